@@ -1,0 +1,4 @@
+//! The privileged process: kernel tables, listening sockets, the state directory, the worker's life.
+
+pub mod kernel;
+pub mod plan;

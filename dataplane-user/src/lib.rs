@@ -1,0 +1,8 @@
+//! Sallyport's node: one executable, two processes.
+//!
+//! The [`keeper`] holds the privileges; the [`worker`] meets the hostile bytes; [`handover`] is all they say to each
+//! other. `worker` never imports `keeper`.
+
+pub mod handover;
+pub mod keeper;
+pub mod worker;

@@ -1,0 +1,109 @@
+//! Why the worker refused a connection or a request, and whose fault it was. The closed list of userspace reasons.
+
+/// Whose fault a refusal is: decides log level and counters' labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The client sent something it should not have.
+    Client,
+    /// The origin did not answer, or answered something it should not have.
+    Origin,
+    /// An operator's rule or limit.
+    Policy,
+    /// This node.
+    Node,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $reason:ident = $name:literal, $fault:ident, $status:literal;)*) => {
+        /// Every reason. A new one needs a test that provokes it (`tests/` enumerates [`Reason::ALL`]).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[$doc])* $reason,)* }
+
+        impl Reason {
+            /// All of them, in order.
+            pub const ALL: &[Self] = &[$(Self::$reason,)*];
+
+            /// The name in metrics, logs and error pages.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$reason => $name,)* }
+            }
+
+            /// Whose fault it was.
+            pub fn fault(self) -> Fault {
+                match self { $(Self::$reason => Fault::$fault,)* }
+            }
+
+            /// The HTTP status; 0 where the connection ends without an answer.
+            pub fn status(self) -> u16 {
+                match self { $(Self::$reason => $status,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No listener of the snapshot in force has the socket's local address and port.
+    NoListener = "no-listener", Policy, 0;
+    /// The packet filter denies the client's address (userspace check, and live connections after a change).
+    Denied = "denied", Policy, 0;
+    /// `limits.connections`.
+    TooManyConnections = "too-many-connections", Policy, 0;
+    /// `limits.connectionsPerAddress`.
+    TooManyFromAddress = "too-many-from-address", Policy, 0;
+    /// `limits.handshakeMs`.
+    HandshakeTimeout = "handshake-timeout", Client, 0;
+    /// The client's handshake is not TLS, or breaks the protocol, or shares no version, suite or group with us.
+    HandshakeFailed = "handshake-failed", Client, 0;
+    /// SNI names no certificate and the listener has no default one.
+    NoCertificate = "no-certificate", Client, 0;
+    /// The client closed or reset while it owed us the rest of a head or body.
+    ClientGone = "client-gone", Client, 0;
+    /// `limits.headerMs`.
+    HeaderTimeout = "header-timeout", Client, 408;
+    /// `limits.headerBytes` or `limits.headerCount`.
+    HeaderTooLarge = "header-too-large", Client, 431;
+    /// `limits.targetBytes`.
+    TargetTooLong = "target-too-long", Client, 414;
+    /// `limits.bodyBytes`.
+    BodyTooLarge = "body-too-large", Client, 413;
+    /// `limits.stallMs`, the client's side.
+    BodyTimeout = "body-timeout", Client, 408;
+    /// The request breaks HTTP (RFC 9110, 9112, 9113).
+    MalformedRequest = "malformed-request", Client, 400;
+    /// Framing that two parsers could read differently: Content-Length beside Transfer-Encoding, repeated lengths, ...
+    AmbiguousFraming = "ambiguous-framing", Client, 400;
+    /// No Host, two Hosts, or Host and target disagree.
+    BadHost = "bad-host", Client, 400;
+    /// The path cannot be normalised.
+    BadPath = "bad-path", Client, 400;
+    /// HTTP/1.0 and before with something only 1.1 has, or a version we do not speak.
+    UnsupportedVersion = "unsupported-version", Client, 505;
+    /// A transfer coding other than chunked.
+    UnsupportedCoding = "unsupported-coding", Client, 501;
+    /// Upgrade and CONNECT, until they are built.
+    UpgradeNotSupported = "upgrade-not-supported", Policy, 501;
+    /// An `Expect` other than `100-continue`.
+    ExpectationFailed = "expectation-failed", Client, 417;
+    /// Host and SNI lead to different certificates or listeners.
+    Misdirected = "misdirected", Client, 421;
+    /// No route has this host and path.
+    NoRoute = "no-route", Client, 404;
+    /// No origin of the group could be connected.
+    OriginUnreachable = "origin-unreachable", Origin, 502;
+    /// The origin's name could not be resolved and never was.
+    OriginUnresolved = "origin-unresolved", Origin, 502;
+    /// The origin's certificate did not verify.
+    OriginUnverified = "origin-unverified", Origin, 502;
+    /// `connectTimeoutMs`.
+    OriginConnectTimeout = "origin-connect-timeout", Origin, 504;
+    /// `responseTimeoutMs`.
+    OriginTimeout = "origin-timeout", Origin, 504;
+    /// The origin closed or reset before its response was complete.
+    OriginGone = "origin-gone", Origin, 502;
+    /// The origin's response breaks HTTP, or is larger than our bounds.
+    MalformedResponse = "malformed-response", Origin, 502;
+    /// The origin's body made no progress.
+    OriginStalled = "origin-stalled", Origin, 504;
+    /// HTTP/2: too many resets, settings, pings or empty frames.
+    Http2Abuse = "http2-abuse", Client, 0;
+}

@@ -1,0 +1,323 @@
+//! What people and Kubernetes wrote; it may be wrong.
+//!
+//! One object per document: `apiVersion: sallyport.dev/v1alpha1`, `kind`, `metadata`, `spec`. Values that need more than
+//! their JSON type stay text here, so that [`crate::compile`] can report every problem at once, each beside its field.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The `apiVersion` this release writes.
+pub const API_VERSION: &str = "sallyport.dev/v1alpha1";
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Name and labels.
+    pub metadata: Metadata,
+    /// Kind and spec.
+    pub spec: Spec,
+}
+
+/// An object's name and labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// Unique within the kind; parsed as [`crate::name::Name`] by the compiler.
+    pub name: String,
+    /// Free labels, for selectors and search.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// An address and port that nodes accept connections on.
+    Listener,
+    /// Which host and path goes to which origin group.
+    Route,
+    /// Origins that can stand in for each other.
+    OriginGroup,
+    /// A certificate chain and (by digest) its private key.
+    Certificate,
+    /// Certificate authorities that origins are verified against.
+    TrustBundle,
+    /// Prefixes that the kernel drops or lets through.
+    PacketFilter,
+}
+
+/// A kind with its spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    /// See [`Kind::Listener`].
+    Listener(ListenerSpec),
+    /// See [`Kind::Route`].
+    Route(RouteSpec),
+    /// See [`Kind::OriginGroup`].
+    OriginGroup(OriginGroupSpec),
+    /// See [`Kind::Certificate`].
+    Certificate(CertificateSpec),
+    /// See [`Kind::TrustBundle`].
+    TrustBundle(TrustBundleSpec),
+    /// See [`Kind::PacketFilter`].
+    PacketFilter(PacketFilterSpec),
+}
+
+/// Labels that a node must all have; empty selects every node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSelector {
+    /// Each label with the value it must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// `kind: Listener`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// Addresses to accept on; empty means every local address, IPv4 and IPv6.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// TCP port, 1 to 65535.
+    pub port: u32,
+    /// Certificate served when SNI names none of the listener's hosts, or is absent; without it such a handshake is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_certificate: Option<String>,
+    /// Certificates served here beside those that the listener's routes name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
+    /// TLS settings.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tls: ListenerTls,
+    /// Client prefixes whose `X-Forwarded-*` and `Forwarded` are kept and added to; everyone else's are replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_prefixes: Vec<String>,
+    /// Take the port even where another process holds it (`sk_lookup` comes first in the kernel).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub take_over: bool,
+    /// Which nodes have this listener.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub node_selector: NodeSelector,
+    /// Bounds on what a client controls.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsSpec,
+}
+
+/// A listener's TLS settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// `"1.2"` (the default) or `"1.3"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
+}
+
+/// Bounds on what a client controls; what is absent takes the default of [`crate::snapshot::Limits`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// See [`crate::snapshot::Limits::connections`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    /// See [`crate::snapshot::Limits::connections_per_address`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_per_address: Option<u64>,
+    /// See [`crate::snapshot::Limits::header_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_bytes: Option<u64>,
+    /// See [`crate::snapshot::Limits::header_count`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_count: Option<u64>,
+    /// See [`crate::snapshot::Limits::target_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_bytes: Option<u64>,
+    /// See [`crate::snapshot::Limits::body_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes: Option<u64>,
+    /// See [`crate::snapshot::Limits::handshake_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::header_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::idle_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::stall_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::requests_per_connection`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_connection: Option<u64>,
+    /// See [`crate::snapshot::Limits::streams`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<u64>,
+    /// See [`crate::snapshot::Limits::drain_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<u64>,
+}
+
+/// `kind: Route`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Listeners that carry this route; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<String>,
+    /// Host names, exact or `*.suffix`; at least one.
+    pub hostnames: Vec<String>,
+    /// Paths; empty means the prefix `/`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<MatchSpec>,
+    /// The certificate served for these hosts; without it one of the listener's certificates must cover them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Where requests go.
+    pub origin_group: String,
+    /// A disabled route stays stored and answers nothing.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub enabled: bool,
+    /// Let an encoded slash (`%2F`) through unchanged; refused otherwise.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_encoded_slash: bool,
+    /// How long the origin may take until its response head, in milliseconds; default 60,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_timeout_ms: Option<u64>,
+}
+
+/// One match of a route (Gateway API's `HTTPRouteMatch`, the path part).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MatchSpec {
+    /// The path.
+    pub path: PathSpec,
+}
+
+/// A path match (Gateway API's `HTTPPathMatch`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathSpec {
+    /// `PathPrefix` (by whole segments; the default) or `Exact`.
+    #[serde(rename = "type", default = "path_prefix")]
+    pub kind: String,
+    /// Starts with `/`.
+    pub value: String,
+}
+
+/// `kind: OriginGroup`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OriginGroupSpec {
+    /// The origins, tried in turn; at least one.
+    pub origins: Vec<OriginSpec>,
+    /// How their certificates are verified.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tls: OriginTls,
+    /// `allow` lets `http://` origins stand here: traffic to them travels in clear text, and the console keeps saying so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_text: Option<String>,
+    /// How long connecting to one origin may take, TLS included, in milliseconds; default 5,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout_ms: Option<u64>,
+}
+
+/// One origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OriginSpec {
+    /// `https://host[:port]`, or `http://host[:port]` where the group says `clearText: allow`. No path, query or userinfo.
+    pub url: String,
+}
+
+/// How an origin group's origins are verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OriginTls {
+    /// A TrustBundle's name, or `system` (the node's own roots; the default), or `internal` (this console's CA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_bundle: Option<String>,
+    /// The name the certificate must be for, also sent as SNI; default: the host of the origin's URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_name: Option<String>,
+    /// `none` turns verification off for this group: visible and audited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<String>,
+}
+
+/// `kind: Certificate`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateSpec {
+    /// The chain, leaf first, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+    /// The private key, PEM (PKCS#8, PKCS#1 or SEC1), on the way in only: it is sealed and replaced by `privateKeyRef`
+    /// before the object is stored, shown or exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<String>,
+    /// Which stored private key: the SHA-256 of its public half's SubjectPublicKeyInfo (DER).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key_ref: Option<String>,
+    /// Instead of `chain` on the way in: have the console's own CA issue one for these hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_ca: Option<InternalCa>,
+}
+
+/// What the internal CA issues.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InternalCa {
+    /// Host names, exact or `*.suffix`; at least one.
+    pub hostnames: Vec<String>,
+}
+
+/// `kind: TrustBundle`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrustBundleSpec {
+    /// CA certificates, PEM.
+    pub certificates: String,
+}
+
+/// `kind: PacketFilter`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PacketFilterSpec {
+    /// The rules. The longer prefix wins; at equal length deny wins.
+    #[serde(default)]
+    pub rules: Vec<FilterRuleSpec>,
+    /// Which nodes have these rules.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub node_selector: NodeSelector,
+}
+
+/// One packet filter rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterRuleSpec {
+    /// Unique within the filter; names the rule in counters and flows.
+    pub name: String,
+    /// `Deny`: sources in the prefixes are dropped, whatever they send. `Allow`: as soon as one allow rule exists, only
+    /// sources in an allow prefix reach the listeners' addresses and ports; other traffic is not judged.
+    pub action: String,
+    /// Source prefixes, IPv4 or IPv6, without host bits; at least one.
+    pub prefixes: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+fn path_prefix() -> String {
+    "PathPrefix".to_owned()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

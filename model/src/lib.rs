@@ -1,0 +1,19 @@
+//! The words of Sallyport.
+//!
+//! In: text and bytes that people, Kubernetes and nodes wrote. Out: types that are right by construction, and the
+//! compiler that turns a [`draft`] into a [`snapshot`] or into [`problem`]s.
+//! Deliberately absent: I/O, clocks, randomness, async, private keys.
+#![warn(missing_docs)]
+
+pub mod certificate;
+pub mod compile;
+pub mod digest;
+pub mod draft;
+pub mod filter;
+pub mod link;
+pub mod name;
+pub mod net;
+pub mod problem;
+pub mod report;
+pub mod route;
+pub mod snapshot;

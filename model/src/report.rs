@@ -1,0 +1,218 @@
+//! What a node tells its console about traffic, drops and itself.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::net::OriginAddress;
+
+/// One report. Counts are since the report before, so that a lost one loses its interval and nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Report {
+    /// The interval's end, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// The interval, milliseconds.
+    pub interval_ms: u32,
+    /// Routes that had a request.
+    pub routes: Vec<RouteReport>,
+    /// Refusals and drops, kernel and userspace.
+    pub drops: Vec<Drops>,
+    /// State of every origin in force.
+    pub origins: Vec<OriginReport>,
+    /// State of every listener in force.
+    pub listeners: Vec<ListenerReport>,
+    /// What of the kernel and the sandbox is in use, and why the rest is not.
+    pub features: Vec<Feature>,
+    /// Open client connections.
+    pub connections: u32,
+    /// Worker threads.
+    pub threads: u32,
+}
+
+/// One route's traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteReport {
+    /// Which.
+    pub route: Name,
+    /// Answers by class: 1xx-2xx, 3xx, 4xx, 5xx.
+    pub responses: [u64; 4],
+    /// Time we added: request head read to response head written, less the origin's part.
+    pub added: Histogram,
+    /// Request head read to response end written.
+    pub total: Histogram,
+    /// The client leg last seen.
+    pub client: Option<Leg>,
+    /// The origin leg last seen.
+    pub origin: Option<Leg>,
+}
+
+/// One leg of a hop, as seen on traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Leg {
+    /// `TLSv1.3`, `TLSv1.2` or `none` (clear text).
+    pub version: String,
+    /// IANA name of the cipher suite; empty in clear text.
+    pub suite: String,
+    /// IANA name of the key-exchange group; empty in clear text.
+    pub group: String,
+    /// The name that was sent as SNI; empty when none was.
+    pub sni: String,
+    /// The name the peer's certificate was verified for; empty when it was not verified.
+    pub verified: String,
+}
+
+/// Drops or refusals of one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Drops {
+    /// `kernel` or `proxy`.
+    pub place: Place,
+    /// The reason's name in its closed list, kebab case.
+    pub reason: String,
+    /// The packet filter rule that decided; 0 where none did.
+    pub rule: u32,
+    /// Packets (kernel) or requests and connections (proxy).
+    pub count: u64,
+}
+
+/// Where a drop happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Place {
+    /// XDP or `sk_lookup`.
+    Kernel,
+    /// The worker.
+    Proxy,
+}
+
+/// One origin's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OriginReport {
+    /// Its group.
+    pub group: Name,
+    /// The origin.
+    pub address: OriginAddress,
+    /// Requests sent to it in the interval.
+    pub requests: u64,
+    /// Attempts that failed in the interval.
+    pub failures: u64,
+    /// The last failure's sentence, while no attempt has succeeded since.
+    pub failing: Option<String>,
+    /// The addresses its name stands for at present.
+    pub resolved: Vec<IpAddr>,
+    /// Since when its name could not be resolved again, milliseconds since the Unix epoch; the last answer is used meanwhile.
+    pub stale_since_ms: Option<i64>,
+}
+
+/// One listener's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerReport {
+    /// Which.
+    pub listener: Name,
+    /// `steered` (sk_lookup) or `socket` (SO_REUSEPORT).
+    pub mode: String,
+    /// Where it accepts.
+    pub addresses: Vec<SocketAddr>,
+    /// Open connections.
+    pub connections: u32,
+    /// Why it does not accept, one sentence.
+    pub problem: Option<String>,
+}
+
+/// One thing a node can do with the kernel's help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Feature {
+    /// `xdp:eth0`, `sk_lookup`, `isolation`, `seccomp`, `landlock`, `bpffs`, ...
+    pub name: String,
+    /// In use.
+    pub on: bool,
+    /// How (`native`, `generic`) or why not, one sentence.
+    pub detail: String,
+}
+
+/// Number of buckets in a [`Histogram`].
+pub const BUCKETS: usize = 96;
+
+/// Durations in microseconds, four buckets to each power of two: relative error under 19 %.
+///
+/// Sparse on the wire: pairs of bucket and count, sorted, counts not 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Histogram(pub Vec<(u8, u32)>);
+
+impl Histogram {
+    /// The bucket of a duration.
+    pub fn bucket(micros: u64) -> u8 {
+        if micros < 4 {
+            return micros as u8;
+        }
+        let power = 63 - micros.leading_zeros();
+        let quarter = (micros >> (power - 2)) & 3;
+        u8::try_from((power - 1) * 4 + quarter as u32).map_or(BUCKETS as u8 - 1, |bucket| bucket.min(BUCKETS as u8 - 1))
+    }
+
+    /// The exclusive upper bound of a bucket, microseconds.
+    pub fn upper(bucket: u8) -> u64 {
+        if bucket < 4 {
+            return u64::from(bucket) + 1;
+        }
+        let (power, quarter) = (u32::from(bucket) / 4 + 1, u64::from(bucket) % 4);
+        (5 + quarter) << (power - 2)
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    /// The upper bound of the bucket in which the `per_mille`-th thousandth lies, microseconds; nothing when empty.
+    pub fn quantile(&self, per_mille: u32) -> Option<u64> {
+        let wanted = (self.count() * u64::from(per_mille)).div_ceil(1000).max(1);
+        let mut seen = 0;
+        self.0.iter().find_map(|(bucket, count)| {
+            seen += u64::from(*count);
+            (seen >= wanted).then(|| Self::upper(*bucket))
+        })
+    }
+
+    /// Adds another histogram's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (bucket, count) in &other.0 {
+            match self.0.binary_search_by_key(bucket, |(known, _)| *known) {
+                Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(*count),
+                Err(at) => self.0.insert(at, (*bucket, *count)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_lies_below_its_buckets_bound_and_not_below_the_one_before() {
+        for micros in (0..5000).chain([65_535, 65_536, 1_000_000, 12_345_678]) {
+            let bucket = Histogram::bucket(micros);
+            assert!(micros < Histogram::upper(bucket), "{micros} in {bucket}");
+            assert!(bucket == 0 || micros >= Histogram::upper(bucket - 1), "{micros} in {bucket}");
+        }
+    }
+
+    #[test]
+    fn quantiles_of_a_merge() {
+        let mut sum = Histogram(vec![(0, 50), (9, 1)]);
+        sum.merge(&Histogram(vec![(4, 49)]));
+        assert_eq!(sum.count(), 100);
+        assert_eq!(sum.quantile(500), Some(Histogram::upper(0)));
+        assert_eq!(sum.quantile(990), Some(Histogram::upper(4)));
+        assert_eq!(sum.quantile(1000), Some(Histogram::upper(9)));
+    }
+}

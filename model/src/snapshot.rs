@@ -1,0 +1,336 @@
+//! What nodes obey: immutable, numbered, signed.
+//!
+//! A snapshot is canonical JSON: fields in the order below, maps sorted, no white space, unknown fields refused (an
+//! ignored deny is an open door). The signature covers [`SIGNATURE_CONTEXT`] and then the body's exact bytes, so node,
+//! epoch, revision and format are covered with everything else.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::{HostName, HostPattern, Name};
+use crate::net::{OriginAddress, Prefix};
+
+/// The `format` this release writes; it reads this one and the one before (there is none before 1).
+pub const FORMAT: u32 = 1;
+
+/// Prepended to the body before signing (Ed25519), so that the key's signatures mean nothing elsewhere.
+pub const SIGNATURE_CONTEXT: &[u8] = b"sallyport snapshot v1\0";
+
+/// A snapshot's place in the order: a higher epoch wins, then a higher revision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotId {
+    /// Raised when the console's database was restored from a backup.
+    pub epoch: u64,
+    /// The revision that was compiled.
+    pub revision: u64,
+}
+
+/// Everything one node needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// The node it is for.
+    pub node: Name,
+    /// Epoch and revision.
+    pub id: SnapshotId,
+    /// Sorted by name.
+    pub listeners: Vec<Listener>,
+    /// Sorted by name. Only those that a listener or route here uses.
+    pub certificates: Vec<Certificate>,
+    /// Sorted by name. Only enabled ones whose listeners are here.
+    pub routes: Vec<Route>,
+    /// Sorted by name. Only those that a route here uses.
+    pub origin_groups: Vec<OriginGroup>,
+    /// Sorted by name. Only those that an origin group here uses.
+    pub trust_bundles: Vec<TrustBundle>,
+    /// Sorted by filter name, rule name.
+    pub filter: Vec<FilterRule>,
+}
+
+/// A place to accept connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// Its name.
+    pub name: Name,
+    /// Empty: every local address, IPv4 and IPv6.
+    pub addresses: Vec<IpAddr>,
+    /// 1 to 65535.
+    pub port: u16,
+    /// Take the port from another process.
+    pub take_over: bool,
+    /// Lowest TLS version.
+    pub min_version: TlsVersion,
+    /// Served when SNI is absent or matches nothing.
+    pub default_certificate: Option<Name>,
+    /// Every certificate served here, sorted: the listener's own and its routes'.
+    pub certificates: Vec<Name>,
+    /// Clients whose forwarding headers are believed.
+    pub trusted_prefixes: Vec<Prefix>,
+    /// Bounds on what a client controls.
+    pub limits: Limits,
+}
+
+/// A TLS version that can be a listener's lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// Bounds on what a client controls. Each has a counter (`sallyport_refusals_total{reason=...}`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Open client connections on this listener, per node.
+    pub connections: u32,
+    /// Open client connections from one IPv4 address or IPv6 /64, per worker thread.
+    pub connections_per_address: u32,
+    /// A request head: request line and fields, bytes.
+    pub header_bytes: u32,
+    /// Fields in a request head.
+    pub header_count: u32,
+    /// The request target, bytes.
+    pub target_bytes: u32,
+    /// A request body, bytes; 0 means no bound.
+    pub body_bytes: u64,
+    /// From accept to the end of the TLS handshake, milliseconds.
+    pub handshake_ms: u32,
+    /// From a request head's first byte to its last, milliseconds.
+    pub header_ms: u32,
+    /// A connection without a request, milliseconds.
+    pub idle_ms: u32,
+    /// A body that makes no progress in either direction, milliseconds.
+    pub stall_ms: u32,
+    /// Requests on one connection before it is closed in an orderly way; 0 means no bound.
+    pub requests_per_connection: u32,
+    /// Concurrent HTTP/2 streams on one connection.
+    pub streams: u32,
+    /// How long connections of a removed listener or a stopping node may finish, milliseconds.
+    pub drain_ms: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            connections_per_address: 10_000,
+            header_bytes: 32 * 1024,
+            header_count: 100,
+            target_bytes: 8 * 1024,
+            body_bytes: 0,
+            handshake_ms: 10_000,
+            header_ms: 15_000,
+            idle_ms: 75_000,
+            stall_ms: 60_000,
+            requests_per_connection: 0,
+            streams: 128,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+/// A certificate to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Certificate {
+    /// Its name.
+    pub name: Name,
+    /// The chain, leaf first, PEM.
+    pub chain: String,
+    /// The private key: SHA-256 of the public half's SubjectPublicKeyInfo (DER).
+    pub key: Digest,
+    /// The leaf's DNS names, sorted.
+    pub hostnames: Vec<HostPattern>,
+}
+
+/// Which requests go where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Route {
+    /// Its name.
+    pub name: Name,
+    /// Listeners that carry it, sorted; never empty.
+    pub listeners: Vec<Name>,
+    /// Hosts.
+    pub hostnames: Vec<HostPattern>,
+    /// Paths; never empty.
+    pub paths: Vec<PathMatch>,
+    /// The certificate its hosts are served with, where the route names one.
+    pub certificate: Option<Name>,
+    /// Where requests go.
+    pub origin_group: Name,
+    /// Let `%2F` through.
+    pub allow_encoded_slash: bool,
+    /// Until the origin's response head, milliseconds.
+    pub response_timeout_ms: u32,
+}
+
+/// A path match; the path is normalised as [`crate::route`] says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments from the left; without a trailing slash unless it is `/`.
+    Prefix(String),
+}
+
+/// Origins that can stand in for each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OriginGroup {
+    /// Its name.
+    pub name: Name,
+    /// Never empty.
+    pub origins: Vec<Origin>,
+    /// Connect and handshake, milliseconds.
+    pub connect_timeout_ms: u32,
+}
+
+/// One origin.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Origin {
+    /// Where.
+    pub address: OriginAddress,
+    /// How it is secured.
+    pub security: OriginSecurity,
+}
+
+/// How an origin is secured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum OriginSecurity {
+    /// TLS, verified.
+    Verified {
+        /// Whom to believe.
+        trust: Trust,
+        /// Whom to expect; also sent as SNI when it is a name.
+        expected: ExpectedName,
+    },
+    /// TLS without verification: an operator's visible choice.
+    Unverified {
+        /// Sent as SNI when it is a name.
+        sni: ExpectedName,
+    },
+    /// No TLS: an operator's visible choice.
+    ClearText,
+}
+
+/// The name or address an origin's certificate must be for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ExpectedName {
+    /// A DNS name.
+    Dns(HostName),
+    /// An IP address in the certificate's subject alternative names.
+    Ip(IpAddr),
+}
+
+/// Whom to believe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Trust {
+    /// The node's own roots.
+    System,
+    /// A trust bundle of this snapshot (the console's own CA travels as the bundle `internal`).
+    Bundle(Name),
+}
+
+/// Certificate authorities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrustBundle {
+    /// Its name.
+    pub name: Name,
+    /// CA certificates, PEM.
+    pub certificates: String,
+}
+
+/// One packet filter rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterRule {
+    /// Stable over revisions and never 0: names the rule in kernel counters. The console assigns it per filter and rule name.
+    pub id: u32,
+    /// `filter/rule`.
+    pub name: String,
+    /// What happens to sources in the prefixes.
+    pub action: FilterAction,
+    /// Sorted, never empty.
+    pub prefixes: Vec<Prefix>,
+}
+
+/// What a packet filter rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FilterAction {
+    /// Drop whatever the source sends.
+    Deny,
+    /// Let the source reach listeners; where any allow rule exists, others may not.
+    Allow,
+}
+
+/// A snapshot as it travels and is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SignedSnapshot {
+    /// The [`Snapshot`]'s canonical JSON, exactly as signed.
+    pub body: String,
+    /// Ed25519 over [`SIGNATURE_CONTEXT`] and `body`, base64 (standard, padded).
+    pub signature: String,
+}
+
+impl SignedSnapshot {
+    /// The bytes that are signed for `body`.
+    pub fn signed_bytes(body: &str) -> Vec<u8> {
+        [SIGNATURE_CONTEXT, body.as_bytes()].concat()
+    }
+}
+
+/// Why verified bytes are no snapshot of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSnapshot {
+    /// A format that this release does not read.
+    #[error("the snapshot has format {0}, this node reads {FORMAT}: upgrade the node, or publish from an older console")]
+    Format(u64),
+    /// Not the JSON of a snapshot, or with a field this release does not know.
+    #[error("the snapshot cannot be read")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Snapshot {
+    /// Canonical JSON.
+    ///
+    /// # Errors
+    /// None in practice: every field serialises.
+    pub fn to_canonical_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads a body whose signature was verified. The format is looked at first, so that a newer one is named as such.
+    ///
+    /// # Errors
+    /// See [`InvalidSnapshot`].
+    pub fn from_verified_json(body: &str) -> Result<Self, InvalidSnapshot> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u64,
+        }
+        let head: Head = serde_json::from_str(body)?;
+        if head.format != u64::from(FORMAT) {
+            return Err(InvalidSnapshot::Format(head.format));
+        }
+        Ok(serde_json::from_str(body)?)
+    }
+}
