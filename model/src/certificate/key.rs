@@ -5,8 +5,8 @@ use std::fmt;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
-    Ed25519KeyPair, KeyPair, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
 };
 use rustls_pki_types::pem::SectionKind;
 use zeroize::Zeroizing;
@@ -26,10 +26,14 @@ pub struct PrivateKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// No private key block.
-    #[error("there is no PEM private key here; paste the text from -----BEGIN PRIVATE KEY----- to -----END PRIVATE KEY-----")]
+    #[error(
+        "there is no PEM private key here; paste the text from -----BEGIN PRIVATE KEY----- to -----END PRIVATE KEY-----"
+    )]
     NoKey,
     /// Protected by a passphrase.
-    #[error("the private key is encrypted with a passphrase; decrypt it first: openssl pkey -in encrypted.pem -out key.pem")]
+    #[error(
+        "the private key is encrypted with a passphrase; decrypt it first: openssl pkey -in encrypted.pem -out key.pem"
+    )]
     Encrypted,
     /// A certificate where a key belongs.
     #[error("this is a certificate; paste it into the certificate chain field, and its private key here")]
@@ -44,7 +48,9 @@ pub enum InvalidKey {
     #[error("the private key is not valid PEM; was it cut off while copying?")]
     Pem,
     /// Not RSA, ECDSA or Ed25519, or damaged.
-    #[error("the private key cannot be used; it must be RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) or Ed25519")]
+    #[error(
+        "the private key cannot be used; it must be RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) or Ed25519"
+    )]
     Unusable,
 }
 

@@ -44,7 +44,9 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidChain {
     /// No `-----BEGIN CERTIFICATE-----`.
-    #[error("there is no PEM certificate here; paste the text from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----")]
+    #[error(
+        "there is no PEM certificate here; paste the text from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----"
+    )]
     NoCertificate,
     /// A private key where a chain belongs.
     #[error("this is a private key; paste it into the private key field, and the certificate chain here")]
@@ -59,7 +61,9 @@ pub enum InvalidChain {
     #[error("certificate {0} was not issued by the one after it; order them leaf first, then each issuer")]
     Order(usize),
     /// No DNS name to serve it for.
-    #[error("the certificate has no DNS name (subjectAltName), so no host can be served with it; have one issued with its host names")]
+    #[error(
+        "the certificate has no DNS name (subjectAltName), so no host can be served with it; have one issued with its host names"
+    )]
     NoNames,
 }
 

@@ -6,7 +6,8 @@ use rcgen::{
 use super::*;
 
 fn params(name: &str, hosts: &[&str]) -> CertificateParams {
-    let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+    let mut params =
+        CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = date_time_ymd(2026, 1, 1);
     params.not_after = date_time_ymd(2027, 1, 1);
@@ -52,7 +53,8 @@ fn a_self_signed_leaf_is_a_chain_of_one() {
 
 #[test]
 fn coverage_is_one_label_deep() {
-    let leaf = params("leaf", &["*.example.com", "example.com"]).self_signed(&KeyPair::generate().unwrap()).unwrap();
+    let leaf =
+        params("leaf", &["*.example.com", "example.com"]).self_signed(&KeyPair::generate().unwrap()).unwrap();
     let facts = Facts::of_chain(&leaf.pem()).unwrap();
     for (host, expected) in [
         ("example.com", true),
@@ -140,8 +142,14 @@ fn unusable_keys_say_why_and_never_quote() {
         (format!("{pem}{pem}"), InvalidKey::Several),
         (pem[..pem.len() - 40].to_owned(), InvalidKey::Pem),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_owned(), InvalidKey::Unusable),
-        ("-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n".to_owned(), InvalidKey::Unusable),
-        ("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n".to_owned(), InvalidKey::Unusable),
+        (
+            "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n".to_owned(),
+            InvalidKey::Unusable,
+        ),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n".to_owned(),
+            InvalidKey::Unusable,
+        ),
     ] {
         assert_eq!(PrivateKey::parse(&text).unwrap_err(), expected);
     }

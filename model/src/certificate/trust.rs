@@ -23,10 +23,14 @@ pub struct Authority {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBundle {
     /// No `-----BEGIN CERTIFICATE-----`.
-    #[error("there is no PEM certificate here; paste each authority from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----")]
+    #[error(
+        "there is no PEM certificate here; paste each authority from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----"
+    )]
     NoCertificate,
     /// A private key where certificates belong.
-    #[error("there is a private key here; a trust bundle has only certificates: remove the key, and replace it if others could see it")]
+    #[error(
+        "there is a private key here; a trust bundle has only certificates: remove the key, and replace it if others could see it"
+    )]
     PrivateKey,
     /// PEM or base64 is broken.
     #[error("certificate {0} is not valid PEM; was it cut off while copying?")]
@@ -35,7 +39,9 @@ pub enum InvalidBundle {
     #[error("certificate {0} is not a valid X.509 certificate; export it again from where it was issued")]
     Der(usize),
     /// A leaf or a version 1 certificate.
-    #[error("certificate {place} ({subject}) is not a certificate authority; put the one that issued it here")]
+    #[error(
+        "certificate {place} ({subject}) is not a certificate authority; put the one that issued it here"
+    )]
     NotAuthority {
         /// Counted from 1.
         place: usize,
@@ -68,7 +74,11 @@ pub fn trust_bundle(pem: &str) -> Result<Vec<Authority>, InvalidBundle> {
     numbered.map(|(index, (certificate, der))| authority(index + 1, certificate, der)).collect()
 }
 
-fn authority(place: usize, certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Authority, InvalidBundle> {
+fn authority(
+    place: usize,
+    certificate: &X509Certificate<'_>,
+    der: &[u8],
+) -> Result<Authority, InvalidBundle> {
     let subject = certificate.subject().to_string();
     let is_authority = match certificate.basic_constraints() {
         Ok(Some(constraints)) => constraints.value.ca,

@@ -35,7 +35,10 @@ pub fn parse(value: impl Borrow<Value>) -> Result<Object, Vec<Problem>> {
         (Some(metadata), Some(spec)) if faults.is_empty() => Ok(Object { metadata, spec }),
         _ => {
             let object = label(document, kind);
-            Err(faults.into_iter().map(|(path, code, message)| Problem::new(&*object, path, code, message)).collect())
+            Err(faults
+                .into_iter()
+                .map(|(path, code, message)| Problem::new(&*object, path, code, message))
+                .collect())
         }
     }
 }
@@ -43,7 +46,9 @@ pub fn parse(value: impl Borrow<Value>) -> Result<Object, Vec<Problem>> {
 fn check_version(document: &Map<String, Value>, faults: &mut Vec<Fault>) {
     let (code, message) = match document.get("apiVersion") {
         Some(Value::String(version)) if version == API_VERSION => return,
-        None | Some(Value::Null) => (Code::Missing, format!("is required; write `apiVersion: {API_VERSION}`")),
+        None | Some(Value::Null) => {
+            (Code::Missing, format!("is required; write `apiVersion: {API_VERSION}`"))
+        }
         Some(_) => (Code::UnknownVersion, format!("this release reads only {API_VERSION}; write that")),
     };
     faults.push(("apiVersion".to_owned(), code, message));

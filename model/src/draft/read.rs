@@ -74,7 +74,11 @@ impl<'a> Reader<'a> {
         let value = self.value?;
         let taken = take(value);
         if taken.is_none() {
-            self.notes.fault(&self.path, Code::Invalid, format!("must be {must_be}, not {}", describe(value)));
+            self.notes.fault(
+                &self.path,
+                Code::Invalid,
+                format!("must be {must_be}, not {}", describe(value)),
+            );
         }
         taken
     }
@@ -94,7 +98,9 @@ fn describe(value: &Value) -> String {
         Value::Null => "empty".to_owned(),
         Value::Bool(value) => format!("{value}; for text put it in quotes"),
         Value::Number(number) => format!("the number {number}; for text put it in quotes"),
-        Value::String(text) if text.parse::<f64>().is_ok() => format!("the text \"{text}\"; for a number remove the quotes"),
+        Value::String(text) if text.parse::<f64>().is_ok() => {
+            format!("the text \"{text}\"; for a number remove the quotes")
+        }
         // Whatever was typed may be a secret in the wrong field.
         Value::String(_) => "text".to_owned(),
         Value::Array(_) => "a list".to_owned(),
@@ -198,7 +204,9 @@ impl<'a, 'de> Deserializer<'de> for Reader<'a> {
 impl<'a> Reader<'a> {
     /// A struct's known fields that are there (null is absent, as YAML's `field:` means), and those to be filled in.
     fn present(&self, object: &'a Map<String, Value>, fields: &'static [&'static str]) -> Vec<Entry<'a>> {
-        unknown(object.keys(), fields, &self.path, |path, code, message| self.notes.fault(&path, code, message));
+        unknown(object.keys(), fields, &self.path, |path, code, message| {
+            self.notes.fault(&path, code, message)
+        });
         let mut entries = Vec::with_capacity(object.len());
         for key in fields {
             let path = field(&self.path, key);

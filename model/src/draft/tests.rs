@@ -24,7 +24,10 @@ fn a_document_comes_back_as_it_was() {
     assert_eq!(object.label(), "OriginGroup/shop");
     assert_eq!(object.to_value(), document);
     let text = serde_json::to_string(&object).unwrap();
-    assert!(text.starts_with(r#"{"apiVersion":"sallyport.dev/v1alpha1","kind":"OriginGroup","metadata":"#), "{text}");
+    assert!(
+        text.starts_with(r#"{"apiVersion":"sallyport.dev/v1alpha1","kind":"OriginGroup","metadata":"#),
+        "{text}"
+    );
     assert_eq!(serde_json::from_str::<Object>(&text).unwrap(), object);
 }
 
@@ -41,34 +44,46 @@ fn every_fault_is_named_with_its_path() {
         },
         "status": {},
     }));
-    assert_eq!(found, [
-        "UnknownField OriginGroup/shop status: there is no such field; known here: apiVersion, kind, metadata, spec",
-        "UnknownField OriginGroup/shop metadata.uid: there is no such field; known here: name, labels",
-        "Invalid OriginGroup/shop metadata.labels[\"a/b\"]: must be text, not the number 1; for text put it in quotes",
-        "UnknownField OriginGroup/shop spec.origins[1].urll: there is no such field; did you mean `url`?",
-        "Missing OriginGroup/shop spec.origins[1].url: is required; add it",
-        "Invalid OriginGroup/shop spec.origins[2]: must be an object with url, not text",
-        "Missing OriginGroup/shop spec.origins[3].url: is required; add it",
-        "UnknownField OriginGroup/shop spec.tls.trustbundle: there is no such field; did you mean `trustBundle`?",
-        "Invalid OriginGroup/shop spec.tls.verify: must be text, not false; for text put it in quotes",
-        "Invalid OriginGroup/shop spec.connectTimeoutMs: must be a whole number from 0 to 18446744073709551615, \
+    assert_eq!(
+        found,
+        [
+            "UnknownField OriginGroup/shop status: there is no such field; known here: apiVersion, kind, metadata, spec",
+            "UnknownField OriginGroup/shop metadata.uid: there is no such field; known here: name, labels",
+            "Invalid OriginGroup/shop metadata.labels[\"a/b\"]: must be text, not the number 1; for text put it in quotes",
+            "UnknownField OriginGroup/shop spec.origins[1].urll: there is no such field; did you mean `url`?",
+            "Missing OriginGroup/shop spec.origins[1].url: is required; add it",
+            "Invalid OriginGroup/shop spec.origins[2]: must be an object with url, not text",
+            "Missing OriginGroup/shop spec.origins[3].url: is required; add it",
+            "UnknownField OriginGroup/shop spec.tls.trustbundle: there is no such field; did you mean `trustBundle`?",
+            "Invalid OriginGroup/shop spec.tls.verify: must be text, not false; for text put it in quotes",
+            "Invalid OriginGroup/shop spec.connectTimeoutMs: must be a whole number from 0 to 18446744073709551615, \
          not the text \"5000\"; for a number remove the quotes",
-    ]);
+        ]
+    );
 }
 
 #[test]
 fn the_envelope_is_checked_first() {
-    assert_eq!(problems(&json!([])), ["Malformed a document is an object with apiVersion, kind, metadata and spec"]);
-    assert_eq!(problems(&json!({"apiVersion": "v1", "kind": "Routes", "metadata": {}, "spec": {}})), [
-        "UnknownVersion apiVersion: this release reads only sallyport.dev/v1alpha1; write that",
-        "UnknownKind kind: there is no such kind; did you mean `Route`?",
-        "Missing metadata.name: is required; add it",
-    ]);
-    assert_eq!(problems(&json!({"kind": "Listener"})), [
-        "Missing Listener apiVersion: is required; write `apiVersion: sallyport.dev/v1alpha1`",
-        "Missing Listener metadata: is required; add it",
-        "Missing Listener spec: is required; add it",
-    ]);
+    assert_eq!(
+        problems(&json!([])),
+        ["Malformed a document is an object with apiVersion, kind, metadata and spec"]
+    );
+    assert_eq!(
+        problems(&json!({"apiVersion": "v1", "kind": "Routes", "metadata": {}, "spec": {}})),
+        [
+            "UnknownVersion apiVersion: this release reads only sallyport.dev/v1alpha1; write that",
+            "UnknownKind kind: there is no such kind; did you mean `Route`?",
+            "Missing metadata.name: is required; add it",
+        ]
+    );
+    assert_eq!(
+        problems(&json!({"kind": "Listener"})),
+        [
+            "Missing Listener apiVersion: is required; write `apiVersion: sallyport.dev/v1alpha1`",
+            "Missing Listener metadata: is required; add it",
+            "Missing Listener spec: is required; add it",
+        ]
+    );
 }
 
 #[test]
@@ -81,15 +96,24 @@ fn numbers_and_lists_are_what_they_are() {
         (json!([443]), "not a list"),
     ] {
         let found = problems(&listener(json!({"port": port})));
-        assert!(found.len() == 1 && found[0].contains("spec.port") && found[0].contains(message), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].contains("spec.port") && found[0].contains(message),
+            "{found:?}"
+        );
     }
-    let found = problems(&listener(json!({"port": 443, "addresses": "192.0.2.1", "takeOver": "yes", "tls": "1.2"})));
-    assert_eq!(found, [
-        "Invalid Listener/l spec.addresses: must be a list, not text",
-        "Invalid Listener/l spec.tls: must be an object with minVersion, not the text \"1.2\"; for a number remove the quotes",
-        "Invalid Listener/l spec.takeOver: must be true or false, not text",
-    ]);
-    let bare = parse(&listener(json!({"port": 443, "tls": null, "limits": null, "defaultCertificate": null}))).unwrap();
+    let found =
+        problems(&listener(json!({"port": 443, "addresses": "192.0.2.1", "takeOver": "yes", "tls": "1.2"})));
+    assert_eq!(
+        found,
+        [
+            "Invalid Listener/l spec.addresses: must be a list, not text",
+            "Invalid Listener/l spec.tls: must be an object with minVersion, not the text \"1.2\"; for a number remove the quotes",
+            "Invalid Listener/l spec.takeOver: must be true or false, not text",
+        ]
+    );
+    let bare =
+        parse(&listener(json!({"port": 443, "tls": null, "limits": null, "defaultCertificate": null})))
+            .unwrap();
     assert_eq!(bare.spec, Spec::Listener(ListenerSpec { port: 443, ..ListenerSpec::default() }));
 }
 
@@ -137,8 +161,27 @@ fn json() -> impl Strategy<Value = Value> {
         "[a-z0-9./:*-]{0,12}".prop_map(Value::from),
     ];
     let key = prop::sample::select(vec![
-        "apiVersion", "kind", "metadata", "spec", "name", "labels", "port", "origins", "url", "tls", "matches", "path",
-        "type", "value", "hostnames", "originGroup", "rules", "action", "prefixes", "limits", "x y",
+        "apiVersion",
+        "kind",
+        "metadata",
+        "spec",
+        "name",
+        "labels",
+        "port",
+        "origins",
+        "url",
+        "tls",
+        "matches",
+        "path",
+        "type",
+        "value",
+        "hostnames",
+        "originGroup",
+        "rules",
+        "action",
+        "prefixes",
+        "limits",
+        "x y",
     ]);
     leaf.prop_recursive(4, 64, 8, move |inner| {
         prop_oneof![
