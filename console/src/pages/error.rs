@@ -22,6 +22,9 @@ pub(crate) enum PageError {
     /// The console failed.
     #[error(transparent)]
     Ops(OpsError),
+    /// The console failed before an operation began.
+    #[error("{0}")]
+    Failed(String),
     /// A template failed.
     #[error(transparent)]
     Template(#[from] askama::Error),
@@ -58,7 +61,7 @@ impl IntoResponse for PageError {
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not here", "It may have been removed or renamed; Changes shows by whom and when."),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Not allowed", "Nothing has been changed."),
             Self::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed."),
-            Self::Ops(_) | Self::Template(_) => (
+            Self::Ops(_) | Self::Failed(_) | Self::Template(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The console failed",
                 "Traffic is not affected: nodes go on with what they have applied. The console's log has the details.",
