@@ -8,6 +8,7 @@ mod certificates;
 mod changes;
 mod chart;
 mod doors;
+mod editor;
 mod error;
 mod events;
 mod list;
@@ -37,6 +38,7 @@ use axum::routing::{get, post};
 
 use crate::state::AppState;
 
+use editor::Editor;
 pub(crate) use error::PageError;
 
 /// What a handler gives.
@@ -48,32 +50,21 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// Every page's URL. Who is signed in stands in the request's extensions (see [`crate::session::SignedIn`]).
 pub fn router() -> Router<AppState> {
+    let editors = editor::<route_form::Routes>()
+        .merge(editor::<listeners::Listeners>())
+        .merge(editor::<origins::Origins>())
+        .merge(editor::<certificates::Certificates>())
+        .merge(editor::<trust_bundles::TrustBundles>())
+        .merge(editor::<packet_filter::PacketFilters>());
     Router::new()
+        .merge(editors)
         .route("/", get(overview::show))
         .route("/routes", get(routes::list))
-        .route("/routes/new", get(route_form::new).post(route_form::create))
-        .route("/routes/{name}", get(route_form::edit).post(route_form::update))
-        .route("/routes/{name}/remove", post(routes::remove))
         .route("/listeners", get(listeners::list))
-        .route("/listeners/new", get(listeners::new).post(listeners::create))
-        .route("/listeners/{name}", get(listeners::edit).post(listeners::update))
-        .route("/listeners/{name}/remove", post(listeners::remove))
         .route("/origins", get(origins::list))
-        .route("/origins/new", get(origins::new).post(origins::create))
-        .route("/origins/{name}", get(origins::edit).post(origins::update))
-        .route("/origins/{name}/remove", post(origins::remove))
         .route("/certificates", get(certificates::list))
-        .route("/certificates/new", get(certificates::new).post(certificates::create))
-        .route("/certificates/{name}", get(certificates::edit).post(certificates::update))
-        .route("/certificates/{name}/remove", post(certificates::remove))
         .route("/trust-bundles", get(trust_bundles::list))
-        .route("/trust-bundles/new", get(trust_bundles::new).post(trust_bundles::create))
-        .route("/trust-bundles/{name}", get(trust_bundles::edit).post(trust_bundles::update))
-        .route("/trust-bundles/{name}/remove", post(trust_bundles::remove))
         .route("/packet-filter", get(packet_filter::list))
-        .route("/packet-filter/new", get(packet_filter::new).post(packet_filter::create))
-        .route("/packet-filter/{name}", get(packet_filter::edit).post(packet_filter::update))
-        .route("/packet-filter/{name}/remove", post(packet_filter::remove))
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))
@@ -88,6 +79,14 @@ pub fn router() -> Router<AppState> {
         .route("/static/{hash}/{name}", get(assets::serve))
         .fallback(error::not_found)
         .layer(axum::middleware::map_response(secure))
+}
+
+/// The pages that add, change and remove one kind of object.
+fn editor<E: Editor>() -> Router<AppState> {
+    Router::new()
+        .route(&format!("{}/new", E::PATH), get(editor::new::<E>).post(editor::create::<E>))
+        .route(&format!("{}/{{name}}", E::PATH), get(editor::edit::<E>).post(editor::update::<E>))
+        .route(&format!("{}/{{name}}/remove", E::PATH), post(editor::remove::<E>))
 }
 
 /// The headers every page has.

@@ -4,20 +4,19 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use model::draft::{Kind, Object, Spec};
 
 use super::chart::{Spark, figure};
 use super::doors::Doors;
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
-use super::submit::{self, promise};
+use super::submit::promise;
 use super::traffic::{Grid, error_share, millis};
 use super::{PageResult, page};
-use crate::forms::{Fields, path_text};
+use crate::forms::path_text;
 use crate::ops::{Ops, OpsError, RouteTraffic, Stored};
 use crate::session::SignedIn;
-use crate::state::AppState;
 
 /// What "now" means for a route's figures.
 const WINDOW: Duration = Duration::from_secs(3_600);
@@ -120,10 +119,4 @@ fn row(object: &Object, group: Option<&Object>, traffic: &RouteTraffic, grid: Gr
         spark: Spark::new(format!("requests to {host}"), if failed > 0 { "amber" } else { "teal" }, &rates),
         host,
     })
-}
-
-/// `POST /routes/{name}/remove`.
-pub(crate) async fn remove(State(state): State<AppState>, Path(name): Path<String>, user: SignedIn, fields: Fields) -> PageResult {
-    let action = format!("/routes/{name}/remove");
-    submit::remove(&state, &user, fields, Section::Routes, (Kind::Route, &name, action)).await
 }

@@ -15,6 +15,9 @@ use crate::ops::{Action, ChangeLine, Changes, OpsError, PublishOptions, Review};
 use crate::session::SignedIn;
 use crate::state::AppState;
 
+/// The field that a problem with a private key names.
+pub(crate) const KEY_FIELD: &str = "spec.privateKey";
+
 /// A form that came in.
 pub(crate) struct Submission {
     pub(crate) section: Section,
@@ -84,15 +87,10 @@ pub(crate) fn diff(changes: &[ChangeLine]) -> Vec<DiffLine> {
 
 /// `origin group shop` for `OriginGroup/shop`.
 pub(crate) fn noun(object: &str) -> String {
-    let (kind, name) = object.split_once('/').unwrap_or((object, ""));
-    let mut words = String::with_capacity(object.len() + 2);
-    for c in kind.chars() {
-        if c.is_ascii_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.push(c.to_ascii_lowercase());
+    match object.split_once('/') {
+        Some((kind, name)) => format!("{} {name}", Kind::parse(kind).map_or(kind, Kind::words)),
+        None => object.to_owned(),
     }
-    format!("{words} {name}")
 }
 
 /// Seals a private key that came with a form and leaves its digest in it.
@@ -105,21 +103,20 @@ pub(crate) async fn take_key(state: &AppState, user: &SignedIn, fields: &mut Fie
         }
         Err(OpsError::Problems(problems)) => problems.into_iter().next().map(|problem| Problem {
             object: String::new(),
-            field: "spec.privateKey".to_owned(),
+            field: KEY_FIELD.to_owned(),
             ..problem
         }),
-        Err(error) => Some(Problem::new("", "spec.privateKey", Code::Invalid, error.to_string())),
+        Err(error) => Some(Problem::new("", KEY_FIELD, Code::Invalid, error.to_string())),
     }
 }
 
-/// Runs one step. `place` names the control beside which a problem belongs.
+/// Runs one step of a form whose token has been checked. `place` names the control beside which a problem belongs.
 pub(crate) async fn run(
     state: &AppState,
     user: &SignedIn,
     submission: Submission,
     place: impl Fn(&Problem) -> Option<(String, String)> + Send,
 ) -> Result<Next, PageError> {
-    user.check(submission.fields.get("csrf"))?;
     let form = |problems: &[Problem]| FormView::new(submission.fields.clone()).refuse(problems, &place);
     if submission.fields.get("step") == "edit" {
         return Ok(Next::Form(FormView::new(submission.fields)));
@@ -284,7 +281,17 @@ pub(crate) fn promise(group: Option<&Object>) -> Promise {
 
 /// The objects as files.
 pub(crate) fn yaml(objects: &[Object]) -> String {
-    model::draft::to_yaml(objects)
+    let documents = objects.iter().map(|object| serde_saphyr::to_string(&redacted(object)).unwrap_or_default());
+    documents.collect::<Vec<_>>().join("---\n")
+}
+
+/// Without a private key, should there be one.
+fn redacted(object: &Object) -> Object {
+    let mut object = object.clone();
+    if let Spec::Certificate(spec) = &mut object.spec {
+        spec.private_key = None;
+    }
+    object
 }
 
 #[cfg(test)]
