@@ -9,8 +9,6 @@ CREATE TABLE revisions (
     number         INTEGER NOT NULL PRIMARY KEY,
     epoch          INTEGER NOT NULL,
     at_ms          INTEGER NOT NULL,
-    -- The time certificates were judged at: compiling the revision again gives the same bytes.
-    judged_at_ms   INTEGER NOT NULL,
     actor          TEXT    NOT NULL,
     message        TEXT    NOT NULL,
     changes        TEXT    NOT NULL,

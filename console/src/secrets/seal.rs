@@ -68,13 +68,13 @@ impl MasterKey {
         }
     }
 
-    fn read(path: &Path, mut file: fs::File) -> Result<Self, SealError> {
+    fn read(path: &Path, file: fs::File) -> Result<Self, SealError> {
         let failed = |reason| SealError::File { path: path.to_owned(), reason };
         if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
             return Err(SealError::Open(path.to_owned()));
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(33));
-        file.by_ref().take(33).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(33).read_to_end(&mut bytes).map_err(failed)?;
         Self::of(&bytes).ok_or_else(|| SealError::Length(path.to_owned()))
     }
 

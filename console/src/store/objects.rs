@@ -116,7 +116,7 @@ impl Store {
         .fetch_one(&self.reader)
         .await?;
         let rows = sqlx::query!(
-            "SELECT o.body, o.from_revision, r.at_ms AS \"at_ms!\" FROM objects o JOIN revisions r ON r.number = o.from_revision
+            "SELECT o.body, o.from_revision AS \"from_revision!\", r.at_ms AS \"at_ms!\" FROM objects o JOIN revisions r ON r.number = o.from_revision
              WHERE o.to_revision IS NULL AND (?1 IS NULL OR o.kind = ?1)
                AND instr(o.search, ?2) AND instr(o.search, ?3) AND instr(o.search, ?4) AND instr(o.search, ?5)
              ORDER BY CASE WHEN ?6 = 2 THEN o.from_revision END DESC, CASE WHEN ?6 = 1 THEN o.name END DESC, o.name, o.kind
@@ -143,7 +143,7 @@ impl Store {
     pub async fn get(&self, kind: Kind, name: &str) -> Result<Option<Stored>, StoreError> {
         let kind = kind.as_str();
         let row = sqlx::query!(
-            "SELECT o.body, o.from_revision, r.at_ms AS \"at_ms!\" FROM objects o JOIN revisions r ON r.number = o.from_revision
+            "SELECT o.body, o.from_revision AS \"from_revision!\", r.at_ms AS \"at_ms!\" FROM objects o JOIN revisions r ON r.number = o.from_revision
              WHERE o.kind = ? AND o.name = ? AND o.to_revision IS NULL",
             kind,
             name

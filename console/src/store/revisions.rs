@@ -18,8 +18,6 @@ pub struct NewRevision<'a> {
     pub epoch: u64,
     /// When.
     pub at: OffsetDateTime,
-    /// The time its certificates were judged at.
-    pub judged_at: OffsetDateTime,
     /// Who.
     pub actor: &'a str,
     /// Why.
@@ -47,8 +45,6 @@ pub struct RevisionRow {
     pub epoch: u64,
     /// When.
     pub at: OffsetDateTime,
-    /// The time its certificates were judged at.
-    pub judged_at: OffsetDateTime,
     /// Who.
     pub actor: String,
     /// Why.
@@ -64,7 +60,6 @@ struct Row {
     number: i64,
     epoch: i64,
     at_ms: i64,
-    judged_at_ms: i64,
     actor: String,
     message: String,
     changes: String,
@@ -80,7 +75,6 @@ impl TryFrom<Row> for RevisionRow {
             number: unsigned(row.number),
             epoch: unsigned(row.epoch),
             at: clock::from_ms(row.at_ms),
-            judged_at: clock::from_ms(row.judged_at_ms),
             actor: row.actor,
             message: row.message,
             changes: serde_json::from_str(&row.changes).map_err(|_json| StoreError::Row("revision"))?,
@@ -96,7 +90,6 @@ impl Store {
     /// When the database fails; then nothing is written.
     pub async fn write_revision(&self, new: &NewRevision<'_>) -> Result<(), StoreError> {
         let (number, epoch, at) = (signed(new.number), signed(new.epoch), clock::to_ms(new.at));
-        let judged_at = clock::to_ms(new.judged_at);
         let changes = serde_json::to_string(new.changes).map_err(|_json| StoreError::Row("change"))?;
         let rollback_at = new.rollback.map(|(at, _)| clock::to_ms(at));
         let rollback_to = new.rollback.map(|(_, to)| signed(to));
@@ -106,12 +99,11 @@ impl Store {
             .await?;
         sqlx::query!(
             "INSERT INTO revisions
-                 (number, epoch, at_ms, judged_at_ms, actor, message, changes, rollback_at_ms, rollback_to)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (number, epoch, at_ms, actor, message, changes, rollback_at_ms, rollback_to)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             number,
             epoch,
             at,
-            judged_at,
             new.actor,
             new.message,
             changes,
@@ -138,7 +130,7 @@ impl Store {
     pub async fn newest(&self) -> Result<Option<RevisionRow>, StoreError> {
         let row = sqlx::query_as!(
             Row,
-            "SELECT number, epoch, at_ms, judged_at_ms, actor, message, changes, rollback_at_ms, rollback_to
+            "SELECT number, epoch, at_ms, actor, message, changes, rollback_at_ms, rollback_to
              FROM revisions ORDER BY number DESC LIMIT 1"
         )
         .fetch_optional(&self.writer)
@@ -154,7 +146,7 @@ impl Store {
         let number = signed(number);
         let row = sqlx::query_as!(
             Row,
-            "SELECT number, epoch, at_ms, judged_at_ms, actor, message, changes, rollback_at_ms, rollback_to
+            "SELECT number, epoch, at_ms, actor, message, changes, rollback_at_ms, rollback_to
              FROM revisions WHERE number = ?",
             number
         )
@@ -172,7 +164,7 @@ impl Store {
         let total = sqlx::query_scalar!("SELECT COUNT(*) AS \"n!: i64\" FROM revisions").fetch_one(&self.reader).await?;
         let rows = sqlx::query_as!(
             Row,
-            "SELECT number, epoch, at_ms, judged_at_ms, actor, message, changes, rollback_at_ms, rollback_to
+            "SELECT number, epoch, at_ms, actor, message, changes, rollback_at_ms, rollback_to
              FROM revisions ORDER BY number DESC LIMIT ? OFFSET ?",
             limit,
             offset
