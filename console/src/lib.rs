@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod ops;
+pub mod secrets;
 pub mod session;
 pub mod state;
 pub mod store;
