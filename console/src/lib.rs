@@ -4,7 +4,9 @@
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
 pub mod clock;
+pub mod nodes;
 pub mod ops;
+pub mod publish;
 pub mod secrets;
 pub mod session;
 pub mod state;
