@@ -138,6 +138,29 @@ impl Store {
         rows.collect()
     }
 
+    /// All routes' figures of one minute.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn traffic_of_minute(&self, minute: i64) -> Result<Vec<TrafficRow>, StoreError> {
+        let rows = sqlx::query!(
+            "SELECT route, ok, moved, client, server, added, total FROM traffic WHERE minute = ?",
+            minute
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        let rows = rows.into_iter().map(|row| {
+            Ok(TrafficRow {
+                minute,
+                route: row.route,
+                responses: [row.ok, row.moved, row.client, row.server].map(unsigned),
+                added: parsed(&row.added)?,
+                total: parsed(&row.total)?,
+            })
+        });
+        rows.collect()
+    }
+
     /// Drops from minute `from` on, oldest first.
     ///
     /// # Errors
