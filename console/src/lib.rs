@@ -3,11 +3,13 @@
 //!
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
+pub mod api;
 pub mod clock;
 pub mod nodes;
 pub mod ops;
 pub mod publish;
 pub mod secrets;
+pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;

@@ -11,7 +11,7 @@ mod requests;
 mod verify;
 
 pub use figures::Figures;
-pub use identity::Caller;
+pub use identity::{Caller, Shown};
 pub use live::{Live, LiveNode, Orders};
 pub use requests::router;
 pub use verify::NodeCertificates;
