@@ -189,19 +189,15 @@ impl Editor for Certificates {
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             shown: base.and_then(facts).map(|facts| shown(&facts, now())),
-            users: users.iter().map(|user| link(user)).collect(),
+            users: users.into_iter().map(|(kind, name)| (path(kind).to_owned(), name)).collect(),
             form,
         })
     }
 }
 
-/// The page and the name of a user, `Kind/name`.
-fn link(user: &str) -> (String, String) {
-    match user.split_once('/') {
-        Some(("Listener", name)) => ("/listeners".to_owned(), name.to_owned()),
-        Some((_, name)) => ("/routes".to_owned(), name.to_owned()),
-        None => ("/routes".to_owned(), user.to_owned()),
-    }
+/// The page of a user: only listeners and routes name certificates.
+fn path(kind: Kind) -> &'static str {
+    if kind == Kind::Listener { "/listeners" } else { "/routes" }
 }
 
 fn shown(facts: &Facts, now: OffsetDateTime) -> Shown {
