@@ -84,8 +84,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     /// What the kernel said.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let socket = AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, directions: PhantomData })
+        Ok(Self { socket: super::watch(socket)?, directions: PhantomData })
     }
 
     /// The user and process on the other side, as the kernel knows them.

@@ -7,6 +7,11 @@
 //! Messages are JSON in one `SOCK_SEQPACKET` packet, or, when long or secret, in a sealed memory file whose descriptor
 //! comes first ([`channel`]).
 
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+
+use tokio::io::unix::AsyncFd;
+
 pub mod channel;
 pub mod message;
 
@@ -30,10 +35,20 @@ pub fn common_version(theirs_oldest: u32, theirs_newest: u32) -> Option<u32> {
 /// # Errors
 /// The number is not an open descriptor.
 #[expect(unsafe_code, reason = "a descriptor number from the command line becomes an owned descriptor")]
-pub fn inherited(number: std::os::fd::RawFd) -> std::io::Result<std::os::fd::OwnedFd> {
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the borrow lasts for the duplication alone; a number that is not open makes `fcntl` fail with EBADF.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number.max(0)) };
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number.max(0)) };
     borrowed.try_clone_to_owned()
+}
+
+/// Lets the runtime watch a descriptor.
+///
+/// # Errors
+/// What the kernel said.
+#[expect(unsafe_code, reason = "tokio cannot know which types own their descriptor")]
+pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, and names the same file, for as long as it lives.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
 }
 
 #[cfg(test)]
