@@ -120,6 +120,8 @@ pub struct NodeIdentity {
     pub ca: Digest,
     /// The console's snapshot key.
     pub snapshot_key: Digest,
+    /// The snapshot key before the last rotation: a stored snapshot may still bear its signature.
+    pub previous_key: Option<Digest>,
     /// SHA-256 of the enrolment token this came from, so that a new token is told from the one already used.
     pub token: Digest,
 }
