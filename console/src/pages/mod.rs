@@ -1,0 +1,6 @@
+//! pages
+mod assets;
+mod chart;
+mod doors;
+mod list;
+mod when;
