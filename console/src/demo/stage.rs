@@ -31,7 +31,7 @@ pub(super) struct Stage {
     pub(super) impostor: Origin,
     /// Signs the origins' certificates.
     pub(super) origin_ca: OriginCa,
-    processes: Processes,
+    _processes: Processes,
     namespaces: Option<Namespaces>,
     /// Logs, state and sockets.
     directory: Directory,
@@ -85,7 +85,7 @@ impl Stage {
             second,
             impostor,
             origin_ca,
-            processes,
+            _processes: processes,
             namespaces,
             directory,
         })
@@ -297,7 +297,8 @@ impl Drop for Processes {
     fn drop(&mut self) {
         while let Some(mut child) = self.0.pop() {
             if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                drop(rustix::process::kill_process(pid, Signal::TERM));
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
             }
             let end = Instant::now() + Duration::from_secs(10);
             while Instant::now() < end && matches!(child.try_wait(), Ok(None)) {
