@@ -7,3 +7,4 @@ pub mod http;
 pub mod live;
 pub mod observe;
 pub mod refusal;
+pub mod tls;
