@@ -3,6 +3,8 @@
 //!
 //! `"@shop.pem"` in a file stands for `golden/pem/shop.pem`; `apiVersion` is filled in where it is left out.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ use time::macros::datetime;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
     /// What the case is about, for readers.
-    #[allow(dead_code, reason = "read by people, kept in the file beside what it explains")]
+    #[expect(dead_code, reason = "read by people, kept in the file beside what it explains")]
     about: String,
     /// The labels of the node whose snapshot is shown.
     #[serde(default)]

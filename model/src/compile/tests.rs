@@ -126,6 +126,7 @@ fn the_console_can_ask_who_uses_what() {
 }
 
 /// Small words, so that objects meet: right and wrong references, claims and shapes alike.
+#[expect(clippy::too_many_lines, reason = "one strategy per kind; apart they would say less")]
 fn objects() -> impl Strategy<Value = Vec<Object>> {
     let word = || prop::sample::select(vec!["a", "b", "c"]);
     let host = prop::sample::select(vec![

@@ -115,8 +115,8 @@ fn pem_is_told_by_names_dates_and_fingerprints_and_keys_not_at_all() {
     let new = certificate(&pem("wild"), "hunter3");
     let bundle = |pem: &str| object("TrustBundle", "t", json!({"certificates": pem}));
     let found = [
-        words(&[], &[old.clone()]),
-        words(&[old.clone()], &[new]),
+        words(&[], std::slice::from_ref(&old)),
+        words(std::slice::from_ref(&old), &[new]),
         words(&[], &[certificate("-----BEGIN PRIVATE KEY-----\nhunter2", "hunter2")]),
         words(&[bundle(&pem("ca"))], &[bundle(&pem("old-ca"))]),
     ]
