@@ -2,183 +2,200 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use dataplane_ebpf::decide::decide;
 use dataplane_ebpf::reason::Reason;
-use sallyport_node::keeper::kernel::{Kernel, Linux, PlanTables};
+use sallyport_node::keeper::kernel::{Kernel, PlanTables};
 use sallyport_node::keeper::plan::KernelPlan;
 use support::Bpffs;
-use support::frames::{TCP, UDP, ethernet, extension, fragment, ipv4, ipv6, syn, tcp};
-
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-
-/// The plan all of the corpus is judged by: deny and allow nested both ways, listeners at one address and at every one.
-fn plan() -> KernelPlan {
-    let nets = |rules: &[(&str, u32)]| rules.iter().map(|(net, rule)| (net.parse().unwrap(), *rule)).collect();
-    KernelPlan {
-        deny: nets(&[("10.1.0.0/16", 1), ("10.2.3.4/32", 2), ("2001:db8:1::/48", 3), ("192.0.2.0/24", 4)]),
-        allow: nets(&[("10.1.2.0/24", 11), ("10.2.0.0/16", 12), ("2001:db8:1:2::/64", 13), ("192.0.2.0/24", 14)]),
-        allow_required: true,
-        listeners: vec![(None, 443), (Some("10.0.0.1".parse().unwrap()), 8443), (Some("fd00::1".parse().unwrap()), 8443)],
-    }
-}
-
-struct Counts(Vec<u64>);
-
-impl Counts {
-    fn read(kernel: &Linux) -> Self {
-        Self(Reason::ALL.iter().map(|reason| kernel.packets(*reason).unwrap()).collect())
-    }
-
-    /// The one reason that counted once since.
-    fn reason_since(&self, kernel: &Linux) -> Reason {
-        let now = Self::read(kernel);
-        let moved: Vec<(Reason, u64)> = Reason::ALL
-            .iter()
-            .zip(self.0.iter().zip(&now.0))
-            .filter(|(_, (before, after))| before != after)
-            .map(|(reason, (before, after))| (*reason, after - before))
-            .collect();
-        let [(reason, 1)] = moved[..] else { panic!("one packet, one reason; but {moved:?}") };
-        reason
-    }
-}
-
-/// Judges a frame in the kernel and by the pure decision, and demands the same of both.
-fn judge(kernel: &Linux, plan: &KernelPlan, frame: &[u8]) -> Reason {
-    let before = Counts::read(kernel);
-    let verdict = kernel.judge(frame, 1).unwrap().verdict;
-    let reason = before.reason_since(kernel);
-    let expected = decide(frame, &PlanTables(plan));
-    assert_eq!(reason, expected.reason, "{frame:02x?}");
-    assert_eq!(verdict, if reason.is_drop() { XDP_DROP } else { XDP_PASS }, "{frame:02x?}");
-    reason
-}
-
-fn v4(payload: &[u8]) -> Vec<u8> {
-    ethernet(&[], 0x0800, payload)
-}
-
-fn v6(payload: &[u8]) -> Vec<u8> {
-    ethernet(&[], 0x86dd, payload)
-}
-
-/// Addresses and ports.
-fn lists() -> Vec<(&'static str, Vec<u8>, Reason)> {
-    vec![
-        ("denied", syn("10.1.9.9", "10.0.0.1", 22), Reason::Denied),
-        ("a longer allow beats a shorter deny", syn("10.1.2.9", "10.0.0.1", 443), Reason::Allowed),
-        ("a longer deny beats a shorter allow", syn("10.2.3.4", "10.0.0.1", 443), Reason::Denied),
-        ("allowed", syn("10.2.3.5", "10.0.0.1", 443), Reason::Allowed),
-        ("deny wins at equal length", syn("192.0.2.7", "10.0.0.1", 443), Reason::Denied),
-        ("to a listener", syn("10.9.9.9", "10.7.7.7", 443), Reason::NotAllowed),
-        ("to a listener at one address", syn("10.9.9.9", "10.0.0.1", 8443), Reason::NotAllowed),
-        ("its port elsewhere", syn("10.9.9.9", "10.0.0.2", 8443), Reason::NoRule),
-        ("no listener's port", syn("10.9.9.9", "10.0.0.1", 22), Reason::NoRule),
-        ("port 0 is nobody's", syn("10.9.9.9", "10.0.0.1", 0), Reason::NoRule),
-        ("udp to a listener's port", v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 0, &[], &tcp(443))), Reason::NoRule),
-        ("ipv6 denied", syn("2001:db8:1::9", "fd00::1", 22), Reason::Denied),
-        ("ipv6 allowed", syn("2001:db8:1:2::9", "fd00::1", 443), Reason::Allowed),
-        ("ipv6 to a listener", syn("fd00::9", "fd00::7", 443), Reason::NotAllowed),
-        ("ipv6 to a listener at one address", syn("fd00::9", "fd00::1", 8443), Reason::NotAllowed),
-        ("ipv6 elsewhere", syn("fd00::9", "fd00::2", 8443), Reason::NoRule),
-        ("an ipv4 source in ipv6 clothes", syn("::ffff:10.2.3.5", "fd00::1", 443), Reason::MappedAddress),
-    ]
-}
-
-/// What may lie around and inside IPv4.
-fn around() -> Vec<(&'static str, Vec<u8>, Reason)> {
-    let denied = ipv4("10.1.9.9", "10.0.0.1", TCP, 0, &[], &tcp(443));
-    let denied6 = ipv6("2001:db8:1::9", "fd00::1", TCP, 64, &tcp(443));
-    let stranger = |fragment, options: &[u8], payload: &[u8]| v4(&ipv4("10.9.9.9", "10.0.0.1", TCP, fragment, options, payload));
-    let mut contradicting = denied.clone();
-    contradicting[0] = 0x44;
-    let mut short_total = denied.clone();
-    short_total[3] = 19;
-    let mut version = denied.clone();
-    version[0] = 0x65;
-    let mut padding = ipv4("10.9.9.9", "10.0.0.1", TCP, 0, &[], &[]);
-    padding.extend_from_slice(&tcp(443));
-    vec![
-        ("arp", ethernet(&[], 0x0806, &[0; 28]), Reason::Arp),
-        ("arp in a vlan", ethernet(&[0x8100], 0x0806, &[0; 28]), Reason::Arp),
-        ("lldp", ethernet(&[], 0x88cc, &[0; 28]), Reason::NotIp),
-        ("vlan", ethernet(&[0x8100], 0x0800, &denied), Reason::Denied),
-        ("qinq", ethernet(&[0x88a8, 0x8100], 0x0800, &denied), Reason::Denied),
-        ("old qinq", ethernet(&[0x9100, 0x8100], 0x86dd, &denied6), Reason::Denied),
-        ("three tags", ethernet(&[0x88a8, 0x8100, 0x8100], 0x0800, &denied), Reason::VlanDepth),
-        ("a tag cut short", ethernet(&[], 0x8100, &[0, 5]), Reason::MalformedFrame),
-        ("options", stranger(0, &[1; 40], &tcp(443)), Reason::NotAllowed),
-        ("options hide nothing", stranger(0, &[1; 4], &tcp(22)), Reason::NoRule),
-        ("no header", v4(&[]), Reason::MalformedIpv4),
-        ("half a header", v4(&denied[..12]), Reason::MalformedIpv4),
-        ("a header length below 20", v4(&contradicting), Reason::MalformedIpv4),
-        ("a total length below the header's", v4(&short_total), Reason::MalformedIpv4),
-        ("another version", v4(&version), Reason::MalformedIpv4),
-        ("no tcp header", stranger(0, &[], &[]), Reason::MalformedTcp),
-        ("ports cut short", stranger(0, &[], &tcp(443)[..3]), Reason::MalformedTcp),
-        ("ports are not read from padding", v4(&padding), Reason::MalformedTcp),
-        ("options beyond the frame", stranger(0, &[1; 40], &[])[..40].to_vec(), Reason::MalformedTcp),
-        ("first fragment", stranger(0x2000, &[], &tcp(443)), Reason::NotAllowed),
-        ("later fragment", stranger(0x2005, &[], &[7; 32]), Reason::Fragment),
-        ("last fragment", stranger(0x0005, &[], &[7; 32]), Reason::Fragment),
-        ("fragment from an allowed source", v4(&ipv4("10.2.9.9", "10.0.0.1", TCP, 5, &[], &[7; 8])), Reason::Allowed),
-        ("udp fragment", v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 5, &[], &[7; 8])), Reason::NoRule),
-        ("fragmentation needed", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 4, 0, 0])), Reason::PathMtu),
-        ("other unreachable", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 3, 0, 0])), Reason::Denied),
-        ("ping", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &[8, 0, 0, 0])), Reason::NoRule),
-        ("half an icmp header", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &[3])), Reason::NoRule),
-    ]
-}
-
-/// What may lie inside IPv6.
-fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
-    let stranger = |next, payload: &[u8]| v6(&ipv6("fd00::9", "fd00::1", next, 64, payload));
-    let chain = |length: usize, payload: Vec<u8>| {
-        (0..length).fold((TCP, payload), |(next, payload), _| (60, extension(next, 0, &payload))).1
-    };
-    let solicitation = |hop_limit| v6(&ipv6("2001:db8:1::9", "ff02::1", 58, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0]));
-    let mut version = ipv6("fd00::9", "fd00::1", TCP, 64, &tcp(443));
-    version[0] = 0x45;
-    vec![
-        ("hop-by-hop", stranger(0, &extension(TCP, 0, &tcp(443))), Reason::NotAllowed),
-        ("a long routing header", stranger(43, &extension(TCP, 30, &tcp(443))), Reason::NotAllowed),
-        ("authentication", stranger(51, &[&[TCP, 2][..], &[0; 14], &tcp(443)].concat()), Reason::NotAllowed),
-        ("eight headers", stranger(60, &chain(8, tcp(443))), Reason::NotAllowed),
-        ("nine headers", stranger(60, &chain(9, tcp(443))), Reason::ExtensionHeaders),
-        ("an extension cut short", stranger(0, &[TCP, 0, 0]), Reason::MalformedIpv6),
-        ("an extension longer than the packet", stranger(0, &[TCP, 9, 0, 0, 0, 0, 0, 0]), Reason::MalformedIpv6),
-        ("no next header", stranger(59, &[]), Reason::NoRule),
-        ("esp", stranger(50, &[0; 16]), Reason::NoRule),
-        ("half a header", v6(&ipv6("fd00::9", "fd00::1", TCP, 64, &[])[..30]), Reason::MalformedIpv6),
-        ("another version", v6(&version), Reason::MalformedIpv6),
-        ("no tcp header", stranger(TCP, &[]), Reason::MalformedTcp),
-        ("first fragment", stranger(44, &fragment(TCP, 0, &tcp(443))), Reason::NotAllowed),
-        ("later fragment", stranger(44, &fragment(TCP, 2, &[7; 16])), Reason::Fragment),
-        ("later fragment behind an extension", stranger(0, &extension(44, 0, &fragment(TCP, 2, &[7; 16]))), Reason::Fragment),
-        ("later fragment that may hide tcp", stranger(44, &fragment(60, 2, &[7; 16])), Reason::Fragment),
-        ("later udp fragment", stranger(44, &fragment(UDP, 2, &[7; 16])), Reason::NoRule),
-        ("neighbour discovery from a denied source", solicitation(255), Reason::NeighbourDiscovery),
-        ("neighbour discovery through a router", solicitation(64), Reason::Denied),
-        (
-            "fragmented neighbour discovery",
-            v6(&ipv6("2001:db8:1::9", "ff02::1", 44, 255, &fragment(58, 0, &[135, 0, 0, 0]))),
-            Reason::Denied,
-        ),
-        ("packet too big", v6(&ipv6("2001:db8:1::9", "fd00::1", 58, 64, &[2, 0, 0, 0])), Reason::PathMtu),
-        ("echo", stranger(58, &[128, 0, 0, 0]), Reason::NoRule),
-        ("half an icmp header", stranger(58, &[135]), Reason::NoRule),
-    ]
-}
+use support::corpus::{Counts, XDP_DROP, corpus, judge, plan};
+use support::frames::syn;
+use support::random::Random;
 
 #[test]
-fn corpus() {
+fn the_corpus_has_its_reasons() {
     let bpffs = Bpffs::new();
     let mut kernel = bpffs.open();
     let plan = plan();
     kernel.apply(&plan).unwrap();
-    for (what, frame, expected) in lists().into_iter().chain(around()).chain(inside_ipv6()) {
+    for (what, frame, expected) in corpus() {
         assert_eq!(decide(&frame[..], &PlanTables(&plan)).reason, expected, "{what}");
         assert_eq!(judge(&kernel, &plan, &frame), expected, "{what}");
     }
+}
+
+/// Frames of the corpus with bytes changed, cut and grown, and frames of noise behind an Ethernet header.
+fn mutated(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let mut frame = random.pick(seeds).clone();
+    if random.below(8) == 0 {
+        let ethertype: [u8; 2] = *random.pick(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8], [0x08, 0x06]]);
+        frame.truncate(12);
+        frame.extend_from_slice(&ethertype);
+        let length = random.below(120);
+        frame.extend(random.bytes(length));
+    }
+    for _ in 0..random.below(4) {
+        let at = 12 + random.below(frame.len().min(80) - 12);
+        frame[at] = match random.below(3) {
+            0 => random.next() as u8,
+            1 => frame[at] ^ (1 << random.below(8)),
+            // Protocol numbers and small lengths, where structure is.
+            _ => *random.pick(&[0, 1, 2, 4, 6, 17, 43, 44, 51, 58, 59, 60, 0x45, 0x46, 0x60]),
+        };
+    }
+    match random.below(4) {
+        0 => frame.truncate(14 + random.below(frame.len() - 13)),
+        1 => frame.extend(random.bytes(20)),
+        _ => {}
+    }
+    frame.resize(frame.len().max(14), 0);
+    frame
+}
+
+#[test]
+fn random_frames_are_judged_alike() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let plan = plan();
+    kernel.apply(&plan).unwrap();
+    let filter = kernel.filter().unwrap();
+    let seeds: Vec<Vec<u8>> = corpus().into_iter().map(|(_, frame, _)| frame).collect();
+    let mut random = Random::new(0x5a11_7907);
+    let mut seen: BTreeMap<Reason, u64> = BTreeMap::new();
+    let before = Counts::read(&kernel);
+    for round in 0..40_000 {
+        let frame = mutated(&mut random, &seeds);
+        let expected = decide(&frame[..], &PlanTables(&plan)).reason;
+        // Reading all counters costs more than the run, so each frame is checked by verdict and the sums at the end; every
+        // so often one is checked alone.
+        if round % 40 == 0 {
+            assert_eq!(judge(&kernel, &plan, &frame), expected);
+        } else {
+            let dropped = filter.judge(&frame, 1).unwrap().verdict == XDP_DROP;
+            assert_eq!(dropped, expected.is_drop(), "{expected:?} {frame:02x?}");
+        }
+        *seen.entry(expected).or_default() += 1;
+    }
+    assert_eq!(before.since(&kernel), seen);
+    assert!(seen.len() >= 15, "the frames are too much alike: {seen:?}");
+}
+
+/// Two plans of which a mixture would let a packet pass that each of them names: the sources of one, the listeners of the
+/// other.
+#[test]
+fn no_packet_is_judged_by_two_generations() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let plans = [("10.1.1.1/32", 443), ("10.2.2.2/32", 8443)].map(|(allowed, port)| KernelPlan {
+        deny: Vec::new(),
+        allow: vec![(allowed.parse().unwrap(), 1)],
+        allow_required: true,
+        listeners: vec![(None, port)],
+    });
+    kernel.apply(&plans[0]).unwrap();
+    let before = Counts::read(&kernel);
+    let swaps = kernel.generations();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for frame in [syn("10.1.1.1", "10.0.0.1", 8443), syn("10.2.2.2", "10.0.0.1", 443)] {
+            let (filter, stop) = (kernel.filter().unwrap(), &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    filter.judge(&frame, 2000).unwrap();
+                }
+            });
+        }
+        for round in 0..60 {
+            kernel.apply(&plans[(round + 1) % 2]).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(kernel.generations() - swaps, 60);
+    let seen = before.since(&kernel);
+    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [Reason::Allowed, Reason::NotAllowed], "{seen:?}");
+}
+
+#[test]
+fn one_prefix_changes_in_place_and_more_make_a_generation() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let mut plan = KernelPlan { listeners: vec![(None, 443)], ..KernelPlan::default() };
+    kernel.apply(&plan).unwrap();
+    let swaps = kernel.generations();
+    let frame = syn("10.3.0.1", "10.0.0.1", 22);
+    assert_eq!(judge(&kernel, &plan, &frame), Reason::NoRule);
+    plan.deny.push(("10.3.0.0/16".parse().unwrap(), 5));
+    kernel.apply(&plan).unwrap();
+    assert_eq!(judge(&kernel, &plan, &frame), Reason::Denied);
+    plan.deny.clear();
+    kernel.apply(&plan).unwrap();
+    assert_eq!(judge(&kernel, &plan, &frame), Reason::NoRule);
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), swaps);
+    plan.deny = vec![("10.3.0.0/16".parse().unwrap(), 5), ("10.4.0.0/16".parse().unwrap(), 5)];
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), swaps + 1);
+    // The first allow rule switches the allow list on with it: never in place.
+    plan.allow = vec![("10.5.0.0/16".parse().unwrap(), 6)];
+    plan.allow_required = true;
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), swaps + 2);
+    assert_eq!(judge(&kernel, &plan, &syn("10.6.0.1", "10.0.0.1", 443)), Reason::NotAllowed);
+}
+
+#[test]
+fn a_hundred_thousand_prefixes_load_fast_and_one_more_changes_in_place() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let prefix = |number: u32| (ipnet::IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + number * 4).into(), 30).unwrap(), 7);
+    let mut plan = KernelPlan { deny: (0..100_000).map(prefix).collect(), ..KernelPlan::default() };
+    let start = std::time::Instant::now();
+    kernel.apply(&plan).unwrap();
+    let loaded = start.elapsed();
+    plan.deny.push(prefix(100_000));
+    let (start, swaps) = (std::time::Instant::now(), kernel.generations());
+    kernel.apply(&plan).unwrap();
+    let one = start.elapsed();
+    println!("100,000 prefixes in {loaded:?}, one more in {one:?}");
+    assert_eq!(kernel.generations(), swaps);
+    assert!(loaded.as_secs() < 5 && one.as_secs() < 1, "{loaded:?}, {one:?}");
+    assert_eq!(judge(&kernel, &plan, &syn("11.0.0.2", "10.0.0.1", 22)), Reason::Denied);
+    assert_eq!(judge(&kernel, &plan, &syn("11.6.26.131", "10.0.0.1", 22)), Reason::Denied);
+    assert_eq!(judge(&kernel, &plan, &syn("11.6.26.132", "10.0.0.1", 22)), Reason::NoRule);
+}
+
+#[test]
+fn drops_are_taken_once_with_their_rule_also_over_a_restart() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let mut plan = plan();
+    kernel.apply(&plan).unwrap();
+    let taken = |kernel: &mut sallyport_node::keeper::kernel::Linux| -> Vec<(String, u32, u64)> {
+        let drops = kernel.take_drops().unwrap();
+        drops.into_iter().map(|drop| (drop.reason, drop.rule, drop.count)).collect()
+    };
+    let (denied, not_allowed) = (syn("10.1.9.9", "10.0.0.1", 22), syn("10.9.9.9", "10.0.0.1", 443));
+    let filter = kernel.filter().unwrap();
+    filter.judge(&denied, 3).unwrap();
+    filter.judge(&not_allowed, 2).unwrap();
+    filter.judge(&syn("10.2.3.5", "10.0.0.1", 443), 4).unwrap();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 3), ("not-allowed".to_owned(), 0, 2)]);
+    assert_eq!(taken(&mut kernel), []);
+    filter.judge(&denied, 5).unwrap();
+    drop(kernel);
+    let mut kernel = bpffs.open();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 5)]);
+    // A rule that goes takes its counter with it once that was read, and one that comes back begins at 0.
+    kernel.filter().unwrap().judge(&denied, 1).unwrap();
+    let rules = std::mem::take(&mut plan.deny);
+    kernel.apply(&plan).unwrap();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 1)]);
+    assert_eq!(taken(&mut kernel), []);
+    plan.deny = rules;
+    kernel.apply(&plan).unwrap();
+    kernel.filter().unwrap().judge(&denied, 1).unwrap();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 1)]);
 }

@@ -4,7 +4,9 @@
 #![allow(dead_code, reason = "every test file uses another part")]
 #![allow(clippy::allow_attributes, reason = "an expectation would be unfulfilled in the file that uses all of it")]
 
-pub mod frames;
+pub(crate) mod corpus;
+pub(crate) mod frames;
+pub(crate) mod random;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ fn unique(what: &str) -> String {
 }
 
 /// Runs a command that must succeed.
-pub fn run(command: &str) -> String {
+pub(crate) fn run(command: &str) -> String {
     let mut words = command.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap_or_else(|error| panic!("{command}: {error}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -32,26 +34,26 @@ pub fn run(command: &str) -> String {
 }
 
 /// A BPF file system of its own; nothing pinned on it outlives the test, also when it fails.
-pub struct Bpffs(PathBuf);
+pub(crate) struct Bpffs(PathBuf);
 
 impl Bpffs {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = std::env::temp_dir().join(unique("bpffs"));
         fs::create_dir(&dir).unwrap();
         run(&format!("mount -t bpf bpf {}", dir.display()));
         Self(dir)
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.0.join("sallyport")
     }
 
-    pub fn config(&self, interfaces: &[&str]) -> Config {
+    pub(crate) fn config(&self, interfaces: &[&str]) -> Config {
         let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
         Config { pin_root: self.root(), ..Config::new("test", interfaces) }
     }
 
-    pub fn open(&self) -> Linux {
+    pub(crate) fn open(&self) -> Linux {
         Linux::open(self.config(&[])).unwrap()
     }
 }
@@ -68,22 +70,22 @@ impl Drop for Bpffs {
 }
 
 /// A network namespace of its own.
-pub struct Namespace(String);
+pub(crate) struct Namespace(String);
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let namespace = Self(unique("ns"));
         run(&format!("ip netns add {}", namespace.0));
         run(&format!("ip -n {} link set lo up", namespace.0));
         namespace
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.0
     }
 
     /// `ip` inside.
-    pub fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         run(&format!("ip -n {} {arguments}", self.0));
     }
 
@@ -92,7 +94,7 @@ impl Namespace {
     }
 
     /// Runs something on a thread inside; a failure there is the test's.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(self.path()).unwrap();
         thread::scope(|scope| {
             let worker = scope.spawn(move || {
@@ -111,13 +113,13 @@ impl Drop for Namespace {
 }
 
 /// Two namespaces with a wire: `left` has 10.99.0.1 and fd99::1 on `wire0`, `right` has 10.99.0.2 and fd99::2 on `wire1`.
-pub struct Wire {
-    pub left: Namespace,
-    pub right: Namespace,
+pub(crate) struct Wire {
+    pub(crate) left: Namespace,
+    pub(crate) right: Namespace,
 }
 
 impl Wire {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let wire = Self { left: Namespace::new(), right: Namespace::new() };
         wire.left.ip(&format!("link add wire0 type veth peer name wire1 netns {}", wire.right.name()));
         for (namespace, interface, number) in [(&wire.left, "wire0", 1), (&wire.right, "wire1", 2)] {

@@ -159,19 +159,34 @@ impl Linux {
         self.counters.packets(reason)
     }
 
-    /// Runs the filter over a frame, with the tables in force and no network; the frame is counted like any other.
+    /// The filter as it is loaded, to run over frames without a network.
     ///
     /// # Errors
-    /// What the kernel refused, or that the filter is not loaded.
-    pub fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
-        let failed = |source| KernelError::Link { doing: "running the filter over", target: "a frame".to_owned(), source };
+    /// The kernel did not accept it.
+    pub fn filter(&self) -> Result<Filter, KernelError> {
+        let failed = |source| KernelError::Link { doing: "reaching", target: "the filter".to_owned(), source };
         let program = self.programs.filter.as_ref().map_err(|why| failed(std::io::Error::other(why.clone())))?;
-        sys::test_run(program.as_fd(), frame, repeat).map_err(failed)
+        program.try_clone().map(Filter).map_err(failed)
     }
 
     /// How many generations there have been. A change of a single prefix makes none.
     pub fn generations(&self) -> u32 {
         self.tables.swaps()
+    }
+}
+
+/// The filter in the kernel.
+#[derive(Debug)]
+pub struct Filter(OwnedFd);
+
+impl Filter {
+    /// Runs the filter over a frame `repeat` times, with the tables in force; it is counted like any other.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
+        let failed = |source| KernelError::Link { doing: "running the filter over", target: "a frame".to_owned(), source };
+        sys::test_run(self.0.as_fd(), frame, repeat).map_err(failed)
     }
 }
 

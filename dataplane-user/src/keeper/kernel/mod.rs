@@ -31,7 +31,7 @@ use super::plan::KernelPlan;
 
 pub use error::KernelError;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
-pub use linux::{Config, Linux};
+pub use linux::{Config, Filter, Linux};
 pub use memory::{Memory, PlanTables};
 pub use off::Off;
 pub use sys::TestRun;
