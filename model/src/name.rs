@@ -101,6 +101,18 @@ impl std::str::FromStr for HostName {
     }
 }
 
+impl std::borrow::Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<String> for HostName {
     type Error = InvalidHost;
 

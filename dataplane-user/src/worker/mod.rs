@@ -3,6 +3,7 @@
 //! One thread per core, each a current-thread runtime with its own origin pool; nothing is shared on the path but the
 //! live handle and counters.
 
+pub mod http;
 pub mod live;
 pub mod observe;
 pub mod refusal;
