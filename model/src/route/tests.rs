@@ -92,7 +92,12 @@ fn ten_thousand_routes_and_a_path_of_slashes_are_quick() {
         .iter()
         .enumerate()
         .map(|(n, name)| {
-            route(name, &["https"], &["one.example.com", &format!("h{n}.example.com")], &[prefix(&format!("/p{n}"))])
+            route(
+                name,
+                &["https"],
+                &["one.example.com", &format!("h{n}.example.com")],
+                &[prefix(&format!("/p{n}"))],
+            )
         })
         .collect();
     let table = table(routes);
@@ -134,8 +139,11 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
 }
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
-    let one =
-        (prop::collection::vec(pattern(), 1..3), prop::collection::vec(path_match(), 1..3), prop::bool::weighted(0.9));
+    let one = (
+        prop::collection::vec(pattern(), 1..3),
+        prop::collection::vec(path_match(), 1..3),
+        prop::bool::weighted(0.9),
+    );
     prop::collection::vec(one, 0..10).prop_map(|routes| {
         let named = routes.into_iter().enumerate();
         named
