@@ -109,7 +109,7 @@ impl ThreadCtx {
                 }
                 _ = tick.tick() => {
                     self.pool.borrow_mut().sweep(Instant::now());
-                    for (name, known) in self.names.refresh().await {
+                    for (name, known) in self.names.refresh(Instant::now()).await {
                         self.tell.resolved(&name, &known);
                     }
                 }

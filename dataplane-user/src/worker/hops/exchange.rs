@@ -148,7 +148,8 @@ async fn forward<C: Client>(
     let response = response?;
     let close = scene.last || !request.keep_alive || scene.hop.closing().is_some() || !flow.client.body_done();
     let date = *scene.ctx.date.borrow_mut().at(Instant::now());
-    flow.client.head(&response, close, &Added { date: &date, request_id: id.as_str() }).map_err(Failed::Broken)?;
+    let added = Added { date: &date, request_id: id.as_str() };
+    let close = flow.client.head(&response, close, &added).map_err(Failed::Broken)?;
     record.status = response.status;
     let transferred = flow.transfer(scene.timer).await;
     record.waited += flow.waited();
@@ -182,7 +183,10 @@ async fn respond<C: Client>(
         || !client.body_done();
     let date = *scene.ctx.date.borrow_mut().at(Instant::now());
     let deadline = Instant::now() + Duration::from_millis(u64::from(scene.listener.limits.stall_ms));
-    let mut queued = client.head(&response, close, &Added { date: &date, request_id: id.as_str() }).is_err();
+    let Ok(close) = client.head(&response, close, &Added { date: &date, request_id: id.as_str() }) else {
+        return After::Abort;
+    };
+    let mut queued = false;
     let timer = &mut *scene.timer;
     let sent = poll_fn(|cx| {
         if !queued {

@@ -26,8 +26,9 @@ pub(crate) trait Client {
     /// Sends a 1xx response.
     fn informational(&mut self, response: &Response) -> Result<(), Reason>;
 
-    /// Sends the final response's head. `close`: this is the connection's last exchange.
-    fn head(&mut self, response: &Response, close: bool, added: &Added<'_>) -> Result<(), Reason>;
+    /// Sends the final response's head. `close`: this is the connection's last exchange. Answers whether it is, also
+    /// because the body can only be ended so.
+    fn head(&mut self, response: &Response, close: bool, added: &Added<'_>) -> Result<bool, Reason>;
 
     /// Sends body bytes, no more than there is room for.
     fn data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), Reason>;

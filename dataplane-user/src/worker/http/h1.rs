@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
         Ok(())
     }
 
-    fn head(&mut self, response: &Response, close: bool, added: &Added<'_>) -> Result<(), Reason> {
+    fn head(&mut self, response: &Response, close: bool, added: &Added<'_>) -> Result<bool, Reason> {
         let delimit = self.delimit(response);
         let keep_alive_10 = self.version == Version::Http10 && !close && delimit != Delimit::Close;
         let close = close || delimit == Delimit::Close;
@@ -143,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
             (false, false) => write::Connection::Unsaid,
         };
         write::response_head(&mut self.wire.output, response.status, &response.fields, delimit, connection, Some(added));
-        Ok(())
+        Ok(close)
     }
 
     fn data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), Reason> {

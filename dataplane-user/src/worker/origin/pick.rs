@@ -115,7 +115,7 @@ async fn reach(origin: &OriginLive, deadline: Instant, ctx: &ThreadCtx) -> Resul
     let reached = timeout_at(deadline, async {
         match &origin.address.host {
             Host::Address(address) => one(origin, SocketAddr::new(*address, port)).await,
-            Host::Name(name) => match ctx.names.addresses(name).await {
+            Host::Name(name) => match ctx.names.addresses(name, Instant::now()).await {
                 Some(addresses) => any(origin, addresses.iter().map(|ip| SocketAddr::new(*ip, port))).await,
                 None => {
                     let sentence = format!("{name} cannot be resolved");
