@@ -9,6 +9,7 @@ pub mod context;
 pub(crate) mod exchange;
 pub(crate) mod flow;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod record;
 pub(crate) mod timer;
 
@@ -28,8 +29,13 @@ use connection::Hop;
 
 /// Serves a secured connection until it ends. Everything that happens is told to `ctx.tell`.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured<S>, ctx: &Rc<ThreadCtx>) {
-    let (hop, stream, _http2) = Hop::new(secured);
-    let mut served = pin!(http1::serve(ctx, &hop, stream));
+    let (hop, stream, alpn_h2) = Hop::new(secured);
+    let mut served = pin!(async {
+        match alpn_h2 {
+            true => Box::pin(http2::serve(ctx, &hop, stream)).await,
+            false => http1::serve(ctx, &hop, stream).await,
+        }
+    });
     let (mut seat, mut timer) = (ctx.seat(), ctx.timers.get());
     std::future::poll_fn(|cx| {
         if seat.poll_rung(cx)

@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub mod date;
 pub mod fields;
 pub mod h1;
+pub(crate) mod h2;
 pub mod receive;
 pub mod request;
 pub mod respond;
