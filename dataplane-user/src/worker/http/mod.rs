@@ -5,11 +5,18 @@
 
 pub mod authority;
 pub mod body;
+pub(crate) mod client;
+pub mod date;
 pub mod fields;
+pub mod h1;
+pub(crate) mod h2;
+pub mod receive;
 pub mod request;
+pub mod respond;
 pub mod response;
 pub mod scan;
 pub mod wire;
+pub mod write;
 
 #[cfg(test)]
 mod codec_tests;

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use model::route::NormalPath;
 
 use super::authority::Authority;
-use super::fields::{Field, Fields, Known, Options, Span, connection_options};
+use super::fields::{Field, Fields, Known, Span, connection_options};
 use super::scan::{Scan, Unscannable};
 use crate::worker::refusal::Reason;
 
