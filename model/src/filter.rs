@@ -63,10 +63,11 @@ impl Index {
         for (prefix, entry) in entries(rules) {
             let net = prefix.net();
             let lengths = if net.addr().is_ipv4() { &mut index.v4 } else { &mut index.v6 };
-            let slot = lengths.iter().position(|(length, _)| *length == net.prefix_len()).unwrap_or_else(|| {
-                lengths.push((net.prefix_len(), HashMap::new()));
-                lengths.len() - 1
-            });
+            let slot =
+                lengths.iter().position(|(length, _)| *length == net.prefix_len()).unwrap_or_else(|| {
+                    lengths.push((net.prefix_len(), HashMap::new()));
+                    lengths.len() - 1
+                });
             let present = lengths[slot].1.entry(net.network()).or_insert(entry);
             if entry.beats(*present) {
                 *present = entry;
@@ -193,9 +194,9 @@ mod tests {
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
             (0_u8..4, any::<u8>()).prop_map(|(a, b)| IpAddr::V4(Ipv4Addr::new(10, 0, a, b))),
-            (0_u16..4, any::<u16>()).prop_map(|(a, b)| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, a, 0, 0, 0, 0, b))),
-            (0_u8..4, any::<u8>())
-                .prop_map(|(a, b)| IpAddr::V6(Ipv4Addr::new(10, 0, a, b).to_ipv6_mapped())),
+            (0_u16..4, any::<u16>())
+                .prop_map(|(a, b)| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, a, 0, 0, 0, 0, b))),
+            (0_u8..4, any::<u8>()).prop_map(|(a, b)| IpAddr::V6(Ipv4Addr::new(10, 0, a, b).to_ipv6_mapped())),
         ]
     }
 
@@ -209,12 +210,19 @@ mod tests {
 
     fn rules() -> impl Strategy<Value = Vec<FilterRule>> {
         let action = prop_oneof![Just(FilterAction::Deny), Just(FilterAction::Allow)];
-        proptest::collection::vec((action, proptest::collection::vec(prefix(), 1..6)), 0..8).prop_map(|rules| {
-            let numbered = rules.into_iter().zip(1_u32..);
-            numbered
-                .map(|((action, prefixes), id)| FilterRule { id, name: format!("f/{id}"), action, prefixes })
-                .collect()
-        })
+        proptest::collection::vec((action, proptest::collection::vec(prefix(), 1..6)), 0..8).prop_map(
+            |rules| {
+                let numbered = rules.into_iter().zip(1_u32..);
+                numbered
+                    .map(|((action, prefixes), id)| FilterRule {
+                        id,
+                        name: format!("f/{id}"),
+                        action,
+                        prefixes,
+                    })
+                    .collect()
+            },
+        )
     }
 
     /// Bit by bit, longest first: nothing shared with the code under test but the types.

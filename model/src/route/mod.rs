@@ -64,13 +64,17 @@ impl<R> Table<R> {
         let exact = self.exact.get(host);
         exact
             .and_then(|root| self.walk(*root, path.as_str()))
-            .or_else(|| parents(host.as_str()).find_map(|parent| self.walk(*self.wildcard.get(parent)?, path.as_str())))
+            .or_else(|| {
+                parents(host.as_str())
+                    .find_map(|parent| self.walk(*self.wildcard.get(parent)?, path.as_str()))
+            })
             .and_then(|index| self.routes.get(index))
     }
 
     /// Whether any route here is for this host, whatever the path: tells "no such host" from "no such path".
     pub fn knows(&self, host: &HostName) -> bool {
-        self.exact.contains_key(host) || parents(host.as_str()).any(|parent| self.wildcard.contains_key(parent))
+        self.exact.contains_key(host)
+            || parents(host.as_str()).any(|parent| self.wildcard.contains_key(parent))
     }
 
     /// What `make` returned, in the snapshot's order.
@@ -128,7 +132,8 @@ fn push(nodes: &mut Vec<Node>) -> usize {
 
 /// `a.b.c` -> `b.c`, `c`.
 fn parents(host: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(host.split_once('.'), |(_, parent)| parent.split_once('.')).map(|(_, parent)| parent)
+    std::iter::successors(host.split_once('.'), |(_, parent)| parent.split_once('.'))
+        .map(|(_, parent)| parent)
 }
 
 #[cfg(test)]
