@@ -2,4 +2,5 @@
 
 mod bench;
 mod http1;
+mod http2;
 mod refusals;
