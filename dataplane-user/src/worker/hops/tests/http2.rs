@@ -52,7 +52,8 @@ fn a_request_goes_through_as_http11_and_cookies_are_joined() {
         assert_eq!(body_of(response).await.0, b"hi");
         let request = seen.borrow()[0].clone();
         assert!(request.starts_with("GET /x/y?q=1 HTTP/1.1\r\nHost: a.test\r\n"), "{request}");
-        for field in ["cookie: a=1; b=2\r\n", "x-other: 3\r\n", "Via: 2.0 sallyport\r\n", "TE: trailers\r\n"] {
+        for field in ["cookie: a=1; b=2\r\n", "x-other: 3\r\n", "Via: 2.0 sallyport\r\n", "TE: trailers\r\n"]
+        {
             assert!(request.contains(field), "{request}");
         }
         assert!(!request.contains("Content-Length") && !request.contains("Transfer-Encoding"), "{request}");
@@ -148,7 +149,11 @@ fn many_streams_and_large_bodies_share_a_connection() {
         let mut send = connect(&bench).await;
         let responses: Vec<_> =
             (0..12).map(|_| send.send_request(get("https://a.test/"), true).unwrap().0).collect();
-        for body in futures_util::future::join_all(responses.into_iter().map(async |r| body_of(r.await.unwrap()).await.0)).await {
+        for body in futures_util::future::join_all(
+            responses.into_iter().map(async |r| body_of(r.await.unwrap()).await.0),
+        )
+        .await
+        {
             assert_eq!(body.len(), SIZE);
         }
         bench.told(12).await;
@@ -203,7 +208,10 @@ fn an_origin_that_does_not_read_holds_back_its_client() {
         let (mut left, mut held) = (40 * 1024 * 1024_usize, None);
         while left > 0 {
             body.reserve_capacity(left.min(65536));
-            let room = tokio::time::timeout(Duration::from_millis(250), std::future::poll_fn(|cx| body.poll_capacity(cx)));
+            let room = tokio::time::timeout(
+                Duration::from_millis(250),
+                std::future::poll_fn(|cx| body.poll_capacity(cx)),
+            );
             let Ok(room) = room.await else {
                 held.get_or_insert(40 * 1024 * 1024 - left);
                 continue;
@@ -223,7 +231,14 @@ fn an_answer_that_breaks_off_resets_its_stream_only() {
     local(|| async {
         let address = origin(|at, mut stream| async move {
             read_head(&mut stream).await;
-            stream.write_all(if at == 0 { b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc" } else { OK.as_bytes() }).await.unwrap();
+            stream
+                .write_all(if at == 0 {
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"
+                } else {
+                    OK.as_bytes()
+                })
+                .await
+                .unwrap();
         })
         .await;
         let bench = Bench::new(&[address]);
