@@ -11,6 +11,9 @@ use crate::nearest::did_you_mean;
 use crate::net::Prefix;
 use crate::problem::{Code, Problem};
 
+/// From this many problems on, unknown references are no longer compared with all names.
+const MOST_COMPARED: usize = 30;
+
 /// The names of all objects, whether or not they turn out right: a reference to a wrong object is no second problem.
 #[derive(Debug)]
 pub(super) struct Names(BTreeMap<Kind, BTreeSet<Name>>);
@@ -90,8 +93,10 @@ impl<'p> At<'p> {
         if let Some(name) = names.get(kind, text) {
             return Some(name.clone());
         }
+        // Ten thousand wrong references to ten thousand names would be compared for minutes, and nobody reads so far.
+        let compared = if self.problems.len() < MOST_COMPARED { usize::MAX } else { 0 };
         let known = || names.all(kind).map(Name::as_str).chain(also.iter().copied());
-        let hint = did_you_mean(text, known(), || match known().take(5).collect::<Vec<_>>() {
+        let hint = did_you_mean(text, known().take(compared), || match known().take(5).collect::<Vec<_>>() {
             first if first.is_empty() => "there is none yet: create it first".to_owned(),
             first => format!("create it, or name one that exists, such as {}", first.join(", ")),
         });

@@ -323,3 +323,22 @@ fn ten_thousand_routes_and_certificates_compile_quickly() {
     // Debug builds on busy machines are slow; quadratic work would take minutes.
     assert!(first + second < std::time::Duration::from_secs(20), "{first:?} {second:?}");
 }
+
+#[test]
+fn ten_thousand_wrong_references_are_refused_quickly() {
+    let mut objects = vec![object("Listener", "https", json!({"port": 443}))];
+    for n in 0..10_000 {
+        objects.push(object(
+            "OriginGroup",
+            &format!("origin-{n}"),
+            json!({"origins": [{"url": "https://o.test"}]}),
+        ));
+        let spec = json!({"hostnames": [format!("h{n}.test")], "originGroup": format!("orgin-{n}")});
+        objects.push(object("Route", &format!("r{n}"), spec));
+    }
+    let start = std::time::Instant::now();
+    let problems = compiled(&objects).unwrap_err();
+    assert_eq!(problems.len(), 10_000);
+    assert!(problems[0].message.ends_with("did you mean `origin-0`?"), "{}", problems[0].message);
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+}
