@@ -5,7 +5,10 @@
 
 pub mod clock;
 pub mod demo;
+pub mod nodes;
 pub mod ops;
+pub mod publish;
+pub mod secrets;
 pub mod session;
 pub mod state;
 pub mod store;

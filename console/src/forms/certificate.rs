@@ -1,7 +1,7 @@
 //! The certificate form: a PEM file or pasted text, or one from the internal CA.
 
-use sallyport_model::draft::{CertificateSpec, InternalCa, Kind, Metadata, Object, Spec};
-use sallyport_model::problem::Problem;
+use model::draft::{CertificateSpec, InternalCa, Kind, Metadata, Object, Spec};
+use model::problem::Problem;
 
 use super::fields::Fields;
 

@@ -1,7 +1,7 @@
 //! The packet filter form: one row per rule.
 
-use sallyport_model::draft::{FilterRuleSpec, Kind, Metadata, NodeSelector, Object, PacketFilterSpec, Spec};
-use sallyport_model::problem::Problem;
+use model::draft::{FilterRuleSpec, Kind, Metadata, NodeSelector, Object, PacketFilterSpec, Spec};
+use model::problem::Problem;
 
 use super::fields::Fields;
 use super::parse::{labels, selector_text};
@@ -73,7 +73,7 @@ impl FilterForm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_model::problem::Code;
+    use model::problem::Code;
 
     fn typed() -> Fields {
         Fields::default()

@@ -1,7 +1,7 @@
 //! The listener form.
 
-use sallyport_model::draft::{Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object, Spec};
-use sallyport_model::problem::Problem;
+use model::draft::{Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object, Spec};
+use model::problem::Problem;
 
 use super::fields::Fields;
 use super::parse::{Numbers, blank, labels, selector_text};
@@ -117,7 +117,7 @@ impl ListenerForm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_model::problem::Code;
+    use model::problem::Code;
 
     #[test]
     fn there_and_back() {

@@ -1,7 +1,7 @@
 //! The origin group form.
 
-use sallyport_model::draft::{Kind, Metadata, Object, OriginGroupSpec, OriginSpec, OriginTls, Spec};
-use sallyport_model::problem::Problem;
+use model::draft::{Kind, Metadata, Object, OriginGroupSpec, OriginSpec, OriginTls, Spec};
+use model::problem::Problem;
 
 use super::fields::Fields;
 use super::parse::{Numbers, blank};
@@ -77,7 +77,7 @@ fn with_scheme(url: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_model::problem::Code;
+    use model::problem::Code;
 
     #[test]
     fn there_and_back() {

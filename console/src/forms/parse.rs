@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sallyport_model::draft::{Kind, NodeSelector};
-use sallyport_model::problem::{Code, Problem};
+use model::draft::{Kind, NodeSelector};
+use model::problem::{Code, Problem};
 
 use super::fields::Fields;
 
@@ -73,7 +73,7 @@ mod tests {
     fn names_from_hosts() {
         assert_eq!(slug("*.Shop.example.com/v2/"), "wildcard-shop-example-com-v2");
         assert_eq!(slug("https://origin.internal:8443"), "https-origin-internal-8443");
-        assert!(slug(&"a.".repeat(200)).parse::<sallyport_model::name::Name>().is_ok());
+        assert!(slug(&"a.".repeat(200)).parse::<model::name::Name>().is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one form: a route together with its certificate and its origin.
 
-use sallyport_model::draft::{Kind, MatchSpec, Metadata, Object, PathSpec, RouteSpec, Spec};
-use sallyport_model::problem::Problem;
+use model::draft::{Kind, MatchSpec, Metadata, Object, PathSpec, RouteSpec, Spec};
+use model::problem::Problem;
 
 use super::certificate::CertificateForm;
 use super::fields::Fields;
@@ -174,7 +174,7 @@ pub(crate) fn path_text(path: &PathSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_model::problem::Code;
+    use model::problem::Code;
 
     fn typed() -> Fields {
         RouteForm::blank().with("host", "shop.example.com").with("origins", "https://origin.internal:8443")

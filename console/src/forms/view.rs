@@ -1,6 +1,6 @@
 //! A form as it is shown: what was typed, what is wrong and where.
 
-use sallyport_model::problem::Problem;
+use model::problem::Problem;
 
 use super::fields::Fields;
 
@@ -115,7 +115,7 @@ impl FormView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sallyport_model::problem::Code;
+    use model::problem::Code;
 
     #[test]
     fn a_problem_stands_beside_its_control_and_on_top() {

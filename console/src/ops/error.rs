@@ -2,6 +2,7 @@
 
 use model::problem::{Code, Problem};
 
+use crate::secrets::SealError;
 use crate::store::StoreError;
 
 /// Why an operation did not happen.
@@ -17,8 +18,14 @@ pub enum OpsError {
     #[error("{0}")]
     Forbidden(&'static str),
     /// The console itself failed (disk, database, cryptography); logged where it is answered.
-    #[error("the console could not do this because of a fault of its own")]
+    #[error(transparent)]
     Store(#[from] StoreError),
+    /// Sealing or opening failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A part of the console stopped in the middle.
+    #[error("the console stopped in the middle of this; look at its log, then at the changes page")]
+    Stopped,
 }
 
 impl OpsError {

@@ -32,14 +32,12 @@ pub struct Actor {
     pub role: Role,
     /// Where the request came from: a packet filter that would drop it needs a second confirmation.
     pub address: Option<IpAddr>,
-    /// The session or token, hashed: a confirmation must come over another connection, but not from another person.
-    pub credential: String,
 }
 
 impl Actor {
     /// The console itself (first start, automatic rollback).
     pub fn console() -> Self {
-        Self { name: "sallyport".to_owned(), role: Role::Administrator, address: None, credential: String::new() }
+        Self { name: "sallyport".to_owned(), role: Role::Administrator, address: None }
     }
 }
 

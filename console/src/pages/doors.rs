@@ -2,7 +2,7 @@
 //! traffic would be.
 
 use askama::Template;
-use sallyport_model::report::Leg;
+use model::report::Leg;
 
 /// What a leg's lock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

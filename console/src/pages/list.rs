@@ -1,6 +1,11 @@
 //! What a table shows is in its URL: the filter, the order, the page.
 
+use std::cmp::Ordering;
+
+use model::draft::Kind;
 use serde::Deserialize;
+
+use crate::ops::{self, MAX_PER_PAGE, Ops, OpsError, Sort, Stored};
 
 /// Rows on one page.
 pub(crate) const PAGE: usize = 100;
@@ -35,8 +40,8 @@ pub(crate) struct List {
     pub(crate) pages: usize,
     /// Rows that the filter lets through.
     pub(crate) total: usize,
-    /// Rows before the filter.
-    pub(crate) all: usize,
+    /// Few enough that any column can be sorted by; otherwise the database sorts by name.
+    pub(crate) complete: bool,
 }
 
 impl ListQuery {
@@ -50,11 +55,6 @@ impl ListQuery {
         self.page.parse().ok().filter(|page| *page > 0).unwrap_or(1)
     }
 
-    /// The column asked for, if it is one of `known`.
-    pub(crate) fn sort<'k>(&self, known: &[&'k str]) -> Option<&'k str> {
-        known.iter().copied().find(|key| *key == self.sort)
-    }
-
     /// Largest first.
     pub(crate) fn desc(&self) -> bool {
         self.dir == "desc"
@@ -66,23 +66,47 @@ impl ListQuery {
         path: &str,
         mut rows: Vec<T>,
         text: impl Fn(&T) -> String,
-        order: impl Fn(&str, &T, &T) -> std::cmp::Ordering,
+        order: impl Fn(&str, &T, &T) -> Ordering,
     ) -> (List, Vec<T>) {
-        let all = rows.len();
         let needle = self.needle();
         if !needle.is_empty() {
             rows.retain(|row| needle.split_whitespace().all(|word| text(row).to_lowercase().contains(word)));
         }
-        rows.sort_by(|a, b| if self.desc() { order(&self.sort, b, a) } else { order(&self.sort, a, b) });
-        let list = self.list(path, rows.len(), all);
-        let rows = rows.into_iter().skip((list.page - 1) * PAGE).take(PAGE).collect();
-        (list, rows)
+        let total = rows.len();
+        self.arrange(path, rows, total, true, order)
     }
 
-    /// The state of a table of `total` rows of `all`, for tables that are searched in SQL.
-    pub(crate) fn list(&self, path: &str, total: usize, all: usize) -> List {
+    /// Fetches objects: all that the filter lets through while they are few, one page of them when they are many.
+    pub(crate) async fn fetch(&self, ops: &Ops, kind: Kind) -> Result<Found, OpsError> {
+        let sort = match self.desc() && self.sort == "name" {
+            true => Sort::NameDown,
+            false => Sort::Name,
+        };
+        let query = |page: usize, per_page: u32| ops::ListQuery {
+            kind: Some(kind),
+            search: self.q.clone(),
+            sort,
+            page: u32::try_from(page).unwrap_or(u32::MAX),
+            per_page,
+        };
+        let one = ops.list(&query(self.page(), PAGE as u32)).await?;
+        let total = usize::try_from(one.total).unwrap_or(usize::MAX);
+        let complete = total <= MAX_PER_PAGE as usize;
+        let items = if complete && (total > PAGE || self.page() > 1) { ops.list(&query(1, MAX_PER_PAGE)).await?.items } else { one.items };
+        Ok(Found { items, total, complete })
+    }
+
+    /// Sorts and cuts what [`ListQuery::fetch`] found; one page of many stays as the database sorted it.
+    pub(crate) fn arrange<T>(
+        &self,
+        path: &str,
+        mut rows: Vec<T>,
+        total: usize,
+        complete: bool,
+        order: impl Fn(&str, &T, &T) -> Ordering,
+    ) -> (List, Vec<T>) {
         let pages = total.div_ceil(PAGE).max(1);
-        List {
+        let list = List {
             path: path.to_owned(),
             q: self.q.clone(),
             sort: self.sort.clone(),
@@ -90,15 +114,44 @@ impl ListQuery {
             page: self.page().min(pages),
             pages,
             total,
-            all,
+            complete,
+        };
+        if complete {
+            rows.sort_by(|a, b| if self.desc() { order(&self.sort, b, a) } else { order(&self.sort, a, b) });
+            rows = rows.into_iter().skip((list.page - 1) * PAGE).take(PAGE).collect();
         }
+        (list, rows)
     }
+}
+
+/// Objects for a table.
+pub(crate) struct Found {
+    pub(crate) items: Vec<Stored>,
+    /// How many the filter lets through.
+    pub(crate) total: usize,
+    /// Whether `items` are all of them.
+    pub(crate) complete: bool,
 }
 
 impl List {
     /// Whether the script may sort in place: every row is on the page.
     pub(crate) fn whole(&self) -> bool {
         self.pages == 1
+    }
+
+    /// Whether there is nothing at all, filter or not.
+    pub(crate) fn nothing(&self) -> bool {
+        self.total == 0 && self.q.is_empty()
+    }
+
+    /// `12`, or `3 match` under a filter.
+    pub(crate) fn words(&self) -> String {
+        if self.q.is_empty() { self.total.to_string() } else { format!("{} match", self.total) }
+    }
+
+    /// Whether the table can be sorted by a column.
+    pub(crate) fn sortable(&self, key: &str) -> bool {
+        self.complete || key == "name"
     }
 
     pub(crate) fn dir(&self) -> &'static str {
@@ -165,7 +218,7 @@ mod tests {
         assert_eq!(list.page_url(3), "/x?sort=n&dir=desc&page=3");
         assert_eq!(list.sort_url("n"), "/x?sort=n&dir=asc");
         let (list, page) = apply(&query("24 9", "", "", "99"));
-        assert_eq!((list.page, list.total, list.all, page), (1, 1, 250, vec![249]));
+        assert_eq!((list.page, list.total, page), (1, 1, vec![249]));
         assert!(list.whole());
         assert_eq!(list.sort_url("n"), "/x?q=24%209&sort=n&dir=asc");
     }
