@@ -5,8 +5,10 @@
 
 pub mod clock;
 pub mod demo;
+mod forms;
 pub mod nodes;
 pub mod ops;
+pub mod pages;
 pub mod publish;
 pub mod secrets;
 pub mod session;
