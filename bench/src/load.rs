@@ -73,7 +73,10 @@ impl Load {
     /// Ends the load; an answer that was wrong, or a connection that broke, is an error.
     pub(crate) fn stop(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| "the load generator panicked")?
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(_) => Err("the load generator panicked".into()),
+        }
     }
 }
 
