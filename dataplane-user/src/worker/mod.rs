@@ -3,6 +3,11 @@
 //! One thread per core, each a current-thread runtime with its own origin pool; nothing is shared on the path but the
 //! live handle and counters.
 
+pub mod hops;
+pub mod http;
 pub mod live;
 pub mod observe;
+pub mod origin;
+pub mod policy;
 pub mod refusal;
+pub mod tls;
