@@ -3,6 +3,8 @@
 //! One thread per core, each a current-thread runtime with its own origin pool; nothing is shared on the path but the
 //! live handle and counters.
 
+pub mod accept;
+pub mod admin;
 pub mod hops;
 pub mod http;
 pub mod live;
@@ -10,4 +12,5 @@ pub mod observe;
 pub mod origin;
 pub mod policy;
 pub mod refusal;
+pub mod thread;
 pub mod tls;
