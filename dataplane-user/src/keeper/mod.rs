@@ -1,8 +1,33 @@
 //! The privileged process: kernel tables, listening sockets, the state directory, the worker's life.
+//!
+//! It parses nothing from the network but snapshots whose signature it has verified. Everything happens one event after
+//! the other in [`run`]; [`apply`] says how a snapshot comes into force.
 
+pub mod apply;
 pub mod directory;
 pub mod kernel;
 pub mod owner;
+pub mod plain;
 pub mod plan;
+pub mod privileges;
+pub mod rendezvous;
+pub mod run;
+pub mod settings;
 pub mod sockets;
 pub mod state;
+pub mod status;
+pub mod supervise;
+
+/// An error with its causes, as one sentence for people.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
