@@ -26,13 +26,13 @@ use super::directory::Staged;
 use super::kernel::KernelError;
 use super::plan::plan;
 use super::run::Keeper;
-use super::sentence;
 use super::sockets::{CannotOpen, Place, Prepared};
 use super::state::{StateError, Stored};
 use super::status::Refused;
 use super::supervise::{Phase, WorkerNumber};
 use crate::handover::message::{Attachment, Sealed, Start};
 use crate::handover::ToWorker;
+use crate::sentence;
 use crate::signed::{self, Unbelievable};
 
 /// How long a worker may take to make a committed snapshot live.

@@ -17,17 +17,3 @@ pub mod sockets;
 pub mod state;
 pub mod status;
 pub mod supervise;
-
-/// An error with its causes, as one sentence for people.
-pub fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}

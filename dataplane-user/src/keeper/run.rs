@@ -25,9 +25,10 @@ use super::sockets::Sockets;
 use super::state::{State, StateError};
 use super::status::{Refused, Status};
 use super::supervise::{Backoff, Phase, Worker, WorkerEvent, WorkerNumber};
-use super::{rendezvous, sentence};
+use super::rendezvous;
 use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS, Running, SocketInfo};
 use crate::handover::{self, ToKeeper, ToWorker, common_version};
+use crate::sentence;
 
 /// How long a restarted keeper waits for a worker that is still alive.
 const ADOPTION: Duration = Duration::from_secs(3);

@@ -72,6 +72,42 @@ pub struct Refused {
     pub reason: String,
 }
 
+impl Status {
+    /// For people.
+    pub fn words(&self) -> String {
+        let node = self.node.as_ref().map_or("not enrolled", Name::as_str);
+        let worker = self.worker.map_or("none".to_owned(), |pid| format!("process {pid}, {} threads", self.threads));
+        let applied = self.applied.map_or("nothing yet".to_owned(), |id| format!("revision {} (epoch {})", id.revision, id.epoch));
+        let console = match (&self.console.connected, &self.console.problem) {
+            (true, _) => "connected".to_owned(),
+            (false, Some(problem)) => problem.clone(),
+            (false, None) => "connecting".to_owned(),
+        };
+        let mut lines = vec![
+            format!("node      {node} ({}), release {}", self.instance, self.version),
+            format!("keeper    process {}", self.keeper),
+            format!("worker    {worker}, {} connections", self.connections),
+            format!("console   {console}"),
+            format!("in force  {applied}{}", if self.drained { ", drained by the operator" } else { "" }),
+        ];
+        if let Some(Refused { id, reason }) = &self.refused {
+            let which = id.map_or(String::new(), |id| format!("revision {} (epoch {}): ", id.revision, id.epoch));
+            lines.push(format!("refused   {which}{reason}"));
+        }
+        for listener in &self.listeners {
+            let places: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
+            let problem = listener.problem.as_ref().map_or(String::new(), |problem| format!(" - {problem}"));
+            lines.push(format!("listener  {} on {} ({}){problem}", listener.listener, places.join(", "), listener.mode));
+        }
+        for feature in &self.features {
+            let on = if feature.on { "on" } else { "off" };
+            lines.push(format!("feature   {} {on}: {}", feature.name, feature.detail));
+        }
+        lines.extend(self.pins.iter().map(|pin| format!("pin       {pin}")));
+        lines.join("\n") + "\n"
+    }
+}
+
 impl Keeper {
     /// Once a second.
     pub(super) async fn tick(&mut self) {
