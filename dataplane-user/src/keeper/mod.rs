@@ -7,7 +7,6 @@ pub mod apply;
 pub mod directory;
 pub mod kernel;
 pub mod owner;
-pub mod plain;
 pub mod plan;
 pub mod privileges;
 pub mod rendezvous;
