@@ -11,8 +11,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use rustix::fs::FlockOperation;
 use sallyport_node::keeper::directory::Directory;
-use sallyport_node::keeper::kernel::Kernel;
-use sallyport_node::keeper::plain::Plain;
+use sallyport_node::keeper::interfaces;
+use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
 use sallyport_node::keeper::settings::{MAX_THREADS, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
 use sallyport_node::{handover, keeper, worker};
@@ -136,9 +136,19 @@ fn work(control_fd: i32) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The kernel's help, or the reason why there is none: the node works either way.
 fn open_kernel(settings: &Settings) -> Box<dyn Kernel> {
-    let _ = settings;
-    Box::new(Plain::new("started with --no-kernel"))
+    if !settings.kernel {
+        return Box::new(Off::new("off by --no-kernel"));
+    }
+    let interfaces = match settings.interfaces.as_slice() {
+        [] => interfaces::of_default_routes(),
+        named => named.to_vec(),
+    };
+    match Linux::open(Config::new(&settings.instance, interfaces)) {
+        Ok(kernel) => Box::new(kernel),
+        Err(error) => Box::new(Off::from(error)),
+    }
 }
 
 fn settings(args: RunArgs) -> anyhow::Result<Settings> {
@@ -236,7 +246,7 @@ fn detach(places: &Places, instance: &str, force: bool) -> anyhow::Result<ExitCo
     if lock.is_none() && !force {
         anyhow::bail!("a node runs on {}; stop it (SIGTERM detaches), or use --force", run_dir.display());
     }
-    let _ = instance;
+    detach_instance(Path::new(Config::PIN_ROOT), instance)?;
     Ok(ExitCode::SUCCESS)
 }
 

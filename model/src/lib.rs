@@ -2,7 +2,8 @@
 //!
 //! In: text and bytes that people, Kubernetes and nodes wrote. Out: types that are right by construction, and the
 //! compiler that turns a [`draft`] into a [`snapshot`] or into [`problem`]s.
-//! Deliberately absent: I/O, clocks, randomness, async, private keys.
+//! Deliberately absent: I/O, clocks, randomness, async; private keys, but for [`certificate::PrivateKey`], which reads one and
+//! forgets it.
 #![warn(missing_docs)]
 
 pub mod certificate;
@@ -12,6 +13,7 @@ pub mod draft;
 pub mod filter;
 pub mod link;
 pub mod name;
+mod nearest;
 pub mod net;
 pub mod problem;
 pub mod report;

@@ -25,7 +25,11 @@ impl std::str::FromStr for Name {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        if is_label(text) && !text.bytes().any(|b| b == b'_') { Ok(Self(text.into())) } else { Err(InvalidName) }
+        if is_label(text) && !text.bytes().any(|b| b == b'_') {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName)
+        }
     }
 }
 
@@ -61,7 +65,9 @@ pub enum InvalidHost {
     #[error("a host name has 1 to 253 characters")]
     Length,
     /// A label is empty, longer than 63, or has a character other than a letter, digit, `-` or `_`.
-    #[error("every label of a host name has 1 to 63 letters, digits or -, not starting or ending with - (write other scripts as xn--)")]
+    #[error(
+        "every label of a host name has 1 to 63 letters, digits or -, not starting or ending with - (write other scripts as xn--)"
+    )]
     Label,
     /// An IP address where a name belongs.
     #[error("this is an IP address; a host name is needed")]
@@ -98,6 +104,18 @@ impl std::str::FromStr for HostName {
             return Err(InvalidHost::Address);
         }
         Ok(Self(lower.into()))
+    }
+}
+
+impl std::borrow::Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

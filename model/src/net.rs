@@ -17,7 +17,9 @@ pub struct Prefix(IpNet);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPrefix {
     /// Not an address with an optional `/length`.
-    #[error("a prefix is an address with an optional /length, such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.7")]
+    #[error(
+        "a prefix is an address with an optional /length, such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.7"
+    )]
     Syntax,
     /// Bits behind the prefix length are set.
     #[error("the address has bits set behind its /length; write {0}")]
@@ -113,7 +115,9 @@ pub struct OriginAddress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOriginAddress {
     /// No port, or not a number from 1 to 65535.
-    #[error("an origin is host:port with a port from 1 to 65535, such as origin.internal:8443 or [2001:db8::1]:8443")]
+    #[error(
+        "an origin is host:port with a port from 1 to 65535, such as origin.internal:8443 or [2001:db8::1]:8443"
+    )]
     Port,
     /// The host part is neither a name nor an address.
     #[error(transparent)]

@@ -22,7 +22,12 @@ pub struct Problem {
 
 impl Problem {
     /// Makes a problem at `object` (`Kind/name`) and `field` (a path such as `spec.port`).
-    pub fn new(object: impl Into<String>, field: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+    pub fn new(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        code: Code,
+        message: impl Into<String>,
+    ) -> Self {
         Self { object: object.into(), field: field.into(), code, message: message.into() }
     }
 }

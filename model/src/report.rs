@@ -155,7 +155,8 @@ impl Histogram {
         }
         let power = 63 - micros.leading_zeros();
         let quarter = (micros >> (power - 2)) & 3;
-        u8::try_from((power - 1) * 4 + quarter as u32).map_or(BUCKETS as u8 - 1, |bucket| bucket.min(BUCKETS as u8 - 1))
+        u8::try_from((power - 1) * 4 + quarter as u32)
+            .map_or(BUCKETS as u8 - 1, |bucket| bucket.min(BUCKETS as u8 - 1))
     }
 
     /// The exclusive upper bound of a bucket, microseconds.

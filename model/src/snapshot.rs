@@ -176,7 +176,7 @@ pub struct Route {
 }
 
 /// A path match; the path is normalised as [`crate::route`] says.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum PathMatch {
     /// The whole path.
@@ -302,7 +302,9 @@ impl SignedSnapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSnapshot {
     /// A format that this release does not read.
-    #[error("the snapshot has format {0}, this node reads {FORMAT}: upgrade the node, or publish from an older console")]
+    #[error(
+        "the snapshot has format {0}, this node reads {FORMAT}: upgrade the node, or publish from an older console"
+    )]
     Format(u64),
     /// Not the JSON of a snapshot, or with a field this release does not know.
     #[error("the snapshot cannot be read")]

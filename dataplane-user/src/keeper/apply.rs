@@ -283,13 +283,13 @@ impl Keeper {
             return;
         }
         let enter = |kernel: &mut dyn super::kernel::Kernel| {
-            kernel.set_threads(self.sockets.threads())?;
+            // The places are filled before any CPU is sent to them.
             for thread in 0..self.sockets.threads() {
                 if let Some((v4, v6)) = self.sockets.steered_of(thread) {
                     kernel.set_sockets(thread, v4.as_fd(), v6.as_fd())?;
                 }
             }
-            Ok::<(), KernelError>(())
+            kernel.set_threads(self.sockets.threads())
         };
         let problem = enter(self.kernel.as_mut()).err().map(|error| sentence(&error));
         self.note("steering", problem);

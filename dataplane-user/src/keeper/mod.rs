@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod directory;
+pub mod interfaces;
 pub mod kernel;
 pub mod owner;
 pub mod plan;

@@ -1,5 +1,6 @@
 //! `status.json`: what `sallyport-node status` prints.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::name::Name;
@@ -7,6 +8,7 @@ use model::report::{Feature, ListenerReport};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 
+use super::kernel::{Config, pins};
 use super::run::Keeper;
 use super::supervise::Phase;
 use crate::handover::ToWorker;
@@ -117,8 +119,11 @@ impl Keeper {
             Ok(drops) => self.drops.extend(drops),
             Err(error) => tracing::debug!(%error, "kernel counters"),
         }
-        let Some(number) = self.current else { return };
+        if self.settings.kernel && self.ticks.is_multiple_of(RETRY_TICKS) {
+            self.look_up_pins();
+        }
         self.ticks += 1;
+        let Some(number) = self.current else { return };
         if self.transition.is_none() && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
             let ids = self.open_sockets();
             self.give_sockets(number, &ids).await;
@@ -149,6 +154,12 @@ impl Keeper {
         self.last_status = Some(status);
     }
 
+    /// Looks up what `detach` would remove.
+    fn look_up_pins(&mut self) {
+        let found = pins(Path::new(Config::PIN_ROOT), &self.settings.instance).unwrap_or_default();
+        self.pins = found.into_iter().map(|pin| pin.path.display().to_string()).collect();
+    }
+
     fn status(&self) -> Status {
         let draining = self.workers.values().filter(|worker| worker.phase == Phase::Draining);
         Status {
@@ -167,7 +178,7 @@ impl Keeper {
             drained: self.drained,
             features: self.features(),
             listeners: self.listeners(),
-            pins: Vec::new(),
+            pins: self.pins.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,9 +138,11 @@ impl Control {
         // Every file the worker ever reads is read by now, and there is one thread only.
         let features = sandbox::enter();
         let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
-        let observe = Arc::new(Observe::new(start.threads));
+        let log = access_log.or_else(|| io::stdout().as_fd().try_clone_to_owned().ok());
+        let observe = Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
+        let observe = Arc::new(observe);
         let threads = Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
-        let _ = (access_log, metrics);
+        let _ = metrics;
         let (sender, events) = mpsc::channel(1);
         let (applied, _) = watch::channel(None);
         let state = ConsoleState::default();
@@ -155,7 +157,7 @@ impl Control {
             settled: None,
             proposal: None,
             console,
-            reporter: Reporter::new(observe, start.threads),
+            reporter: Reporter::new(observe),
             stored: start.snapshot.take(),
             secrets: std::mem::take(&mut start.secrets),
             labels: std::mem::take(&mut start.labels),

@@ -4,9 +4,13 @@
 //! live handle and counters. One more thread, [`control`], talks to the keeper and follows the console.
 
 pub mod control;
+pub mod hops;
+pub mod http;
 pub mod keeper_link;
 pub mod live;
 pub mod observe;
+pub mod origin;
+pub mod policy;
 mod proposal;
 pub mod refusal;
 mod reporter;

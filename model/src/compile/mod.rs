@@ -1,14 +1,32 @@
 //! Draft -> snapshot or problems. Deterministic: equal inputs give equal bytes.
+//!
+//! One file per kind lowers a spec into its snapshot form, noting what is wrong on the way; `across` then looks at what
+//! only several objects together can get wrong. Nothing stops at the first problem.
 
-use std::collections::BTreeMap;
+mod across;
+mod certificate;
+mod compiled;
+mod filter;
+mod listener;
+mod notes;
+mod origin;
+mod route;
+mod served;
+mod trust;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::certificate::{Facts, InvalidChain};
 use crate::digest::Digest;
-use crate::draft::Object;
+use crate::draft::{Kind, Object, Spec};
 use crate::name::Name;
-use crate::problem::Problem;
-use crate::snapshot::{Snapshot, SnapshotId};
+use crate::problem::{Code, Problem};
+
+pub use compiled::Compiled;
+use notes::{At, Names};
 
 /// Everything the compiler may look at.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +34,7 @@ pub struct Input<'a> {
     /// All objects; order does not matter.
     pub objects: &'a [Object],
     /// Digests of the stored private keys.
-    pub keys: &'a std::collections::BTreeSet<Digest>,
+    pub keys: &'a BTreeSet<Digest>,
     /// The console CA's certificate, PEM: the trust bundle `internal`.
     pub internal_ca: &'a str,
     /// Stable ids of packet filter rules, by `filter/rule`; every rule among `objects` has one, unique and not 0.
@@ -25,11 +43,31 @@ pub struct Input<'a> {
     pub now: OffsetDateTime,
 }
 
-/// A draft without problems: every node's snapshot can be cut from it.
-#[derive(Debug, Clone)]
-pub struct Compiled {
-    // Checked, parsed, sorted objects; private so that only `compile` makes one.
-    _private: (),
+/// Facts of chains that were read before, by the text's digest: reading 10,000 chains is most of a compilation's work.
+#[derive(Debug, Clone, Default)]
+pub struct FactsCache {
+    facts: BTreeMap<Digest, Arc<Facts>>,
+}
+
+impl FactsCache {
+    /// The facts of a chain, from memory where it was read before.
+    ///
+    /// # Errors
+    /// See [`InvalidChain`].
+    pub fn facts(&mut self, chain: &str) -> Result<Arc<Facts>, InvalidChain> {
+        match self.facts.entry(Digest::of(chain.as_bytes())) {
+            std::collections::btree_map::Entry::Occupied(known) => Ok(Arc::clone(known.get())),
+            std::collections::btree_map::Entry::Vacant(new) => {
+                Ok(Arc::clone(new.insert(Arc::new(Facts::of_chain(chain)?))))
+            }
+        }
+    }
+
+    /// Forgets every chain but those of `compiled`, so that the cache does not grow with history.
+    pub fn keep_only(&mut self, compiled: &Compiled) {
+        let used = compiled.chain_digests();
+        self.facts.retain(|chain, _| used.contains(chain));
+    }
 }
 
 /// Checks all objects together.
@@ -37,24 +75,87 @@ pub struct Compiled {
 /// # Errors
 /// Every problem found, sorted by object and field; never an empty list.
 pub fn compile(input: Input<'_>) -> Result<Compiled, Vec<Problem>> {
-    let _ = input;
-    Ok(Compiled { _private: () })
+    compile_with(input, &mut FactsCache::default(), &BTreeSet::new())
 }
 
-impl Compiled {
-    /// What one node gets: the listeners its labels select, and only what they need.
-    pub fn snapshot_for(&self, node: &Name, labels: &BTreeMap<String, String>, id: SnapshotId) -> Snapshot {
-        let _ = labels;
-        Snapshot {
-            format: crate::snapshot::FORMAT,
-            node: node.clone(),
-            id,
-            listeners: Vec::new(),
-            certificates: Vec::new(),
-            routes: Vec::new(),
-            origin_groups: Vec::new(),
-            trust_bundles: Vec::new(),
-            filter: Vec::new(),
+/// [`compile`] with a cache that outlives it, and forbearance with what is in force already.
+///
+/// `in_force` has the labels (`Certificate/shop`) of objects that are published and unchanged. That a certificate among
+/// them has ended since is not held against a change of something else: the change may be what the operator needs most.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    input: Input<'_>,
+    cache: &mut FactsCache,
+    in_force: &BTreeSet<String>,
+) -> Result<Compiled, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let objects = catalogue(input.objects, &mut problems);
+    let names = Names::of(objects.keys());
+    let mut compiled = Compiled::new(input.internal_ca);
+    for ((kind, name), object) in &objects {
+        let mut at = At::new(&mut problems, format!("{kind}/{name}"));
+        let tolerant = in_force.contains(at.object());
+        let name = name.clone();
+        match &object.spec {
+            Spec::Listener(spec) => {
+                compiled
+                    .listeners
+                    .extend(listener::lower(&name, spec, &names, &mut at).map(|listener| (name, listener)));
+            }
+            Spec::Route(spec) => {
+                compiled.routes.extend(route::lower(&name, spec, &names, &mut at).map(|route| (name, route)));
+            }
+            Spec::OriginGroup(spec) => {
+                let group = origin::lower(&name, spec, &names, input.internal_ca, &mut at);
+                compiled.groups.extend(group.map(|group| (name, group)));
+            }
+            Spec::Certificate(spec) => {
+                let judge = certificate::Judge { keys: input.keys, now: input.now, tolerant };
+                let lowered = certificate::lower(&name, spec, &judge, cache, &mut at);
+                compiled.certificates.extend(lowered.map(|certificate| (name, certificate)));
+            }
+            Spec::TrustBundle(spec) => {
+                let bundle = trust::lower(&name, spec, input.now, tolerant, &mut at);
+                compiled.bundles.extend(bundle.map(|bundle| (name, bundle)));
+            }
+            Spec::PacketFilter(spec) => {
+                let filter = filter::lower(&name, spec, input.rule_ids, &mut at);
+                compiled.filters.extend(filter.map(|filter| (name, filter)));
+            }
         }
     }
+    across::check(&compiled, &names, &mut problems);
+    if problems.is_empty() {
+        return Ok(compiled.finished());
+    }
+    problems.sort();
+    problems.dedup();
+    Err(problems)
 }
+
+/// The objects by kind and name, in that order.
+fn catalogue<'a>(objects: &'a [Object], problems: &mut Vec<Problem>) -> BTreeMap<(Kind, Name), &'a Object> {
+    let mut catalogue = BTreeMap::new();
+    for object in objects {
+        let mut at = At::new(problems, object.label());
+        let Some(name) = at.parse::<Name>("metadata.name", object.name()) else { continue };
+        if catalogue.insert((object.kind(), name), object).is_some() {
+            let message =
+                format!("two objects of kind {} have this name; rename or remove one", object.kind());
+            at.problem("metadata.name", Code::Duplicate, message);
+        }
+        for key in object.metadata.labels.keys().filter(|key| key.is_empty()) {
+            at.problem(
+                format!("metadata.labels[{key:?}]"),
+                Code::Invalid,
+                "a label needs a name; remove it or name it",
+            );
+        }
+    }
+    catalogue
+}
+
+#[cfg(test)]
+mod tests;

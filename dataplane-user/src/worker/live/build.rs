@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::digest::Digest;
+use model::filter::Index;
 use model::name::{HostPattern, Name};
 use model::route::Table;
 use model::snapshot::{
@@ -132,7 +133,7 @@ impl Live {
             id: model::snapshot::SnapshotId::default(),
             listeners: HashMap::new(),
             places: Places::new(),
-            filter: Vec::new(),
+            filter: Index::default(),
             groups: HashMap::new(),
             kept: Kept::default(),
         }
@@ -166,7 +167,7 @@ impl Live {
             listeners.insert(listener.name.clone(), live);
         }
         builder.kept.routes = routes;
-        Ok(Self { id: snapshot.id, listeners, places, filter: snapshot.filter, groups, kept: builder.kept })
+        Ok(Self { id: snapshot.id, listeners, places, filter: Index::new(&snapshot.filter), groups, kept: builder.kept })
     }
 }
 
@@ -283,7 +284,8 @@ impl Builder<'_> {
                     _ => SecurityLive::ClearText,
                 };
                 let key = NEXT.fetch_add(1, Ordering::Relaxed);
-                Arc::new(OriginLive { group: id.group.clone(), address: id.address.clone(), key, security })
+                let label = id.address.to_string().into();
+                Arc::new(OriginLive { group: id.group.clone(), address: id.address.clone(), label, key, security })
             }
         };
         if let (Some(client), SecurityLive::Tls { config, .. }) = (&id.client, &live.security) {

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 pub use build::LiveError;
 
-use model::filter::Verdict;
+use model::filter::{Index, Verdict};
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
 use model::route::Table;
-use model::snapshot::{FilterRule, Limits, SnapshotId};
+use model::snapshot::{Limits, SnapshotId};
 use rustls_pki_types::ServerName;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
@@ -30,7 +30,7 @@ pub struct Live {
     /// Local address and port of an accepted socket -> listener; see [`Live::listener_at`].
     pub places: Places,
     /// For live connections that a new snapshot denies.
-    pub filter: Vec<FilterRule>,
+    pub filter: Index,
     /// By group name.
     pub groups: HashMap<Name, Arc<GroupLive>>,
     /// What the next snapshot may take over.
@@ -49,7 +49,7 @@ impl Live {
 
     /// What the packet filter says of a client that reached a listener.
     pub fn verdict(&self, client: IpAddr) -> Verdict {
-        model::filter::verdict(&self.filter, client, true)
+        self.filter.verdict(client, true)
     }
 }
 
@@ -163,6 +163,8 @@ pub struct OriginLive {
     pub group: Name,
     /// Where.
     pub address: OriginAddress,
+    /// `address` as text, for the log.
+    pub label: Box<str>,
     /// A number no other origin of this process has or had: the pools' key.
     pub key: u64,
     /// How it is secured.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use model::report::Leg;
-use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::handshake::{Handshake, HandshakeError};
+use super::stream::TlsStream;
 use super::verify::{Judge, Unjudged, Unverified};
 use crate::worker::live::{OriginLive, SecurityLive};
 use crate::worker::refusal::Reason;
@@ -49,7 +51,7 @@ pub enum DialError {
         /// Where.
         address: SocketAddr,
         /// What rustls or the kernel said.
-        source: io::Error,
+        source: HandshakeError,
     },
 }
 
@@ -90,6 +92,8 @@ fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, ru
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // The stream takes the traffic over from rustls.
+    config.enable_secret_extraction = true;
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
 }
@@ -98,7 +102,7 @@ fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, ru
 #[derive(Debug)]
 pub enum OriginStream {
     /// Encrypted.
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
     /// Clear text, an operator's visible choice.
     Clear(TcpStream),
 }
@@ -116,20 +120,27 @@ pub async fn dial(origin: &OriginLive, address: SocketAddr) -> Result<(OriginStr
     match &origin.security {
         SecurityLive::ClearText => Ok((OriginStream::Clear(tcp), super::clear_text_leg())),
         SecurityLive::Tls { config, name, verified } => {
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-            let stream =
-                connector.connect(name.clone(), tcp).await.map_err(|error| failed(address, error))?;
-            let connection = stream.get_ref().1;
-            let leg = super::leg(
-                connection.protocol_version(),
-                connection.negotiated_cipher_suite(),
-                connection.negotiated_key_exchange_group().map(|group| group.name()),
-                sni(name),
-                if *verified { name.to_str().into_owned() } else { String::new() },
-            );
+            let (stream, leg) =
+                shake(tcp, config, name, *verified).await.map_err(|error| failed(address, error))?;
             Ok((OriginStream::Tls(Box::new(stream)), leg))
         }
     }
+}
+
+async fn shake(
+    mut tcp: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+    verified: bool,
+) -> Result<(TlsStream, Leg), HandshakeError> {
+    let mut handshake = Handshake::new(UnbufferedClientConnection::new(Arc::clone(config), name.clone())?);
+    if let Err(error) = handshake.run(&mut tcp).await {
+        handshake.say_last(&mut tcp, None).await;
+        return Err(error);
+    }
+    let verified = if verified { name.to_str().into_owned() } else { String::new() };
+    let leg = super::leg(handshake.state(), sni(name), verified);
+    Ok((handshake.into_stream(tcp)?, leg))
 }
 
 /// The name that is sent; an address never is (RFC 6066, 3).
@@ -140,18 +151,17 @@ fn sni(name: &ServerName<'_>) -> String {
     }
 }
 
-fn failed(address: SocketAddr, error: io::Error) -> DialError {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)))
-            if other.0.downcast_ref::<Unverified>().is_some() =>
+fn failed(address: SocketAddr, error: HandshakeError) -> DialError {
+    match error {
+        HandshakeError::Tls(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)))
+            if other.0.is::<Unverified>() =>
         {
-            DialError::Unverified { address, source: Arc::clone(&other.0) }
+            DialError::Unverified { address, source: other.0 }
         }
-        Some(certificate @ rustls::Error::InvalidCertificate(_)) => {
-            DialError::Unverified { address, source: Arc::new(certificate.clone()) }
+        HandshakeError::Tls(certificate @ rustls::Error::InvalidCertificate(_)) => {
+            DialError::Unverified { address, source: Arc::new(certificate) }
         }
-        _ => DialError::Handshake { address, source: error },
+        source => DialError::Handshake { address, source },
     }
 }
 

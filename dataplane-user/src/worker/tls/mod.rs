@@ -4,15 +4,19 @@
 //! between sockets and buffers. It knows nothing of HTTP.
 
 pub mod certificates;
+mod control;
 pub mod dial;
+pub mod handshake;
+pub mod record;
 pub mod serve;
+pub mod stream;
 pub mod verify;
 
 use std::sync::Arc;
 
 use model::report::Leg;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{NamedGroup, ProtocolVersion, SupportedCipherSuite};
+use rustls::{CommonState, NamedGroup, ProtocolVersion, SupportedCipherSuite};
 
 /// The ALPN names, in the server's order of preference.
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -30,22 +34,19 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// What a finished handshake says of a leg.
-pub(crate) fn leg(
-    version: Option<ProtocolVersion>,
-    suite: Option<SupportedCipherSuite>,
-    group: Option<NamedGroup>,
-    sni: String,
-    verified: String,
-) -> Leg {
+pub(crate) fn leg(state: &CommonState, sni: String, verified: String) -> Leg {
+    let version = match state.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
+    };
     Leg {
-        version: match version {
-            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "",
-        }
-        .to_owned(),
-        suite: suite.map(iana_suite).unwrap_or_default(),
-        group: group.map(iana_group).unwrap_or_default(),
+        version: version.to_owned(),
+        suite: state.negotiated_cipher_suite().map(iana_suite).unwrap_or_default(),
+        group: state
+            .negotiated_key_exchange_group()
+            .map(|group| iana_group(group.name()))
+            .unwrap_or_default(),
         sni,
         verified,
     }
@@ -74,3 +75,6 @@ fn iana_group(group: NamedGroup) -> String {
         other => format!("{other:?}"),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

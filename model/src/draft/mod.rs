@@ -3,9 +3,15 @@
 //! One object per document: `apiVersion: sallyport.dev/v1alpha1`, `kind`, `metadata`, `spec`. Values that need more than
 //! their JSON type stay text here, so that [`crate::compile`] can report every problem at once, each beside its field.
 
+mod document;
+mod read;
+
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use document::{UnknownKind, parse};
 
 /// The `apiVersion` this release writes.
 pub const API_VERSION: &str = "sallyport.dev/v1alpha1";
@@ -247,7 +253,7 @@ pub struct OriginTls {
 }
 
 /// `kind: Certificate`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateSpec {
     /// The chain, leaf first, PEM.
@@ -263,6 +269,18 @@ pub struct CertificateSpec {
     /// Instead of `chain` on the way in: have the console's own CA issue one for these hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_ca: Option<InternalCa>,
+}
+
+/// Shows that there is a private key, never which.
+impl fmt::Debug for CertificateSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateSpec")
+            .field("chain", &self.chain)
+            .field("private_key", &self.private_key.as_ref().map(|_| "(not shown)"))
+            .field("private_key_ref", &self.private_key_ref)
+            .field("internal_ca", &self.internal_ca)
+            .finish()
+    }
 }
 
 /// What the internal CA issues.
@@ -321,3 +339,6 @@ fn path_prefix() -> String {
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
+
+#[cfg(test)]
+mod tests;

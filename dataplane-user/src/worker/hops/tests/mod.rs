@@ -1,0 +1,5 @@
+//! The recipes end to end, against origins in this process.
+
+mod bench;
+mod http1;
+mod refusals;

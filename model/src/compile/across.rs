@@ -1,0 +1,148 @@
+//! What only several objects together get wrong.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use super::Compiled;
+use super::notes::{At, Names};
+use super::served::Served;
+use crate::draft::Kind;
+use crate::name::{HostPattern, Name};
+use crate::problem::{Code, Problem};
+use crate::snapshot::{PathMatch, Route};
+
+pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Problem>) {
+    places(compiled, problems);
+    claims(compiled, problems);
+    named_certificates(compiled, problems);
+    for listener in names.all(Kind::Listener) {
+        coverage(compiled, listener, problems);
+    }
+}
+
+/// Two listeners that one node could have at one address and port.
+fn places(compiled: &Compiled, problems: &mut Vec<Problem>) {
+    let mut taken: BTreeMap<(u16, Option<IpAddr>), Vec<&Name>> = BTreeMap::new();
+    for (name, lowered) in &compiled.listeners {
+        let listener = &lowered.listener;
+        let every = listener.addresses.is_empty().then_some(None);
+        let places = listener.addresses.iter().copied().map(Some).chain(every);
+        for place in places {
+            let others = taken.entry((listener.port, place)).or_default();
+            let rival = others.iter().find(|other| {
+                compiled
+                    .listeners
+                    .get(**other)
+                    .is_some_and(|other| can_meet(&other.selector, &lowered.selector))
+            });
+            if let Some(rival) = rival {
+                let place = place.map_or_else(|| "every address".to_owned(), |address| address.to_string());
+                let message = format!(
+                    "Listener/{rival} already has port {} on {place}; change port or addresses, or select other nodes",
+                    listener.port
+                );
+                At::new(problems, format!("Listener/{name}")).problem("spec.port", Code::Duplicate, message);
+            }
+            others.push(name);
+        }
+    }
+}
+
+/// Whether a node can have the labels of both.
+fn can_meet(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> bool {
+    a.iter().all(|(key, value)| b.get(key).is_none_or(|other| other == value))
+}
+
+/// Two routes that claim one host and path, or two certificates for one host, on one listener.
+fn claims(compiled: &Compiled, problems: &mut Vec<Problem>) {
+    let mut paths: HashMap<(&Name, &HostPattern, &PathMatch), &Name> = HashMap::new();
+    let mut certificates: HashMap<(&Name, &HostPattern), (&Name, &Name)> = HashMap::new();
+    for (name, route) in compiled.enabled_routes() {
+        for host in &route.hostnames {
+            for path in &route.paths {
+                let rival = route.listeners.iter().find_map(|listener| {
+                    let first = *paths.entry((listener, host, path)).or_insert(name);
+                    (first != name).then_some((listener, first))
+                });
+                if let Some((listener, first)) = rival {
+                    let message = format!(
+                        "Route/{first} already has {} on listener {listener}; change host or path, or disable one of the two",
+                        words(host, path)
+                    );
+                    At::new(problems, format!("Route/{name}")).problem(
+                        "spec.hostnames",
+                        Code::Duplicate,
+                        message,
+                    );
+                }
+            }
+            let Some(certificate) = &route.certificate else { continue };
+            let rival = route.listeners.iter().find_map(|listener| {
+                let first = *certificates.entry((listener, host)).or_insert((name, certificate));
+                (first.1 != certificate).then_some((listener, first))
+            });
+            if let Some((listener, (first, theirs))) = rival {
+                let message = format!(
+                    "Route/{first} has {host} served with {theirs} on listener {listener}, and a host has one certificate there; name the same one in both"
+                );
+                At::new(problems, format!("Route/{name}")).problem(
+                    "spec.certificate",
+                    Code::Duplicate,
+                    message,
+                );
+            }
+        }
+    }
+}
+
+/// `shop.example.com/api` or `shop.example.com/api (exact)`.
+pub(crate) fn words(host: &HostPattern, path: &PathMatch) -> String {
+    match path {
+        PathMatch::Prefix(path) => format!("{host}{path}"),
+        PathMatch::Exact(path) => format!("{host}{path} (exact)"),
+    }
+}
+
+/// A route's own certificate against its hosts.
+fn named_certificates(compiled: &Compiled, problems: &mut Vec<Problem>) {
+    for (name, route) in compiled.enabled_routes() {
+        let Some(certificate) = &route.certificate else { continue };
+        let Some(lowered) = compiled.certificates.get(certificate) else { continue };
+        for host in route.hostnames.iter().filter(|host| !lowered.facts.covers(host)) {
+            let issued: Vec<String> =
+                lowered.facts.hostnames.iter().take(5).map(ToString::to_string).collect();
+            let more = if lowered.facts.hostnames.len() > issued.len() { " and others" } else { "" };
+            let message = format!(
+                "certificate {certificate} is not for {host}, only for {}{more}; choose or upload one that is",
+                issued.join(", ")
+            );
+            At::new(problems, format!("Route/{name}")).problem("spec.certificate", Code::NotCovered, message);
+        }
+    }
+}
+
+/// Routes that name no certificate, on a listener that would have to refuse their handshakes.
+fn coverage(compiled: &Compiled, listener: &Name, problems: &mut Vec<Problem>) {
+    let Some(lowered) = compiled.listeners.get(listener) else { return };
+    if lowered.listener.default_certificate.is_some() {
+        return;
+    }
+    let carried = || compiled.enabled_routes().filter(|(_, route)| route.listeners.contains(listener));
+    let served = Served::of(&lowered.listener, carried().map(|(_, route)| route), |name| {
+        compiled.certificates.get(name).map(|lowered| &lowered.certificate)
+    });
+    // A certificate with a problem of its own covers nobody knows what: no second problem because of it.
+    let unknown = |name: &Name| !compiled.certificates.contains_key(name);
+    let any_unknown = |route: &Route| route.certificate.as_ref().is_some_and(unknown);
+    if lowered.listener.certificates.iter().any(unknown) || carried().any(|(_, route)| any_unknown(route)) {
+        return;
+    }
+    for (name, route) in carried().filter(|(_, route)| route.certificate.is_none()) {
+        for host in route.hostnames.iter().filter(|host| served.covering(host).is_none()) {
+            let message = format!(
+                "no certificate of listener {listener} is for {host}; name one in this route, or give the listener one for it or a default"
+            );
+            At::new(problems, format!("Route/{name}")).problem("spec.certificate", Code::NotCovered, message);
+        }
+    }
+}

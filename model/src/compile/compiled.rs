@@ -1,0 +1,248 @@
+//! What compiles: snapshots for nodes, and answers for the console.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::served::Served;
+use super::{certificate, filter, listener, origin, route, trust};
+use crate::certificate::{Authority, Facts};
+use crate::digest::Digest;
+use crate::name::{HostPattern, Name};
+use crate::snapshot::{
+    Certificate, FORMAT, FilterRule, Listener, OriginGroup, OriginSecurity, Route, Snapshot, SnapshotId,
+    Trust, TrustBundle,
+};
+
+/// A draft without problems: every node's snapshot can be cut from it. Only [`super::compile`] makes one.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    pub(super) listeners: BTreeMap<Name, listener::Lowered>,
+    pub(super) certificates: BTreeMap<Name, certificate::Lowered>,
+    pub(super) routes: BTreeMap<Name, route::Lowered>,
+    pub(super) groups: BTreeMap<Name, OriginGroup>,
+    pub(super) bundles: BTreeMap<Name, trust::Lowered>,
+    pub(super) filters: BTreeMap<Name, filter::Lowered>,
+    internal_ca: String,
+}
+
+impl Compiled {
+    pub(super) fn new(internal_ca: &str) -> Self {
+        Self {
+            listeners: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            internal_ca: internal_ca.to_owned(),
+        }
+    }
+
+    /// Gives every listener its routes' certificates.
+    pub(super) fn finished(mut self) -> Self {
+        let mut of_routes: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        for (_, route) in self.enabled_routes() {
+            for listener in &route.listeners {
+                of_routes.entry(listener.clone()).or_default().extend(route.certificate.clone());
+            }
+        }
+        for (name, lowered) in &mut self.listeners {
+            let mut all = of_routes.remove(name).unwrap_or_default();
+            all.extend(lowered.listener.certificates.drain(..));
+            lowered.listener.certificates = all.into_iter().collect();
+        }
+        self
+    }
+
+    /// What one node gets: the listeners its labels select, and only what they need.
+    pub fn snapshot_for(&self, node: &Name, labels: &BTreeMap<String, String>, id: SnapshotId) -> Snapshot {
+        let selects = |selector: &BTreeMap<String, String>| {
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        let listeners: BTreeMap<&Name, &Listener> = self
+            .listeners
+            .iter()
+            .filter(|(_, lowered)| selects(&lowered.selector))
+            .map(|(name, lowered)| (name, &lowered.listener))
+            .collect();
+        let routes: Vec<Route> =
+            self.enabled_routes().filter_map(|(_, route)| cut(route, &listeners)).collect();
+        let certificates: BTreeSet<&Name> =
+            listeners.values().flat_map(|listener| &listener.certificates).collect();
+        let groups: BTreeSet<&Name> = routes.iter().map(|route| &route.origin_group).collect();
+        let groups: Vec<&OriginGroup> = groups.into_iter().filter_map(|name| self.groups.get(name)).collect();
+        let bundles: BTreeSet<&Name> = groups.iter().flat_map(|group| bundles_of(group)).collect();
+        let filter: Vec<FilterRule> = self
+            .filters
+            .values()
+            .filter(|lowered| selects(&lowered.selector))
+            .flat_map(|l| l.rules.clone())
+            .collect();
+        Snapshot {
+            format: FORMAT,
+            node: node.clone(),
+            id,
+            listeners: listeners.into_values().cloned().collect(),
+            certificates: certificates
+                .into_iter()
+                .filter_map(|name| self.certificate(name))
+                .cloned()
+                .collect(),
+            origin_groups: groups.into_iter().cloned().collect(),
+            trust_bundles: bundles.into_iter().filter_map(|name| self.bundle(name)).collect(),
+            routes,
+            filter,
+        }
+    }
+
+    /// What a certificate's chain says.
+    pub fn facts(&self, certificate: &Name) -> Option<&Facts> {
+        self.certificates.get(certificate).map(|lowered| &*lowered.facts)
+    }
+
+    /// What a trust bundle's certificates say.
+    pub fn authorities(&self, bundle: &Name) -> Option<&[Authority]> {
+        self.bundles.get(bundle).map(|lowered| &*lowered.authorities)
+    }
+
+    /// A route in its compiled form, enabled or not.
+    pub fn route(&self, name: &Name) -> Option<&Route> {
+        self.routes.get(name).map(|lowered| &lowered.route)
+    }
+
+    /// An origin group in its compiled form.
+    pub fn origin_group(&self, name: &Name) -> Option<&OriginGroup> {
+        self.groups.get(name)
+    }
+
+    /// All listeners, sorted, with their routes' certificates.
+    pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.values().map(|lowered| &lowered.listener)
+    }
+
+    /// All packet filter rules of all nodes, sorted by filter and rule name.
+    pub fn filter_rules(&self) -> impl Iterator<Item = &FilterRule> {
+        self.filters.values().flat_map(|lowered| &lowered.rules)
+    }
+
+    /// The listeners that carry a route; for a disabled one, that would.
+    pub fn listeners_of_route(&self, route: &Name) -> &[Name] {
+        self.routes.get(route).map(|lowered| &*lowered.route.listeners).unwrap_or_default()
+    }
+
+    /// The certificate that clients get for a host on a listener: by route, by name, or the default; `None` refuses them.
+    pub fn certificate_for(&self, listener: &Name, host: &HostPattern) -> Option<&Name> {
+        self.served(listener)?.certificate(host)
+    }
+
+    /// The certificates a route's hosts are served with on any of its listeners, sorted.
+    pub fn certificates_of_route(&self, route: &Name) -> Vec<&Name> {
+        let Some(lowered) = self.routes.get(route) else { return Vec::new() };
+        if let Some(named) = &lowered.route.certificate {
+            return vec![named];
+        }
+        let mut found = BTreeSet::new();
+        for served in lowered.route.listeners.iter().filter_map(|listener| self.served(listener)) {
+            found.extend(lowered.route.hostnames.iter().filter_map(|host| served.certificate(host)));
+        }
+        found.into_iter().collect()
+    }
+
+    /// The enabled routes served with each certificate, for all certificates at once (a page lists them all).
+    pub fn routes_by_certificate(&self) -> BTreeMap<&Name, BTreeSet<&Name>> {
+        let mut found: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
+        for listener in self.listeners.keys() {
+            let Some(served) = self.served(listener) else { continue };
+            for (name, route) in self.enabled_routes().filter(|(_, route)| route.listeners.contains(listener))
+            {
+                let used = match &route.certificate {
+                    Some(named) => vec![named],
+                    None => route.hostnames.iter().filter_map(|host| served.certificate(host)).collect(),
+                };
+                for certificate in used {
+                    found.entry(certificate).or_default().insert(name);
+                }
+            }
+        }
+        found
+    }
+
+    /// The enabled routes served with a certificate, sorted.
+    pub fn routes_of_certificate(&self, certificate: &Name) -> Vec<&Name> {
+        self.routes_by_certificate().remove(certificate).into_iter().flatten().collect()
+    }
+
+    /// The listeners that have a certificate, sorted.
+    pub fn listeners_of_certificate(&self, certificate: &Name) -> Vec<&Name> {
+        let has = |listener: &&Listener| listener.certificates.contains(certificate);
+        self.listeners().filter(has).map(|listener| &listener.name).collect()
+    }
+
+    /// The routes, enabled or not, that lead to an origin group, sorted.
+    pub fn routes_of_origin_group(&self, group: &Name) -> Vec<&Name> {
+        self.routes
+            .iter()
+            .filter(|(_, lowered)| lowered.route.origin_group == *group)
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// The origin groups verified against a trust bundle (`internal` too), sorted.
+    pub fn origin_groups_of_trust_bundle(&self, bundle: &Name) -> Vec<&Name> {
+        self.groups
+            .iter()
+            .filter(|(_, group)| bundles_of(group).any(|used| used == bundle))
+            .map(|(n, _)| n)
+            .collect()
+    }
+
+    /// The routes, enabled or not, whose origins are verified against a trust bundle, sorted.
+    pub fn routes_of_trust_bundle(&self, bundle: &Name) -> Vec<&Name> {
+        let groups = self.origin_groups_of_trust_bundle(bundle);
+        let uses = |lowered: &route::Lowered| groups.contains(&&lowered.route.origin_group);
+        self.routes.iter().filter(|(_, lowered)| uses(lowered)).map(|(name, _)| name).collect()
+    }
+
+    pub(super) fn enabled_routes(&self) -> impl Iterator<Item = (&Name, &Route)> {
+        self.routes
+            .iter()
+            .filter(|(_, lowered)| lowered.enabled)
+            .map(|(name, lowered)| (name, &lowered.route))
+    }
+
+    pub(super) fn chain_digests(&self) -> BTreeSet<Digest> {
+        self.certificates.values().map(|lowered| Digest::of(lowered.certificate.chain.as_bytes())).collect()
+    }
+
+    fn served(&self, listener: &Name) -> Option<Served<'_>> {
+        let carried =
+            self.enabled_routes().map(|(_, route)| route).filter(|route| route.listeners.contains(listener));
+        Some(Served::of(&self.listeners.get(listener)?.listener, carried, |name| self.certificate(name)))
+    }
+
+    fn certificate(&self, name: &Name) -> Option<&Certificate> {
+        self.certificates.get(name).map(|lowered| &lowered.certificate)
+    }
+
+    fn bundle(&self, name: &Name) -> Option<TrustBundle> {
+        if name.as_str() == origin::INTERNAL {
+            return Some(TrustBundle { name: name.clone(), certificates: self.internal_ca.clone() });
+        }
+        self.bundles.get(name).map(|lowered| lowered.bundle.clone())
+    }
+}
+
+/// The route as the node with these listeners has it.
+fn cut(route: &Route, listeners: &BTreeMap<&Name, &Listener>) -> Option<Route> {
+    let here: Vec<Name> =
+        route.listeners.iter().filter(|name| listeners.contains_key(name)).cloned().collect();
+    (!here.is_empty()).then(|| Route { listeners: here, ..route.clone() })
+}
+
+fn bundles_of(group: &OriginGroup) -> impl Iterator<Item = &Name> {
+    group.origins.iter().filter_map(|origin| match &origin.security {
+        OriginSecurity::Verified { trust: Trust::Bundle(name), .. } => Some(name),
+        OriginSecurity::Verified { trust: Trust::System, .. }
+        | OriginSecurity::Unverified { .. }
+        | OriginSecurity::ClearText => None,
+    })
+}

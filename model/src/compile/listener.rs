@@ -1,0 +1,123 @@
+//! `Listener`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::notes::{At, Names};
+use crate::draft::{Kind, LimitsSpec, ListenerSpec};
+use crate::name::Name;
+use crate::problem::Code;
+use crate::snapshot::{Limits, Listener, TlsVersion};
+
+/// A listener and the nodes that have it. Until [`super::Compiled`] is finished, `certificates` lacks the routes' ones.
+#[derive(Debug, Clone)]
+pub(super) struct Lowered {
+    pub(super) listener: Listener,
+    pub(super) selector: BTreeMap<String, String>,
+}
+
+pub(super) fn lower(name: &Name, spec: &ListenerSpec, names: &Names, at: &mut At<'_>) -> Option<Lowered> {
+    let port = u16::try_from(spec.port).ok().filter(|port| *port != 0);
+    if port.is_none() {
+        at.problem(
+            "spec.port",
+            Code::Invalid,
+            format!("{} is no TCP port; write one from 1 to 65535", spec.port),
+        );
+    }
+    let default_certificate = spec
+        .default_certificate
+        .as_ref()
+        .and_then(|text| at.reference("spec.defaultCertificate", Kind::Certificate, text, names));
+    let mut certificates: BTreeSet<Name> = default_certificate.iter().cloned().collect();
+    for (index, text) in spec.certificates.iter().enumerate() {
+        certificates.extend(at.reference(
+            format!("spec.certificates[{index}]"),
+            Kind::Certificate,
+            text,
+            names,
+        ));
+    }
+    let min_version = spec.tls.min_version.as_ref().and_then(|text| {
+        at.word("spec.tls.minVersion", text, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])
+    });
+    let listener = Listener {
+        name: name.clone(),
+        addresses: addresses(&spec.addresses, at),
+        port: port.unwrap_or_default(),
+        take_over: spec.take_over,
+        min_version: min_version.unwrap_or(TlsVersion::V12),
+        default_certificate,
+        certificates: certificates.into_iter().collect(),
+        trusted_prefixes: at.prefixes("spec.trustedPrefixes", &spec.trusted_prefixes),
+        limits: limits(&spec.limits, at),
+    };
+    let selector = at.selector(&spec.node_selector);
+    port.map(|_| Lowered { listener, selector })
+}
+
+fn addresses(texts: &[String], at: &mut At<'_>) -> Vec<IpAddr> {
+    let mut addresses = BTreeSet::new();
+    for (index, text) in texts.iter().enumerate() {
+        let field = format!("spec.addresses[{index}]");
+        let wrong = match text.parse::<IpAddr>() {
+            Err(_) => "is no IPv4 or IPv6 address; write one such as 192.0.2.1 or 2001:db8::1".to_owned(),
+            Ok(address) if address.is_unspecified() => {
+                "means every address; leave the list empty for that".to_owned()
+            }
+            Ok(address) if address.is_multicast() => {
+                "is a multicast address; nothing can connect to it".to_owned()
+            }
+            Ok(address) if address.to_canonical() != address => {
+                format!("is IPv4; write {}", address.to_canonical())
+            }
+            Ok(address) if !addresses.insert(address) => "is in this list twice; remove one".to_owned(),
+            Ok(_) => continue,
+        };
+        at.problem(field, Code::Invalid, format!("{} {wrong}", super::notes::shown(text)));
+    }
+    addresses.into_iter().collect()
+}
+
+fn limits(spec: &LimitsSpec, at: &mut At<'_>) -> Limits {
+    const HOUR: u64 = 3_600_000;
+    const DAY: u64 = 24 * HOUR;
+    let default = Limits::default();
+    let most = u64::from(u32::MAX);
+    let mut bound = |field: &str, value, default: u32, range| {
+        at.number(&format!("spec.limits.{field}"), value, default, range)
+    };
+    let limits = Limits {
+        connections: bound("connections", spec.connections, default.connections, 1..=10_000_000),
+        connections_per_address: bound(
+            "connectionsPerAddress",
+            spec.connections_per_address,
+            default.connections_per_address,
+            1..=10_000_000,
+        ),
+        header_bytes: bound("headerBytes", spec.header_bytes, default.header_bytes, 256..=1_048_576),
+        header_count: bound("headerCount", spec.header_count, default.header_count, 1..=10_000),
+        target_bytes: bound("targetBytes", spec.target_bytes, default.target_bytes, 16..=1_048_576),
+        body_bytes: spec.body_bytes.unwrap_or(default.body_bytes),
+        handshake_ms: bound("handshakeMs", spec.handshake_ms, default.handshake_ms, 10..=HOUR),
+        header_ms: bound("headerMs", spec.header_ms, default.header_ms, 10..=HOUR),
+        idle_ms: bound("idleMs", spec.idle_ms, default.idle_ms, 10..=DAY),
+        stall_ms: bound("stallMs", spec.stall_ms, default.stall_ms, 10..=DAY),
+        requests_per_connection: bound(
+            "requestsPerConnection",
+            spec.requests_per_connection,
+            default.requests_per_connection,
+            0..=most,
+        ),
+        streams: bound("streams", spec.streams, default.streams, 1..=65_535),
+        drain_ms: bound("drainMs", spec.drain_ms, default.drain_ms, 0..=DAY),
+    };
+    if limits.target_bytes > limits.header_bytes {
+        let message = format!(
+            "{} is more than headerBytes ({}), which counts the target too; lower this or raise that",
+            limits.target_bytes, limits.header_bytes
+        );
+        at.problem("spec.limits.targetBytes", Code::Invalid, message);
+    }
+    limits
+}

@@ -1,0 +1,161 @@
+//! `OriginGroup`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::notes::{At, Names, shown};
+use crate::draft::{Kind, OriginGroupSpec};
+use crate::name::Name;
+use crate::net::{Host, InvalidOriginAddress, OriginAddress};
+use crate::problem::Code;
+use crate::snapshot::{ExpectedName, Origin, OriginGroup, OriginSecurity, Trust};
+
+/// The trust bundle's name that stands for the node's own roots.
+pub(super) const SYSTEM: &str = "system";
+/// The trust bundle's name that stands for the console's CA.
+pub(super) const INTERNAL: &str = "internal";
+
+/// What holds for all origins of a group.
+struct Group {
+    trust: Option<Trust>,
+    expected: Option<ExpectedName>,
+    verified: bool,
+    clear_text: bool,
+}
+
+pub(super) fn lower(
+    name: &Name,
+    spec: &OriginGroupSpec,
+    names: &Names,
+    internal_ca: &str,
+    at: &mut At<'_>,
+) -> Option<OriginGroup> {
+    let group = Group {
+        trust: trust(spec.tls.trust_bundle.as_deref().unwrap_or(SYSTEM), names, internal_ca, at),
+        expected: spec.tls.expected_name.as_deref().and_then(|text| expected_name(text, at)),
+        verified: spec
+            .tls
+            .verify
+            .as_deref()
+            .and_then(|text| at.word("spec.tls.verify", text, &[("none", ())]))
+            .is_none(),
+        clear_text: spec
+            .clear_text
+            .as_deref()
+            .and_then(|text| at.word("spec.clearText", text, &[("allow", ())]))
+            .is_some(),
+    };
+    at.not_empty("spec.origins", &spec.origins, "origin, such as url: https://origin.example.com");
+    let mut seen = BTreeSet::new();
+    let mut origins = Vec::with_capacity(spec.origins.len());
+    for (index, origin) in spec.origins.iter().enumerate() {
+        let field = format!("spec.origins[{index}].url");
+        let Some((secured, address)) = url(&field, &origin.url, at) else { continue };
+        if !seen.insert((secured, address.clone())) {
+            at.problem(&*field, Code::Duplicate, format!("{address} is in this group twice; remove one"));
+        }
+        origins.extend(self::origin(&field, secured, address, &group, at));
+    }
+    let connect_timeout_ms = at.number("spec.connectTimeoutMs", spec.connect_timeout_ms, 5_000, 1..=600_000);
+    Some(OriginGroup { name: name.clone(), origins, connect_timeout_ms })
+}
+
+fn trust(text: &str, names: &Names, internal_ca: &str, at: &mut At<'_>) -> Option<Trust> {
+    const FIELD: &str = "spec.tls.trustBundle";
+    match text {
+        SYSTEM => Some(Trust::System),
+        INTERNAL if internal_ca.is_empty() => {
+            at.problem(
+                FIELD,
+                Code::UnknownReference,
+                "this console has no CA of its own; name a trust bundle",
+            );
+            None
+        }
+        INTERNAL => Name::try_from(INTERNAL.to_owned()).ok().map(Trust::Bundle),
+        _ => at.reference(FIELD, Kind::TrustBundle, text, names).map(Trust::Bundle),
+    }
+}
+
+fn expected_name(text: &str, at: &mut At<'_>) -> Option<ExpectedName> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(ExpectedName::Ip(address)),
+        Err(_) => at.parse("spec.tls.expectedName", text).map(ExpectedName::Dns),
+    }
+}
+
+fn origin(
+    field: &str,
+    secured: bool,
+    address: OriginAddress,
+    group: &Group,
+    at: &mut At<'_>,
+) -> Option<Origin> {
+    if !secured {
+        if !group.clear_text {
+            let message = format!(
+                "http:// sends everything to {address} in clear text; write https://, or say `clearText: allow` for this group"
+            );
+            at.problem(field, Code::Invalid, message);
+            return None;
+        }
+        return Some(Origin { address, security: OriginSecurity::ClearText });
+    }
+    let expected = group.expected.clone().unwrap_or_else(|| match &address.host {
+        Host::Name(name) => ExpectedName::Dns(name.clone()),
+        Host::Address(address) => ExpectedName::Ip(*address),
+    });
+    let security = match group.verified {
+        true => OriginSecurity::Verified { trust: group.trust.clone()?, expected },
+        false => OriginSecurity::Unverified { sni: expected },
+    };
+    Some(Origin { address, security })
+}
+
+/// `https://host[:port]` or `http://host[:port]`; whether it is TLS, and where. What could be a password is not repeated.
+fn url(field: &str, text: &str, at: &mut At<'_>) -> Option<(bool, OriginAddress)> {
+    const HOW: &str = "write https://host or https://host:port";
+    let Some((scheme, rest)) = text.split_once("://") else {
+        at.problem(field, Code::Invalid, format!("{} is no origin; {HOW}", shown(text)));
+        return None;
+    };
+    let secured = scheme.eq_ignore_ascii_case("https");
+    if !secured && !scheme.eq_ignore_ascii_case("http") {
+        at.problem(field, Code::Invalid, format!("the scheme {} is not known; {HOW}", shown(scheme)));
+        return None;
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let wrong = if authority.contains('@') {
+        Some("a user name or password has no place in an origin; remove what stands before the @")
+    } else if authority.contains(['?', '#']) {
+        Some("an origin has no query or fragment; remove what follows the host and port")
+    } else if authority.contains('/') {
+        Some("an origin has no path, requests keep their own; remove what follows the host and port")
+    } else {
+        None
+    };
+    if let Some(wrong) = wrong {
+        at.problem(field, Code::Invalid, wrong);
+        return None;
+    }
+    match address(authority, if secured { 443 } else { 80 }) {
+        Ok(address) => Some((secured, address)),
+        Err(why) => {
+            at.problem(field, Code::Invalid, format!("{} is no origin: {why}; {HOW}", shown(text)));
+            None
+        }
+    }
+}
+
+fn address(authority: &str, default_port: u16) -> Result<OriginAddress, InvalidOriginAddress> {
+    // The colons of an IPv6 address stand in brackets; a name or IPv4 address has none.
+    let has_port = authority.rsplit(']').next().unwrap_or(authority).contains(':');
+    let address: OriginAddress =
+        if has_port { authority.parse()? } else { format!("{authority}:{default_port}").parse()? };
+    match address.host {
+        Host::Address(host) => {
+            Ok(OriginAddress { host: Host::Address(host.to_canonical()), port: address.port })
+        }
+        Host::Name(_) => Ok(address),
+    }
+}

@@ -1,0 +1,132 @@
+//! `Route`.
+
+use std::collections::BTreeSet;
+
+use super::notes::{At, Names, shown};
+use crate::draft::{Kind, MatchSpec, RouteSpec};
+use crate::name::{HostPattern, Name};
+use crate::problem::Code;
+use crate::route::NormalPath;
+use crate::snapshot::{PathMatch, Route};
+
+/// A route, with what its spec called each of its hosts and paths (for problems that show only across routes).
+#[derive(Debug, Clone)]
+pub(super) struct Lowered {
+    pub(super) route: Route,
+    pub(super) enabled: bool,
+}
+
+/// A route without `matches` has this one.
+pub(super) fn whole_host() -> PathMatch {
+    PathMatch::Prefix("/".to_owned())
+}
+
+pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Lowered> {
+    let listeners = listeners(&spec.listeners, names, at);
+    let hostnames = hostnames(&spec.hostnames, at);
+    let paths = paths(&spec.matches, spec.allow_encoded_slash, at);
+    let certificate = spec
+        .certificate
+        .as_ref()
+        .map(|text| at.reference("spec.certificate", Kind::Certificate, text, names));
+    let origin_group = at.reference("spec.originGroup", Kind::OriginGroup, &spec.origin_group, names);
+    let response_timeout_ms =
+        at.number("spec.responseTimeoutMs", spec.response_timeout_ms, 60_000, 1..=86_400_000);
+    let certificate = match certificate {
+        // A reference that leads nowhere is a problem already; judging the route as one without would add a second.
+        Some(None) => return None,
+        Some(found) => found,
+        None => None,
+    };
+    let route = Route {
+        name: name.clone(),
+        listeners,
+        hostnames,
+        paths,
+        certificate,
+        origin_group: origin_group?,
+        allow_encoded_slash: spec.allow_encoded_slash,
+        response_timeout_ms,
+    };
+    Some(Lowered { route, enabled: spec.enabled })
+}
+
+fn listeners(texts: &[String], names: &Names, at: &mut At<'_>) -> Vec<Name> {
+    if texts.is_empty() {
+        return names.all(Kind::Listener).cloned().collect();
+    }
+    let mut listeners = BTreeSet::new();
+    for (index, text) in texts.iter().enumerate() {
+        listeners.extend(at.reference(format!("spec.listeners[{index}]"), Kind::Listener, text, names));
+    }
+    listeners.into_iter().collect()
+}
+
+fn hostnames(texts: &[String], at: &mut At<'_>) -> Vec<HostPattern> {
+    at.not_empty("spec.hostnames", texts, "host name, such as shop.example.com or *.example.com");
+    let mut hostnames = BTreeSet::new();
+    for (index, text) in texts.iter().enumerate() {
+        let field = format!("spec.hostnames[{index}]");
+        if let Some(host) = at.parse::<HostPattern>(&*field, text)
+            && !hostnames.insert(host)
+        {
+            at.problem(field, Code::Duplicate, format!("{} is in this list twice; remove one", shown(text)));
+        }
+    }
+    hostnames.into_iter().collect()
+}
+
+fn paths(matches: &[MatchSpec], allow_encoded_slash: bool, at: &mut At<'_>) -> Vec<PathMatch> {
+    if matches.is_empty() {
+        return vec![whole_host()];
+    }
+    let mut paths = BTreeSet::new();
+    for (index, spec) in matches.iter().enumerate() {
+        let field = format!("spec.matches[{index}].path");
+        let make: Option<fn(String) -> PathMatch> = at.word(
+            format!("{field}.type"),
+            &spec.path.kind,
+            &[("PathPrefix", prefix as _), ("Exact", PathMatch::Exact as _)],
+        );
+        let path = path(&format!("{field}.value"), &spec.path.value, allow_encoded_slash, at);
+        if let (Some(make), Some(path)) = (make, path)
+            && !paths.insert(make(path.to_string()))
+        {
+            let message = format!("{} is in this list twice; remove one", shown(&spec.path.value));
+            at.problem(format!("{field}.value"), Code::Duplicate, message);
+        }
+    }
+    paths.into_iter().collect()
+}
+
+fn path(field: &str, text: &str, allow_encoded_slash: bool, at: &mut At<'_>) -> Option<NormalPath> {
+    if text.contains(['?', '#']) {
+        let message =
+            format!("{} has a query or fragment; routes are chosen by the path before it", shown(text));
+        at.problem(field, Code::Invalid, message);
+        return None;
+    }
+    match NormalPath::parse(text) {
+        Ok(path) if path.has_encoded_slash() && !allow_encoded_slash => {
+            let message = format!(
+                "{} has an encoded slash, which this route refuses; set allowEncodedSlash",
+                shown(text)
+            );
+            at.problem(field, Code::Invalid, message);
+            None
+        }
+        Ok(path) => Some(path),
+        Err(why) => {
+            at.problem(field, Code::Invalid, format!("{} is not valid: {why}", shown(text)));
+            None
+        }
+    }
+}
+
+/// Gateway API: a trailing slash of a prefix is ignored.
+fn prefix(path: String) -> PathMatch {
+    match path.trim_end_matches('/') {
+        "" => whole_host(),
+        trimmed => PathMatch::Prefix(trimmed.to_owned()),
+    }
+}

@@ -1,0 +1,75 @@
+//! "Did you mean": the known word nearest to a misspelt one.
+
+/// The candidate within a third of the word's length in single-letter mistakes, case aside; the first of equals.
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Comparing costs length times length; nobody misspells a name into this.
+    if word.len() > 100 {
+        return None;
+    }
+    let word: Vec<char> = word.to_lowercase().chars().collect();
+    let bound = (word.len() / 3).max(1);
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in candidates {
+        if candidate.len().abs_diff(word.len()) > bound * 4 || candidate.len() > 300 {
+            continue;
+        }
+        let other: Vec<char> = candidate.to_lowercase().chars().collect();
+        let distance = distance(&word, &other);
+        if distance <= bound && best.is_none_or(|(present, _)| distance < present) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// `; did you mean X?`, or what `otherwise` says.
+pub(crate) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    match nearest(word, candidates) {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => otherwise(),
+    }
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut cost = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                cost = cost.min(before[j - 1] + 1);
+            }
+            row.push(cost);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_was_meant() {
+        let known = ["url", "listeners", "hostnames", "originGroup"];
+        for (word, expected) in [
+            ("urll", Some("url")),
+            ("ulr", Some("url")),
+            ("listener", Some("listeners")),
+            ("hostname", Some("hostnames")),
+            ("origingroup", Some("originGroup")),
+            ("origin-group", Some("originGroup")),
+            ("certificate", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, known), expected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Which route a request belongs to: path normalisation and the route table.
+//!
+//! Precedence is Gateway API's (HTTPRouteSpec.hostnames, HTTPRouteRule.matches): exact host before wildcard, longer
+//! wildcard before shorter; then exact path before prefix, longer prefix before shorter. A wildcard host stands for one
+//! or more labels.
+//!
+//! Gateway API ranks *rules that match the request*, host first ("precedence must be given to rules from the HTTPRoute
+//! with the largest number of characters in a matching non-wildcard hostname"). A rule whose path does not match is not
+//! among them, so where `shop.example.com` has only `/api`, a request for `shop.example.com/cart` still reaches the
+//! routes of `*.example.com`. (Proxies that choose a virtual host first answer 404 there.)
+
+mod path;
+
+use std::collections::{BTreeMap, HashMap};
+
+pub use path::{InvalidPath, NormalPath, normalise};
+
+use crate::name::{HostName, HostPattern, Name};
+use crate::snapshot::{PathMatch, Route, Snapshot};
+
+/// The routes of one listener, ready to be asked. `R` is what the caller wants back for a route.
+#[derive(Debug)]
+pub struct Table<R> {
+    routes: Vec<R>,
+    exact: HashMap<HostName, usize>,
+    /// By the host behind `*.`.
+    wildcard: HashMap<HostName, usize>,
+    /// Path trees; a host's number is its tree's root.
+    nodes: Vec<Node>,
+}
+
+/// A path up to a segment boundary. Walking a tree costs one step per segment of the request's path, so a path made of
+/// slashes is no dearer than its length.
+#[derive(Debug, Default)]
+struct Node {
+    children: BTreeMap<Box<str>, usize>,
+    exact: Option<usize>,
+    prefix: Option<usize>,
+}
+
+impl<R> Table<R> {
+    /// Builds the table for `listener`; `make` turns each of its routes into what is returned on a match.
+    ///
+    /// The compiler lets no two routes claim the same host and path on a listener; should a snapshot have such, the first
+    /// one stays.
+    pub fn build(snapshot: &Snapshot, listener: &Name, mut make: impl FnMut(&Route) -> R) -> Self {
+        let mut table =
+            Self { routes: Vec::new(), exact: HashMap::new(), wildcard: HashMap::new(), nodes: Vec::new() };
+        for route in snapshot.routes.iter().filter(|route| route.listeners.contains(listener)) {
+            let index = table.routes.len();
+            table.routes.push(make(route));
+            for host in &route.hostnames {
+                let root = table.root(host);
+                for path in &route.paths {
+                    table.insert(root, path, index);
+                }
+            }
+        }
+        table
+    }
+
+    /// The route for a host and path. No allocation.
+    pub fn find(&self, host: &HostName, path: &NormalPath) -> Option<&R> {
+        let exact = self.exact.get(host);
+        exact
+            .and_then(|root| self.walk(*root, path.as_str()))
+            .or_else(|| {
+                parents(host.as_str())
+                    .find_map(|parent| self.walk(*self.wildcard.get(parent)?, path.as_str()))
+            })
+            .and_then(|index| self.routes.get(index))
+    }
+
+    /// Whether any route here is for this host, whatever the path: tells "no such host" from "no such path".
+    pub fn knows(&self, host: &HostName) -> bool {
+        self.exact.contains_key(host)
+            || parents(host.as_str()).any(|parent| self.wildcard.contains_key(parent))
+    }
+
+    /// What `make` returned, in the snapshot's order.
+    pub fn routes(&self) -> &[R] {
+        &self.routes
+    }
+
+    fn root(&mut self, host: &HostPattern) -> usize {
+        let (hosts, name) = match host {
+            HostPattern::Exact(name) => (&mut self.exact, name),
+            HostPattern::Wildcard(name) => (&mut self.wildcard, name),
+        };
+        *hosts.entry(name.clone()).or_insert_with(|| push(&mut self.nodes))
+    }
+
+    fn insert(&mut self, root: usize, path: &PathMatch, route: usize) {
+        let mut at = root;
+        let segments = match path {
+            PathMatch::Exact(path) => path.as_str(),
+            PathMatch::Prefix(prefix) => prefix.strip_suffix('/').unwrap_or(prefix),
+        };
+        for segment in segments.split('/').skip(1) {
+            at = match self.nodes[at].children.get(segment) {
+                Some(child) => *child,
+                None => {
+                    let child = push(&mut self.nodes);
+                    self.nodes[at].children.insert(segment.into(), child);
+                    child
+                }
+            };
+        }
+        let slot = match path {
+            PathMatch::Exact(_) => &mut self.nodes[at].exact,
+            PathMatch::Prefix(_) => &mut self.nodes[at].prefix,
+        };
+        slot.get_or_insert(route);
+    }
+
+    fn walk(&self, root: usize, path: &str) -> Option<usize> {
+        let mut node = self.nodes.get(root)?;
+        let mut longest = node.prefix;
+        for segment in path.split('/').skip(1) {
+            let Some(child) = node.children.get(segment) else { return longest };
+            node = self.nodes.get(*child)?;
+            longest = node.prefix.or(longest);
+        }
+        node.exact.or(longest)
+    }
+}
+
+fn push(nodes: &mut Vec<Node>) -> usize {
+    nodes.push(Node::default());
+    nodes.len() - 1
+}
+
+/// `a.b.c` -> `b.c`, `c`.
+fn parents(host: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(host.split_once('.'), |(_, parent)| parent.split_once('.'))
+        .map(|(_, parent)| parent)
+}
+
+#[cfg(test)]
+mod tests;
