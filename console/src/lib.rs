@@ -1,1 +1,13 @@
-//! placeholder
+//! Sallyport's console: the store of what people want, the compiler's caller, the nodes' other end, REST, pages and the
+//! command line.
+//!
+//! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
+
+pub mod clock;
+pub mod nodes;
+pub mod ops;
+pub mod publish;
+pub mod secrets;
+pub mod session;
+pub mod state;
+pub mod store;

@@ -1,0 +1,143 @@
+//! The listener form.
+
+use model::draft::{Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object, Spec};
+use model::problem::Problem;
+
+use super::fields::Fields;
+use super::parse::{Numbers, blank, labels, selector_text};
+
+/// One limit: control, field, what it is called, its unit.
+pub(crate) struct Limit {
+    pub(crate) id: &'static str,
+    pub(crate) field: &'static str,
+    pub(crate) label: &'static str,
+    value: fn(&mut LimitsSpec) -> &mut Option<u64>,
+}
+
+macro_rules! limit {
+    ($id:ident, $field:literal, $label:literal) => {
+        Limit { id: stringify!($id), field: concat!("spec.limits.", $field), label: $label, value: |limits| &mut limits.$id }
+    };
+}
+
+/// Every bound on what a client controls.
+pub(crate) const LIMITS: [Limit; 13] = [
+    limit!(connections, "connections", "Connections"),
+    limit!(connections_per_address, "connectionsPerAddress", "Connections per address"),
+    limit!(streams, "streams", "HTTP/2 streams per connection"),
+    limit!(requests_per_connection, "requestsPerConnection", "Requests per connection"),
+    limit!(header_bytes, "headerBytes", "Header, bytes"),
+    limit!(header_count, "headerCount", "Header fields"),
+    limit!(target_bytes, "targetBytes", "Request target, bytes"),
+    limit!(body_bytes, "bodyBytes", "Body, bytes"),
+    limit!(handshake_ms, "handshakeMs", "Handshake, ms"),
+    limit!(header_ms, "headerMs", "Header received within, ms"),
+    limit!(idle_ms, "idleMs", "Idle, ms"),
+    limit!(stall_ms, "stallMs", "Stalled, ms"),
+    limit!(drain_ms, "drainMs", "Drain, ms"),
+];
+
+/// See the module.
+pub(crate) struct ListenerForm;
+
+impl ListenerForm {
+    /// What a new form starts with.
+    pub(crate) fn blank() -> Fields {
+        Fields::default().with("port", "443").with("min_version", "1.2")
+    }
+
+    /// The object that the form describes.
+    ///
+    /// # Errors
+    /// What is no number where one belongs.
+    pub(crate) fn object(fields: &Fields, base: Option<&Object>) -> Result<Object, Vec<Problem>> {
+        let name = fields.trimmed("name").to_owned();
+        let mut numbers = Numbers::new(fields, Kind::Listener, &name);
+        let mut limits = LimitsSpec::default();
+        for limit in &LIMITS {
+            *(limit.value)(&mut limits) = numbers.read(limit.id, limit.field);
+        }
+        let spec = ListenerSpec {
+            addresses: fields.words("addresses"),
+            // A blank port is 0, which the compiler refuses in its own words.
+            port: numbers.read("port", "spec.port").unwrap_or(0),
+            default_certificate: fields.some("default_certificate"),
+            certificates: fields.words("certificates"),
+            tls: ListenerTls { min_version: fields.some("min_version").filter(|version| version != "1.2") },
+            trusted_prefixes: fields.words("trusted_prefixes"),
+            take_over: fields.ticked("take_over"),
+            node_selector: NodeSelector { match_labels: labels(&fields.words("node_selector")) },
+            limits,
+        };
+        if !numbers.problems.is_empty() {
+            return Err(numbers.problems);
+        }
+        let labels = base.map(|object| object.metadata.labels.clone()).unwrap_or_default();
+        Ok(Object { metadata: Metadata { name, labels }, spec: Spec::Listener(spec) })
+    }
+
+    /// The form of a stored listener.
+    pub(crate) fn fields(name: &str, spec: &ListenerSpec) -> Fields {
+        let mut limits = spec.limits.clone();
+        let fields = Fields::default()
+            .with("name", name)
+            .with("addresses", spec.addresses.join(" "))
+            .with("port", spec.port.to_string())
+            .with("default_certificate", spec.default_certificate.as_deref().unwrap_or_default())
+            .with("certificates", spec.certificates.join(" "))
+            .with("min_version", spec.tls.min_version.as_deref().unwrap_or("1.2"))
+            .with("trusted_prefixes", spec.trusted_prefixes.join(" "))
+            .with("take_over", if spec.take_over { "on" } else { "" })
+            .with("node_selector", selector_text(&spec.node_selector));
+        LIMITS.iter().fold(fields, |fields, limit| fields.with(limit.id, blank(*(limit.value)(&mut limits))))
+    }
+
+    /// The control beside which a problem belongs.
+    pub(crate) fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {
+        let own = format!("{:?}/{}", Kind::Listener, fields.trimmed("name"));
+        if problem.object != own {
+            return None;
+        }
+        let (id, label) = match problem.field.as_str() {
+            "metadata.name" => ("name", "Name"),
+            field if field.starts_with("spec.addresses") => ("addresses", "Addresses"),
+            field if field.starts_with("spec.port") => ("port", "Port"),
+            field if field.starts_with("spec.defaultCertificate") => ("default_certificate", "Default certificate"),
+            field if field.starts_with("spec.certificates") => ("certificates", "More certificates"),
+            field if field.starts_with("spec.tls") => ("min_version", "Lowest TLS version"),
+            field if field.starts_with("spec.trustedPrefixes") => ("trusted_prefixes", "Trusted prefixes"),
+            field if field.starts_with("spec.takeOver") => ("take_over", "Take the port over"),
+            field if field.starts_with("spec.nodeSelector") => ("node_selector", "Nodes"),
+            field => LIMITS.iter().find(|limit| limit.field == field).map(|limit| (limit.id, limit.label))?,
+        };
+        Some((id.to_owned(), label.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::problem::Code;
+
+    #[test]
+    fn there_and_back() {
+        let typed = LIMITS.iter().fold(
+            ListenerForm::blank().with("name", "edge").with("addresses", "192.0.2.1 ::").with("node_selector", "zone=a"),
+            |fields, limit| fields.with(limit.id, "7"),
+        );
+        let object = ListenerForm::object(&typed, None).unwrap();
+        let Spec::Listener(spec) = &object.spec else { unreachable!() };
+        assert_eq!(ListenerForm::object(&ListenerForm::fields("edge", spec), None).unwrap(), object);
+        assert_eq!(ListenerForm::fields("edge", spec).get("node_selector"), "zone=a");
+    }
+
+    #[test]
+    fn every_field_of_a_listener_has_a_control() {
+        let fields = ListenerForm::blank().with("name", "edge");
+        let known = ["metadata.name", "spec.port", "spec.addresses[1]", "spec.trustedPrefixes[0]", "spec.tls.minVersion"];
+        for field in known.into_iter().chain(LIMITS.iter().map(|limit| limit.field)) {
+            let problem = Problem::new("Listener/edge", field, Code::Invalid, "x");
+            assert!(ListenerForm::place(&fields, &problem).is_some(), "{field}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Text that somebody typed -> draft objects, and back with what is wrong beside each field.
+//!
+//! In: the pairs of a submitted form. Out: objects for the operations, or a [`FormView`] that shows the same form again.
+//! Deliberately absent: any check of meaning; the compiler makes them all, so that forms, API and files agree.
+
+mod bundle;
+mod certificate;
+mod fields;
+mod filter;
+mod listener;
+mod origins;
+pub(crate) mod parse;
+mod route;
+mod view;
+
+pub(crate) use bundle::BundleForm;
+pub(crate) use certificate::{CertificateForm, Pem};
+pub(crate) use fields::{Fields, TooLarge};
+pub(crate) use filter::FilterForm;
+pub(crate) use listener::{LIMITS, Limit, ListenerForm};
+pub(crate) use origins::OriginForm;
+pub(crate) use route::{RouteForm, path_text};
+pub(crate) use view::{FormView, Opt};

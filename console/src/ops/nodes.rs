@@ -1,0 +1,131 @@
+//! Nodes, and the state of everything in short.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use model::digest::Digest;
+use model::link::{EnrolmentToken, TOKEN_PREFIX};
+use model::name::Name;
+use model::problem::Code;
+use time::Duration;
+
+use super::{Actor, Event, Node, Ops, OpsError, Role, Status, allowed};
+use crate::clock;
+use crate::nodes::LiveNode;
+use crate::secrets::random_text;
+use crate::store::NodeRow;
+
+/// How long an enrolment token may wait to be used.
+const TOKEN_LIVES: Duration = Duration::hours(24);
+
+impl Ops {
+    /// All nodes, by name; revoked ones too.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn nodes(&self) -> Result<Vec<Node>, OpsError> {
+        let mut live = self.live().all();
+        let rows = self.store().nodes().await?;
+        Ok(rows.into_iter().map(|row| node(live.remove(&row.name), row)).collect())
+    }
+
+    /// Makes a one-time enrolment token (`sallyport1....`) for a new or known node.
+    ///
+    /// # Errors
+    /// When the name is none, or the actor may not.
+    pub async fn enrol_node(&self, name: &str, actor: &Actor) -> Result<String, OpsError> {
+        allowed(actor, Role::Operator)?;
+        let node: Name =
+            name.parse().map_err(|why: model::name::InvalidName| {
+                OpsError::problem(format!("Node/{name}"), "name", Code::Invalid, why.to_string())
+            })?;
+        let secret = random_text()?;
+        let ends = clock::now() + TOKEN_LIVES;
+        self.store().put_node_secret(name, &Digest::of(secret.as_bytes()), ends).await?;
+        self.store().audit(actor, &format!("made an enrolment token for node {name}")).await?;
+        let snapshot_key = self.signer().public().ok_or(OpsError::Stopped)?;
+        let token = EnrolmentToken {
+            console: self.0.node_address.clone(),
+            node,
+            ca: self.authority().fingerprint(),
+            snapshot_key,
+            secret,
+        };
+        let json = serde_json::to_vec(&token).map_err(|_json| OpsError::Stopped)?;
+        self.tell(Event::Node { node: name.to_owned() });
+        Ok(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(json)))
+    }
+
+    /// Shuts a node out.
+    ///
+    /// # Errors
+    /// When there is no such node, or the actor may not.
+    pub async fn revoke_node(&self, name: &str, actor: &Actor) -> Result<(), OpsError> {
+        allowed(actor, Role::Operator)?;
+        self.set(name, Some(true), None).await?;
+        self.live().order(name, |orders| orders.close = true);
+        self.store().audit(actor, &format!("revoked node {name}")).await?;
+        self.tell(Event::Node { node: name.to_owned() });
+        Ok(())
+    }
+
+    /// Drains a node, or puts it back to work.
+    ///
+    /// # Errors
+    /// When there is no such node, or the actor may not.
+    pub async fn drain_node(&self, name: &str, on: bool, actor: &Actor) -> Result<(), OpsError> {
+        allowed(actor, Role::Operator)?;
+        self.set(name, None, Some(on)).await?;
+        self.live().order(name, |orders| orders.drain = on);
+        self.store().audit(actor, &format!("{} node {name}", if on { "drained" } else { "resumed" })).await?;
+        self.tell(Event::Node { node: name.to_owned() });
+        Ok(())
+    }
+
+    async fn set(&self, name: &str, revoked: Option<bool>, drained: Option<bool>) -> Result<(), OpsError> {
+        match self.store().set_node(name, revoked, drained).await? {
+            true => Ok(()),
+            false => Err(OpsError::NotFound(format!("there is no node named {name}; `sallyport node list` shows them"))),
+        }
+    }
+
+    /// Revision, nodes and needs.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn status(&self) -> Result<Status, OpsError> {
+        let id = self.current().id;
+        let mut nodes = self.nodes().await?;
+        nodes.retain(|node| !node.revoked);
+        let needs = self.needs_of(&nodes).await?;
+        Ok(Status { revision: id.revision, epoch: id.epoch, nodes, needs })
+    }
+
+    /// Whether the console can do its work.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn ready(&self) -> Result<(), OpsError> {
+        Ok(self.store().ping().await?)
+    }
+}
+
+fn node(live: Option<LiveNode>, row: NodeRow) -> Node {
+    let report = live.as_ref().and_then(|live| live.report.as_ref()).map(|(_, report)| report);
+    Node {
+        enrolled: row.serial.is_some(),
+        connected: live.as_ref().and_then(|live| live.connected),
+        features: report.map(|report| report.features.clone()).unwrap_or_default(),
+        listeners: report.map(|report| report.listeners.clone()).unwrap_or_default(),
+        connections: report.map_or(0, |report| report.connections),
+        threads: report.map_or(0, |report| report.threads),
+        last_seen: live.as_ref().and_then(|live| live.report.as_ref()).map(|(at, _)| *at).max(row.seen),
+        name: row.name,
+        labels: row.labels,
+        revoked: row.revoked,
+        drained: row.drained,
+        version: row.version,
+        applied: row.applied,
+        refused: row.refused,
+        certificate_ends: row.certificate_ends,
+    }
+}

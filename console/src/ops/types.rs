@@ -1,0 +1,447 @@
+//! What operations take and give.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use model::draft::{Kind, Object};
+use model::problem::Problem;
+use model::report::{Feature, Histogram, Leg, ListenerReport, OriginReport, Place};
+use model::snapshot::SnapshotId;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// What a user may do; each includes the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Changes objects and nodes.
+    Operator,
+    /// Manages users and tokens too.
+    Administrator,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The user's or token's name, as the audit log shows it.
+    pub name: String,
+    /// What the user may do.
+    pub role: Role,
+    /// Where the request came from: a packet filter that would drop it needs a second confirmation.
+    pub address: Option<IpAddr>,
+}
+
+impl Actor {
+    /// The console itself (first start, automatic rollback).
+    pub fn console() -> Self {
+        Self { name: "sallyport".to_owned(), role: Role::Administrator, address: None }
+    }
+}
+
+/// One page of something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Rows on all pages.
+    pub total: u64,
+    /// This page, from 1.
+    pub page: u32,
+    /// Rows on a full page.
+    pub per_page: u32,
+}
+
+impl<T> Page<T> {
+    /// How many pages there are, at least one.
+    pub fn pages(&self) -> u32 {
+        u32::try_from(self.total.div_ceil(u64::from(self.per_page.max(1)))).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// Which objects to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Only this kind; all when absent.
+    pub kind: Option<Kind>,
+    /// Words that must each occur in name or spec (host, path, origin...), ASCII case ignored.
+    pub search: String,
+    /// Sort order.
+    pub sort: Sort,
+    /// From 1.
+    pub page: u32,
+    /// 0 means [`DEFAULT_PER_PAGE`]; at most [`MAX_PER_PAGE`].
+    pub per_page: u32,
+}
+
+/// Rows on a page unless asked otherwise.
+pub const DEFAULT_PER_PAGE: u32 = 50;
+/// Rows on a page at most.
+pub const MAX_PER_PAGE: u32 = 1000;
+
+/// Sort order of objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// By name.
+    #[default]
+    Name,
+    /// By name, backwards.
+    NameDown,
+    /// Last changed first.
+    Changed,
+}
+
+/// An object as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The object; a certificate's private key is only ever its `privateKeyRef`.
+    pub object: Object,
+    /// The revision that wrote this version.
+    pub revision: u64,
+    /// When.
+    pub changed: OffsetDateTime,
+}
+
+/// What somebody wants to change, all at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Objects to add or replace.
+    pub put: Vec<Object>,
+    /// Objects to remove.
+    pub remove: Vec<(Kind, String)>,
+    /// Remove every stored object that `put` does not name.
+    pub prune: bool,
+}
+
+impl Changes {
+    /// Adds or replaces one object.
+    pub fn put(object: Object) -> Self {
+        Self { put: vec![object], ..Self::default() }
+    }
+
+    /// Removes one object.
+    pub fn remove(kind: Kind, name: impl Into<String>) -> Self {
+        Self { remove: vec![(kind, name.into())], ..Self::default() }
+    }
+}
+
+/// What happens to one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// It is new.
+    Add,
+    /// It differs.
+    Change,
+    /// It goes.
+    Remove,
+}
+
+/// One line of a review or of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangeLine {
+    /// What happens.
+    pub action: Action,
+    /// `Kind/name`.
+    pub object: String,
+    /// The difference in words, such as `originGroup: "shop-v1" becomes "shop-v2"`; one clause per field, joined by `; `.
+    pub words: String,
+}
+
+/// What publishing would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Review {
+    /// The revision it was compared with: give it to [`PublishOptions::base_revision`].
+    pub base_revision: u64,
+    /// Object by object; empty when nothing changes.
+    pub changes: Vec<ChangeLine>,
+    /// What else it touches, one sentence each: "3 routes use this origin group: a, b, c".
+    pub touches: Vec<String>,
+    /// Why it cannot be published; empty when it can.
+    pub problems: Vec<Problem>,
+    /// What needs `confirm: true` first (all with `Code::NeedsConfirmation`).
+    pub confirmations: Vec<Problem>,
+}
+
+/// How to publish.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// The answer to [`Review::confirmations`].
+    pub confirm: bool,
+    /// Roll back by itself unless confirmed within this time (decision 22).
+    pub rollback_after: Option<Duration>,
+    /// Why, in the operator's words.
+    pub message: String,
+    /// Refuse with `Code::Conflict` when another revision was published since.
+    pub base_revision: Option<u64>,
+}
+
+/// What publishing did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// The new revision, or the present one when nothing changed.
+    pub revision: u64,
+    /// Object by object; empty when nothing changed.
+    pub changes: Vec<ChangeLine>,
+    /// When it rolls back unless confirmed.
+    #[serde(with = "crate::clock::rfc3339::option")]
+    pub rollback_at: Option<OffsetDateTime>,
+}
+
+/// A revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Its number.
+    pub number: u64,
+    /// Its epoch.
+    pub epoch: u64,
+    /// When.
+    #[serde(with = "crate::clock::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub actor: String,
+    /// Why, in the actor's words.
+    pub message: String,
+    /// What changed.
+    pub changes: Vec<ChangeLine>,
+    /// When it rolls back unless confirmed; absent when it needs no confirmation or has been confirmed.
+    #[serde(with = "crate::clock::rfc3339::option")]
+    pub rollback_at: Option<OffsetDateTime>,
+    /// Who answered it, node by node: every node that ever did.
+    pub nodes: Vec<NodeAnswer>,
+}
+
+/// What one node said to one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeAnswer {
+    /// The node.
+    pub node: String,
+    /// Why it refused; absent when it applied.
+    pub refused: Option<String>,
+    /// From receipt to in force, milliseconds.
+    pub took_ms: Option<u32>,
+    /// When it said so.
+    #[serde(with = "crate::clock::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// A node as the console sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it has a certificate.
+    pub enrolled: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// Whether an operator drained it.
+    pub drained: bool,
+    /// Its connection's address, while it is connected.
+    pub connected: Option<SocketAddr>,
+    /// When it was last heard of.
+    #[serde(with = "crate::clock::rfc3339::option")]
+    pub last_seen: Option<OffsetDateTime>,
+    /// Its release.
+    pub version: String,
+    /// What it has in force.
+    pub applied: Option<SnapshotId>,
+    /// What it refused last, unless it applied something newer since.
+    pub refused: Option<(SnapshotId, String)>,
+    /// When its certificate ends.
+    #[serde(with = "crate::clock::rfc3339::option")]
+    pub certificate_ends: Option<OffsetDateTime>,
+    /// Kernel and sandbox features, from its last report.
+    pub features: Vec<Feature>,
+    /// Listeners, from its last report.
+    pub listeners: Vec<ListenerReport>,
+    /// Open client connections, from its last report.
+    pub connections: u32,
+    /// Worker threads, from its last report.
+    pub threads: u32,
+}
+
+/// Something an operator should do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Need {
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence: what, and what to do.
+    pub message: String,
+    /// The page that shows the cause, such as `/certificates/shop`.
+    pub link: String,
+}
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// Traffic fails or will shortly.
+    Bad,
+    /// It works, but not as it should.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// The whole state in short.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The newest revision.
+    pub revision: u64,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Every node that is not revoked.
+    pub nodes: Vec<Node>,
+    /// Worst first.
+    pub needs: Vec<Need>,
+}
+
+/// A minute (or several) of traffic; absent minutes are gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficPoint {
+    /// The interval's start, seconds since the Unix epoch.
+    pub at: i64,
+    /// Answers by class: 1xx-2xx, 3xx, 4xx, 5xx.
+    pub responses: [u64; 4],
+    /// Time we added.
+    pub added: Histogram,
+    /// From request head to response end.
+    pub total: Histogram,
+}
+
+impl TrafficPoint {
+    /// Answers of every class.
+    pub fn requests(&self) -> u64 {
+        self.responses.iter().sum()
+    }
+}
+
+/// Traffic over a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// The window's start, seconds since the Unix epoch.
+    pub from: i64,
+    /// Its end.
+    pub to: i64,
+    /// Seconds per point.
+    pub step: u32,
+    /// Points that have data, oldest first.
+    pub points: Vec<TrafficPoint>,
+    /// All points together.
+    pub sum: TrafficPoint,
+}
+
+/// A leg with the time it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SeenLeg {
+    /// The leg.
+    pub leg: Leg,
+    /// When.
+    #[serde(with = "crate::clock::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// One route's traffic in a window, with both legs as last seen (whenever that was).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteTraffic {
+    /// Points that have data, oldest first.
+    pub points: Vec<TrafficPoint>,
+    /// All points together.
+    pub sum: TrafficPoint,
+    /// The client leg; absent before the first request.
+    pub client: Option<SeenLeg>,
+    /// The origin leg; absent before the first request.
+    pub origin: Option<SeenLeg>,
+}
+
+/// One origin's state on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginState {
+    /// The node that says so.
+    pub node: String,
+    /// What it says. `requests` and `failures` are sums since the node connected.
+    pub report: OriginReport,
+    /// When it said so.
+    #[serde(with = "crate::clock::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// Drops of one reason (and rule) over a window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DropSeries {
+    /// Kernel or proxy.
+    pub place: Place,
+    /// The reason, kebab case.
+    pub reason: String,
+    /// `filter/rule` where a rule decided, also one that is no longer there.
+    pub rule: Option<String>,
+    /// The window's sum.
+    pub count: u64,
+    /// Start of each point (seconds since the Unix epoch) and its count; absent points are gaps.
+    pub points: Vec<(i64, u64)>,
+}
+
+/// Something happened that an open page may want to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Event {
+    /// A revision was published.
+    Published {
+        /// Its number.
+        revision: u64,
+    },
+    /// A node applied a revision.
+    Applied {
+        /// The node.
+        node: String,
+        /// What.
+        revision: u64,
+    },
+    /// A node refused a revision.
+    Refused {
+        /// The node.
+        node: String,
+        /// What.
+        revision: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A node came, went, was enrolled, drained or revoked.
+    Node {
+        /// The node.
+        node: String,
+    },
+    /// New figures; at most one a second.
+    Traffic,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// What the user may do.
+    pub role: Role,
+    /// When the account was made.
+    #[serde(with = "crate::clock::rfc3339")]
+    pub created: OffsetDateTime,
+}

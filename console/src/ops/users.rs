@@ -1,0 +1,72 @@
+//! Users and tokens.
+
+use model::digest::Digest;
+use model::problem::Code;
+
+use super::{Actor, Ops, OpsError, Role, User, allowed};
+use crate::secrets::random_text;
+use crate::session::password;
+
+impl Ops {
+    /// Users, by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn users(&self) -> Result<Vec<User>, OpsError> {
+        Ok(self.store().users().await?)
+    }
+
+    /// Adds a user, or gives a known one another password and role and ends the sessions it has.
+    ///
+    /// # Errors
+    /// When the name is none, the password too short, or the actor may not.
+    pub async fn put_user(&self, name: &str, password: &str, role: Role, actor: &Actor) -> Result<(), OpsError> {
+        allowed(actor, Role::Administrator)?;
+        let wrong = |field, message| OpsError::problem(format!("User/{name}"), field, Code::Invalid, message);
+        if !user_name(name) {
+            return Err(wrong("name", "a user's name is 1 to 64 letters, digits or any of . _ @ - +"));
+        }
+        if password.chars().count() < password::SHORTEST || password.len() > password::LONGEST {
+            return Err(wrong("password", "a password has at least 12 characters, and at most 1024 bytes"));
+        }
+        let hashed = password::hash(password.to_owned()).await?;
+        self.store().put_user(name, &hashed, role).await?;
+        self.store().audit(actor, &format!("set password and role of user {name}")).await?;
+        Ok(())
+    }
+
+    /// Gives a user (a new one as administrator) a random password, which is returned.
+    ///
+    /// # Errors
+    /// When the actor may not, or the store fails.
+    pub async fn reset_user(&self, name: &str, actor: &Actor) -> Result<String, OpsError> {
+        let role = self.store().user(name).await?.map_or(Role::Administrator, |user| user.role);
+        let password = random_text()?;
+        self.put_user(name, &password, role, actor).await?;
+        Ok(password)
+    }
+
+    /// Makes a token, which is returned and kept only as a hash; one of the same name ends.
+    ///
+    /// # Errors
+    /// When the actor may not, or the store fails.
+    pub async fn make_token(&self, name: &str, role: Role, actor: &Actor) -> Result<String, OpsError> {
+        allowed(actor, Role::Administrator)?;
+        let token = random_text()?;
+        self.store().put_token(name, &Digest::of(token.as_bytes()), role).await?;
+        self.store().audit(actor, &format!("made the token {name}")).await?;
+        Ok(token)
+    }
+
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn token(&self, token: &str) -> Result<Option<(String, Role)>, OpsError> {
+        Ok(self.store().token(&Digest::of(token.as_bytes())).await?)
+    }
+}
+
+fn user_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-+".contains(&b))
+}

@@ -1,0 +1,86 @@
+//! What a person sees when a page cannot be shown.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::ops::OpsError;
+use crate::session::WrongFormToken;
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PageError {
+    /// Nothing is at this address.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not this person, or not this form.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What was asked for cannot be done; each sentence says why.
+    #[error("{}", .0.join(" "))]
+    Refused(Vec<String>),
+    /// The console failed.
+    #[error(transparent)]
+    Ops(OpsError),
+    /// The console failed before an operation began.
+    #[error("{0}")]
+    Failed(String),
+    /// A template failed.
+    #[error(transparent)]
+    Template(#[from] askama::Error),
+}
+
+impl From<OpsError> for PageError {
+    fn from(error: OpsError) -> Self {
+        match error {
+            OpsError::NotFound(what) => Self::NotFound(what),
+            OpsError::Forbidden(why) => Self::Forbidden(why.to_owned()),
+            OpsError::Problems(problems) => Self::Refused(problems.iter().map(ToString::to_string).collect()),
+            OpsError::Store(_) => Self::Ops(error),
+        }
+    }
+}
+
+impl From<WrongFormToken> for PageError {
+    fn from(error: WrongFormToken) -> Self {
+        Self::Forbidden(error.to_string())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    title: &'a str,
+    sentences: Vec<String>,
+    next: &'a str,
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let (status, title, next) = match &self {
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not here", "It may have been removed or renamed; Changes shows by whom and when."),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Not allowed", "Nothing has been changed."),
+            Self::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed."),
+            Self::Ops(_) | Self::Failed(_) | Self::Template(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The console failed",
+                "Traffic is not affected: nodes go on with what they have applied. The console's log has the details.",
+            ),
+        };
+        if status.is_server_error() {
+            let source = std::error::Error::source(&self).map(ToString::to_string);
+            tracing::error!(error = %self, source, "page failed");
+        }
+        let sentences = match self {
+            Self::Refused(sentences) => sentences,
+            other => vec![other.to_string()],
+        };
+        let body = ErrorPage { title, sentences, next }.render().unwrap_or_else(|_| title.to_owned());
+        (status, Html(body)).into_response()
+    }
+}
+
+/// Every address that no page has.
+pub(crate) async fn not_found(uri: axum::http::Uri) -> PageError {
+    PageError::NotFound(format!("There is no page at {}.", uri.path()))
+}

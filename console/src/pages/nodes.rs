@@ -1,0 +1,175 @@
+//! Nodes: what each has applied, which kernel features it uses and why one is off.
+
+use std::cmp::Ordering;
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect};
+use model::report::Feature;
+
+use super::list::{List, ListQuery};
+use super::shell::{Section, Shell};
+use super::when::When;
+use super::{PageError, PageResult, page};
+use crate::clock::now;
+use crate::forms::Fields;
+use crate::ops::{Node, Ops, OpsError, Status};
+use crate::session::SignedIn;
+use crate::state::AppState;
+
+/// One node.
+struct View {
+    name: String,
+    labels: String,
+    version: String,
+    class: &'static str,
+    state: String,
+    refused: Option<String>,
+    applied: Option<u64>,
+    current: bool,
+    on: usize,
+    off: Vec<Feature>,
+    features: Vec<Feature>,
+    connections: u32,
+    threads: u32,
+    address: String,
+    last_seen: Option<When>,
+    certificate: Option<When>,
+    listeners: Vec<(String, String, bool)>,
+    revoked: bool,
+}
+
+#[derive(Template)]
+#[template(path = "nodes.html")]
+struct NodesPage {
+    shell: Shell,
+    list: List,
+    rows: Vec<View>,
+    name: String,
+    wrong: Vec<String>,
+    token: Option<(String, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "node.html")]
+struct NodePage {
+    shell: Shell,
+    node: View,
+}
+
+/// `GET /nodes`.
+pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+    draw(&ops, &user, &query, String::new(), Ok(None)).await
+}
+
+async fn draw(
+    ops: &Ops,
+    user: &SignedIn,
+    query: &ListQuery,
+    name: String,
+    token: Result<Option<(String, String)>, Vec<String>>,
+) -> PageResult {
+    let status = ops.status().await?;
+    let nodes = ops.nodes().await?;
+    let views = nodes.iter().map(|node| view(node, &status)).collect();
+    let text = |view: &View| format!("{} {} {}", view.name, view.labels, view.state);
+    let (list, rows) = query.apply("/nodes", views, text, order);
+    let shell = Shell::with(ops, user, Section::Nodes, "Nodes", &status).await?;
+    let (token, wrong) = match token {
+        Ok(token) => (token, Vec::new()),
+        Err(wrong) => (None, wrong),
+    };
+    page(&NodesPage { shell, list, rows, name, wrong, token })
+}
+
+fn order(key: &str, a: &View, b: &View) -> Ordering {
+    match key {
+        "applied" => a.applied.cmp(&b.applied),
+        "connections" => a.connections.cmp(&b.connections),
+        _ => (a.revoked, &a.name).cmp(&(b.revoked, &b.name)),
+    }
+}
+
+/// `POST /nodes`: a one-time token, shown once with the command to paste.
+pub(crate) async fn enrol(State(state): State<AppState>, user: SignedIn, fields: Fields) -> PageResult {
+    user.check(fields.get("csrf"))?;
+    let name = fields.trimmed("name").to_owned();
+    let query = ListQuery::default();
+    match state.ops.enrol_node(&name, &user.actor).await {
+        Ok(token) => draw(&state.ops, &user, &query, String::new(), Ok(Some((name, token)))).await,
+        Err(OpsError::Problems(problems)) => {
+            let wrong = problems.into_iter().map(|problem| problem.message).collect();
+            let answer = draw(&state.ops, &user, &query, name, Err(wrong)).await?;
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, answer).into_response())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `GET /nodes/{name}`.
+pub(crate) async fn show(State(ops): State<Ops>, Path(name): Path<String>, user: SignedIn) -> PageResult {
+    let status = ops.status().await?;
+    let nodes = ops.nodes().await?;
+    let missing = || PageError::NotFound(format!("There is no node {name}."));
+    let node = view(nodes.iter().find(|node| node.name == name).ok_or_else(missing)?, &status);
+    let shell = Shell::with(&ops, &user, Section::Nodes, &format!("Node {name}"), &status).await?;
+    page(&NodePage { shell, node })
+}
+
+/// `POST /nodes/{name}/revoke`.
+pub(crate) async fn revoke(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    user: SignedIn,
+    fields: Fields,
+) -> PageResult {
+    user.check(fields.get("csrf"))?;
+    if !fields.ticked("confirm") {
+        let why = "Tick the box first: revoking cannot be undone, the node must be enrolled again.".to_owned();
+        return Err(PageError::Refused(vec![why]));
+    }
+    state.ops.revoke_node(&name, &user.actor).await?;
+    Ok(Redirect::to("/nodes").into_response())
+}
+
+fn view(node: &Node, status: &Status) -> View {
+    let applied = node.applied.map(|id| id.number);
+    let current = applied == Some(status.revision);
+    let refused = node.refused.as_ref().map(|(id, why)| format!("refused revision {}: {why}", id.number));
+    let (class, state) = match node {
+        Node { revoked: true, .. } => ("muted", "revoked"),
+        Node { enrolled: false, .. } => ("warn", "waiting for its token to be used"),
+        Node { connected: None, .. } => ("bad", "not connected"),
+        Node { drained: true, .. } => ("warn", "drained"),
+        _ if refused.is_some() => ("bad", "refused the newest revision"),
+        _ if !current => ("warn", "catching up"),
+        _ => ("good", "connected"),
+    };
+    let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let listener = |report: &model::report::ListenerReport| {
+        let how = if report.mode == "steered" { "steered by the kernel" } else { "plain sockets" };
+        let words = report.problem.clone().unwrap_or_else(|| format!("{how}, {} open", report.connections));
+        (report.listener.to_string(), words, report.problem.is_none())
+    };
+    View {
+        name: node.name.clone(),
+        labels: labels.join(" "),
+        version: node.version.clone(),
+        class,
+        state: state.to_owned(),
+        refused,
+        applied,
+        current,
+        on: node.features.iter().filter(|feature| feature.on).count(),
+        off: node.features.iter().filter(|feature| !feature.on).cloned().collect(),
+        features: node.features.clone(),
+        connections: node.connections,
+        threads: node.threads,
+        address: node.connected.map(|address| address.to_string()).unwrap_or_default(),
+        last_seen: node.last_seen.map(|at| When::relative(at, now())),
+        certificate: node.certificate_ends.map(|at| When::relative(at, now())),
+        listeners: node.listeners.iter().map(listener).collect(),
+        revoked: node.revoked,
+    }
+}

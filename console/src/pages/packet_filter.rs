@@ -1,0 +1,181 @@
+//! Packet filter: lists, hits per rule, what was dropped and why.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use model::draft::{Kind, Object, PacketFilterSpec, Spec};
+use model::problem::Problem;
+use model::report::Place;
+
+use super::chart::{Spark, figure};
+use super::editor::Editor;
+use super::list::{List, ListQuery};
+use super::shell::{Section, Shell};
+use super::traffic::Grid;
+use super::{PageResult, page};
+use crate::forms::{Fields, FilterForm, FormView, Opt};
+use crate::ops::{DropSeries, Ops};
+use crate::session::SignedIn;
+
+/// What the figures are of.
+const WINDOW: Duration = Duration::from_secs(3_600);
+
+struct Row {
+    filter: String,
+    rule: String,
+    deny: bool,
+    prefixes: String,
+    more: usize,
+    hits: u64,
+    hits_words: String,
+    spark: Option<Spark>,
+}
+
+struct DropRow {
+    reason: String,
+    place: &'static str,
+    rule: String,
+    count: u64,
+    words: String,
+    spark: Spark,
+}
+
+#[derive(Template)]
+#[template(path = "packet_filter.html")]
+struct FiltersPage {
+    shell: Shell,
+    list: List,
+    rows: Vec<Row>,
+    filters: Vec<String>,
+    drops: Vec<DropRow>,
+}
+
+/// One rule's controls.
+struct RuleRow {
+    name: String,
+    action: String,
+    prefixes: String,
+    number: usize,
+}
+
+#[derive(Template)]
+#[template(path = "filter_form.html")]
+struct FilterPage {
+    shell: Shell,
+    form: FormView,
+    stored: Option<String>,
+    action: String,
+    rules: Vec<RuleRow>,
+    actions: [Opt; 2],
+}
+
+/// `GET /packet-filter`.
+pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+    let shell = Shell::load(&ops, &user, Section::PacketFilter, "Packet filter").await?;
+    let found = ListQuery::default().fetch(&ops, Kind::PacketFilter).await?;
+    let (drops, grid) = (ops.drops(WINDOW).await?, Grid::of(&ops.traffic(WINDOW).await?));
+    let filters = found.items.iter().map(|stored| stored.object.metadata.name.clone()).collect();
+    let rows = found.items.iter().flat_map(|stored| match &stored.object.spec {
+        Spec::PacketFilter(spec) => rules(&stored.object.metadata.name, spec, &drops, grid),
+        _ => Vec::new(),
+    });
+    let text = |row: &Row| format!("{} {} {}", row.filter, row.rule, row.prefixes);
+    let (list, rows) = query.apply("/packet-filter", rows.collect(), text, order);
+    let drops = drops.iter().map(|one| drop_row(one, grid)).collect();
+    page(&FiltersPage { shell, list, rows, filters, drops })
+}
+
+fn order(key: &str, a: &Row, b: &Row) -> Ordering {
+    match key {
+        "hits" => a.hits.cmp(&b.hits),
+        "action" => a.deny.cmp(&b.deny),
+        _ => (&a.filter, &a.rule).cmp(&(&b.filter, &b.rule)),
+    }
+}
+
+fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid) -> Vec<Row> {
+    let row = |rule: &model::draft::FilterRuleSpec| {
+        let label = format!("{filter}/{}", rule.name);
+        let mine = drops.iter().filter(|one| one.rule.as_deref() == Some(&label));
+        let (hits, spark) = mine.fold((0, None), |(hits, spark), one| (hits + one.count, spark.or(Some(line(one, grid)))));
+        let shown: Vec<&str> = rule.prefixes.iter().take(6).map(String::as_str).collect();
+        Row {
+            filter: filter.to_owned(),
+            rule: rule.name.clone(),
+            deny: rule.action == "Deny",
+            prefixes: shown.join(", "),
+            more: rule.prefixes.len() - shown.len(),
+            hits,
+            hits_words: figure(hits as f64),
+            spark,
+        }
+    };
+    spec.rules.iter().map(row).collect()
+}
+
+fn line(one: &DropSeries, grid: Grid) -> Spark {
+    let values = grid.values(&one.points, |(at, _)| *at, |(_, count)| Some(*count as f64));
+    Spark::new(format!("{} over the last hour", one.reason), if one.place == Place::Kernel { "blue" } else { "amber" }, &values)
+}
+
+fn drop_row(one: &DropSeries, grid: Grid) -> DropRow {
+    DropRow {
+        reason: one.reason.replace('-', " "),
+        place: match one.place {
+            Place::Kernel => "kernel, packets",
+            Place::Proxy => "proxy, requests and connections",
+        },
+        rule: one.rule.clone().unwrap_or_default(),
+        count: one.count,
+        words: figure(one.count as f64),
+        spark: line(one, grid),
+    }
+}
+
+/// Editing packet filters.
+pub(crate) struct PacketFilters;
+
+impl Editor for PacketFilters {
+    const KIND: Kind = Kind::PacketFilter;
+    const SECTION: Section = Section::PacketFilter;
+    const PATH: &'static str = "/packet-filter";
+
+    fn blank() -> Fields {
+        Fields::default()
+    }
+
+    fn fields(object: &Object) -> Fields {
+        match &object.spec {
+            Spec::PacketFilter(spec) => FilterForm::fields(&object.metadata.name, spec),
+            _ => Fields::default(),
+        }
+    }
+
+    fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
+        Ok(vec![FilterForm::object(fields, base)])
+    }
+
+    fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {
+        FilterForm::place(fields, problem)
+    }
+
+    async fn show(ops: &Ops, user: &SignedIn, base: Option<&Object>, form: FormView) -> PageResult {
+        let mut rows = form.fields().rows("rule");
+        // Always a blank row to write into: without script there is no other way to get one.
+        rows.push(rows.last().map_or(0, |last| last + 1));
+        let rule = |number: usize| {
+            let control = |part: &str| format!("rule.{number}.{part}");
+            RuleRow { name: control("name"), action: control("action"), prefixes: control("prefixes"), number: number + 1 }
+        };
+        page(&FilterPage {
+            shell: Shell::load(ops, user, Section::PacketFilter, &Self::title(base)).await?,
+            stored: base.map(|object| object.metadata.name.clone()),
+            action: Self::action(base),
+            rules: rows.into_iter().map(rule).collect(),
+            actions: [Opt::same("Deny"), Opt::same("Allow")],
+            form,
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! The one form: host, path, certificate and origin, put live together.
+
+use askama::Template;
+use model::draft::{Kind, Object, Spec};
+use model::problem::Problem;
+
+use super::doors::Doors;
+use super::editor::Editor;
+use super::routes::doors;
+use super::shell::{Section, Shell};
+use super::{PageResult, page};
+use crate::forms::{Fields, FormView, Opt, RouteForm};
+use crate::ops::{Ops, OpsError};
+use crate::session::SignedIn;
+
+#[derive(Template)]
+#[template(path = "route_form.html")]
+struct RoutePage {
+    shell: Shell,
+    form: FormView,
+    /// The stored route's name; absent for a new one.
+    stored: Option<String>,
+    action: String,
+    certificates: Vec<Opt>,
+    groups: Vec<Opt>,
+    bundles: Vec<Opt>,
+    listeners: Vec<String>,
+    doors: Option<Doors>,
+}
+
+/// Editing routes.
+pub(crate) struct Routes;
+
+impl Editor for Routes {
+    const KIND: Kind = Kind::Route;
+    const SECTION: Section = Section::Routes;
+    const PATH: &'static str = "/routes";
+    const HAS_KEY: bool = true;
+
+    fn blank() -> Fields {
+        RouteForm::blank()
+    }
+
+    fn fields(object: &Object) -> Fields {
+        match &object.spec {
+            Spec::Route(spec) => RouteForm::fields(&object.metadata.name, spec),
+            _ => Fields::default(),
+        }
+    }
+
+    fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
+        RouteForm::objects(fields, base)
+    }
+
+    fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {
+        RouteForm::place(fields, problem)
+    }
+
+    async fn show(ops: &Ops, user: &SignedIn, base: Option<&Object>, form: FormView) -> PageResult {
+        let (certificates, groups) = (ops.names(Kind::Certificate).await?, ops.names(Kind::OriginGroup).await?);
+        let opts = |names: &[String]| names.iter().map(|name| Opt::same(name)).collect::<Vec<_>>();
+        let doors = match base {
+            Some(object) => picture(ops, object).await?,
+            None => None,
+        };
+        page(&RoutePage {
+            shell: Shell::load(ops, user, Section::Routes, &Self::title(base)).await?,
+            stored: base.map(|object| object.metadata.name.clone()),
+            action: Self::action(base),
+            certificates: opts(&certificates),
+            groups: opts(&groups),
+            bundles: bundles(ops).await?,
+            listeners: ops.names(Kind::Listener).await?,
+            doors,
+            form,
+        })
+    }
+}
+
+/// The choices of whom to believe.
+pub(crate) async fn bundles(ops: &Ops) -> Result<Vec<Opt>, OpsError> {
+    let mut options = vec![
+        Opt::new("system", "The node's system roots"),
+        Opt::new("internal", "This console's internal CA"),
+    ];
+    options.extend(ops.names(Kind::TrustBundle).await?.iter().map(|name| Opt::new(name.as_str(), format!("{name} (bundle)"))));
+    Ok(options)
+}
+
+async fn picture(ops: &Ops, object: &Object) -> Result<Option<Doors>, OpsError> {
+    let Spec::Route(route) = &object.spec else { return Ok(None) };
+    let name = object.metadata.name.clone();
+    let traffic = ops.route_traffic(std::slice::from_ref(&name), std::time::Duration::from_secs(3_600)).await?.remove(&name);
+    let group = ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
+    Ok(doors(object, group.as_ref(), &traffic.unwrap_or_default()))
+}

@@ -1,0 +1,226 @@
+//! From what people want to what nodes obey.
+//!
+//! In: changes to objects. Out: a review, or a new revision that is stored in one transaction, compiled, and offered to every
+//! node. Publishing is serialised; nothing that does not compile is stored, so a wrong object never reaches a node.
+
+mod certificates;
+mod current;
+mod prepare;
+mod protect;
+mod staged;
+mod words;
+
+pub use current::Current;
+pub use protect::Links;
+pub(crate) use certificates::purpose as key_purpose;
+pub use words::difference;
+pub(crate) use words::used_by;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use model::compile::FactsCache;
+use model::digest::Digest;
+use model::draft::Object;
+use model::problem::Code;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::ops::{Actor, Changes, OpsError, PublishOptions, Published, Review};
+use crate::secrets::{Authority, MasterKey};
+use crate::store::{NewRevision, ObjectRow, Store};
+use prepare::Prepared;
+use staged::Staged;
+
+/// What somebody wants to be in force.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// These changes.
+    Changes(Changes),
+    /// The objects of this revision.
+    Rollback(u64),
+    /// What is in force, under a higher epoch: the database was restored and nodes have seen newer numbers.
+    Epoch(u64),
+}
+
+/// Publishes; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Publisher(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    master: MasterKey,
+    authority: Authority,
+    links: Links,
+    staged: Mutex<Staged>,
+    // Held while a revision is made: one at a time.
+    gate: tokio::sync::Mutex<FactsCache>,
+    current: watch::Sender<Arc<Current>>,
+}
+
+impl Publisher {
+    /// Compiles what is stored, without judging anew what was in force already.
+    ///
+    /// # Errors
+    /// When the store fails or has objects that this release cannot compile.
+    pub async fn open(store: Store, master: MasterKey, authority: Authority, links: Links) -> Result<Self, OpsError> {
+        let mut cache = FactsCache::default();
+        let current = Current::load(&store, &authority, &mut cache).await?;
+        let inner = Inner {
+            store,
+            master,
+            authority,
+            links,
+            staged: Mutex::default(),
+            gate: tokio::sync::Mutex::new(cache),
+            current: watch::Sender::new(Arc::new(current)),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// What is in force, and a wake-up when it changes.
+    pub fn current(&self) -> watch::Receiver<Arc<Current>> {
+        self.0.current.subscribe()
+    }
+
+    /// Keeps a private key for a while, so that a form can carry its digest from review to publish.
+    ///
+    /// # Errors
+    /// When it is no key.
+    pub fn stage_key(&self, pem: &str) -> Result<Digest, OpsError> {
+        let sealed = certificates::seal(&self.0.master, pem, "")?;
+        let digest = sealed.0;
+        staged::lock(&self.0.staged).add(sealed, clock::now());
+        Ok(digest)
+    }
+
+    /// What granting the wish would do.
+    ///
+    /// # Errors
+    /// When the store fails or the revision to return to does not exist; problems of the change itself are in the review.
+    pub async fn plan(&self, wish: Wish, actor: &Actor) -> Result<Review, OpsError> {
+        let mut cache = self.0.gate.lock().await;
+        let base = Arc::clone(&self.0.current.borrow());
+        let prepared = self.prepare(&base, wish, &mut cache).await?;
+        let confirmations = prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor));
+        Ok(Review {
+            base_revision: base.id.revision,
+            touches: words::touches(&base.objects, &prepared),
+            confirmations: confirmations.unwrap_or_default(),
+            problems: prepared.problems,
+            changes: prepared.lines,
+        })
+    }
+
+    /// Grants the wish as a new revision, or says why not.
+    ///
+    /// # Errors
+    /// Problems, a missing confirmation, a conflict; or the store failed. Then nothing has changed.
+    pub async fn publish(&self, wish: Wish, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
+        let (me, actor) = (self.clone(), actor.clone());
+        // A task of its own: a caller that goes away must not stop it between the commit and the nodes.
+        let task = tokio::spawn(async move { me.publish_now(wish, &actor, options).await });
+        task.await.map_err(|_panicked| OpsError::Stopped)?
+    }
+
+    async fn publish_now(&self, wish: Wish, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
+        let mut cache = self.0.gate.lock().await;
+        let base = Arc::clone(&self.0.current.borrow());
+        let present = base.id.revision;
+        if let Some(seen) = options.base_revision.filter(|seen| *seen != present) {
+            let message = format!(
+                "revision {present} was published since you looked at revision {seen}; look at the change again and repeat it"
+            );
+            return Err(OpsError::problem("", "", Code::Conflict, message));
+        }
+        let epoch = match wish {
+            Wish::Epoch(epoch) if epoch > base.id.epoch => epoch,
+            Wish::Epoch(_) | Wish::Changes(_) | Wish::Rollback(_) => base.id.epoch,
+        };
+        let prepared = self.prepare(&base, wish, &mut cache).await?;
+        let Prepared { compiled: Some(compiled), problems, .. } = &prepared else {
+            return Err(OpsError::Problems(prepared.problems));
+        };
+        if !problems.is_empty() {
+            return Err(OpsError::Problems(prepared.problems));
+        }
+        if prepared.lines.is_empty() && epoch == base.id.epoch && present > 0 {
+            return Ok(Published { revision: present, changes: Vec::new(), rollback_at: None });
+        }
+        let confirmations = self.0.links.protect(&base, compiled, actor);
+        if !confirmations.is_empty() && !options.confirm {
+            return Err(OpsError::Problems(confirmations));
+        }
+        cache.keep_only(compiled);
+        self.write(&base, prepared, epoch, actor, &options).await
+    }
+
+    async fn write(
+        &self,
+        base: &Current,
+        prepared: Prepared,
+        epoch: u64,
+        actor: &Actor,
+        options: &PublishOptions,
+    ) -> Result<Published, OpsError> {
+        let (number, at) = (base.id.revision + 1, clock::now());
+        tracing::info!(revision = number, epoch, actor = actor.name, changes = prepared.lines.len(), "publish begin");
+        let rollback = options.rollback_after.map(|after| (at + after, base.id.revision));
+        let put = prepared.put.iter().map(ObjectRow::of).collect::<Result<Vec<_>, _>>()?;
+        let new = NewRevision {
+            number,
+            epoch,
+            at,
+            actor: &actor.name,
+            message: &options.message,
+            changes: &prepared.lines,
+            rollback,
+            put,
+            remove: prepared.remove.clone(),
+            keys: prepared.keys,
+            rules: prepared.rules,
+        };
+        self.0.store.write_revision(&new).await?;
+        let current = Current::of(number, epoch, prepared.objects, prepared.compiled, base, &new);
+        self.0.current.send_replace(Arc::new(current));
+        tracing::info!(revision = number, epoch, "publish end");
+        Ok(Published { revision: number, changes: prepared.lines, rollback_at: rollback.map(|(at, _)| at) })
+    }
+
+    async fn prepare(&self, base: &Arc<Current>, wish: Wish, cache: &mut FactsCache) -> Result<Prepared, OpsError> {
+        let old = match wish {
+            Wish::Rollback(to) => Some(self.old_objects(base, to).await?),
+            Wish::Changes(_) | Wish::Epoch(_) => None,
+        };
+        let (me, base, mut taken) = (self.clone(), Arc::clone(base), std::mem::take(cache));
+        // 10,000 objects take a while: not on the thread that answers everybody else.
+        let task = tokio::task::spawn_blocking(move || {
+            let maker = prepare::Maker { master: &me.0.master, authority: &me.0.authority, staged: &me.0.staged };
+            let prepared = match (wish, old) {
+                (_, Some(objects)) => maker.set(&base, objects, &mut taken),
+                (Wish::Changes(changes), None) => maker.changes(&base, changes, &mut taken),
+                (Wish::Rollback(_) | Wish::Epoch(_), None) => maker.changes(&base, Changes::default(), &mut taken),
+            };
+            (prepared, taken)
+        });
+        let (prepared, taken) = task.await.map_err(|_panicked| OpsError::Stopped)?;
+        *cache = taken;
+        Ok(prepared)
+    }
+
+    async fn old_objects(&self, base: &Current, to: u64) -> Result<Vec<Object>, OpsError> {
+        if to == 0 || to > base.id.revision {
+            return Err(OpsError::NotFound(format!("there is no revision {to}; the newest is {}", base.id.revision)));
+        }
+        Ok(self.0.store.objects_at(to).await?)
+    }
+
+    /// Digests of the stored keys that what is in force names.
+    pub fn keys_in_force(&self) -> BTreeSet<Digest> {
+        self.0.current.borrow().keys.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

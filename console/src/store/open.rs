@@ -1,0 +1,74 @@
+//! Opening: never creates over, repairs or overwrites a file that is not a sound database of ours.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use super::{Store, StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// Readers beside the one writer.
+const READERS: u32 = 4;
+
+impl Store {
+    /// Opens the database, makes it when there is none, and brings it up to this release.
+    ///
+    /// # Errors
+    /// When it is damaged, newer, not ours, or cannot be written.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A revision that was answered for survives a power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let named = |error| name_file(path, error);
+        let writer =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(named)?;
+        // A pragma's columns are unknown until it runs, so the macro cannot check it.
+        let sound: String =
+            sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&writer).await.map_err(named)?;
+        if sound != "ok" {
+            return Err(StoreError::Corrupt(sound));
+        }
+        MIGRATIONS.run(&writer).await.map_err(|error| migration(path, error))?;
+        let reader =
+            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await.map_err(named)?;
+        Ok(Self { writer, reader })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query_scalar!("SELECT COUNT(*) AS \"n!: i64\" FROM settings").fetch_one(&self.reader).await?;
+        Ok(())
+    }
+
+    /// Waits for what is open and closes.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
+
+fn name_file(path: &Path, error: sqlx::Error) -> StoreError {
+    match StoreError::from(error) {
+        StoreError::Database(error) => StoreError::Open { path: path.to_owned(), reason: error.to_string() },
+        known => known,
+    }
+}
+
+fn migration(path: &Path, error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) => name_file(path, error),
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => StoreError::Newer(path.to_owned()),
+        other => StoreError::Open { path: path.to_owned(), reason: other.to_string() },
+    }
+}
