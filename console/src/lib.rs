@@ -4,8 +4,10 @@
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
 pub mod clock;
+mod forms;
 pub mod nodes;
 pub mod ops;
+pub mod pages;
 pub mod publish;
 pub mod secrets;
 pub mod session;

@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect};
 use serde::Deserialize;
 
-use super::shell::{Fleet, Section, Shell};
+use super::shell::{Section, Shell, plural};
 use super::submit::{self, DiffLine, diff};
 use super::when::When;
 use super::{PageError, PageResult, page};
@@ -64,6 +64,20 @@ struct ChangePage {
     rollback_at: Option<When>,
     compared: Option<(u64, Vec<DiffLine>)>,
     others: Vec<u64>,
+}
+
+impl ChangePage {
+    /// How far the nodes are.
+    fn arrival(&self) -> String {
+        match self.answers.len() {
+            0 => "none yet".to_owned(),
+            answers => format!("{} of {answers} node{} applied it", self.arrived, plural(answers)),
+        }
+    }
+
+    fn compared_with(&self, other: &u64) -> bool {
+        self.compared.as_ref().is_some_and(|(with, _)| with == other)
+    }
 }
 
 /// What the list's URL says.
@@ -223,12 +237,4 @@ pub(crate) async fn confirm(
     let number = find(&state.ops, &number).await?.number;
     state.ops.confirm(number, &user.actor).await?;
     Ok(Redirect::to(&format!("/changes/{number}")).into_response())
-}
-
-/// For the template: how far the nodes are.
-fn arrival(fleet: &Fleet, arrived: usize, answers: usize) -> String {
-    match (fleet.total, answers) {
-        (0, 0) => "no node yet".to_owned(),
-        (_, answers) => format!("{arrived} of {answers} node{} applied it", super::shell::plural(answers)),
-    }
 }

@@ -134,9 +134,9 @@ pub(crate) async fn revoke(
 }
 
 fn view(node: &Node, status: &Status) -> View {
-    let applied = node.applied.map(|id| id.number);
+    let applied = node.applied.map(|id| id.revision);
     let current = applied == Some(status.revision);
-    let refused = node.refused.as_ref().map(|(id, why)| format!("refused revision {}: {why}", id.number));
+    let refused = node.refused.as_ref().map(|(id, why)| format!("refused revision {}: {why}", id.revision));
     let (class, state) = match node {
         Node { revoked: true, .. } => ("muted", "revoked"),
         Node { enrolled: false, .. } => ("warn", "waiting for its token to be used"),

@@ -126,8 +126,8 @@ impl Fleet {
         let alive = || nodes.iter().filter(|node| !node.revoked);
         Self {
             revision,
-            on: alive().filter(|node| node.applied.is_some_and(|id| id.number == revision)).count(),
-            refused: alive().filter(|node| node.refused.as_ref().is_some_and(|(id, _)| id.number == revision)).count(),
+            on: alive().filter(|node| node.applied.is_some_and(|id| id.revision == revision)).count(),
+            refused: alive().filter(|node| node.refused.as_ref().is_some_and(|(id, _)| id.revision == revision)).count(),
             total: alive().count(),
         }
     }
@@ -152,6 +152,6 @@ impl Fleet {
 }
 
 /// `s` unless it is one.
-pub(crate) fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+pub(crate) fn plural(count: impl std::borrow::Borrow<usize>) -> &'static str {
+    if *count.borrow() == 1 { "" } else { "s" }
 }

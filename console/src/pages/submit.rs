@@ -3,7 +3,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use model::draft::{Kind, Object, Spec};
 use model::problem::{Code, Problem};
 
@@ -88,7 +88,7 @@ pub(crate) fn diff(changes: &[ChangeLine]) -> Vec<DiffLine> {
 /// `origin group shop` for `OriginGroup/shop`.
 pub(crate) fn noun(object: &str) -> String {
     match object.split_once('/') {
-        Some((kind, name)) => format!("{} {name}", Kind::parse(kind).map_or(kind, Kind::words)),
+        Some((kind, name)) => format!("{} {name}", Kind::parse(kind).map(Kind::words).unwrap_or(kind)),
         None => object.to_owned(),
     }
 }
