@@ -4,6 +4,7 @@
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
 pub mod clock;
+pub mod demo;
 mod forms;
 pub mod nodes;
 pub mod ops;
