@@ -7,3 +7,17 @@ pub mod handover;
 pub mod keeper;
 pub mod signed;
 pub mod worker;
+
+/// An error with its causes, as one sentence for people.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

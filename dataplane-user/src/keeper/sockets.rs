@@ -230,6 +230,21 @@ impl Sockets {
         ids
     }
 
+    /// Opens the socket for metrics and health.
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn open_metrics(&self, address: SocketAddr) -> Result<std::net::TcpListener, PlaceError> {
+        let place = (Some(address.ip()).filter(|ip| !ip.is_unspecified()), address.port());
+        if let Some(owner) = self.stranger(place, &owner::listening()) {
+            return Err(PlaceError::Busy { port: address.port(), owner, steered: false });
+        }
+        // Shared, because a worker that is on its way out may still have one.
+        let socket = bind(address, true).map_err(|error| bind_error(address, error))?;
+        socket.listen(BACKLOG).map_err(|error| bind_error(address, error))?;
+        Ok(socket.into())
+    }
+
     /// Takes back what a live worker held while this keeper's predecessor was dead.
     ///
     /// # Errors
@@ -344,6 +359,7 @@ fn addresses(place: Place) -> Vec<SocketAddr> {
     ips.into_iter().map(|ip| SocketAddr::new(ip, place.1)).collect()
 }
 
+/// A socket bound to an address, not yet listening.
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
