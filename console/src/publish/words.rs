@@ -191,23 +191,30 @@ pub(super) fn touches(before: &BTreeMap<(Kind, String), Object>, prepared: &Prep
 
 /// Which objects name this one, `Kind/name`.
 pub(crate) fn used_by(objects: &BTreeMap<(Kind, String), Object>, key: &(Kind, String)) -> Vec<String> {
-    let names = |object: &&Object| references(object).iter().any(|(kind, name)| *kind == key.0 && *name == key.1);
+    let names =
+        |object: &&Object| references(object).iter().any(|(kind, name)| *kind == key.0 && *name == key.1);
     objects.values().filter(names).map(Object::label).collect()
 }
 
 /// What an object names.
 fn references(object: &Object) -> Vec<(Kind, &str)> {
     match &object.spec {
-        Spec::Listener(spec) => {
-            spec.default_certificate.iter().chain(&spec.certificates).map(|n| (Kind::Certificate, n.as_str())).collect()
-        }
+        Spec::Listener(spec) => spec
+            .default_certificate
+            .iter()
+            .chain(&spec.certificates)
+            .map(|n| (Kind::Certificate, n.as_str()))
+            .collect(),
         Spec::Route(spec) => {
-            let mut found: Vec<_> = spec.listeners.iter().map(|name| (Kind::Listener, name.as_str())).collect();
+            let mut found: Vec<_> =
+                spec.listeners.iter().map(|name| (Kind::Listener, name.as_str())).collect();
             found.extend(spec.certificate.iter().map(|name| (Kind::Certificate, name.as_str())));
             found.push((Kind::OriginGroup, &spec.origin_group));
             found
         }
-        Spec::OriginGroup(spec) => spec.tls.trust_bundle.iter().map(|name| (Kind::TrustBundle, name.as_str())).collect(),
+        Spec::OriginGroup(spec) => {
+            spec.tls.trust_bundle.iter().map(|name| (Kind::TrustBundle, name.as_str())).collect()
+        }
         Spec::Certificate(_) | Spec::TrustBundle(_) | Spec::PacketFilter(_) => Vec::new(),
     }
 }
