@@ -15,7 +15,7 @@ mod view;
 
 pub(crate) use bundle::BundleForm;
 pub(crate) use certificate::{CertificateForm, Pem};
-pub(crate) use fields::{Fields, TooLarge};
+pub(crate) use fields::Fields;
 pub(crate) use filter::FilterForm;
 pub(crate) use listener::{LIMITS, Limit, ListenerForm};
 pub(crate) use origins::OriginForm;
