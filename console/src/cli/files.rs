@@ -105,7 +105,6 @@ fn yaml(text: &str) -> Result<Vec<Value>, String> {
             max_nodes: 50_000_000,
             max_documents: 1_000_000,
             max_total_scalar_bytes: 512 << 20,
-            max_inline_scalar_bytes: 512 << 20,
             max_reader_input_bytes: None,
         },
     };

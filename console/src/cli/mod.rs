@@ -69,11 +69,6 @@ enum Command {
     /// Users.
     #[command(subcommand)]
     User(commands::UserCommand),
-    /// Shows a whole gateway at work, with good and bad traffic, and cleans up.
-    Demo(crate::demo::DemoArgs),
-    /// An HTTPS origin for the demo.
-    #[command(hide = true)]
-    DemoOrigin(crate::demo::OriginArgs),
 }
 
 /// Where the console is.
@@ -132,8 +127,6 @@ async fn run_command(command: Command) -> Result<ExitCode, Failure> {
         Command::Confirm { revision, server } => commands::confirm(revision, &server).await,
         Command::Node(command) => commands::node(command).await,
         Command::User(command) => commands::user(command).await,
-        Command::Demo(args) => crate::demo::demo(args).await,
-        Command::DemoOrigin(args) => crate::demo::origin(args).await,
     }
 }
 
