@@ -13,6 +13,7 @@ pub mod nodes;
 pub mod ops;
 pub mod pages;
 pub mod publish;
+pub mod router;
 pub mod secrets;
 pub mod server;
 pub mod session;

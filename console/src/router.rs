@@ -45,6 +45,3 @@ async fn in_time(request: Request, next: Next) -> Response {
         Err(_elapsed) => (StatusCode::SERVICE_UNAVAILABLE, "this took too long; try again\n").into_response(),
     }
 }
-
-#[cfg(test)]
-mod tests;

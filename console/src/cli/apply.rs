@@ -1,119 +1,165 @@
-//! `apply`.
+//! `sallyport apply`.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::out::{Failure, say};
-use super::{Client, ServerArgs, files, wait};
-use crate::ops::{Action, ChangeLine};
+use super::{CliError, documents, plain, say};
+use crate::client::{Client, ClientError};
 
-/// `apply`'s arguments.
+/// How long nodes may take to answer a revision.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
 #[derive(Debug, Args)]
-pub(super) struct ApplyArgs {
-    /// A file, a directory, or - for standard input (repeatable).
-    #[arg(short, long = "filename", required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Also remove every object that the files do not have.
+pub(crate) struct Options {
+    /// Files or directories of objects, YAML or JSON; `-` is standard input
+    #[arg(short, long = "file", required = true)]
+    file: Vec<PathBuf>,
+    /// Remove every object that the files do not have; shows them first
     #[arg(long)]
     prune: bool,
-    /// Only say what would change.
+    /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask before removing.
-    #[arg(short, long)]
-    yes: bool,
-    /// Publish even though it would shut out this machine or a node.
+    /// Go ahead with what needs to be confirmed: removals, and a filter that could lock somebody out
     #[arg(long)]
-    confirm: bool,
-    /// Why, for the list of changes.
+    yes: bool,
+    /// Do not wait for the nodes
+    #[arg(long)]
+    no_wait: bool,
+    /// Why, for the list of changes
     #[arg(short, long, default_value = "")]
     message: String,
-    /// Roll back by itself after so many seconds, unless `sallyport confirm` comes first.
-    #[arg(long, value_name = "SECONDS")]
-    rollback_after: Option<u64>,
-    #[command(flatten)]
-    wait: wait::WaitArgs,
-    #[command(flatten)]
-    server: ServerArgs,
+    /// Roll back by itself unless `sallyport confirm` comes within so many seconds
+    #[arg(long)]
+    rollback_after: Option<u32>,
 }
 
-pub(super) async fn apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
-    let objects = files::read(&args.files)?;
-    if objects.is_empty() && !args.prune {
-        return Err(Failure::because("the input has no objects"));
-    }
-    let client = Client::find(&args.server)?;
-    let documents: Vec<Value> = objects.iter().map(model::draft::Object::to_value).collect();
-    let mut body = json!({
-        "objects": documents,
-        "prune": args.prune,
+pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliError> {
+    let objects = documents::read(&options.file)?;
+    let mut request = json!({
+        "objects": objects,
+        "prune": options.prune,
         "dryRun": true,
-        "confirm": args.confirm,
-        "message": args.message,
-        "rollbackAfterSeconds": args.rollback_after,
+        "confirm": options.yes,
+        "message": options.message,
+        "rollbackAfterSeconds": options.rollback_after,
     });
-    if args.prune || args.dry_run {
-        let review = client.post("/api/v1/apply", &body).await?;
-        let changes = changes(&review);
-        if args.dry_run {
-            show(&changes);
-            say(format_args!("nothing was published (--dry-run); {} changes", changes.len()));
-            return Ok(ExitCode::SUCCESS);
+    if options.prune || options.dry_run {
+        let review = client.must("POST", "/api/v1/apply", Some(&request)).await?;
+        let removes = review["changes"]
+            .as_array()
+            .is_some_and(|changes| changes.iter().any(|c| c["action"] == "remove"));
+        if options.dry_run || (removes && !options.yes) {
+            tell(&review);
+            if options.dry_run || removes && agreed()? {
+                return if options.dry_run { Ok(()) } else { publish(client, &mut request, options).await };
+            }
+            return Err(CliError::Unconfirmed);
         }
-        may_prune(&changes, args.yes)?;
-        body["baseRevision"] = review["revision"].clone();
     }
-    body["dryRun"] = Value::Bool(false);
-    let published = client.post("/api/v1/apply", &body).await?;
-    let changes = changes(&published);
-    let revision = published["revision"].as_u64().unwrap_or_default();
-    if changes.is_empty() {
-        say(format_args!("nothing to change: revision {revision} has all of it"));
-    } else {
-        show(&changes);
-        say(format_args!("published as revision {revision}"));
-    }
-    if let Some(seconds) = args.rollback_after.filter(|_| !changes.is_empty()) {
-        say(format_args!("it rolls back in {seconds} s unless you run: sallyport confirm {revision}"));
-    }
-    wait::until_applied(&client, revision, &args.wait).await
+    publish(client, &mut request, options).await
 }
 
-pub(super) fn changes(answer: &Value) -> Vec<ChangeLine> {
-    serde_json::from_value(answer["changes"].clone()).unwrap_or_default()
+async fn publish(client: &Client, request: &mut Value, options: &Options) -> Result<(), CliError> {
+    request["dryRun"] = json!(false);
+    let answer = client.must("POST", "/api/v1/apply", Some(request)).await?;
+    tell(&answer);
+    if options.no_wait { Ok(()) } else { arrive(client, &answer).await }
 }
 
-pub(super) fn show(changes: &[ChangeLine]) {
-    for line in changes {
-        let sign = match line.action {
-            Action::Add => '+',
-            Action::Change => '~',
-            Action::Remove => '-',
-        };
-        say(format_args!("{sign} {}  {}", line.object, line.words));
-    }
-}
-
-/// What would go is shown first; without a terminal only --yes lets it go.
-fn may_prune(changes: &[ChangeLine], yes: bool) -> Result<(), Failure> {
-    let going: Vec<ChangeLine> = changes.iter().filter(|line| line.action == Action::Remove).cloned().collect();
-    if going.is_empty() || yes {
-        return Ok(());
-    }
-    say(format_args!("--prune removes {} objects:", going.len()));
-    show(&going);
+/// Asks, where somebody is there to answer.
+fn agreed() -> Result<bool, CliError> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::because("nothing was changed: add --yes to remove them without being asked"));
+        return Ok(false);
     }
-    say("Remove them? Type yes:");
+    say("Go ahead? [y/N]");
     let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    match read.is_ok() && answer.trim() == "yes" {
-        true => Ok(()),
-        false => Err(Failure::because("nothing was changed")),
+    let read = std::io::stdin().read_line(&mut answer);
+    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Shows what changed, in words.
+pub(crate) fn tell(answer: &Value) {
+    let changes = answer["changes"].as_array().map_or(&[][..], Vec::as_slice);
+    if changes.is_empty() {
+        say("nothing changes");
+    }
+    for change in changes {
+        let sign = match change["action"].as_str() {
+            Some("add") => '+',
+            Some("remove") => '-',
+            _ => '~',
+        };
+        say(&format!("{sign} {}  {}", plain(&change["object"]), plain(&change["words"])));
+    }
+    if let Some(at) = answer["rollbackAt"].as_str() {
+        say(&format!(
+            "rolls back by itself at {at} unless confirmed: sallyport confirm {}",
+            answer["revision"]
+        ));
+    }
+}
+
+/// Waits until every connected node has answered the revision, telling each.
+///
+/// # Errors
+/// A node refused it, or did not answer in time.
+pub(crate) async fn arrive(client: &Client, answer: &Value) -> Result<(), CliError> {
+    let Some(revision) = answer["revision"].as_u64() else { return Ok(()) };
+    let end = Instant::now() + ARRIVAL;
+    let mut told = Vec::new();
+    let mut refusals = Vec::new();
+    loop {
+        let nodes = client.must("GET", "/api/v1/nodes", None).await?;
+        let mut waiting = Vec::new();
+        for node in
+            nodes["items"].as_array().into_iter().flatten().filter(|node| node["connected"].is_string())
+        {
+            let name = plain(&node["name"]);
+            if told.contains(&name) {
+                continue;
+            }
+            if node["refused"][0]["revision"].as_u64() >= Some(revision) {
+                say(&format!("node {name} refuses revision {revision}: {}", plain(&node["refused"][1])));
+                refusals.push(name.clone());
+                told.push(name);
+            } else if node["applied"]["revision"].as_u64() >= Some(revision) {
+                say(&format!("node {name} has revision {revision}"));
+                told.push(name);
+            } else {
+                waiting.push(name);
+            }
+        }
+        match (waiting.is_empty(), refusals.is_empty()) {
+            (true, true) => break,
+            (true, false) => return Err(refused(&refusals, revision)),
+            _ if Instant::now() > end => {
+                let what = format!("no answer within {} s from {}", ARRIVAL.as_secs(), waiting.join(", "));
+                return Err(CliError::NodesRefused(what));
+            }
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    if told.is_empty() {
+        say(&format!("revision {revision} is stored; no node is connected"));
+    }
+    Ok(())
+}
+
+fn refused(nodes: &[String], revision: u64) -> CliError {
+    CliError::NodesRefused(format!(
+        "revision {revision} is not in force on {}, the one before is; mend it, or: sallyport rollback {}",
+        nodes.join(", "),
+        revision.saturating_sub(1)
+    ))
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Client(ClientError::Unreachable { authority: String::new(), source: error })
     }
 }

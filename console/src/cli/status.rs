@@ -1,68 +1,67 @@
-//! `status`.
+//! `sallyport status`.
 
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::out::{Failure, say};
-use super::{Client, ServerArgs};
+use super::{CliError, plain, say};
+use crate::client::Client;
 
-pub(super) async fn status(server: &ServerArgs, json: bool) -> Result<ExitCode, Failure> {
-    let status = Client::find(server)?.get("/api/v1/status").await?;
+/// Prints the status. The exit status is 1 when something is bad, so that scripts can ask.
+pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliError> {
+    let status = client.must("GET", "/api/v1/status", None).await?;
+    let list = |name: &str| status[name].as_array().cloned().unwrap_or_default();
     if json {
-        say(serde_json::to_string_pretty(&status).unwrap_or_default());
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(format_args!("revision {} (epoch {})", status["revision"], status["epoch"]));
-    for node in items(&status["nodes"]) {
-        say(format_args!("node {}: {}", text(&node["name"]), state(node)));
-        for listener in items(&node["listeners"]) {
-            let addresses: Vec<&str> = items(&listener["addresses"]).map(text).collect();
-            let problem = listener["problem"].as_str().map(|why| format!(", BUT {why}")).unwrap_or_default();
-            let (name, mode) = (text(&listener["listener"]), text(&listener["mode"]));
-            say(format_args!("  listener {name} on {} ({mode}){problem}", addresses.join(", ")));
+        say(&status.to_string());
+    } else {
+        say(&format!("revision {}", status["revision"]));
+        for node in list("nodes") {
+            say(&node_line(&node));
+            for feature in node["features"].as_array().into_iter().flatten() {
+                let state = if feature["on"] == true { "on " } else { "OFF" };
+                say(&format!("  {state}  {:<14} {}", plain(&feature["name"]), plain(&feature["detail"])));
+            }
+            for listener in node["listeners"].as_array().into_iter().flatten() {
+                let addresses =
+                    listener["addresses"].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>();
+                let problem =
+                    listener["problem"].as_str().map_or_else(String::new, |problem| format!("  {problem}"));
+                say(&format!(
+                    "  listener {} ({}) {}{problem}",
+                    plain(&listener["listener"]),
+                    plain(&listener["mode"]),
+                    addresses.join(" ")
+                ));
+            }
         }
-        for feature in items(&node["features"]) {
-            let on = if feature["on"] == true { "on " } else { "OFF" };
-            say(format_args!("  {on} {}: {}", text(&feature["name"]), text(&feature["detail"])));
+        let needs = list("needs");
+        if !needs.is_empty() {
+            say("needs you:");
         }
+        needs
+            .iter()
+            .for_each(|need| say(&format!("  {}: {}", plain(&need["severity"]), plain(&need["message"]))));
     }
-    let needs: Vec<&Value> = items(&status["needs"]).collect();
-    match needs.is_empty() {
-        true => say("nothing needs you"),
-        false => say("needs you:"),
-    }
-    for need in needs {
-        say(format_args!("  {}: {}", text(&need["severity"]), text(&need["message"])));
-    }
-    Ok(ExitCode::SUCCESS)
+    let bad = list("needs").iter().any(|need| need["severity"] == "bad");
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-pub(super) fn state(node: &Value) -> String {
-    let mut words = match (&node["connected"], node["enrolled"] == true) {
-        (Value::String(from), _) => format!("connected from {from}"),
-        (_, true) => "not connected".to_owned(),
-        (_, false) => "not enrolled yet".to_owned(),
-    };
-    if let Some(revision) = node["applied"]["revision"].as_u64() {
-        words.push_str(&format!(", applied revision {revision}"));
-    }
-    if let (Some(revision), Some(why)) = (node["refused"][0]["revision"].as_u64(), node["refused"][1].as_str()) {
-        words.push_str(&format!(", REFUSED revision {revision}: {why}"));
-    }
-    if node["drained"] == true {
-        words.push_str(", drained");
-    }
+/// One node in one line.
+pub(crate) fn node_line(node: &Value) -> String {
+    let name = plain(&node["name"]);
     if node["revoked"] == true {
-        words.push_str(", revoked");
+        return format!("node {name}: revoked");
     }
-    words
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+    let link = match node["connected"].as_str() {
+        Some(address) => format!("connected from {address}"),
+        None if node["enrolled"] == true => format!("not connected since {}", plain(&node["lastSeen"])),
+        None => "not enrolled yet".to_owned(),
+    };
+    let applied =
+        node["applied"]["revision"].as_u64().map_or_else(String::new, |n| format!(", revision {n} in force"));
+    let refused = match node["refused"][1].as_str() {
+        Some(reason) => format!(", refuses revision {}: {reason}", node["refused"][0]["revision"]),
+        None => String::new(),
+    };
+    format!("node {name}: {link}{applied}{refused}")
 }

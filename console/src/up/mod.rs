@@ -175,6 +175,9 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
         {
             addresses.iter().for_each(|address| drop(command.args([flag, &address.to_string()])));
         }
+        if let Some(address) = &listen.node_address {
+            command.args(["--node-address", address]);
+        }
         let port = listen.first_listener.unwrap_or(if plan.user.is_some() { 443 } else { 8443 });
         command.args(["--first-listener", &port.to_string()]);
         command.args(["--local-node", node_name().as_str()]).arg("--local-token").arg(&plan.token);
