@@ -1,1 +1,262 @@
-fn main() {}
+//! `sallyport-node`: the keeper (`run`), its worker, and two commands that look after what they leave behind.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use rustix::fs::FlockOperation;
+use sallyport_node::keeper::directory::Directory;
+use sallyport_node::keeper::interfaces;
+use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
+use sallyport_node::keeper::settings::{MAX_THREADS, Settings, parse_token};
+use sallyport_node::keeper::status::{self, Status};
+use sallyport_node::{handover, keeper, worker};
+
+/// Sallyport's node: accepts, decrypts, checks, re-encrypts.
+#[derive(Debug, Parser)]
+#[command(name = "sallyport-node", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the node until SIGTERM; SIGHUP replaces the worker with a new release beside it.
+    Run(Box<RunArgs>),
+    /// Started by `run`.
+    #[command(hide = true)]
+    Worker {
+        /// The descriptor of the channel to the keeper.
+        #[arg(long)]
+        control_fd: i32,
+    },
+    /// Says what the node does at present.
+    Status {
+        #[command(flatten)]
+        places: Places,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes every program, pin and rule that a node left in the kernel.
+    Detach {
+        #[command(flatten)]
+        places: Places,
+        /// Keeps several nodes on one machine apart.
+        #[arg(long, default_value = "default")]
+        instance: String,
+        /// Even while a node runs.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Places {
+    /// Where the node keeps its identity, keys and last snapshot (in `node/` below).
+    #[arg(long)]
+    state_dir: Option<PathBuf>,
+    /// Where `keeper.sock` and `status.json` are.
+    #[arg(long)]
+    run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    places: Places,
+    /// A file with the enrolment token, readable by its owner only.
+    #[arg(long, conflicts_with = "token_fd")]
+    token_file: Option<PathBuf>,
+    /// A descriptor to read the enrolment token from.
+    #[arg(long)]
+    token_fd: Option<i32>,
+    /// Filter packets here (repeatable); without it on the interfaces of the default routes.
+    #[arg(long)]
+    interface: Vec<String>,
+    /// Plain sockets and no packet filter in the kernel, even as root.
+    #[arg(long)]
+    no_kernel: bool,
+    /// Keeps several nodes on one machine apart.
+    #[arg(long, default_value = "default")]
+    instance: String,
+    /// Metrics and health.
+    #[arg(long, default_value = "127.0.0.1:9464")]
+    metrics_listen: SocketAddr,
+    /// Worker threads; without it one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// `key=value` for node selectors (repeatable).
+    #[arg(long, value_parser = label)]
+    label: Vec<(String, String)>,
+    /// As whom the worker runs when the node is started as root.
+    #[arg(long, default_value = "nobody")]
+    user: String,
+    /// Write the access log here instead of to standard output.
+    #[arg(long)]
+    access_log: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    let done = match cli.command {
+        Command::Run(args) => run(*args),
+        Command::Worker { control_fd } => work(control_fd),
+        Command::Status { places, json } => print_status(&places, json),
+        Command::Detach { places, instance, force } => detach(&places, &instance, force),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // Whoever runs the command reads this line; the log is for whoever reads logs.
+            let _ = writeln!(std::io::stderr(), "sallyport-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let settings = settings(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(keeper::run::run(settings, open_kernel))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn work(control_fd: i32) -> anyhow::Result<ExitCode> {
+    // For `ps`: the keeper started this from a descriptor, so the name would be a number.
+    let _ = rustix::thread::set_name(c"sallyport-work");
+    worker::control::run(handover::inherited(control_fd)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel's help, or the reason why there is none: the node works either way.
+fn open_kernel(settings: &Settings) -> Box<dyn Kernel> {
+    if !settings.kernel {
+        return Box::new(Off::new("off by --no-kernel"));
+    }
+    let interfaces = match settings.interfaces.as_slice() {
+        [] => interfaces::of_default_routes(),
+        named => named.to_vec(),
+    };
+    match Linux::open(Config::new(&settings.instance, interfaces)) {
+        Ok(kernel) => Box::new(kernel),
+        Err(error) => Box::new(Off::from(error)),
+    }
+}
+
+fn settings(args: RunArgs) -> anyhow::Result<Settings> {
+    let state_dir = state_dir(&args.places)?;
+    let token = match (&args.token_file, args.token_fd) {
+        (Some(file), _) => Some(read_token_file(file)?),
+        (None, Some(number)) => Some(read_token(handover::inherited(number)?.into())?),
+        (None, None) => None,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let sealing_key = std::env::var_os("CREDENTIALS_DIRECTORY").map(|path| Path::new(&path).join("sealing.key"));
+    Ok(Settings {
+        run_dir: run_dir(&args.places, &state_dir),
+        state_dir,
+        token: token.as_deref().map(parse_token).transpose()?,
+        interfaces: args.interface,
+        kernel: !args.no_kernel,
+        instance: args.instance,
+        metrics: args.metrics_listen,
+        threads: args.threads.unwrap_or(cores).clamp(1, MAX_THREADS),
+        labels: BTreeMap::from_iter(args.label),
+        user: args.user,
+        access_log: args.access_log,
+        sealing_key,
+    })
+}
+
+fn state_dir(places: &Places) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &places.state_dir {
+        return Ok(path.clone());
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/sallyport"));
+    }
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
+    Ok(base.or_else(home).context("there is neither XDG_STATE_HOME nor HOME; say where with --state-dir")?.join("sallyport"))
+}
+
+fn run_dir(places: &Places, state_dir: &Path) -> PathBuf {
+    match &places.run_dir {
+        Some(path) => path.clone(),
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/run/sallyport"),
+        None => state_dir.join("run"),
+    }
+}
+
+fn read_token_file(path: &Path) -> anyhow::Result<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let named = || format!("the token file {}", path.display());
+    let file = std::fs::File::open(path).with_context(named)?;
+    let mode = file.metadata().with_context(named)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        anyhow::bail!("{} is readable by others (mode {mode:o}): chmod 600 it, and make a new token", named());
+    }
+    read_token(file).with_context(named)
+}
+
+fn read_token(file: std::fs::File) -> anyhow::Result<String> {
+    let mut text = String::new();
+    file.take(64 * 1024).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
+    let path = run_dir(places, &state_dir(places)?).join(status::FILE);
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        anyhow::bail!("no node runs here ({} is not there)", path.display());
+    };
+    let state: Status = serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+    let age = Duration::from_millis(u64::try_from(status::now_ms() - state.at_ms).unwrap_or(0));
+    let stale = age > status::STALE;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{text}")?;
+    } else {
+        write!(out, "{}", state.words())?;
+    }
+    if stale {
+        let seconds = age.as_secs();
+        writeln!(std::io::stderr(), "sallyport-node: this was {seconds} s ago; the keeper does not run any more")?;
+    }
+    Ok(if stale { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn detach(places: &Places, instance: &str, force: bool) -> anyhow::Result<ExitCode> {
+    let run_dir = run_dir(places, &state_dir(places)?);
+    let run = Directory::open(&run_dir, 0o755).with_context(|| format!("opening {}", run_dir.display()))?;
+    let lock = run.lock("keeper.lock", FlockOperation::NonBlockingLockExclusive)?;
+    if lock.is_none() && !force {
+        anyhow::bail!("a node runs on {}; stop it (SIGTERM detaches), or use --force", run_dir.display());
+    }
+    detach_instance(Path::new(Config::PIN_ROOT), instance)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SALLYPORT_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+}

@@ -1,4 +1,19 @@
 //! The privileged process: kernel tables, listening sockets, the state directory, the worker's life.
+//!
+//! It parses nothing from the network but snapshots whose signature it has verified. Everything happens one event after
+//! the other in [`run`]; [`apply`] says how a snapshot comes into force.
 
+pub mod apply;
+pub mod directory;
+pub mod interfaces;
 pub mod kernel;
+pub mod owner;
 pub mod plan;
+pub mod privileges;
+pub mod rendezvous;
+pub mod run;
+pub mod settings;
+pub mod sockets;
+pub mod state;
+pub mod status;
+pub mod supervise;

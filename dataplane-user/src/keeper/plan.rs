@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use model::snapshot::Snapshot;
+use model::snapshot::{FilterAction, Snapshot};
 
 /// What the kernel's tables are to say, as one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +19,35 @@ pub struct KernelPlan {
 }
 
 /// The tables for a snapshot.
+///
+/// Of several rules with one prefix and one action the lowest id is the one that counts, so that the same snapshot always
+/// blames the same rule. A prefix in both lists stays in both: that deny wins at equal length is decided where both are
+/// known to be one lookup, in the kernel's tables.
 pub fn plan(snapshot: &Snapshot) -> KernelPlan {
-    let _ = snapshot;
-    KernelPlan::default()
+    let prefixes = |action: FilterAction| {
+        let rules = snapshot.filter.iter().filter(|rule| rule.action == action);
+        one_each(rules.flat_map(|rule| rule.prefixes.iter().map(|prefix| (prefix.net().trunc(), rule.id))).collect())
+    };
+    let allow = prefixes(FilterAction::Allow);
+    let mut listeners: Vec<(Option<IpAddr>, u16)> = snapshot
+        .listeners
+        .iter()
+        .flat_map(|listener| {
+            let everywhere = listener.addresses.is_empty().then_some(None);
+            everywhere.into_iter().chain(listener.addresses.iter().copied().map(Some)).map(|address| (address, listener.port))
+        })
+        .collect();
+    listeners.sort_unstable();
+    listeners.dedup();
+    KernelPlan { deny: prefixes(FilterAction::Deny), allow_required: !allow.is_empty(), allow, listeners }
 }
+
+/// Sorted, one entry a prefix, that with the lowest rule id.
+fn one_each(mut rules: Vec<(IpNet, u32)>) -> Vec<(IpNet, u32)> {
+    rules.sort_unstable();
+    rules.dedup_by_key(|(prefix, _)| *prefix);
+    rules
+}
+
+#[cfg(test)]
+mod tests;

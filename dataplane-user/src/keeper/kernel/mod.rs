@@ -1,10 +1,40 @@
 //! Makes the kernel match the plan. The only room with aya and `unsafe`.
+//!
+//! In: a [`KernelPlan`], the worker threads' listening sockets. Out: programs on the interfaces and on the network
+//! namespace, tables, counters, and a sentence about everything that is off. Absent on purpose: policy. What the tables
+//! are to say is [`super::plan`]'s, what a packet's reason is is `dataplane_ebpf::decide`'s.
+//!
+//! - `sys`: bpf(2); `object`: aya, which loads the ELF object.
+//! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
+//! - `links`: programs on interfaces and on the namespace.
+//! - `tables`: generations; `counters`: drops.
+//! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
+
+mod counters;
+mod error;
+mod inspect;
+mod links;
+mod linux;
+mod memory;
+mod netlink;
+mod object;
+mod off;
+mod pins;
+mod sys;
+mod tables;
 
 use std::os::fd::BorrowedFd;
 
 use model::report::{Drops, Feature};
 
 use super::plan::KernelPlan;
+
+pub use error::KernelError;
+pub use inspect::{Pin, PinKind, detach_instance, pins};
+pub use linux::{Config, Filter, Linux};
+pub use memory::{Memory, PlanTables};
+pub use off::Off;
+pub use sys::TestRun;
 
 /// The kernel's side of the filter and of steering; the real one and an in-memory twin for tests.
 pub trait Kernel: Send {
@@ -26,9 +56,15 @@ pub trait Kernel: Send {
     ///
     /// # Errors
     /// What the kernel refused.
-    fn set_sockets(&mut self, thread: usize, v4: BorrowedFd<'_>, v6: BorrowedFd<'_>) -> Result<(), KernelError>;
+    fn set_sockets(
+        &mut self,
+        thread: usize,
+        v4: BorrowedFd<'_>,
+        v6: BorrowedFd<'_>,
+    ) -> Result<(), KernelError>;
 
-    /// Tells how many worker threads there are (1 to 64), so that every CPU has one of them.
+    /// Tells how many worker threads there are (1 to 64), so that every CPU has one of them. Enter the sockets of new
+    /// threads before, or clients meet empty places.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -45,12 +81,4 @@ pub trait Kernel: Send {
     /// # Errors
     /// What could not be removed.
     fn detach(&mut self) -> Result<(), KernelError>;
-}
-
-/// What the kernel refused.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// A placeholder until the room is furnished.
-    #[error("{0} is not available")]
-    Unavailable(&'static str),
 }

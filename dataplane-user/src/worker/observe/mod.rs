@@ -1,12 +1,104 @@
-//! What the worker says of itself: access log, metrics, figures for the console. Threads write to their own shard.
+//! What the worker says of itself: access log, metrics, figures for the console.
+//!
+//! Threads write to their own [`Shard`], without locks on the path; readers take what was counted and add it up.
+
+mod json;
+mod log;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod text;
+mod totals;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::report::Leg;
+use arc_swap::ArcSwap;
+use model::report::{Drops, Leg, Report};
 
-use super::live::{ListenerLive, OriginLive, RouteLive};
+use super::live::{ListenerLive, Live, OriginLive, RouteLive};
 use super::refusal::Reason;
+
+pub use shard::{Open, Shard};
+
+use shard::{Shared, lock};
+use totals::Totals;
+
+/// All figures of the process.
+#[derive(Debug)]
+pub struct Observe {
+    live: Arc<ArcSwap<Live>>,
+    shards: Vec<Arc<Shared>>,
+    sink: log::Sink,
+    totals: Mutex<Totals>,
+}
+
+impl Observe {
+    /// Figures of `threads` threads that serve `live`, and an access log that goes to `log`, or nowhere.
+    ///
+    /// # Errors
+    /// The log's writer thread cannot be started.
+    pub fn new(threads: usize, live: Arc<ArcSwap<Live>>, log: Option<OwnedFd>) -> std::io::Result<Self> {
+        let shards = (0..threads).map(|_| Arc::default()).collect();
+        Ok(Self { live, shards, sink: log::Sink::new(log)?, totals: Mutex::default() })
+    }
+
+    /// The end of one thread, which alone may use it. Nothing for an index that is not below `threads`.
+    pub fn shard(&self, index: usize) -> Option<Shard> {
+        self.shards.get(index).map(|shared| Shard::new(self, Arc::clone(shared)))
+    }
+
+    /// Kernel drops that the keeper counted since it last told.
+    pub fn kernel_drops(&self, drops: &[Drops]) {
+        lock(&self.totals).kernel(drops);
+    }
+
+    /// What happened since the report before. Features, and where and how listeners accept, are the keeper's to add.
+    pub fn report(&self) -> Report {
+        lock(&self.totals).report(self, &self.live.load())
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics_text(&self) -> String {
+        let mut page = text::Page::new();
+        let mut totals = lock(&self.totals);
+        totals.collect(&self.shards);
+        page.totals(&totals);
+        drop(totals);
+        page.present(self, &self.live.load());
+        page.finish()
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> u32 {
+        let open: i64 = self.shards.iter().map(|shared| shared.open.load(Ordering::Relaxed)).sum();
+        u32::try_from(open).unwrap_or_default()
+    }
+
+    /// Threads that accept.
+    pub fn accepting(&self) -> usize {
+        self.shards.iter().filter(|shared| shared.accepting.load(Ordering::Relaxed)).count()
+    }
+
+    /// Whether traffic can be taken: a snapshot is in force, and where it has listeners every thread accepts.
+    ///
+    /// # Errors
+    /// Why not, one sentence.
+    pub fn ready(&self) -> Result<(), String> {
+        let live = self.live.load();
+        if live.id.revision == 0 {
+            return Err("no snapshot is in force yet".to_owned());
+        }
+        let (accepting, threads) = (self.accepting(), self.shards.len());
+        if accepting < threads && !live.listeners.is_empty() {
+            return Err(format!("{accepting} of {threads} threads accept connections"));
+        }
+        Ok(())
+    }
+}
 
 /// One request and its answer, told once when it is over.
 #[derive(Debug)]

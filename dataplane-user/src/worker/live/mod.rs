@@ -1,15 +1,23 @@
 //! The snapshot in force, in the shape the path needs. Built once per snapshot, shared by all threads, never changed.
+//!
+//! What two snapshots have in common is the same `Arc` in both: pools, tickets, counters and parsed certificates of
+//! what did not change live on. [`Live::build`] (in `build.rs`) decides that.
+
+mod build;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use model::filter::Verdict;
-use model::name::{HostName, Name};
+pub use build::LiveError;
+
+use model::filter::{Index, Verdict};
+use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
 use model::route::Table;
-use model::snapshot::{FilterRule, Limits, SnapshotId};
+use model::snapshot::{Limits, SnapshotId};
 use rustls_pki_types::ServerName;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
@@ -22,7 +30,11 @@ pub struct Live {
     /// Local address and port of an accepted socket -> listener; see [`Live::listener_at`].
     pub places: Places,
     /// For live connections that a new snapshot denies.
-    pub filter: Vec<FilterRule>,
+    pub filter: Index,
+    /// By group name.
+    pub groups: HashMap<Name, Arc<GroupLive>>,
+    /// What the next snapshot may take over.
+    kept: build::Kept,
 }
 
 /// Exact places come before `None` (every address).
@@ -37,7 +49,7 @@ impl Live {
 
     /// What the packet filter says of a client that reached a listener.
     pub fn verdict(&self, client: IpAddr) -> Verdict {
-        model::filter::verdict(&self.filter, client, true)
+        self.filter.verdict(client, true)
     }
 }
 
@@ -49,6 +61,8 @@ pub struct ListenerLive {
     pub limits: Limits,
     /// The TLS server: certificates by SNI, versions, ALPN, tickets.
     pub tls: Arc<rustls::ServerConfig>,
+    /// Open connections, all threads together. Shared by all of this listener's generations.
+    pub open: Arc<AtomicU32>,
     /// Which certificate SNI chooses: exact, then wildcard, then the default; `None` refuses the handshake.
     pub certificates: CertificateTable,
     /// Routes by host and path.
@@ -63,15 +77,58 @@ impl std::fmt::Debug for ListenerLive {
     }
 }
 
-/// Which certificate belongs to which host.
-#[derive(Debug, Default)]
-pub struct CertificateTable {
-    /// Certificate names, by exact host.
-    pub exact: HashMap<HostName, Name>,
-    /// Certificate names, by the host behind `*.`.
-    pub wildcard: HashMap<HostName, Name>,
-    /// Served when nothing matches.
-    pub default: Option<Name>,
+/// Which certificate belongs to which host, by name.
+pub type CertificateTable = BySni<Name>;
+
+/// What SNI chooses: exact host, then wildcard (exactly one label), then the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BySni<T> {
+    /// By exact host.
+    pub exact: HashMap<HostName, T>,
+    /// By the host behind `*.`.
+    pub wildcard: HashMap<HostName, T>,
+    /// When nothing matches.
+    pub default: Option<T>,
+}
+
+impl<T> Default for BySni<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), wildcard: HashMap::new(), default: None }
+    }
+}
+
+impl<T> BySni<T> {
+    /// What belongs to a name the client sent, or to none.
+    pub fn choose(&self, sni: Option<&HostName>) -> Option<&T> {
+        let named = sni.and_then(|sni| {
+            self.exact.get(sni).or_else(|| {
+                let (_, parent) = sni.as_str().split_once('.')?;
+                self.wildcard.get(&parent.parse::<HostName>().ok()?)
+            })
+        });
+        named.or(self.default.as_ref())
+    }
+
+    /// The same table of something else; what `f` has no answer for is left out.
+    pub(crate) fn map<U>(&self, f: impl Fn(&T) -> Option<U>) -> BySni<U> {
+        let table = |table: &HashMap<HostName, T>| {
+            table.iter().filter_map(|(host, value)| Some((host.clone(), f(value)?))).collect()
+        };
+        BySni {
+            exact: table(&self.exact),
+            wildcard: table(&self.wildcard),
+            default: self.default.as_ref().and_then(&f),
+        }
+    }
+
+    /// Enters `value` for `host`, unless something already stands there.
+    pub fn add(&mut self, host: &HostPattern, value: T) {
+        let (table, host) = match host {
+            HostPattern::Exact(host) => (&mut self.exact, host),
+            HostPattern::Wildcard(host) => (&mut self.wildcard, host),
+        };
+        table.entry(host.clone()).or_insert(value);
+    }
 }
 
 /// One route.
@@ -79,7 +136,7 @@ pub struct CertificateTable {
 pub struct RouteLive {
     /// Its name.
     pub name: Name,
-    /// A small number for per-thread counters; stable while the route's name lives in the process.
+    /// For per-thread counters; no other name of this process has or had it.
     pub slot: usize,
     /// Where requests go.
     pub group: Arc<GroupLive>,
@@ -106,6 +163,8 @@ pub struct OriginLive {
     pub group: Name,
     /// Where.
     pub address: OriginAddress,
+    /// `address` as text, for the log.
+    pub label: Box<str>,
     /// A number no other origin of this process has or had: the pools' key.
     pub key: u64,
     /// How it is secured.
@@ -114,7 +173,10 @@ pub struct OriginLive {
 
 impl std::fmt::Debug for OriginLive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OriginLive").field("address", &self.address).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("OriginLive")
+            .field("address", &self.address)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,45 @@
+//! The one unsafe door to a packet's bytes.
+#![expect(unsafe_code, reason = "the packet is reached through pointers that the verifier checks")]
+
+use aya_ebpf::helpers::bpf_xdp_load_bytes;
+use aya_ebpf::programs::XdpContext;
+use dataplane_ebpf::decide::Bytes;
+
+/// No header chain we follow reaches farther; the verifier wants the bound spelt out.
+const OFFSET_MAX: usize = 0x7fff;
+
+/// A frame as XDP has it.
+pub(crate) struct XdpFrame<'a>(pub(crate) &'a XdpContext);
+
+impl Bytes for XdpFrame<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        match self.ptr_at::<[u8; N]>(offset) {
+            // SAFETY: `ptr_at` checked that all N bytes lie inside the packet, and bytes need no alignment. A copy leaves,
+            // so nothing outlives a change of the packet.
+            Some(bytes) => Some(unsafe { *bytes }),
+            None => self.beyond_the_first_buffer(offset),
+        }
+    }
+}
+
+impl XdpFrame<'_> {
+    /// A pointer to a `T` inside the packet's first buffer.
+    #[inline(always)]
+    fn ptr_at<T>(&self, offset: usize) -> Option<*const T> {
+        let start = self.0.data() + offset;
+        if start + size_of::<T>() > self.0.data_end() { None } else { Some(start as *const T) }
+    }
+
+    /// A multi-buffer frame may hold headers in later buffers, where no pointer reaches.
+    #[inline(always)]
+    fn beyond_the_first_buffer<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the buffer is N bytes long and ours.
+        let failed = unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
+        (failed == 0).then_some(bytes)
+    }
+}

@@ -1,0 +1,97 @@
+//! Steering: address and port -> listener -> the worker thread of this CPU (or flow) -> its socket.
+#![expect(unsafe_code, reason = "the context's fields are read through the pointer the kernel gave")]
+
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::programs::SkLookupContext;
+use dataplane_ebpf::decide::Tables;
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::{Address, socket_index, word::flow_hash};
+
+use crate::maps::{self, InForce, SOCKETS};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const TCP: u32 = 6;
+/// What `bpf_map_lookup_elem` says of an empty place, through aya's wrapper.
+const NOTHING_THERE: i32 = -2;
+
+/// What the lookup is for.
+struct Lookup {
+    local: Address,
+    port: u16,
+    /// The client's address folded into a word, and its port.
+    remote: (u32, u32),
+}
+
+/// Chooses the socket and counts the packet.
+#[inline(always)]
+pub(crate) fn steer(context: &SkLookupContext) -> Reason {
+    let reason = match Lookup::of(context) {
+        Some(lookup) => assign(context, &lookup),
+        None => Reason::NotSteered,
+    };
+    maps::count(reason);
+    reason
+}
+
+#[inline(always)]
+fn assign(context: &SkLookupContext, lookup: &Lookup) -> Reason {
+    // A missing table steers nothing: other services on this host live on, and the filter drops what it must.
+    let listens = InForce::read().is_some_and(|tables| tables.listens(&lookup.local, lookup.port).unwrap_or(false));
+    if !listens || lookup.port == 0 {
+        return Reason::NotSteered;
+    }
+    let index = socket_index(thread(lookup), matches!(lookup.local, Address::V6(_)));
+    match SOCKETS.redirect_sk_lookup(context, index, 0) {
+        Ok(()) => Reason::Steered,
+        Err(NOTHING_THERE) => Reason::NoSocket,
+        Err(_) => Reason::NotAssigned,
+    }
+}
+
+#[inline(always)]
+fn thread(lookup: &Lookup) -> u32 {
+    let steering = maps::steering();
+    if steering.by_flow() {
+        return flow_hash(lookup.remote.0, lookup.remote.1) % steering.threads();
+    }
+    // SAFETY: the helper takes nothing and cannot fail.
+    maps::thread_of(unsafe { bpf_get_smp_processor_id() })
+}
+
+impl Lookup {
+    /// Nothing when it is not TCP over IP.
+    ///
+    /// Every field is read before the first branch: left to itself the compiler joins the branches' reads into one
+    /// through a computed pointer, which the verifier does not allow on a context.
+    #[inline(always)]
+    fn of(context: &SkLookupContext) -> Option<Self> {
+        let fields = context.lookup;
+        // SAFETY: the kernel gave the pointer for as long as the program runs; the verifier checks each field's read.
+        macro_rules! field {
+            ($($name:tt)+) => { unsafe { (&raw const (*fields).$($name)+).read_volatile() } };
+        }
+        let (protocol, family, port) = (field!(protocol), field!(family), field!(local_port));
+        let (local4, remote4, remote_port) = (field!(local_ip4), field!(remote_ip4), field!(remote_port));
+        let local6 = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
+        let remote6 = [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
+        if protocol != TCP {
+            return None;
+        }
+        let (local, folded) = match family {
+            AF_INET => (Address::V4(local4.to_ne_bytes()), remote4),
+            AF_INET6 => (Address::V6(join(local6)), remote6[0] ^ remote6[1] ^ remote6[2] ^ remote6[3]),
+            _ => return None,
+        };
+        Some(Self { local, port: port as u16, remote: (folded, u32::from(remote_port)) })
+    }
+}
+
+/// Four words in network order as bytes.
+#[inline(always)]
+const fn join(words: [u32; 4]) -> [u8; 16] {
+    let [w, x, y, z] = [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
+    [
+        w[0], w[1], w[2], w[3], x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3], z[0], z[1], z[2], z[3],
+    ]
+}

@@ -1,0 +1,116 @@
+//! Every reason to pass or to drop a packet.
+
+/// Slots in the counter map: more than there are reasons, so that a new reason does not change the map's layout.
+pub const SLOTS: u32 = 64;
+
+/// Declares the closed list once, so that the enum, the names and the list of all cannot drift apart.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)+) => {
+        /// Why a packet was passed or dropped. The numbers are stable: they index a pinned map that outlives releases.
+        /// Below 32 the packet passes, from 32 on it is dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[$doc])* $variant = $number,)+
+        }
+
+        impl Reason {
+            /// The whole list, ascending.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name in reports, metrics and the console.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Neither IP nor ARP: no list judges it.
+    NotIp = 0, "not-ip";
+    /// ARP always passes.
+    Arp = 1, "arp";
+    /// Neighbour discovery from the link itself (hop limit 255) always passes.
+    NeighbourDiscovery = 2, "neighbour-discovery";
+    /// ICMP "fragmentation needed" and ICMPv6 "packet too big" always pass.
+    PathMtu = 3, "path-mtu";
+    /// No rule names its source, and none has to.
+    NoRule = 4, "no-rule";
+    /// An allow rule names its source, with a longer prefix than any deny rule.
+    Allowed = 5, "allowed";
+    /// Steered to a worker thread's socket.
+    Steered = 6, "steered";
+    /// For no listener of ours: looked up as if we were not there.
+    NotSteered = 7, "not-steered";
+
+    /// A deny rule names its source.
+    Denied = 32, "denied";
+    /// For a listener, and no allow rule names its source although one has to.
+    NotAllowed = 33, "not-allowed";
+    /// A later fragment that may be for a listener, from a source that may not reach listeners: its port cannot be seen.
+    Fragment = 34, "fragment";
+    /// Shorter than its Ethernet header and VLAN tags.
+    MalformedFrame = 35, "malformed-frame";
+    /// An IPv4 header that contradicts itself or is cut short.
+    MalformedIpv4 = 36, "malformed-ipv4";
+    /// An IPv6 header or extension header that contradicts itself or is cut short.
+    MalformedIpv6 = 37, "malformed-ipv6";
+    /// A TCP header whose ports are cut off.
+    MalformedTcp = 38, "malformed-tcp";
+    /// More IPv6 extension headers than we follow.
+    ExtensionHeaders = 39, "extension-headers";
+    /// More VLAN tags than we follow.
+    VlanDepth = 40, "vlan-depth";
+    /// An IPv6 source in `::ffff:0:0/96`: such a packet would carry an IPv4 source past the IPv4 lists.
+    MappedAddress = 41, "mapped-address";
+    /// For a listener, but no worker thread's socket is in the map.
+    NoSocket = 42, "no-socket";
+    /// For a listener, but the kernel refused the socket in the map.
+    NotAssigned = 43, "not-assigned";
+    /// A table is missing: the filter is closed, never open.
+    NoTable = 44, "no-table";
+}
+
+impl Reason {
+    /// Whether the packet is dropped.
+    #[inline(always)]
+    pub const fn is_drop(self) -> bool {
+        self as u32 >= 32
+    }
+
+    /// The stable number.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_distinct_ascending_and_fit_the_map() {
+        assert!(Reason::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+        assert!(Reason::ALL.iter().all(|reason| reason.number() < SLOTS));
+    }
+
+    #[test]
+    fn names_are_distinct_and_kebab_case() {
+        let names: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        let kebab = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        assert!(names.iter().all(kebab));
+    }
+
+    #[test]
+    fn verdicts_follow_the_numbers() {
+        assert!(!Reason::NotSteered.is_drop());
+        assert!(Reason::Denied.is_drop());
+    }
+}

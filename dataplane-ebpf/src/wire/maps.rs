@@ -1,0 +1,25 @@
+//! The maps: names, and the layout that a pinned one must have before a new object may be loaded over it.
+
+/// Outer map: generation -> IPv4 sources.
+pub const SOURCES4: &str = "SOURCES4";
+/// Outer map: generation -> IPv6 sources.
+pub const SOURCES6: &str = "SOURCES6";
+/// Outer map: generation -> listeners.
+pub const LISTENERS: &str = "LISTENERS";
+/// The active-generation word.
+pub const ACTIVE: &str = "ACTIVE";
+/// Packets by reason, per CPU.
+pub const REASONS: &str = "REASONS";
+/// Packets by rule and reason, per CPU.
+pub const RULES: &str = "RULES";
+/// The worker threads' listening sockets.
+pub const SOCKETS: &str = "SOCKETS";
+/// CPU -> thread.
+pub const THREADS: &str = "THREADS";
+/// How a thread is chosen.
+pub const STEERING: &str = "STEERING";
+
+/// The program on interfaces.
+pub const FILTER: &str = "sallyport_xdp";
+/// The program on the network namespace.
+pub const STEER: &str = "sallyport_steer";

@@ -1,0 +1,297 @@
+//! Everything keeper and worker can say to each other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use model::digest::Digest;
+use model::name::Name;
+use model::report::{Drops, Feature, ListenerReport};
+use model::snapshot::{SignedSnapshot, SnapshotId};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// The most descriptors one message carries (the kernel's own bound is 253).
+pub const MAX_DESCRIPTORS: usize = 128;
+
+/// From keeper to worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum ToWorker {
+    /// Everything a new worker needs; the answer is [`ToKeeper::Ready`]. Descriptors: one for each of `attached`.
+    Start(Box<Start>),
+    /// The versions have nothing in common: stop before accepting.
+    Incompatible {
+        /// The oldest version the keeper speaks.
+        oldest: u32,
+        /// The newest version the keeper speaks.
+        newest: u32,
+    },
+    /// A restarted keeper goes on with this worker.
+    Resume {
+        /// The keeper's trust anchor and node name, which may be newer than the worker's.
+        identity: Option<Box<NodeIdentity>>,
+        /// What the keeper has stored; the worker proposes its own snapshot again when it is newer.
+        stored: Option<SnapshotId>,
+    },
+    /// Accept on these too. Descriptors: one for each.
+    AddSockets {
+        /// What they are, in the descriptors' order.
+        sockets: Vec<SocketInfo>,
+    },
+    /// Take what waits in these sockets' queues, then close them.
+    RemoveSockets {
+        /// Their ids.
+        ids: Vec<u64>,
+    },
+    /// The candidate is checked and the kernel has its filter: make it live and say [`ToKeeper::Live`].
+    Commit {
+        /// Which.
+        id: SnapshotId,
+    },
+    /// The candidate is in force everywhere and stored: acknowledge it to the console.
+    Settled {
+        /// Which.
+        id: SnapshotId,
+    },
+    /// The candidate is refused: what was live before stays live, or becomes live again.
+    Rejected {
+        /// Which.
+        id: SnapshotId,
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// The keeper's part of the next report.
+    Figures {
+        /// Kernel drops since the figures before.
+        drops: Vec<Drops>,
+        /// The kernel's and the keeper's features.
+        features: Vec<Feature>,
+        /// Where listeners accept, and why they do not.
+        listeners: Vec<ListenerReport>,
+    },
+    /// A new snapshot key is stored; the worker tells the console.
+    KeyStored {
+        /// The new key.
+        key: Digest,
+    },
+    /// Something the worker asked to store could not be stored.
+    NotStored {
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// Finish what is open within `deadline_ms`, accept nothing new, then exit.
+    Drain {
+        /// Milliseconds from now.
+        deadline_ms: u32,
+    },
+}
+
+/// A new worker's settings and secrets.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Start {
+    /// The protocol version from here on.
+    pub version: u32,
+    /// Worker threads.
+    pub threads: usize,
+    /// Who the node is; absent until it is given an enrolment token.
+    pub identity: Option<Box<NodeIdentity>>,
+    /// Labels from the command line.
+    pub labels: BTreeMap<String, String>,
+    /// The last good snapshot.
+    pub snapshot: Option<Box<SignedSnapshot>>,
+    /// Keys, sealed and otherwise.
+    pub secrets: Secrets,
+    /// What the descriptors of this message are, in order.
+    pub attached: Vec<Attachment>,
+    /// Features that the keeper knows at present.
+    pub features: Vec<Feature>,
+}
+
+/// Who the node is and whom it obeys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeIdentity {
+    /// The name the console gave it.
+    pub node: Name,
+    /// `host:port` of the console's node address.
+    pub console: String,
+    /// SHA-256 of the console CA's certificate.
+    pub ca: Digest,
+    /// The console's snapshot key.
+    pub snapshot_key: Digest,
+    /// The snapshot key before the last rotation: a stored snapshot may still bear its signature.
+    pub previous_key: Option<Digest>,
+    /// SHA-256 of the enrolment token this came from, so that a new token is told from the one already used.
+    pub token: Digest,
+}
+
+/// What only the worker may read. Never printed.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Secrets {
+    /// Seals what the keeper stores for the worker; 32 bytes.
+    pub sealing_key: Vec<u8>,
+    /// The enrolment token's secret, until it has been used.
+    pub enrolment: Option<String>,
+    /// The node's own key and certificate, sealed.
+    pub node: Option<Sealed>,
+    /// Private keys, sealed.
+    pub keys: BTreeMap<Digest, Sealed>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        self.sealing_key.zeroize();
+        self.enrolment.zeroize();
+    }
+}
+
+/// Something sealed by the worker; the keeper stores it unopened. Base64 of nonce, ciphertext and tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(pub String);
+
+/// The longest [`Sealed`] the keeper stores, characters.
+pub const MAX_SEALED: usize = 256 * 1024;
+
+/// What a descriptor of [`Start`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Attachment {
+    /// The access log, open for appending.
+    AccessLog,
+    /// The listening socket for metrics and health.
+    Metrics,
+    /// The directory with `keeper.sock`, for reconnecting.
+    RunDirectory,
+    /// Holds a shared lock while the worker lives.
+    Lock,
+}
+
+/// A listening socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SocketInfo {
+    /// Unique while keeper and worker know each other.
+    pub id: u64,
+    /// The worker thread that accepts on it.
+    pub thread: usize,
+    /// IPv6 rather than IPv4.
+    pub v6: bool,
+    /// Where it is bound; absent for a socket that `sk_lookup` steers to.
+    pub place: Option<(Option<IpAddr>, u16)>,
+}
+
+/// From worker to keeper.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum ToKeeper {
+    /// First on every channel.
+    Hello {
+        /// The oldest version the worker speaks.
+        oldest: u32,
+        /// The newest version the worker speaks.
+        newest: u32,
+        /// The worker's release.
+        release: String,
+        /// What it is doing already, when it reconnects to a restarted keeper.
+        running: Option<Running>,
+    },
+    /// Listening sockets handed back after a reconnect. Descriptors: one for each.
+    Holding {
+        /// What they are, in the descriptors' order.
+        sockets: Vec<SocketInfo>,
+    },
+    /// All sockets were handed back.
+    HandedBack,
+    /// Threads run and wait for sockets.
+    Ready {
+        /// The stored snapshot, when it could be made live.
+        live: Option<SnapshotId>,
+        /// Why the stored snapshot is not live, one sentence.
+        problem: Option<String>,
+        /// What the sandbox does.
+        features: Vec<Feature>,
+    },
+    /// The console wants this in force; it is verified, its keys are there, and it builds.
+    Candidate {
+        /// The snapshot.
+        snapshot: Box<SignedSnapshot>,
+        /// Keys that came with it, sealed.
+        keys: BTreeMap<Digest, Sealed>,
+    },
+    /// The committed candidate is what threads use from now on.
+    Live {
+        /// Which.
+        id: SnapshotId,
+    },
+    /// The committed candidate could not be made live.
+    NotLive {
+        /// Which.
+        id: SnapshotId,
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// The worker itself refused what the console sent; for `status`.
+    Refused {
+        /// Which, where that much could be read.
+        id: Option<SnapshotId>,
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// The node's own key and certificate, sealed, to be stored; and whether they came from the enrolment token.
+    NodeCertificate {
+        /// Sealed.
+        sealed: Sealed,
+    },
+    /// The console rotates its snapshot key.
+    RotateKey {
+        /// The new key.
+        key: Digest,
+        /// The old key's signature, base64.
+        signature: String,
+    },
+    /// Once a second, for `status` and for knowing that the worker is not stuck.
+    Alive {
+        /// Open client connections.
+        connections: u32,
+        /// Whether the console link is up, and why not.
+        console: ConsoleState,
+    },
+    /// The operator drained the node, or put it back to work, at the console.
+    OperatorDrain {
+        /// Accept nothing new.
+        on: bool,
+    },
+}
+
+/// What a reconnecting worker is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Running {
+    /// What is live.
+    pub live: Option<SnapshotId>,
+    /// Worker threads.
+    pub threads: usize,
+    /// It is on its way out and wants no new work.
+    pub draining: bool,
+    /// What the sandbox does.
+    pub features: Vec<Feature>,
+}
+
+/// The state of the console link.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsoleState {
+    /// The link is up.
+    pub connected: bool,
+    /// Why not, one sentence.
+    pub problem: Option<String>,
+}

@@ -1,0 +1,336 @@
+//! How a snapshot comes into force: kernel, sockets, worker and disk change together or not at all.
+//!
+//! | step | who | undone by |
+//! |---|---|---|
+//! | verify, bind new sockets, write the file beside the old one | keeper | dropping them |
+//! | filter of the new snapshot, listeners that both have | kernel | the old plan |
+//! | [`ToWorker::Commit`] -> [`ToKeeper::Live`] | worker | [`ToWorker::Rejected`] |
+//! | new sockets listen, new places are steered | keeper, kernel | the old plan |
+//! | rename | keeper | - |
+//! | [`ToWorker::Settled`], old sockets close | keeper | - |
+//!
+//! A denied source is thus refused before the worker says that it is, and a new listener is reachable only when the
+//! worker knows it. A crash of either process before the rename leaves the old snapshot in force after the restart; a
+//! worker that is ahead of a restarted keeper proposes its snapshot again.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use model::digest::Digest;
+use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
+use rustix::fs::FlockOperation;
+use tokio::time::Instant;
+
+use super::directory::Staged;
+use super::kernel::KernelError;
+use super::plan::plan;
+use super::run::Keeper;
+use super::sockets::{CannotOpen, Place, Prepared};
+use super::state::{StateError, Stored};
+use super::status::Refused;
+use super::supervise::{Phase, WorkerNumber};
+use crate::handover::message::{Attachment, Sealed, Start};
+use crate::handover::ToWorker;
+use crate::sentence;
+use crate::signed::{self, Unbelievable};
+
+/// How long a worker may take to make a committed snapshot live.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A snapshot between the old one and being in force.
+#[derive(Debug)]
+pub struct Transition {
+    stored: Stored,
+    staged: Staged,
+    prepared: Prepared,
+    worker: WorkerNumber,
+    deadline: Instant,
+}
+
+/// Why a snapshot is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("this node was never enrolled: start it with --token-file")]
+    NotEnrolled,
+    #[error("another change is being applied")]
+    Busy,
+    #[error(transparent)]
+    Unbelievable(#[from] Unbelievable),
+    #[error(transparent)]
+    CannotOpen(#[from] CannotOpen),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the kernel refused the new tables")]
+    Kernel(#[from] KernelError),
+    #[error("a new listener cannot listen")]
+    Listen(#[from] std::io::Error),
+}
+
+impl Keeper {
+    /// The worker proposes a snapshot.
+    pub(super) async fn consider(&mut self, number: WorkerNumber, signed: SignedSnapshot, keys: BTreeMap<Digest, Sealed>) {
+        if self.current != Some(number) {
+            return;
+        }
+        match self.try_begin(number, signed, &keys) {
+            Ok(id) => self.say(number, &ToWorker::Commit { id }, &[]).await,
+            Err((id, refusal)) => self.reject(number, id, sentence(&refusal)).await,
+        }
+    }
+
+    fn try_begin(
+        &mut self,
+        number: WorkerNumber,
+        signed: SignedSnapshot,
+        keys: &BTreeMap<Digest, Sealed>,
+    ) -> Result<SnapshotId, (SnapshotId, Refusal)> {
+        let snapshot = self.verify(&signed).map_err(|refusal| (SnapshotId::default(), refusal))?;
+        let id = snapshot.id;
+        self.begin_transition(number, Stored { signed, snapshot }, keys).map_err(|refusal| (id, refusal))?;
+        Ok(id)
+    }
+
+    fn verify(&self, signed: &SignedSnapshot) -> Result<Snapshot, Refusal> {
+        let identity = self.state.identity().ok_or(Refusal::NotEnrolled)?;
+        Ok(signed::verify(signed, &identity.snapshot_key, &identity.node)?)
+    }
+
+    fn begin_transition(&mut self, number: WorkerNumber, stored: Stored, keys: &BTreeMap<Digest, Sealed>) -> Result<(), Refusal> {
+        if self.transition.is_some() {
+            return Err(Refusal::Busy);
+        }
+        let id = stored.snapshot.id;
+        // What is stored may come again while it is not in force: a worker could not build it without its keys.
+        let again = self.in_force.is_none() && self.state.stored().is_some_and(|known| known.signed == stored.signed);
+        if !again {
+            signed::newer(id, self.state.stored().map(|known| known.snapshot.id))?;
+        }
+        let prepared = match self.drained {
+            true => Prepared::default(),
+            false => self.sockets.prepare(&stored.snapshot, self.in_force.as_ref())?,
+        };
+        self.state.store_keys(keys, &stored.snapshot)?;
+        let staged = self.state.stage(&stored.signed)?;
+        tracing::info!(epoch = id.epoch, revision = id.revision, "swap begin");
+        let mut first = plan(&stored.snapshot);
+        first.listeners.retain(|place| self.sockets.open().contains(place));
+        if let Err(error) = self.kernel.apply(&first) {
+            tracing::info!(epoch = id.epoch, revision = id.revision, applied = false, "swap end");
+            return Err(error.into());
+        }
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        self.transition = Some(Transition { stored, staged, prepared, worker: number, deadline });
+        Ok(())
+    }
+
+    /// The worker has made the committed snapshot live.
+    pub(super) async fn settle(&mut self, number: WorkerNumber, id: SnapshotId) {
+        let ours = |transition: &mut Transition| transition.worker == number && transition.stored.snapshot.id == id;
+        let Some(transition) = self.transition.take_if(ours) else { return };
+        let (opening, closing) = (transition.prepared.opening.clone(), transition.prepared.closing.clone());
+        match self.finish(transition, number).await {
+            Ok(()) => {
+                let ids = self.sockets.close(&closing);
+                if !ids.is_empty() {
+                    self.say(number, &ToWorker::RemoveSockets { ids }, &[]).await;
+                }
+                self.refused = None;
+                self.say(number, &ToWorker::Settled { id }, &[]).await;
+                tracing::info!(epoch = id.epoch, revision = id.revision, applied = true, "swap end");
+            }
+            Err(refusal) => {
+                let ids = self.sockets.close(&opening);
+                self.say(number, &ToWorker::RemoveSockets { ids }, &[]).await;
+                self.enter_filter();
+                tracing::info!(epoch = id.epoch, revision = id.revision, applied = false, "swap end");
+                self.reject(number, id, sentence(&refusal)).await;
+            }
+        }
+    }
+
+    async fn finish(&mut self, transition: Transition, number: WorkerNumber) -> Result<(), Refusal> {
+        let Transition { stored, staged, mut prepared, .. } = transition;
+        let new = self.sockets.activate(&mut prepared)?;
+        if !prepared.opening.is_empty() {
+            let mut full = plan(&stored.snapshot);
+            full.listeners.retain(|place| self.sockets.open().contains(place));
+            self.kernel.apply(&full)?;
+        }
+        let snapshot = stored.snapshot.clone();
+        self.state.commit(staged, stored)?;
+        self.give_sockets(number, &new).await;
+        self.in_force = Some(snapshot);
+        self.problems = prepared.problems.iter().map(|(name, problem)| (name.clone(), sentence(problem))).collect();
+        Ok(())
+    }
+
+    /// The worker could not do what it had built.
+    pub(super) async fn not_live(&mut self, number: WorkerNumber, id: SnapshotId, reason: String) {
+        if self.transition.as_ref().is_some_and(|transition| transition.worker == number) {
+            self.abandon(&reason);
+            self.reject(number, id, reason).await;
+        }
+    }
+
+    /// Goes back to the snapshot in force; nothing else has changed yet.
+    pub(super) fn abandon(&mut self, why: &str) {
+        let Some(transition) = self.transition.take() else { return };
+        let id = transition.stored.snapshot.id;
+        self.enter_filter();
+        tracing::info!(epoch = id.epoch, revision = id.revision, applied = false, why, "swap end");
+    }
+
+    /// A worker that does not answer is replaced: the next one has the snapshot in force.
+    pub(super) fn check_transition(&mut self) {
+        if let Some(transition) = self.transition.as_ref().filter(|transition| transition.deadline <= Instant::now()) {
+            tracing::error!("the worker has not made the snapshot live for ten seconds; it is stopped");
+            if let Some(worker) = self.workers.get(&transition.worker) {
+                worker.kill();
+            }
+            self.abandon("the worker did not answer");
+        }
+    }
+
+    async fn reject(&mut self, number: WorkerNumber, id: SnapshotId, reason: String) {
+        tracing::warn!(epoch = id.epoch, revision = id.revision, reason, "snapshot refused");
+        self.refused = Some(Refused { id: Some(id), reason: reason.clone() });
+        self.say(number, &ToWorker::Rejected { id, reason }, &[]).await;
+    }
+
+    /// Gives a new worker everything it needs.
+    pub(super) async fn equip(&mut self, number: WorkerNumber, version: u32) {
+        let secrets = match self.state.secrets() {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                self.note("sealed keys", Some(sentence(&error)));
+                Default::default()
+            }
+        };
+        self.open_metrics();
+        let lock = self.run.lock("worker.lock", FlockOperation::NonBlockingLockShared).ok().flatten();
+        let candidates = [
+            (Attachment::RunDirectory, Some(self.run.as_fd())),
+            (Attachment::Lock, lock.as_ref().map(AsFd::as_fd)),
+            (Attachment::AccessLog, self.access_log.as_ref().map(AsFd::as_fd)),
+            (Attachment::Metrics, self.metrics.as_ref().map(AsFd::as_fd)),
+        ];
+        let present = candidates.into_iter().filter_map(|(attachment, descriptor)| Some((attachment, descriptor?)));
+        let (attached, descriptors): (Vec<Attachment>, Vec<BorrowedFd<'_>>) = present.unzip();
+        let start = Start {
+            version,
+            threads: self.sockets.threads(),
+            identity: self.state.identity().cloned().map(Box::new),
+            labels: self.settings.labels.clone(),
+            snapshot: self.state.stored().map(|stored| Box::new(stored.signed.clone())),
+            secrets,
+            attached,
+            features: self.kernel.features(),
+        };
+        self.say(number, &ToWorker::Start(Box::new(start)), &descriptors).await;
+    }
+
+    /// Gives a worker that is ready its sockets, and lets the former one go.
+    pub(super) async fn put_to_work(&mut self, number: WorkerNumber) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.phase = Phase::Serving;
+        let adopted = worker.is_adopted();
+        let former = self.current.replace(number);
+        // An adopted worker has what it handed back.
+        let known: Vec<u64> = match adopted {
+            true => self.sockets.held().map(|held| held.info.id).collect(),
+            false => Vec::new(),
+        };
+        self.open_sockets();
+        let ids: Vec<u64> = self.sockets.held().map(|held| held.info.id).filter(|id| !known.contains(id)).collect();
+        self.give_sockets(number, &ids).await;
+        self.enter_sockets();
+        self.enter_filter();
+        if let Some(former) = former {
+            let deadline_ms = self.drain_ms();
+            if let Some(worker) = self.workers.get_mut(&former) {
+                worker.phase = Phase::Draining;
+            }
+            self.say(former, &ToWorker::Drain { deadline_ms }, &[]).await;
+        }
+        tracing::info!(number, listeners = self.sockets.open().len(), "worker serves");
+    }
+
+    /// Opens every listener in force that can be opened; the others' reasons become their problems.
+    pub(super) fn open_sockets(&mut self) -> Vec<u64> {
+        if let Err(error) = self.sockets.open_steered() {
+            self.note("steered sockets", Some(error.to_string()));
+        }
+        let Some(snapshot) = self.in_force.clone().filter(|_| !self.drained) else { return Vec::new() };
+        let mut prepared = self.sockets.prepare_what_opens(&snapshot);
+        let problems = std::mem::take(&mut prepared.problems);
+        self.problems = problems.iter().map(|(name, problem)| (name.clone(), sentence(problem))).collect();
+        match self.sockets.activate(&mut prepared) {
+            Ok(ids) => {
+                self.note("listeners", None);
+                ids
+            }
+            Err(error) => {
+                self.note("listeners", Some(error.to_string()));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Tells the kernel which sockets are whose.
+    fn enter_sockets(&mut self) {
+        if !self.sockets.steered() {
+            return;
+        }
+        let enter = |kernel: &mut dyn super::kernel::Kernel| {
+            // The places are filled before any CPU is sent to them.
+            for thread in 0..self.sockets.threads() {
+                if let Some((v4, v6)) = self.sockets.steered_of(thread) {
+                    kernel.set_sockets(thread, v4.as_fd(), v6.as_fd())?;
+                }
+            }
+            kernel.set_threads(self.sockets.threads())
+        };
+        let problem = enter(self.kernel.as_mut()).err().map(|error| sentence(&error));
+        self.note("steering", problem);
+    }
+
+    pub(super) async fn rotate(&mut self, number: WorkerNumber, key: Digest, signature: &str) {
+        let Some(identity) = self.state.identity() else { return };
+        let stored = match signed::verify_rotation(&key, signature, &identity.snapshot_key) {
+            Ok(()) => self.state.rotate(key).map_err(|error| sentence(&error)),
+            Err(error) => Err(sentence(&error)),
+        };
+        match stored {
+            Ok(()) => self.say(number, &ToWorker::KeyStored { key }, &[]).await,
+            Err(reason) => self.say(number, &ToWorker::NotStored { reason }, &[]).await,
+        }
+    }
+
+    pub(super) async fn tell_stored(&mut self, number: WorkerNumber, stored: Result<(), StateError>) {
+        if let Err(error) = stored {
+            let reason = sentence(&error);
+            self.note("state", Some(reason.clone()));
+            self.say(number, &ToWorker::NotStored { reason }, &[]).await;
+        }
+    }
+
+    /// The operator drains the node at the console, or puts it back to work.
+    pub(super) async fn operator_drain(&mut self, number: WorkerNumber, on: bool) {
+        if self.current != Some(number) || self.drained == on {
+            return;
+        }
+        self.drained = on;
+        tracing::info!(on, "drained by the operator");
+        if on {
+            let places: Vec<Place> = self.sockets.open().iter().copied().collect();
+            let ids = self.sockets.close(&places);
+            self.enter_filter();
+            self.say(number, &ToWorker::RemoveSockets { ids }, &[]).await;
+        } else {
+            let ids = self.open_sockets();
+            self.give_sockets(number, &ids).await;
+            self.enter_filter();
+        }
+    }
+}

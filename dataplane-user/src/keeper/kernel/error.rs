@@ -1,0 +1,99 @@
+//! What the kernel can refuse, one sentence each, with what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What the kernel refused.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No privilege for bpf(2).
+    #[error(
+        "the kernel refuses BPF to this process: run it as root or give it CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON"
+    )]
+    NotPermitted,
+    /// A kernel without bpf(2).
+    #[error("this kernel has no BPF: use Linux 6.1 or newer with CONFIG_BPF_SYSCALL")]
+    NoBpf,
+    /// Nowhere to pin.
+    #[error("{root} is on no BPF file system: run `mount -t bpf bpf {root}`")]
+    NoBpffs {
+        /// Where pins were to go.
+        root: PathBuf,
+    },
+    /// A name that cannot be a directory on bpffs.
+    #[error("an instance's name is 1 to 32 letters, digits, hyphens or underscores, not {name:?}")]
+    InstanceName {
+        /// The name given.
+        name: String,
+    },
+    /// aya could not make sense of the object or make its maps.
+    #[error("the kernel programs cannot be loaded: rebuild the object with dataplane-ebpf/build-object, or run without the kernel")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// The programs pinned belong to a node in another network namespace.
+    #[error("the instance {instance} is in use in another network namespace: choose another --instance, or detach it there")]
+    OtherNamespace {
+        /// The instance.
+        instance: String,
+    },
+    /// A pin or a directory of pins.
+    #[error("{doing} {path} failed: look at it with `bpftool`, or run `sallyport-node detach` and start again")]
+    Pin {
+        /// What was done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A map.
+    #[error("{doing} the kernel table {table} failed")]
+    Table {
+        /// What was done.
+        doing: &'static str,
+        /// To which.
+        table: &'static str,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A map of ours that is not as the programs need it.
+    #[error("the kernel table {table} is not as this release needs it: run `sallyport-node detach` and start again")]
+    Layout {
+        /// Which.
+        table: &'static str,
+    },
+    /// A link.
+    #[error("{doing} {target} failed")]
+    Link {
+        /// What was done.
+        doing: &'static str,
+        /// To what.
+        target: String,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Too many threads, or a thread beyond the last.
+    #[error("a node has 1 to {max} worker threads, not {asked}", max = dataplane_ebpf::wire::THREADS_MAX)]
+    Threads {
+        /// What was asked for.
+        asked: usize,
+    },
+}
+
+impl KernelError {
+    /// Errors of bpf(2) whose cause is the process or the kernel rather than the table.
+    pub(super) fn table(doing: &'static str, table: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.raw_os_error() {
+            Some(libc::EPERM) => Self::NotPermitted,
+            Some(libc::ENOSYS) => Self::NoBpf,
+            _ => Self::Table { doing, table, source },
+        }
+    }
+
+    pub(super) fn pin(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Pin { doing, path, source }
+    }
+}

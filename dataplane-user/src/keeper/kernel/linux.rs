@@ -1,0 +1,297 @@
+//! The real kernel.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::{CPUS_MAX, Steering, THREADS_MAX, maps, socket_index};
+use model::report::{Drops, Feature};
+
+use super::counters::Counters;
+use super::links::{self, Interface, State};
+use super::object::{self, Programs};
+use super::pins::{Pins, Slot, SlotState, pin_over};
+use super::sys::TestRun;
+use super::tables::{Tables, Wanted, counters};
+use super::{Kernel, KernelError, KernelPlan, sys};
+
+/// What a node wants of the kernel.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Names the pins; two nodes on one machine need two.
+    pub instance: String,
+    /// Where the filter goes.
+    pub interfaces: Vec<String>,
+    /// Below it the instance's directory is made; `/sys/fs/bpf/sallyport`.
+    pub pin_root: PathBuf,
+}
+
+impl Config {
+    /// Where pins go unless a test wants them elsewhere.
+    pub const PIN_ROOT: &str = "/sys/fs/bpf/sallyport";
+
+    /// An instance with the usual place for pins.
+    pub fn new(instance: impl Into<String>, interfaces: Vec<String>) -> Self {
+        Self { instance: instance.into(), interfaces, pin_root: Self::PIN_ROOT.into() }
+    }
+}
+
+/// The programs and tables of one instance.
+///
+/// Dropping it leaves everything in force: a crash must not open the filter. [`Kernel::detach`] removes it.
+pub struct Linux {
+    config: Config,
+    pins: Pins,
+    slot: Slot,
+    programs: Programs,
+    tables: Tables,
+    counters: Counters,
+    sockets: OwnedFd,
+    threads: OwnedFd,
+    steering: OwnedFd,
+    interfaces: Vec<Interface>,
+    steer: State,
+    progress: Progress,
+}
+
+/// How far a change of layout is: the new programs may run only over filled tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// No change of layout, or it is done.
+    Settled,
+    /// New tables stand beside the ones in force.
+    Beside {
+        /// A plan was applied to the new tables.
+        filled: bool,
+        /// Bit n: thread n's sockets are in the new map.
+        sockets: u64,
+        /// How many threads there are, once it was said.
+        threads: usize,
+    },
+}
+
+impl Linux {
+    /// Loads the programs and puts them on the interfaces and this thread's network namespace, taking over what an earlier
+    /// process of the instance left. An interface that cannot have the filter is a feature that is off, not an error.
+    ///
+    /// # Errors
+    /// No privilege, no bpffs, or a kernel that takes neither program.
+    pub fn open(config: Config) -> Result<Self, KernelError> {
+        let pins = Pins::open(&config.pin_root, &config.instance)?;
+        pins.recover()?;
+        let (slot, progress) = choose(&pins)?;
+        slot.make()?;
+        let programs = object::load(&slot)?;
+        let tables = Tables::open(&slot)?;
+        let counters = Counters::open(&slot)?;
+        for (name, program) in [(maps::FILTER, &programs.filter), (maps::STEER, &programs.steer)] {
+            if let Ok(program) = program {
+                pin_over(program, &slot.program(name))?;
+            }
+        }
+        let mut linux = Self {
+            sockets: slot.open(maps::SOCKETS)?,
+            threads: slot.open(maps::THREADS)?,
+            steering: slot.open(maps::STEERING)?,
+            interfaces: Vec::new(),
+            steer: State::Off("waiting for the first snapshot".to_owned()),
+            config,
+            pins,
+            slot,
+            programs,
+            tables,
+            counters,
+            progress,
+        };
+        if progress == Progress::Settled {
+            linux.attach_filter();
+            linux.attach_steering()?;
+        }
+        Ok(linux)
+    }
+
+    fn attach_filter(&mut self) {
+        let attach = |name: &String| match &self.programs.filter {
+            Ok(program) => links::filter(&self.pins, name, program),
+            Err(why) => Interface { name: name.clone(), state: State::Off(refused(why)), queues: None },
+        };
+        self.interfaces = self.config.interfaces.iter().map(attach).collect();
+    }
+
+    fn attach_steering(&mut self) -> Result<(), KernelError> {
+        self.steer = match &self.programs.steer {
+            Ok(program) => match links::steer(&self.pins, &self.config.instance, program) {
+                Ok(()) => State::On("the kernel hands connections to the worker thread of their CPU".to_owned()),
+                Err(error @ KernelError::OtherNamespace { .. }) => return Err(error),
+                Err(error) => State::Off(super::off::with_causes(&error)),
+            },
+            Err(why) => State::Off(refused(why)),
+        };
+        Ok(())
+    }
+
+    /// Moves the links to the new programs as soon as their tables say everything, then drops the old tables.
+    fn settle(&mut self) -> Result<(), KernelError> {
+        let Progress::Beside { filled: true, sockets, threads } = self.progress else { return Ok(()) };
+        let all = u64::MAX.checked_shr(u64::BITS.saturating_sub(u32::try_from(threads).unwrap_or(0))).unwrap_or(0);
+        if self.programs.steer.is_ok() && (threads == 0 || sockets & all != all) {
+            return Ok(());
+        }
+        self.attach_filter();
+        self.attach_steering()?;
+        self.pins.promote()?;
+        self.slot = self.pins.current();
+        self.tables.moved(&self.slot);
+        self.progress = Progress::Settled;
+        Ok(())
+    }
+
+    /// Whether fewer receive queues than threads would leave threads idle if the CPU chose.
+    fn by_flow(&self, threads: usize) -> bool {
+        self.interfaces.iter().filter_map(|interface| interface.queues).any(|queues| (queues as usize) < threads)
+    }
+
+    /// Packets counted under a reason since the counters were made; passes too. Tests prove with it which way a packet went.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn packets(&self, reason: Reason) -> Result<u64, KernelError> {
+        self.counters.packets(reason)
+    }
+
+    /// The filter as it is loaded, to run over frames without a network.
+    ///
+    /// # Errors
+    /// The kernel did not accept it.
+    pub fn filter(&self) -> Result<Filter, KernelError> {
+        let failed = |source| KernelError::Link { doing: "reaching", target: "the filter".to_owned(), source };
+        let program = self.programs.filter.as_ref().map_err(|why| failed(std::io::Error::other(why.clone())))?;
+        program.try_clone().map(Filter).map_err(failed)
+    }
+
+    /// How many generations there have been. A change of a single prefix makes none.
+    pub fn generations(&self) -> u32 {
+        self.tables.swaps()
+    }
+}
+
+/// The filter in the kernel.
+#[derive(Debug)]
+pub struct Filter(OwnedFd);
+
+impl Filter {
+    /// Runs the filter over a frame `repeat` times, with the tables in force; it is counted like any other.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
+        let failed = |source| KernelError::Link { doing: "running the filter over", target: "a frame".to_owned(), source };
+        sys::test_run(self.0.as_fd(), frame, repeat).map_err(failed)
+    }
+}
+
+/// The slot to load into, and whether the links may move at once.
+fn choose(pins: &Pins) -> Result<(Slot, Progress), KernelError> {
+    let current = pins.current();
+    match current.state() {
+        SlotState::Absent | SlotState::Usable => Ok((current, Progress::Settled)),
+        SlotState::Other if pins.has_live_links() => {
+            Ok((pins.next(), Progress::Beside { filled: false, sockets: 0, threads: 0 }))
+        }
+        SlotState::Other => {
+            current.remove()?;
+            Ok((current, Progress::Settled))
+        }
+    }
+}
+
+fn refused(why: &str) -> String {
+    format!("the kernel does not accept the program: {why}")
+}
+
+fn threads_in_range(threads: usize) -> Result<u32, KernelError> {
+    u32::try_from(threads)
+        .ok()
+        .filter(|threads| (1..=THREADS_MAX).contains(threads))
+        .ok_or(KernelError::Threads { asked: threads })
+}
+
+impl Kernel for Linux {
+    fn features(&self) -> Vec<Feature> {
+        let bpffs = Feature { name: "bpffs".to_owned(), on: true, detail: self.pins.dir().display().to_string() };
+        let waiting = || State::Off("waiting for the first snapshot".to_owned());
+        let mut features: Vec<Feature> = match self.progress {
+            Progress::Settled => {
+                self.interfaces.iter().map(|interface| interface.state.feature(format!("xdp:{}", interface.name))).collect()
+            }
+            Progress::Beside { .. } => {
+                self.config.interfaces.iter().map(|name| waiting().feature(format!("xdp:{name}"))).collect()
+            }
+        };
+        if features.is_empty() {
+            let why = "no interface was given: name one with --interface".to_owned();
+            features.push(Feature { name: "xdp".to_owned(), on: false, detail: why });
+        }
+        features.push(self.steer.feature("sk_lookup".to_owned()));
+        features.push(bpffs);
+        features
+    }
+
+    fn steers(&self) -> bool {
+        self.steer.is_on() || (self.progress != Progress::Settled && self.programs.steer.is_ok())
+    }
+
+    fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
+        self.counters.prepare(counters(plan));
+        self.tables.apply(Wanted::from(plan))?;
+        if let Progress::Beside { filled, .. } = &mut self.progress {
+            *filled = true;
+        }
+        self.settle()
+    }
+
+    fn set_sockets(&mut self, thread: usize, v4: BorrowedFd<'_>, v6: BorrowedFd<'_>) -> Result<(), KernelError> {
+        let index = threads_in_range(thread.saturating_add(1))? - 1;
+        for (socket, is_v6) in [(v4, false), (v6, true)] {
+            let value = socket.as_raw_fd().to_ne_bytes();
+            sys::map_update(self.sockets.as_fd(), &socket_index(index, is_v6).to_ne_bytes(), &value)
+                .map_err(KernelError::table("entering a listening socket in", maps::SOCKETS))?;
+        }
+        if let Progress::Beside { sockets, .. } = &mut self.progress {
+            *sockets |= 1 << index;
+        }
+        self.settle()
+    }
+
+    fn set_threads(&mut self, threads: usize) -> Result<(), KernelError> {
+        let count = threads_in_range(threads)?;
+        for cpu in 0..CPUS_MAX {
+            sys::map_update(self.threads.as_fd(), &cpu.to_ne_bytes(), &(cpu % count).to_ne_bytes())
+                .map_err(KernelError::table("writing", maps::THREADS))?;
+        }
+        let word = Steering::new(count, self.by_flow(threads));
+        sys::map_update(self.steering.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
+            .map_err(KernelError::table("writing", maps::STEERING))?;
+        for index in socket_index(count, false)..socket_index(THREADS_MAX, false) {
+            // Most places are empty, and an empty place is what is wanted.
+            let _empty_is_fine = sys::map_delete(self.sockets.as_fd(), &index.to_ne_bytes());
+        }
+        if let Progress::Beside { threads: known, .. } = &mut self.progress {
+            *known = threads;
+        }
+        self.settle()
+    }
+
+    fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
+        self.counters.take()
+    }
+
+    fn detach(&mut self) -> Result<(), KernelError> {
+        links::detach(&self.pins)?;
+        self.pins.remove()?;
+        let gone = || State::Off("detached".to_owned());
+        self.interfaces.iter_mut().for_each(|interface| interface.state = gone());
+        self.steer = gone();
+        Ok(())
+    }
+}

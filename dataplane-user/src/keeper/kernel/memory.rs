@@ -1,0 +1,160 @@
+//! The kernel's twin in memory, for tests of what is above it. It judges frames with the same lines as the programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use dataplane_ebpf::decide::{Decision, Tables, decide};
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::listener::SOME_PORT;
+use dataplane_ebpf::wire::{Address, Entry};
+use ipnet::IpNet;
+use model::report::{Drops, Feature, Place};
+
+use super::{Kernel, KernelError, KernelPlan};
+
+/// A kernel that only remembers.
+#[derive(Debug, Default)]
+pub struct Memory {
+    plan: KernelPlan,
+    applied: usize,
+    sockets: BTreeSet<usize>,
+    threads: usize,
+    drops: BTreeMap<(Reason, u32), u64>,
+    refuse: bool,
+    detached: bool,
+}
+
+impl Memory {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> &KernelPlan {
+        &self.plan
+    }
+
+    /// How many plans were applied.
+    pub fn applied(&self) -> usize {
+        self.applied
+    }
+
+    /// Threads whose sockets are known.
+    pub fn sockets(&self) -> &BTreeSet<usize> {
+        &self.sockets
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Whether it was detached.
+    pub fn detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Lets the next plans fail.
+    pub fn refuse_plans(&mut self, refuse: bool) {
+        self.refuse = refuse;
+    }
+
+    /// Judges a frame as the filter would, and counts it.
+    pub fn receive(&mut self, frame: &[u8]) -> Decision {
+        let decision = decide(frame, &PlanTables(&self.plan));
+        if decision.reason.is_drop() {
+            *self.drops.entry((decision.reason, decision.rule)).or_default() += 1;
+        }
+        decision
+    }
+}
+
+/// A plan read as tables, slowly and plainly: what the maps are compared with.
+pub struct PlanTables<'a>(pub &'a KernelPlan);
+
+impl PlanTables<'_> {
+    fn longest<'p>(rules: &'p [(IpNet, u32)], source: IpAddr) -> Option<&'p (IpNet, u32)> {
+        rules.iter().filter(|(prefix, _)| prefix.contains(&source)).max_by_key(|(prefix, _)| prefix.prefix_len())
+    }
+}
+
+fn ip(address: &Address) -> IpAddr {
+    match address {
+        Address::V4(address) => IpAddr::from(*address),
+        Address::V6(address) => IpAddr::from(*address),
+    }
+}
+
+impl Tables for PlanTables<'_> {
+    fn allow_required(&self) -> bool {
+        self.0.allow_required
+    }
+
+    fn source(&self, source: &Address) -> Result<Option<Entry>, Reason> {
+        let source = ip(source);
+        let (deny, allow) = (Self::longest(&self.0.deny, source), Self::longest(&self.0.allow, source));
+        Ok(match (deny, allow) {
+            (Some((denied, _)), Some((allowed, rule))) if allowed.prefix_len() > denied.prefix_len() => Some(Entry::allow(*rule)),
+            (Some((_, rule)), _) => Some(Entry::deny(*rule)),
+            (None, Some((_, rule))) => Some(Entry::allow(*rule)),
+            (None, None) => None,
+        })
+    }
+
+    fn listens_exactly(&self, address: &Address, port: u16) -> Result<bool, Reason> {
+        let unspecified = ip(address).is_unspecified();
+        Ok(self.0.listeners.iter().any(|(listener, listening)| {
+            let here = match listener {
+                None => unspecified,
+                Some(listener) => listener.to_canonical() == ip(address),
+            };
+            here && (*listening == port || port == SOME_PORT)
+        }))
+    }
+}
+
+impl Kernel for Memory {
+    fn features(&self) -> Vec<Feature> {
+        let on = |name: &str| Feature { name: name.to_owned(), on: !self.detached, detail: "in memory".to_owned() };
+        vec![on("xdp:memory"), on("sk_lookup")]
+    }
+
+    fn steers(&self) -> bool {
+        !self.detached
+    }
+
+    fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
+        if self.refuse {
+            return Err(KernelError::NotPermitted);
+        }
+        self.plan = plan.clone();
+        self.applied += 1;
+        Ok(())
+    }
+
+    fn set_sockets(&mut self, thread: usize, _: BorrowedFd<'_>, _: BorrowedFd<'_>) -> Result<(), KernelError> {
+        self.sockets.insert(thread);
+        Ok(())
+    }
+
+    fn set_threads(&mut self, threads: usize) -> Result<(), KernelError> {
+        self.threads = threads;
+        self.sockets.retain(|thread| *thread < threads);
+        Ok(())
+    }
+
+    fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
+        let drops = std::mem::take(&mut self.drops);
+        let drop = |((reason, rule), count): ((Reason, u32), u64)| {
+            Drops { place: Place::Kernel, reason: reason.name().to_owned(), rule, count }
+        };
+        Ok(drops.into_iter().map(drop).collect())
+    }
+
+    fn detach(&mut self) -> Result<(), KernelError> {
+        self.detached = true;
+        Ok(())
+    }
+}

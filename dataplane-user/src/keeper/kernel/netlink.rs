@@ -1,0 +1,104 @@
+//! What an interface says of itself over rtnetlink: which XDP program it has, and how many receive queues.
+
+use std::io::{self, Read, Write};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+const AF_NETLINK: i32 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWLINK: u16 = 16;
+const REQUEST: u16 = 1;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_XDP_PROG_ID: u16 = 4;
+const NESTED: u16 = 0x8000;
+/// `nlmsghdr` and `ifinfomsg`.
+const HEADER: usize = 16;
+const LINK: usize = 16;
+
+/// An interface's XDP state and queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Interface {
+    /// The attached program's id; 0 where there is none, or more than one.
+    pub(super) program: u32,
+    /// 0 nothing, 1 native, 2 generic, 3 offloaded, 4 several.
+    pub(super) attached: u8,
+    /// Receive queues.
+    pub(super) queues: u32,
+}
+
+/// Asks the kernel of this thread's network namespace.
+pub(super) fn interface(index: u32) -> io::Result<Interface> {
+    let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
+    let mut request = Vec::with_capacity(HEADER + LINK);
+    request.extend_from_slice(&((HEADER + LINK) as u32).to_ne_bytes());
+    request.extend_from_slice(&RTM_GETLINK.to_ne_bytes());
+    request.extend_from_slice(&REQUEST.to_ne_bytes());
+    request.extend_from_slice(&[0; 8]);
+    request.extend_from_slice(&[0; 4]);
+    request.extend_from_slice(&index.to_ne_bytes());
+    request.extend_from_slice(&[0; 8]);
+    socket.write_all(&request)?;
+    let mut answer = vec![0; 32 * 1024];
+    let length = socket.read(&mut answer)?;
+    parse(answer.get(..length).unwrap_or_default()).ok_or_else(|| io::Error::other("an unexpected rtnetlink answer"))
+}
+
+fn parse(answer: &[u8]) -> Option<Interface> {
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    if kind != RTM_NEWLINK {
+        return None;
+    }
+    let mut found = Interface::default();
+    for (kind, value) in attributes(answer.get(HEADER + LINK..)?) {
+        match kind {
+            IFLA_NUM_RX_QUEUES => found.queues = word(value)?,
+            IFLA_XDP => {
+                for (kind, value) in attributes(value) {
+                    match kind {
+                        IFLA_XDP_ATTACHED => found.attached = *value.first()?,
+                        IFLA_XDP_PROG_ID => found.program = word(value)?,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+fn word(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(value.get(..4)?.try_into().ok()?))
+}
+
+/// Attributes lie one behind the other: length, type, value, padding to four bytes.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & !NESTED;
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_answers() {
+        let index = crate::keeper::kernel::sys::interface_index("lo").unwrap();
+        let lo = interface(index).unwrap();
+        assert_eq!((lo.attached, lo.queues), (0, 1));
+        assert!(interface(u32::MAX >> 1).is_err());
+    }
+
+    #[test]
+    fn cut_short_attributes_end_the_walk() {
+        assert_eq!(attributes(&[9, 0, 1, 0, 5]).count(), 0);
+        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0);
+    }
+}

@@ -1,0 +1,64 @@
+//! aya: the ELF object, its maps and its programs.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::programs::ProgramError;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use dataplane_ebpf::{object::OBJECT, wire::maps};
+
+use super::KernelError;
+use super::off::with_causes;
+use super::pins::{LAYOUT, Slot};
+
+/// The programs, each loaded or with the kernel's reason.
+pub(super) struct Programs {
+    pub(super) filter: Result<OwnedFd, String>,
+    pub(super) steer: Result<OwnedFd, String>,
+}
+
+/// Loads the programs over the maps pinned in the slot; makes and pins those that are not there.
+pub(super) fn load(slot: &Slot) -> Result<Programs, KernelError> {
+    let mut loader = EbpfLoader::new();
+    for map in LAYOUT {
+        loader.map_pin_path(map.name, slot.map(map.name));
+    }
+    let mut object = loader.load(OBJECT).map_err(refused)?;
+    Ok(Programs {
+        filter: program(&mut object, maps::FILTER, |program| {
+            let program: &mut aya::programs::Xdp = program.try_into()?;
+            program.load()?;
+            clone(program.fd()?.as_fd())
+        }),
+        steer: program(&mut object, maps::STEER, |program| {
+            let program: &mut aya::programs::SkLookup = program.try_into()?;
+            program.load()?;
+            clone(program.fd()?.as_fd())
+        }),
+    })
+}
+
+fn clone(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, ProgramError> {
+    fd.try_clone_to_owned().map_err(ProgramError::IOError)
+}
+
+fn program(
+    object: &mut Ebpf,
+    name: &str,
+    load: impl FnOnce(&mut aya::programs::Program) -> Result<OwnedFd, ProgramError>,
+) -> Result<OwnedFd, String> {
+    let program = object.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    load(program).map_err(|error| with_causes(&error))
+}
+
+/// Says what the process or the kernel lacks, where that is the reason.
+fn refused(error: EbpfError) -> KernelError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(current) = cause {
+        match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            Some(libc::EPERM | libc::EACCES) => return KernelError::NotPermitted,
+            Some(libc::ENOSYS) => return KernelError::NoBpf,
+            _ => cause = current.source(),
+        }
+    }
+    KernelError::Object(Box::new(error))
+}

@@ -1,0 +1,478 @@
+//! The keeper's life: start, one event after the other, stop.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::name::Name;
+use model::report::{Drops, Feature};
+use model::snapshot::{Limits, Snapshot};
+use rustix::fs::FlockOperation;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::apply::Transition;
+use super::directory::Directory;
+use super::kernel::Kernel;
+use super::plan::{KernelPlan, plan};
+use super::privileges::{self, User};
+use super::settings::Settings;
+use super::sockets::Sockets;
+use super::state::{State, StateError};
+use super::status::{Refused, Status};
+use super::supervise::{Backoff, Phase, Worker, WorkerEvent, WorkerNumber};
+use super::rendezvous;
+use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS, Running, SocketInfo};
+use crate::handover::{self, ToKeeper, ToWorker, common_version};
+use crate::sentence;
+
+/// How long a restarted keeper waits for a worker that is still alive.
+const ADOPTION: Duration = Duration::from_secs(3);
+
+/// How long a worker may take over its deadline before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The privileged process.
+pub struct Keeper {
+    pub(super) settings: Settings,
+    pub(super) state: State,
+    pub(super) kernel: Box<dyn Kernel>,
+    pub(super) sockets: Sockets,
+    pub(super) run: Directory,
+    pub(super) workers: BTreeMap<WorkerNumber, Worker>,
+    /// The worker that accepts connections.
+    pub(super) current: Option<WorkerNumber>,
+    pub(super) transition: Option<Transition>,
+    /// What the kernel and the sockets are for at present.
+    pub(super) in_force: Option<Snapshot>,
+    pub(super) problems: BTreeMap<Name, String>,
+    pub(super) refused: Option<Refused>,
+    pub(super) console: ConsoleState,
+    pub(super) connections: u32,
+    /// The operator drained the node: no listener is open.
+    pub(super) drained: bool,
+    /// What could not be done without refusing anything; each becomes a feature that is off.
+    pub(super) shortcomings: BTreeMap<&'static str, String>,
+    pub(super) drops: Vec<Drops>,
+    pub(super) user: Option<User>,
+    pub(super) access_log: Option<OwnedFd>,
+    pub(super) metrics: Option<std::net::TcpListener>,
+    pub(super) executable: PathBuf,
+    pub(super) last_status: Option<Status>,
+    pub(super) ticks: u64,
+    pub(super) pins: Vec<String>,
+    events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    next_worker: WorkerNumber,
+    backoff: Backoff,
+    start_at: Option<Instant>,
+    stop_at: Option<Instant>,
+    _run_lock: OwnedFd,
+}
+
+/// Why a keeper cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// See [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// See [`privileges::NoUser`].
+    #[error(transparent)]
+    User(#[from] privileges::NoUser),
+    /// A second keeper.
+    #[error("another sallyport-node already runs on {}; stop it first or give this one its own --run-dir", .0.display())]
+    Held(PathBuf),
+    /// The run directory, the access log or a signal.
+    #[error("{what} failed")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Capabilities.
+    #[error("the keeper's privileges cannot be dropped")]
+    Privileges(#[from] caps::errors::CapsError),
+}
+
+/// Runs a keeper until it is told to stop. `open_kernel` is asked once, while all privileges are there.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn run(settings: Settings, open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+    let failed = |what| move |source| StartError::Io { what, source };
+    privileges::raise_descriptor_limit();
+    let user = privileges::worker_user(&settings.user)?;
+    let credential = settings.sealing_key.as_deref();
+    let state = State::open(&settings.state_dir.join("node"), settings.token.clone(), credential)?;
+    let run = Directory::open(&settings.run_dir, 0o755).map_err(failed("opening the run directory"))?;
+    let lock = run.lock("keeper.lock", FlockOperation::NonBlockingLockExclusive);
+    let lock = lock.map_err(failed("locking the run directory"))?.ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
+    let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
+    let access_log = settings.access_log.as_deref().map(open_log).transpose().map_err(failed("opening the access log"))?;
+    let executable = std::env::current_exe().map_err(failed("finding the executable"))?;
+    let kernel = open_kernel(&settings);
+    privileges::drop_to_named()?;
+    let (events, received) = mpsc::channel(64);
+    let sockets = Sockets::new(kernel.steers(), settings.threads);
+    let mut keeper = Keeper {
+        in_force: None,
+        settings,
+        state,
+        kernel,
+        sockets,
+        run,
+        workers: BTreeMap::new(),
+        current: None,
+        transition: None,
+        problems: BTreeMap::new(),
+        refused: None,
+        console: ConsoleState::default(),
+        connections: 0,
+        drained: false,
+        shortcomings: BTreeMap::new(),
+        drops: Vec::new(),
+        user,
+        access_log,
+        metrics: None,
+        executable,
+        last_status: None,
+        ticks: 0,
+        pins: Vec::new(),
+        events,
+        next_worker: 1,
+        backoff: Backoff::default(),
+        start_at: None,
+        stop_at: None,
+        _run_lock: lock,
+    };
+    keeper.begin();
+    keeper.follow(socket, received).await.map_err(failed("waiting for signals"))?;
+    keeper.end();
+    Ok(())
+}
+
+impl Keeper {
+    /// Waits for a worker that outlived the former keeper, or starts one.
+    fn begin(&mut self) {
+        let identity = self.state.identity();
+        tracing::info!(node = identity.map(|identity| identity.node.as_str()), "keeper starts");
+        self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
+        self.remember_workers();
+        let alone = self.run.lock("worker.lock", FlockOperation::NonBlockingLockExclusive);
+        if matches!(alone, Ok(None)) {
+            tracing::info!("a worker is still alive; waiting for it");
+            self.start_at = Some(Instant::now() + ADOPTION);
+            return;
+        }
+        // Nobody accepts yet, but what is denied stays denied from the first moment.
+        self.enter_filter();
+        self.start_at = Some(Instant::now());
+    }
+
+    async fn follow(
+        &mut self,
+        socket: AsyncFd<OwnedFd>,
+        mut events: mpsc::Receiver<(WorkerNumber, WorkerEvent)>,
+    ) -> io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        while self.stop_at.is_none() || !self.workers.is_empty() {
+            tokio::select! {
+                Some((number, event)) = events.recv() => self.hear(number, event).await,
+                () = at(self.start_at) => self.start_worker(),
+                () = at(self.stop_at) => self.workers.values().for_each(Worker::kill),
+                _ = terminate.recv() => self.stop().await,
+                _ = interrupt.recv() => self.stop().await,
+                _ = hang_up.recv() => self.start_at = Some(Instant::now()),
+                _ = tick.tick() => self.tick().await,
+                accepted = rendezvous::accept(&socket) => match accepted {
+                    Ok(socket) => self.meet(socket),
+                    Err(error) => tracing::warn!(%error, "keeper.sock"),
+                },
+            }
+            self.write_status();
+        }
+        Ok(())
+    }
+
+    /// An orderly stop: nothing new is accepted, what is open may finish, then the kernel is left as it was found.
+    async fn stop(&mut self) {
+        let deadline_ms = if self.stop_at.is_some() { 0 } else { self.drain_ms() };
+        tracing::info!(deadline_ms, "keeper stops");
+        self.stop_at = Some(Instant::now() + Duration::from_millis(deadline_ms.into()) + GRACE);
+        self.start_at = None;
+        let places: Vec<_> = self.sockets.open().iter().copied().collect();
+        self.sockets.close(&places);
+        self.enter_filter();
+        for worker in self.workers.values_mut() {
+            worker.phase = Phase::Draining;
+            worker.say(&ToWorker::Drain { deadline_ms }, &[]).await;
+        }
+    }
+
+    fn end(&mut self) {
+        if let Err(error) = self.kernel.detach() {
+            tracing::error!(error = sentence(&error), "the kernel could not be left as it was found; run `sallyport-node detach`");
+        }
+        for name in ["keeper.sock", "status.json", "workers"] {
+            if let Err(error) = self.run.remove(name) {
+                tracing::warn!(%error, name, "cannot be removed");
+            }
+        }
+        tracing::info!("keeper stopped");
+    }
+
+    /// Starts a worker: the first, one for a dead one, or a new release beside the old one.
+    fn start_worker(&mut self) {
+        self.start_at = None;
+        let number = self.next_worker;
+        self.next_worker += 1;
+        match Worker::start(number, self.user, &self.executable, &self.events) {
+            Ok(worker) => {
+                tracing::info!(pid = worker.pid, "worker started");
+                self.workers.insert(number, worker);
+                self.remember_workers();
+            }
+            Err(error) => {
+                tracing::error!(%error, "no worker can be started; trying again");
+                self.start_at = Some(Instant::now() + self.backoff.after(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Somebody connected to `keeper.sock`.
+    fn meet(&mut self, socket: OwnedFd) {
+        let number = self.next_worker;
+        let uid = self.user.map_or(rustix::process::geteuid().as_raw(), |user| user.uid);
+        let peer = match rendezvous::recognise(&self.run, &socket, uid) {
+            Ok(pid) => pid,
+            Err(error) => return tracing::warn!(%error, "a stranger at keeper.sock was turned away"),
+        };
+        match Worker::adopt(number, peer, socket, &self.events) {
+            Ok(worker) => {
+                tracing::info!(pid = peer, "a worker came back");
+                self.next_worker += 1;
+                self.workers.insert(number, worker);
+                self.remember_workers();
+            }
+            Err(error) => tracing::warn!(%error, pid = peer, "a worker that came back is gone again"),
+        }
+    }
+
+    async fn hear(&mut self, number: WorkerNumber, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Said(message, descriptors) => self.listen_to(number, message, descriptors).await,
+            WorkerEvent::Silent(error) => {
+                if let Some(worker) = self.workers.get(&number)
+                    && !matches!(error, handover::ChannelError::Closed)
+                {
+                    tracing::error!(pid = worker.pid, error = sentence(&error), "the worker breaks the protocol; it is stopped");
+                    worker.kill();
+                }
+            }
+            WorkerEvent::Exited => self.bury(number).await,
+        }
+    }
+
+    async fn listen_to(&mut self, number: WorkerNumber, message: ToKeeper, descriptors: Vec<OwnedFd>) {
+        match message {
+            ToKeeper::Hello { oldest, newest, release, running } => {
+                tracing::debug!(number, release, "hello");
+                self.greet(number, (oldest, newest), running).await;
+            }
+            ToKeeper::Holding { sockets } => self.take_back(number, sockets, descriptors).await,
+            ToKeeper::HandedBack => self.resume(number).await,
+            ToKeeper::Ready { live, problem, features } => {
+                if let Some(problem) = problem {
+                    tracing::error!(problem, "the stored snapshot is not in force");
+                    self.refused = Some(Refused { id: self.in_force.as_ref().map(|snapshot| snapshot.id), reason: problem });
+                }
+                if live.is_none() {
+                    self.in_force = None;
+                }
+                if let Some(worker) = self.workers.get_mut(&number) {
+                    worker.features = features;
+                }
+                self.put_to_work(number).await;
+            }
+            ToKeeper::Candidate { snapshot, keys } => self.consider(number, *snapshot, keys).await,
+            ToKeeper::Live { id } => self.settle(number, id).await,
+            ToKeeper::NotLive { id, reason } => self.not_live(number, id, reason).await,
+            ToKeeper::Refused { id, reason } => self.refused = Some(Refused { id, reason }),
+            ToKeeper::NodeCertificate { sealed } => {
+                let stored = self.state.store_node(&sealed);
+                self.tell_stored(number, stored).await;
+            }
+            ToKeeper::RotateKey { key, signature } => self.rotate(number, key, &signature).await,
+            ToKeeper::Alive { connections, console } if self.current == Some(number) => {
+                (self.connections, self.console) = (connections, console);
+            }
+            ToKeeper::Alive { .. } => {}
+            ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
+        }
+    }
+
+    /// A worker's first words decide whether it gets any work.
+    async fn greet(&mut self, number: WorkerNumber, (oldest, newest): (u32, u32), running: Option<Running>) {
+        let Some(version) = common_version(oldest, newest) else {
+            tracing::error!(oldest, newest, "the worker speaks another version; the present one stays");
+            let (oldest, newest) = (handover::OLDEST, handover::VERSION);
+            return self.say(number, &ToWorker::Incompatible { oldest, newest }, &[]).await;
+        };
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.phase = Phase::Starting;
+        match running {
+            None => self.equip(number, version).await,
+            Some(running) if running.draining || self.current.is_some() || self.stop_at.is_some() => {
+                worker.phase = Phase::Draining;
+                let deadline_ms = Limits::default().drain_ms;
+                self.say(number, &ToWorker::Drain { deadline_ms }, &[]).await;
+            }
+            Some(running) => {
+                worker.features = running.features;
+                self.start_at = None;
+                let threads = running.threads.clamp(1, super::settings::MAX_THREADS);
+                self.sockets = Sockets::new(self.kernel.steers(), threads);
+                self.remember_workers();
+            }
+        }
+    }
+
+    async fn take_back(&mut self, number: WorkerNumber, infos: Vec<SocketInfo>, descriptors: Vec<OwnedFd>) {
+        // Only a worker that this keeper has not given any sockets has some to hand back.
+        if self.current.is_some() {
+            return;
+        }
+        let mut refused = Vec::new();
+        for (info, descriptor) in infos.into_iter().zip(descriptors) {
+            let id = info.id;
+            if let Err(error) = self.sockets.take_back(info, descriptor) {
+                tracing::warn!(%error, id, "a socket is not taken back");
+                refused.push(id);
+            }
+        }
+        if !refused.is_empty() {
+            self.say(number, &ToWorker::RemoveSockets { ids: refused }, &[]).await;
+        }
+    }
+
+    async fn resume(&mut self, number: WorkerNumber) {
+        if self.current.is_some() {
+            return;
+        }
+        let identity = self.state.identity().cloned().map(Box::new);
+        let stored = self.state.stored().map(|stored| stored.snapshot.id);
+        self.say(number, &ToWorker::Resume { identity, stored }, &[]).await;
+        self.put_to_work(number).await;
+    }
+
+    /// A worker is gone: another takes its place, with the same sockets.
+    async fn bury(&mut self, number: WorkerNumber) {
+        let Some(mut worker) = self.workers.remove(&number) else { return };
+        let (how, lived) = (worker.reap(), worker.since.elapsed());
+        self.remember_workers();
+        let expected = worker.phase == Phase::Draining || self.stop_at.is_some();
+        tracing::info!(pid = worker.pid, how, expected, "worker ended");
+        if self.current == Some(number) {
+            self.current = None;
+            self.console = ConsoleState::default();
+            self.abandon("the worker ended before the change was in force");
+        }
+        let replaceable = self.current.is_none() && self.stop_at.is_none() && self.start_at.is_none();
+        let starting = self.workers.values().any(|worker| matches!(worker.phase, Phase::Connected | Phase::Starting));
+        if replaceable && !starting {
+            self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
+            self.start_at = Some(Instant::now() + self.backoff.after(lived));
+        }
+    }
+
+    /// Says something to a worker that may be gone.
+    pub(super) async fn say(&self, number: WorkerNumber, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
+        if let Some(worker) = self.workers.get(&number) {
+            worker.say(message, descriptors).await;
+        }
+    }
+
+    /// Gives a worker sockets, as many at once as a message carries.
+    pub(super) async fn give_sockets(&self, number: WorkerNumber, ids: &[u64]) {
+        let wanted: Vec<_> = self.sockets.held().filter(|held| ids.contains(&held.info.id)).collect();
+        for some in wanted.chunks(MAX_DESCRIPTORS) {
+            let descriptors: Vec<_> = some.iter().map(|held| held.socket.as_fd()).collect();
+            let sockets = some.iter().map(|held| held.info.clone()).collect();
+            self.say(number, &ToWorker::AddSockets { sockets }, &descriptors).await;
+        }
+    }
+
+    /// Writes down who our workers are: the next keeper recognises them, and their sockets are in nobody's way.
+    fn remember_workers(&mut self) {
+        self.sockets.friends = rendezvous::remember(&self.run, &self.workers);
+    }
+
+    /// How long connections may finish.
+    pub(super) fn drain_ms(&self) -> u32 {
+        let listeners = self.in_force.iter().flat_map(|snapshot| &snapshot.listeners);
+        listeners.map(|listener| listener.limits.drain_ms).max().unwrap_or(Limits::default().drain_ms)
+    }
+
+    /// Opens the socket for metrics and health, unless it is open.
+    pub(super) fn open_metrics(&mut self) {
+        if self.metrics.is_none() {
+            let opened = self.sockets.open_metrics(self.settings.metrics);
+            self.note("metrics", opened.as_ref().err().map(|error| sentence(error)));
+            self.metrics = opened.ok();
+        }
+    }
+
+    /// The tables for what is in force, with the listeners that are open.
+    pub(super) fn wanted_plan(&self) -> KernelPlan {
+        let mut wanted = self.in_force.as_ref().map(plan).unwrap_or_default();
+        wanted.listeners.retain(|place| self.sockets.open().contains(place));
+        wanted
+    }
+
+    /// Puts the filter and the open listeners in force; a failure is a shortcoming, the old tables stay.
+    pub(super) fn enter_filter(&mut self) {
+        let wanted = self.wanted_plan();
+        let outcome = self.kernel.apply(&wanted);
+        self.note("kernel tables", outcome.err().as_ref().map(|error| sentence(error)));
+    }
+
+    /// Remembers or forgets what could not be done.
+    pub(super) fn note(&mut self, name: &'static str, problem: Option<String>) {
+        match problem {
+            Some(problem) => {
+                tracing::error!(problem, "{name}");
+                self.shortcomings.insert(name, problem);
+            }
+            None => drop(self.shortcomings.remove(name)),
+        }
+    }
+
+    /// Everything this node can do, and why not the rest.
+    pub(super) fn features(&self) -> Vec<Feature> {
+        let mut features = self.kernel.features();
+        features.push(privileges::isolation(self.user));
+        features.extend(self.current.and_then(|number| self.workers.get(&number)).into_iter().flat_map(|worker| worker.features.clone()));
+        let off = |(name, detail): (&&str, &String)| Feature { name: (*name).to_owned(), on: false, detail: detail.clone() };
+        features.extend(self.shortcomings.iter().map(off));
+        features
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn open_log(path: &std::path::Path) -> io::Result<OwnedFd> {
+    Ok(std::fs::OpenOptions::new().append(true).create(true).open(path)?.into())
+}

@@ -1,0 +1,423 @@
+//! Opens, keeps and closes listening sockets.
+//!
+//! Steered, there is one socket per worker thread and family on a loopback port that nobody needs to know; `sk_lookup`
+//! gives it every listener's connections, and opening a listener is only a check that the port is free and the address
+//! is ours. Otherwise each listener's address has one `SO_REUSEPORT` socket per thread.
+//!
+//! A socket is bound when a snapshot is prepared and listens when the worker has made the snapshot live, so that no
+//! connection meets a worker that does not know its listener. The kernel gives what waits in the queue of a closed
+//! `SO_REUSEPORT` socket to nobody: a removed listener's queue is emptied by the worker before it closes, and what
+//! arrives between the two is reset. Steered sockets do not have this gap, for they are never closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use model::name::Name;
+use model::report::ListenerReport;
+use model::snapshot::{Listener, Snapshot};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::owner::{self, Listening, Owner};
+use crate::handover::message::SocketInfo;
+
+/// An address (`None` is every local one) and a port.
+pub type Place = (Option<IpAddr>, u16);
+
+/// Longer queues are cut by `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Every listening socket of this node, and which places are open.
+#[derive(Debug)]
+pub struct Sockets {
+    steered: bool,
+    threads: usize,
+    next: u64,
+    held: BTreeMap<u64, Held>,
+    open: BTreeSet<Place>,
+    /// Sockets of these processes are ours: workers that are on their way out.
+    pub friends: BTreeSet<u32>,
+}
+
+/// A socket and what it is for.
+#[derive(Debug)]
+pub struct Held {
+    /// What the worker is told.
+    pub info: SocketInfo,
+    /// The socket; the worker has a duplicate.
+    pub socket: Socket,
+}
+
+/// What a snapshot changes, bound and not yet listening.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// Places that open.
+    pub opening: Vec<Place>,
+    /// Their sockets; none when steered.
+    pub bound: Vec<Held>,
+    /// Places that close.
+    pub closing: Vec<Place>,
+    /// Places of unchanged listeners that could not be opened, and why.
+    pub problems: BTreeMap<Name, PlaceError>,
+}
+
+/// Why a listener cannot accept.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Another process listens there.
+    #[error(
+        "port {port} is in use by {owner}: stop it, choose another port{}",
+        if *.steered { ", or set takeOver: true" } else { "" }
+    )]
+    Busy {
+        /// The port.
+        port: u16,
+        /// Who has it.
+        owner: Owner,
+        /// Whether `takeOver` would help.
+        steered: bool,
+    },
+    /// `takeOver` without `sk_lookup`.
+    #[error("port {port} is in use by {owner}, and takeOver needs sk_lookup steering, which is off on this node")]
+    CannotTakeOver {
+        /// The port.
+        port: u16,
+        /// Who has it.
+        owner: Owner,
+    },
+    /// The address belongs to no interface and no local route.
+    #[error(
+        "{0} is not an address of this machine: add it to an interface, or run `ip {family}route add local {0} dev lo`",
+        family = if .0.is_ipv6() { "-6 " } else { "" }
+    )]
+    NotLocal(IpAddr),
+    /// A low port without the privilege.
+    #[error("port {0} needs a privilege this node does not have: use a port from 1024, or grant CAP_NET_BIND_SERVICE")]
+    NotPermitted(u16),
+    /// Anything else.
+    #[error("port {port} cannot be opened")]
+    Io {
+        /// The port.
+        port: u16,
+        /// The kernel's word.
+        source: io::Error,
+    },
+}
+
+/// Why a snapshot's listeners cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener} cannot be opened")]
+pub struct CannotOpen {
+    /// Which.
+    pub listener: Name,
+    /// Why.
+    pub source: PlaceError,
+}
+
+impl Sockets {
+    /// No sockets yet.
+    pub fn new(steered: bool, threads: usize) -> Self {
+        let (held, open, friends) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { steered, threads, next: 1, held, open, friends }
+    }
+
+    /// Whether `sk_lookup` steers to these sockets.
+    pub fn steered(&self) -> bool {
+        self.steered
+    }
+
+    /// Worker threads these sockets are for.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// All sockets.
+    pub fn held(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
+
+    /// Where connections are accepted.
+    pub fn open(&self) -> &BTreeSet<Place> {
+        &self.open
+    }
+
+    /// Opens the sockets that `sk_lookup` steers to, one per thread and family; does nothing when there are some.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open_steered(&mut self) -> io::Result<()> {
+        if !self.steered || !self.held.is_empty() {
+            return Ok(());
+        }
+        for thread in 0..self.threads {
+            for (v6, address) in [(false, IpAddr::from(Ipv4Addr::LOCALHOST)), (true, Ipv6Addr::LOCALHOST.into())] {
+                let socket = match bind(SocketAddr::new(address, 0), false) {
+                    Err(error) if v6 && no_ipv6(&error) => continue,
+                    other => other?,
+                };
+                socket.listen(BACKLOG)?;
+                let info = SocketInfo { id: self.number(), thread, v6, place: None };
+                self.held.insert(info.id, Held { info, socket });
+            }
+        }
+        Ok(())
+    }
+
+    /// The IPv4 and IPv6 sockets of a thread that `sk_lookup` steers to; without IPv6 the IPv4 one twice.
+    pub fn steered_of(&self, thread: usize) -> Option<(&Socket, &Socket)> {
+        let of = |v6| self.held.values().find(|held| held.info.thread == thread && held.info.v6 == v6);
+        let v4 = &of(false)?.socket;
+        Some((v4, of(true).map_or(v4, |held| &held.socket)))
+    }
+
+    /// Binds what `wanted` needs and this node does not have.
+    ///
+    /// # Errors
+    /// The first listener that is new or changed since `current` and cannot be opened. Others' problems are part of
+    /// the answer.
+    pub fn prepare(&mut self, wanted: &Snapshot, current: Option<&Snapshot>) -> Result<Prepared, CannotOpen> {
+        let mut prepared = Prepared::default();
+        let all: BTreeSet<Place> = wanted.listeners.iter().flat_map(places).collect();
+        prepared.closing = self.open.difference(&all).copied().collect();
+        let busy = owner::listening();
+        for listener in &wanted.listeners {
+            let unchanged = current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
+            for place in places(listener) {
+                if self.open.contains(&place) || prepared.opening.contains(&place) {
+                    continue;
+                }
+                match self.bind_place(place, listener.take_over, &busy) {
+                    Ok(bound) => {
+                        prepared.opening.push(place);
+                        prepared.bound.extend(bound);
+                    }
+                    Err(problem) if unchanged => drop(prepared.problems.insert(listener.name.clone(), problem)),
+                    Err(source) => return Err(CannotOpen { listener: listener.name.clone(), source }),
+                }
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Opens what can be opened of a stored snapshot; the rest stays a problem of its listener.
+    pub fn prepare_what_opens(&mut self, wanted: &Snapshot) -> Prepared {
+        // Compared with itself no listener has changed, so nothing is refused.
+        self.prepare(wanted, Some(wanted)).unwrap_or_default()
+    }
+
+    /// Lets the bound sockets listen and counts their places as open; the answer is what the worker is to be given.
+    ///
+    /// # Errors
+    /// What the kernel said; nothing has changed then.
+    pub fn activate(&mut self, prepared: &mut Prepared) -> io::Result<Vec<u64>> {
+        for held in &prepared.bound {
+            held.socket.listen(BACKLOG)?;
+        }
+        self.open.extend(prepared.opening.iter().copied());
+        let bound = std::mem::take(&mut prepared.bound);
+        let ids = bound.iter().map(|held| held.info.id).collect();
+        self.held.extend(bound.into_iter().map(|held| (held.info.id, held)));
+        Ok(ids)
+    }
+
+    /// Forgets places; the answer is the sockets the worker is to close, which are closed here already.
+    pub fn close(&mut self, places: &[Place]) -> Vec<u64> {
+        self.open.retain(|place| !places.contains(place));
+        let gone = |held: &Held| held.info.place.is_some_and(|place| places.contains(&place));
+        let ids: Vec<u64> = self.held.values().filter(|held| gone(held)).map(|held| held.info.id).collect();
+        self.held.retain(|_, held| !gone(held));
+        ids
+    }
+
+    /// Opens the socket for metrics and health.
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn open_metrics(&self, address: SocketAddr) -> Result<std::net::TcpListener, PlaceError> {
+        let place = (Some(address.ip()).filter(|ip| !ip.is_unspecified()), address.port());
+        if let Some(owner) = self.stranger(place, &owner::listening()) {
+            return Err(PlaceError::Busy { port: address.port(), owner, steered: false });
+        }
+        // Shared, because a worker that is on its way out may still have one.
+        let socket = bind(address, true).map_err(|error| bind_error(address, error))?;
+        socket.listen(BACKLOG).map_err(|error| bind_error(address, error))?;
+        Ok(socket.into())
+    }
+
+    /// Takes back what a live worker held while this keeper's predecessor was dead.
+    ///
+    /// # Errors
+    /// A descriptor that is not a listening TCP socket at the place the worker says.
+    pub fn take_back(&mut self, info: SocketInfo, descriptor: OwnedFd) -> io::Result<()> {
+        let socket = Socket::from(descriptor);
+        let local = socket.local_addr()?.as_socket();
+        let expected = match (info.place, local) {
+            (_, None) => false,
+            (None, Some(local)) => local.ip().is_loopback() && local.is_ipv6() == info.v6,
+            (Some((address, port)), Some(local)) => {
+                let family = local.is_ipv6() == info.v6;
+                let ip = address.map_or(local.ip().is_unspecified(), |address| address == local.ip());
+                family && ip && local.port() == port
+            }
+        };
+        let listening = rustix::net::sockopt::socket_acceptconn(socket.as_fd())?;
+        if !expected || !listening || socket.r#type()? != Type::STREAM || info.place.is_some() == self.steered {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the listening socket it is said to be"));
+        }
+        self.next = self.next.max(info.id.saturating_add(1));
+        self.threads = self.threads.max(info.thread + 1);
+        self.open.extend(info.place);
+        self.held.insert(info.id, Held { info, socket });
+        Ok(())
+    }
+
+    /// A snapshot's listeners as the console sees them.
+    pub fn report(&self, snapshot: &Snapshot, problems: &BTreeMap<Name, String>) -> Vec<ListenerReport> {
+        let mode = if self.steered { "steered" } else { "socket" };
+        let report = |listener: &Listener| ListenerReport {
+            listener: listener.name.clone(),
+            mode: mode.to_owned(),
+            addresses: places(listener).filter(|place| self.open.contains(place)).flat_map(addresses).collect(),
+            connections: 0,
+            problem: problems.get(&listener.name).cloned(),
+        };
+        snapshot.listeners.iter().map(report).collect()
+    }
+
+    fn bind_place(&mut self, place: Place, take_over: bool, busy: &[Listening]) -> Result<Vec<Held>, PlaceError> {
+        if let Some(owner) = self.stranger(place, busy) {
+            let port = place.1;
+            match (self.steered, take_over) {
+                (true, true) => {}
+                (false, true) => return Err(PlaceError::CannotTakeOver { port, owner }),
+                (steered, false) => return Err(PlaceError::Busy { port, owner, steered }),
+            }
+        }
+        if self.steered {
+            return place.0.map_or(Ok(()), check_local).map(|()| Vec::new());
+        }
+        let mut bound = Vec::new();
+        for thread in 0..self.threads {
+            for address in addresses(place) {
+                let v6 = address.is_ipv6();
+                match bind(address, true) {
+                    Ok(socket) => {
+                        let info = SocketInfo { id: self.number(), thread, v6, place: Some(place) };
+                        bound.push(Held { info, socket });
+                    }
+                    Err(error) if v6 && place.0.is_none() && no_ipv6(&error) => {}
+                    Err(error) => return Err(bind_error(address, error)),
+                }
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Someone else who listens where `place` would.
+    fn stranger(&self, place: Place, busy: &[Listening]) -> Option<Owner> {
+        let overlaps = |listening: &&Listening| {
+            let same_address = match (listening.local.ip(), place.0) {
+                (_, None) => true,
+                // A wildcard IPv6 socket may take IPv4 as well: `/proc` does not say, `bind` does.
+                (IpAddr::V6(ip), Some(IpAddr::V4(address))) => ip.is_unspecified() && is_taken(address.into(), place.1),
+                (ip, Some(address)) => ip == address || ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4(),
+            };
+            listening.local.port() == place.1 && same_address
+        };
+        busy.iter().filter(overlaps).find_map(|listening| {
+            let owner = owner::owner(listening.inode);
+            let friend = |pid: &u32| *pid == std::process::id() || self.friends.contains(pid);
+            let ours = self.owns(listening.inode) || owner.process.as_ref().is_some_and(|(pid, _)| friend(pid));
+            (!ours).then_some(owner)
+        })
+    }
+
+    fn owns(&self, inode: u64) -> bool {
+        self.held.values().any(|held| rustix::fs::fstat(&held.socket).is_ok_and(|stat| stat.st_ino == inode))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+/// Where a listener accepts.
+pub fn places(listener: &Listener) -> impl Iterator<Item = Place> {
+    let every = listener.addresses.is_empty().then_some((None, listener.port));
+    every.into_iter().chain(listener.addresses.iter().map(|address| (Some(*address), listener.port)))
+}
+
+fn same_place(old: &Listener, new: &Listener) -> bool {
+    (&old.name, old.port, old.take_over) == (&new.name, new.port, new.take_over) && old.addresses == new.addresses
+}
+
+fn addresses(place: Place) -> Vec<SocketAddr> {
+    let every = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+    let ips = place.0.map_or(every.to_vec(), |address| vec![address]);
+    ips.into_iter().map(|ip| SocketAddr::new(ip, place.1)).collect()
+}
+
+/// A socket bound to an address, not yet listening.
+fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        // `bind` knows no local routes of IPv6, unlike those of IPv4; whether there is one is asked before.
+        if is_local_route(address.ip()) {
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_error(address: SocketAddr, source: io::Error) -> PlaceError {
+    let port = address.port();
+    match source.kind() {
+        io::ErrorKind::AddrNotAvailable => PlaceError::NotLocal(address.ip()),
+        io::ErrorKind::PermissionDenied => PlaceError::NotPermitted(port),
+        io::ErrorKind::AddrInUse => PlaceError::Busy { port, owner: Owner { process: None }, steered: false },
+        _ => PlaceError::Io { port, source },
+    }
+}
+
+fn check_local(address: IpAddr) -> Result<(), PlaceError> {
+    bind(SocketAddr::new(address, 0), false).map(drop).map_err(|error| bind_error(SocketAddr::new(address, 0), error))
+}
+
+fn is_taken(address: IpAddr, port: u16) -> bool {
+    bind(SocketAddr::new(address, port), false).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
+}
+
+/// Whether a route of type `local` covers an IPv6 address (`RTF_LOCAL`, bit 31 of the flags).
+fn is_local_route(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return false };
+    let table = std::fs::read_to_string("/proc/self/net/ipv6_route").unwrap_or_default();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [net, length, _, _, _, _, _, _, flags, ..] = fields.as_slice() else { return false };
+        let parsed = (
+            u128::from_str_radix(net, 16),
+            u32::from_str_radix(length, 16),
+            u32::from_str_radix(flags, 16),
+        );
+        let (Ok(net), Ok(length), Ok(flags)) = parsed else { return false };
+        let mask = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0);
+        flags & 0x8000_0000 != 0 && u128::from(address) & mask == net & mask
+    })
+}
+
+#[cfg(test)]
+mod tests;

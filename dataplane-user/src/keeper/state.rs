@@ -1,0 +1,307 @@
+//! What the keeper remembers: who the node is, the last good snapshot, keys it cannot read.
+//!
+//! | file | content |
+//! |---|---|
+//! | `lock` | held by the one keeper of this directory |
+//! | `node.json` | [`NodeIdentity`] |
+//! | `snapshot.json` | the last good [`SignedSnapshot`] |
+//! | `sealing.key` | 32 random bytes, mode 0600; a systemd credential of this name comes first |
+//! | `node.sealed` | the node's own key and certificate |
+//! | `keys/DIGEST.sealed` | a private key that the snapshot names |
+//!
+//! The sealing key protects a copy of the directory without it, not a machine whose root is hostile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use model::digest::Digest;
+use model::link::EnrolmentToken;
+use model::snapshot::{SignedSnapshot, Snapshot};
+use rustix::fs::FlockOperation;
+use zeroize::Zeroizing;
+
+use super::directory::{Directory, Staged};
+use crate::handover::message::{MAX_SEALED, NodeIdentity, Sealed, Secrets};
+use crate::signed;
+
+const SNAPSHOT: &str = "snapshot.json";
+const IDENTITY: &str = "node.json";
+const NODE: &str = "node.sealed";
+const SEALING_KEY: &str = "sealing.key";
+
+/// The state directory, held by this process alone.
+#[derive(Debug)]
+pub struct State {
+    directory: Directory,
+    keys: Directory,
+    _lock: OwnedFd,
+    sealing_key: Zeroizing<Vec<u8>>,
+    identity: Option<NodeIdentity>,
+    enrolment: Option<Zeroizing<String>>,
+    snapshot: Option<Stored>,
+}
+
+/// The last good snapshot.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// As it came.
+    pub signed: SignedSnapshot,
+    /// What it says.
+    pub snapshot: Snapshot,
+}
+
+/// Why the state cannot be used or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A second keeper.
+    #[error("another sallyport-node already runs on {}; stop it first or give this one its own --state-dir", .0.display())]
+    Held(PathBuf),
+    /// The file system's word.
+    #[error("{what} in {} failed", .path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that someone changed or that is another program's.
+    #[error("{} cannot be read as {what}; move it away and enrol the node again", .path.display())]
+    Corrupt {
+        /// What it should be.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+    },
+    /// Not what a worker of ours sends.
+    #[error("the sealed key is longer than {MAX_SEALED} characters")]
+    TooLong,
+    /// A key that the snapshot does not name.
+    #[error("the key {0} belongs to no certificate of the snapshot")]
+    Stray(Digest),
+    /// There is no identity to change.
+    #[error("this node was never enrolled: start it with --token-file")]
+    NotEnrolled,
+}
+
+impl State {
+    /// Opens the state below `path`, takes its lock and reads what is there. `token` makes or replaces the identity,
+    /// unless it is the one already used.
+    ///
+    /// # Errors
+    /// See [`StateError`]. A stored snapshot that does not verify is no error: it is logged and left aside.
+    pub fn open(path: &Path, token: Option<(EnrolmentToken, Digest)>, credential: Option<&Path>) -> Result<Self, StateError> {
+        let failed = |what, source| StateError::Io { what, path: path.to_owned(), source };
+        let directory = Directory::open(path, 0o700).map_err(|error| failed("opening the state directory", error))?;
+        let lock = directory.lock("lock", FlockOperation::NonBlockingLockExclusive);
+        let lock = lock.map_err(|error| failed("locking", error))?.ok_or_else(|| StateError::Held(path.to_owned()))?;
+        let keys = directory.below("keys", 0o700).map_err(|error| failed("opening keys/", error))?;
+        let sealing_key = sealing_key(&directory, credential).map_err(|error| failed("reading the sealing key", error))?;
+        let mut state =
+            Self { directory, keys, _lock: lock, sealing_key, identity: None, enrolment: None, snapshot: None };
+        state.identity = state.read_json(IDENTITY, "a node's identity")?;
+        if let Some((token, digest)) = token {
+            state.adopt_token(token, digest)?;
+        }
+        state.snapshot = state.load_snapshot()?;
+        Ok(state)
+    }
+
+    /// Who the node is.
+    pub fn identity(&self) -> Option<&NodeIdentity> {
+        self.identity.as_ref()
+    }
+
+    /// The last good snapshot.
+    pub fn stored(&self) -> Option<&Stored> {
+        self.snapshot.as_ref()
+    }
+
+    /// What a new worker gets.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn secrets(&self) -> Result<Secrets, StateError> {
+        let mut keys = BTreeMap::new();
+        for certificate in self.snapshot.iter().flat_map(|stored| &stored.snapshot.certificates) {
+            if let Some(sealed) = self.read_sealed(&self.keys, &key_file(&certificate.key))? {
+                keys.insert(certificate.key, sealed);
+            }
+        }
+        Ok(Secrets {
+            sealing_key: self.sealing_key.to_vec(),
+            enrolment: self.enrolment.as_ref().map(|secret| secret.to_string()),
+            node: self.read_sealed(&self.directory, NODE)?,
+            keys,
+        })
+    }
+
+    /// Stores keys that `snapshot` names, before it is committed.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn store_keys(&self, keys: &BTreeMap<Digest, Sealed>, snapshot: &Snapshot) -> Result<(), StateError> {
+        let named: BTreeSet<_> = snapshot.certificates.iter().map(|certificate| certificate.key).collect();
+        for (digest, sealed) in keys {
+            if !named.contains(digest) {
+                return Err(StateError::Stray(*digest));
+            }
+            write_sealed(&self.keys, &key_file(digest), sealed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a snapshot beside the stored one, so that committing it later cannot fail for want of space.
+    ///
+    /// # Errors
+    /// What the file system said; the stored one is untouched.
+    pub fn stage(&self, signed: &SignedSnapshot) -> Result<Staged, StateError> {
+        let json = serde_json::to_vec(signed).map_err(|error| self.failed("writing the snapshot", error.into()))?;
+        self.directory.stage(SNAPSHOT, &json, 0o600).map_err(|error| self.failed("storing the snapshot", error))
+    }
+
+    /// Makes a snapshot the stored one, and forgets keys that it does not name.
+    ///
+    /// # Errors
+    /// What the file system said; the old one is still stored.
+    pub fn commit(&mut self, staged: Staged, stored: Stored) -> Result<(), StateError> {
+        staged.commit().map_err(|error| self.failed("storing the snapshot", error))?;
+        self.snapshot = Some(stored);
+        self.forget_keys();
+        Ok(())
+    }
+
+    /// Stores the node's own key and certificate. The enrolment token is used up.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn store_node(&mut self, sealed: &Sealed) -> Result<(), StateError> {
+        write_sealed(&self.directory, NODE, sealed)?;
+        self.enrolment = None;
+        Ok(())
+    }
+
+    /// Trusts another snapshot key from now on. The stored snapshot stays in force: it was verified when it came.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn rotate(&mut self, key: Digest) -> Result<(), StateError> {
+        let identity = self.identity.clone().ok_or(StateError::NotEnrolled)?;
+        // The key that the stored snapshot is signed with has to stay known, however often the console rotates.
+        let signs_stored = |key: &Digest| {
+            self.snapshot.as_ref().is_some_and(|stored| signed::verify(&stored.signed, key, &identity.node).is_ok())
+        };
+        let previous = identity.previous_key.filter(signs_stored).unwrap_or(identity.snapshot_key);
+        self.store_identity(NodeIdentity { snapshot_key: key, previous_key: Some(previous), ..identity })
+    }
+
+    fn store_identity(&mut self, identity: NodeIdentity) -> Result<(), StateError> {
+        let json = serde_json::to_vec_pretty(&identity).map_err(|error| self.failed("writing node.json", error.into()))?;
+        self.directory.write(IDENTITY, &json, 0o600).map_err(|error| self.failed("storing node.json", error))?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+
+    fn adopt_token(&mut self, token: EnrolmentToken, digest: Digest) -> Result<(), StateError> {
+        let enrolled = self.directory.read(NODE).map_err(|error| self.failed("reading node.sealed", error))?.is_some();
+        if self.identity.as_ref().is_some_and(|identity| identity.token == digest) {
+            self.enrolment = (!enrolled).then(|| Zeroizing::new(token.secret));
+            return Ok(());
+        }
+        // An older console's certificate is of no use to the one the operator names now.
+        self.directory.remove(NODE).map_err(|error| self.failed("removing node.sealed", error))?;
+        self.enrolment = Some(Zeroizing::new(token.secret));
+        self.store_identity(NodeIdentity {
+            node: token.node,
+            console: token.console,
+            ca: token.ca,
+            snapshot_key: token.snapshot_key,
+            previous_key: None,
+            token: digest,
+        })
+    }
+
+    fn load_snapshot(&self) -> Result<Option<Stored>, StateError> {
+        let Some(bytes) = self.directory.read(SNAPSHOT).map_err(|error| self.failed("reading the snapshot", error))? else {
+            return Ok(None);
+        };
+        let Some(identity) = &self.identity else { return Ok(None) };
+        let Ok(signed) = serde_json::from_slice::<SignedSnapshot>(&bytes) else {
+            tracing::error!("the stored snapshot is damaged; the node waits for its console");
+            return Ok(None);
+        };
+        let keys = std::iter::once(&identity.snapshot_key).chain(&identity.previous_key);
+        let mut verified = keys.map(|key| signed::verify(&signed, key, &identity.node));
+        match verified.find_map(Result::ok) {
+            Some(snapshot) => Ok(Some(Stored { signed, snapshot })),
+            None => {
+                tracing::error!("the stored snapshot is not by this node's console; the node waits for its console");
+                Ok(None)
+            }
+        }
+    }
+
+    /// A key that no stored snapshot names must not stay readable to whoever gets the disk.
+    fn forget_keys(&self) {
+        let named: BTreeSet<_> =
+            self.snapshot.iter().flat_map(|stored| &stored.snapshot.certificates).map(|c| key_file(&c.key)).collect();
+        let names = self.keys.names().unwrap_or_default();
+        for name in names.iter().filter(|name| !named.contains(*name)) {
+            if let Err(error) = self.keys.remove(name) {
+                tracing::warn!(%error, file = name, "an unused key cannot be removed");
+            }
+        }
+    }
+
+    fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str, what: &'static str) -> Result<Option<T>, StateError> {
+        let bytes = self.directory.read(name).map_err(|error| self.failed("reading the state", error))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let corrupt = |_error| StateError::Corrupt { what, path: self.directory.path().join(name) };
+        serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
+    }
+
+    fn read_sealed(&self, directory: &Directory, name: &str) -> Result<Option<Sealed>, StateError> {
+        let bytes = directory.read(name).map_err(|error| self.failed("reading a sealed key", error))?;
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).map(Sealed))
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> StateError {
+        StateError::Io { what, path: self.directory.path().to_owned(), source }
+    }
+}
+
+fn write_sealed(directory: &Directory, name: &str, sealed: &Sealed) -> Result<(), StateError> {
+    if sealed.0.len() > MAX_SEALED {
+        return Err(StateError::TooLong);
+    }
+    let failed = |source| StateError::Io { what: "storing a sealed key", path: directory.path().to_owned(), source };
+    directory.write(name, sealed.0.as_bytes(), 0o600).map_err(failed)
+}
+
+fn key_file(digest: &Digest) -> String {
+    format!("{digest}.sealed")
+}
+
+fn sealing_key(directory: &Directory, credential: Option<&Path>) -> io::Result<Zeroizing<Vec<u8>>> {
+    let known = match credential.filter(|path| path.exists()) {
+        Some(path) => Some(std::fs::read(path)?),
+        None => directory.read(SEALING_KEY)?,
+    };
+    if let Some(key) = known {
+        let key = Zeroizing::new(key);
+        return match key.len() {
+            32 => Ok(key),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "sealing.key is not 32 bytes")),
+        };
+    }
+    let mut key = Zeroizing::new(vec![0; 32]);
+    aws_lc_rs::rand::fill(&mut key).map_err(|_unspecified| io::Error::other("no random numbers"))?;
+    directory.write(SEALING_KEY, &key, 0o600)?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! `status.json`: what `sallyport-node status` prints.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use model::name::Name;
+use model::report::{Feature, ListenerReport};
+use model::snapshot::SnapshotId;
+use serde::{Deserialize, Serialize};
+
+use super::kernel::{Config, pins};
+use super::run::Keeper;
+use super::supervise::Phase;
+use crate::handover::ToWorker;
+use crate::handover::message::ConsoleState;
+
+/// The file's name in the run directory.
+pub const FILE: &str = "status.json";
+
+/// A file older than this is not what is going on.
+pub const STALE: Duration = Duration::from_secs(15);
+
+/// How often the file is written when nothing changes.
+const REFRESH_MS: i64 = 3000;
+
+/// How often listeners that cannot open are tried again, seconds.
+const RETRY_TICKS: u64 = 5;
+
+/// A node's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Status {
+    /// When this was written, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// The release.
+    pub version: String,
+    /// The node's name, once it was enrolled.
+    pub node: Option<Name>,
+    /// The instance (`--instance`).
+    pub instance: String,
+    /// The keeper's process id.
+    pub keeper: u32,
+    /// The process id of the worker that accepts connections.
+    pub worker: Option<u32>,
+    /// Workers that finish what is open.
+    pub draining: Vec<u32>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Open client connections.
+    pub connections: u32,
+    /// The snapshot in force.
+    pub applied: Option<SnapshotId>,
+    /// The last snapshot that was refused since one was applied.
+    pub refused: Option<Refused>,
+    /// The link to the console.
+    pub console: ConsoleState,
+    /// The operator drained the node.
+    pub drained: bool,
+    /// What is in use and why the rest is not.
+    pub features: Vec<Feature>,
+    /// Where connections are accepted.
+    pub listeners: Vec<ListenerReport>,
+    /// What the node has pinned below `/sys/fs/bpf`.
+    pub pins: Vec<String>,
+}
+
+/// A snapshot that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refused {
+    /// Which, where that much could be read.
+    pub id: Option<SnapshotId>,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+impl Status {
+    /// For people.
+    pub fn words(&self) -> String {
+        let node = self.node.as_ref().map_or("not enrolled", Name::as_str);
+        let worker = self.worker.map_or("none".to_owned(), |pid| format!("process {pid}, {} threads", self.threads));
+        let applied = self.applied.map_or("nothing yet".to_owned(), |id| format!("revision {} (epoch {})", id.revision, id.epoch));
+        let console = match (&self.console.connected, &self.console.problem) {
+            (true, _) => "connected".to_owned(),
+            (false, Some(problem)) => problem.clone(),
+            (false, None) => "connecting".to_owned(),
+        };
+        let mut lines = vec![
+            format!("node      {node} ({}), release {}", self.instance, self.version),
+            format!("keeper    process {}", self.keeper),
+            format!("worker    {worker}, {} connections", self.connections),
+            format!("console   {console}"),
+            format!("in force  {applied}{}", if self.drained { ", drained by the operator" } else { "" }),
+        ];
+        if let Some(Refused { id, reason }) = &self.refused {
+            let which = id.map_or(String::new(), |id| format!("revision {} (epoch {}): ", id.revision, id.epoch));
+            lines.push(format!("refused   {which}{reason}"));
+        }
+        for listener in &self.listeners {
+            let places: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
+            let problem = listener.problem.as_ref().map_or(String::new(), |problem| format!(" - {problem}"));
+            lines.push(format!("listener  {} on {} ({}){problem}", listener.listener, places.join(", "), listener.mode));
+        }
+        for feature in &self.features {
+            let on = if feature.on { "on" } else { "off" };
+            lines.push(format!("feature   {} {on}: {}", feature.name, feature.detail));
+        }
+        lines.extend(self.pins.iter().map(|pin| format!("pin       {pin}")));
+        lines.join("\n") + "\n"
+    }
+}
+
+impl Keeper {
+    /// Once a second.
+    pub(super) async fn tick(&mut self) {
+        self.check_transition();
+        let drops = self.kernel.take_drops();
+        match drops {
+            Ok(drops) => self.drops.extend(drops),
+            Err(error) => tracing::debug!(%error, "kernel counters"),
+        }
+        if self.settings.kernel && self.ticks.is_multiple_of(RETRY_TICKS) {
+            self.look_up_pins();
+        }
+        self.ticks += 1;
+        let Some(number) = self.current else { return };
+        if self.transition.is_none() && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
+            let ids = self.open_sockets();
+            self.give_sockets(number, &ids).await;
+            self.enter_filter();
+        }
+        let drops = std::mem::take(&mut self.drops);
+        let (features, listeners) = (self.features(), self.listeners());
+        self.say(number, &ToWorker::Figures { drops, features, listeners }, &[]).await;
+    }
+
+    fn listeners(&self) -> Vec<ListenerReport> {
+        self.in_force.as_ref().map(|snapshot| self.sockets.report(snapshot, &self.problems)).unwrap_or_default()
+    }
+
+    /// Writes `status.json` when it says something new, or has not been written for a while.
+    pub(super) fn write_status(&mut self) {
+        let status = self.status();
+        let unchanged = |last: &Status| {
+            status.at_ms - last.at_ms < REFRESH_MS && Status { at_ms: status.at_ms, ..last.clone() } == status
+        };
+        if self.last_status.as_ref().is_some_and(unchanged) {
+            return;
+        }
+        let written = serde_json::to_vec_pretty(&status).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|json| self.run.write_volatile(FILE, &json, 0o644)) {
+            tracing::warn!(%error, "status.json cannot be written");
+        }
+        self.last_status = Some(status);
+    }
+
+    /// Looks up what `detach` would remove.
+    fn look_up_pins(&mut self) {
+        let found = pins(Path::new(Config::PIN_ROOT), &self.settings.instance).unwrap_or_default();
+        self.pins = found.into_iter().map(|pin| pin.path.display().to_string()).collect();
+    }
+
+    fn status(&self) -> Status {
+        let draining = self.workers.values().filter(|worker| worker.phase == Phase::Draining);
+        Status {
+            at_ms: now_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.state.identity().map(|identity| identity.node.clone()),
+            instance: self.settings.instance.clone(),
+            keeper: std::process::id(),
+            worker: self.current.and_then(|number| self.workers.get(&number)).map(|worker| worker.pid),
+            draining: draining.map(|worker| worker.pid).collect(),
+            threads: self.sockets.threads(),
+            connections: self.connections,
+            applied: self.in_force.as_ref().map(|snapshot| snapshot.id),
+            refused: self.refused.clone(),
+            console: self.console.clone(),
+            drained: self.drained,
+            features: self.features(),
+            listeners: self.listeners(),
+            pins: self.pins.clone(),
+        }
+    }
+}
+
+/// The wall clock, milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,401 @@
+//! The worker's control thread: obeys the keeper, follows the console, hands snapshots from one to the other.
+//!
+//! A snapshot from the console is verified, its missing keys are fetched, it is built; then the keeper decides. Only
+//! one is on its way at a time: while it is, nothing more is read from the link.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use model::link::{ConsoleMessage, NodeMessage};
+use model::name::Name;
+use model::report::Feature;
+use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
+use rustls::RootCertStore;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
+use super::live::Live;
+use super::observe::Observe;
+use super::proposal::{Proposal, ProposalError};
+use super::reporter::Reporter;
+use super::sandbox;
+use super::snapshot::follow::{Follower, FromConsole};
+use super::snapshot::link::Connection;
+use super::threads::{Ended, Threads};
+use super::vault::{NodeCertificate, Vault};
+use crate::handover::message::{Attachment, ConsoleState, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start};
+use crate::handover::{self, ToKeeper, ToWorker};
+use crate::sentence;
+
+/// Messages to the console that may wait; reports are dropped first.
+const OUTGOING: usize = 64;
+
+/// Why a worker ends other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The kernel's word.
+    #[error("{what} failed")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The keeper was gone before it had said what to do, or does not want this worker.
+    #[error("the keeper has no work for this worker")]
+    NotWanted,
+    /// A thread of the path ended.
+    #[error("thread {0} ended: {1}")]
+    Thread(usize, String),
+    /// The sealing key.
+    #[error(transparent)]
+    Vault(#[from] super::vault::VaultError),
+}
+
+/// Runs a worker on the channel it was started with.
+///
+/// # Errors
+/// See [`WorkerError`].
+pub fn run(channel: OwnedFd) -> Result<(), WorkerError> {
+    let failed = |what| move |source| WorkerError::Io { what, source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("starting"))?;
+    runtime.block_on(async {
+        let mut keeper = KeeperLink::new(KeeperChannel::new(channel).map_err(failed("opening the channel"))?);
+        let hello = ToKeeper::Hello {
+            oldest: handover::OLDEST,
+            newest: handover::VERSION,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            running: None,
+        };
+        keeper.say(&hello, &[]).await;
+        let Heard::Said(message, descriptors) = keeper.hear().await else { return Err(WorkerError::NotWanted) };
+        let ToWorker::Start(start) = *message else { return Err(WorkerError::NotWanted) };
+        let (ended, endings) = mpsc::unbounded_channel();
+        let mut control = Control::new(keeper, *start, descriptors, &ended)?;
+        control.begin().await;
+        control.follow(endings).await
+    })
+}
+
+/// Everything the control thread knows.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) keeper: KeeperLink,
+    pub(super) threads: Threads,
+    pub(super) live: Arc<ArcSwap<Live>>,
+    pub(super) vault: Vault,
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) identity: Option<NodeIdentity>,
+    /// What is settled; the keeper has stored it.
+    pub(super) settled: Option<Snapshot>,
+    pub(super) proposal: Option<Proposal>,
+    pub(super) console: Console,
+    pub(super) reporter: Reporter,
+    stored: Option<Box<SignedSnapshot>>,
+    secrets: Secrets,
+    labels: BTreeMap<String, String>,
+    features: Vec<Feature>,
+    draining: bool,
+    /// Held for as long as the process lives.
+    _lock: Option<OwnedFd>,
+}
+
+/// The link to the console, as the control thread sees it.
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) connection: Option<Connection>,
+    pub(super) state: ConsoleState,
+    pub(super) messages: Option<mpsc::Sender<NodeMessage>>,
+    pub(super) applied: watch::Sender<Option<SnapshotId>>,
+    task: Option<JoinHandle<()>>,
+    events: mpsc::Receiver<FromConsole>,
+    sender: mpsc::Sender<FromConsole>,
+}
+
+impl Control {
+    fn new(
+        mut keeper: KeeperLink,
+        mut start: Start,
+        descriptors: Vec<OwnedFd>,
+        ended: &mpsc::UnboundedSender<Ended>,
+    ) -> Result<Self, WorkerError> {
+        let failed = |what| move |source| WorkerError::Io { what, source };
+        let mut attached: BTreeMap<_, _> = start.attached.drain(..).map(|a| a as u8).zip(descriptors).collect();
+        let mut take = |attachment: Attachment| attached.remove(&(attachment as u8));
+        if let Some(directory) = take(Attachment::RunDirectory) {
+            keeper.set_run_directory(directory);
+        }
+        let (lock, access_log, metrics) =
+            (take(Attachment::Lock), take(Attachment::AccessLog), take(Attachment::Metrics));
+        let vault = Vault::new(&start.secrets.sealing_key)?;
+        let roots = Arc::new(system_roots());
+        // Every file the worker ever reads is read by now, and there is one thread only.
+        let features = sandbox::enter();
+        let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
+        let log = access_log.or_else(|| io::stdout().as_fd().try_clone_to_owned().ok());
+        let observe = Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
+        let observe = Arc::new(observe);
+        let threads = Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
+        let _ = metrics;
+        let (sender, events) = mpsc::channel(1);
+        let (applied, _) = watch::channel(None);
+        let state = ConsoleState::default();
+        let console = Console { connection: None, state, messages: None, applied, task: None, events, sender };
+        Ok(Self {
+            keeper,
+            threads,
+            live,
+            vault,
+            roots,
+            identity: start.identity.take().map(|identity| *identity),
+            settled: None,
+            proposal: None,
+            console,
+            reporter: Reporter::new(observe),
+            stored: start.snapshot.take(),
+            secrets: std::mem::take(&mut start.secrets),
+            labels: std::mem::take(&mut start.labels),
+            features,
+            draining: false,
+            _lock: lock,
+        })
+    }
+
+    /// Makes the stored snapshot live, then says so.
+    async fn begin(&mut self) {
+        let problem = match self.stored.take() {
+            Some(stored) => self.load(&stored).err().map(|error| sentence(&error)),
+            None => None,
+        };
+        let live = self.settled.as_ref().map(|snapshot| snapshot.id);
+        let features = self.features.clone();
+        self.keeper.say(&ToKeeper::Ready { live, problem, features }, &[]).await;
+        self.follow_console();
+    }
+
+    /// The keeper has verified it, with this key or the one before.
+    fn load(&mut self, stored: &SignedSnapshot) -> Result<(), ProposalError> {
+        let snapshot = Snapshot::from_verified_json(&stored.body).map_err(ProposalError::Stored)?;
+        let sealed = std::mem::take(&mut self.secrets.keys);
+        for (digest, sealed) in &sealed {
+            if let Err(error) = self.vault.unseal_key(*digest, sealed) {
+                tracing::error!(key = %digest, error = sentence(&error), "a stored key");
+            }
+        }
+        let live = Live::build(snapshot.clone(), self.vault.keys(), &self.roots, None)?;
+        self.make_live(Arc::new(live));
+        self.settle(snapshot);
+        Ok(())
+    }
+
+    pub(super) fn make_live(&mut self, live: Arc<Live>) -> Arc<Live> {
+        let id = live.id;
+        let former = self.live.swap(live);
+        self.threads.announce(id);
+        former
+    }
+
+    /// Takes a snapshot as the one the keeper has stored.
+    pub(super) fn settle(&mut self, snapshot: Snapshot) {
+        let named: BTreeSet<_> = snapshot.certificates.iter().map(|certificate| certificate.key).collect();
+        self.vault.retain(&named);
+        self.console.applied.send_replace(Some(snapshot.id));
+        self.settled = Some(snapshot);
+    }
+
+    /// Starts to follow the console, or another one.
+    fn follow_console(&mut self) {
+        if let Some(task) = self.console.task.take() {
+            task.abort();
+        }
+        (self.console.connection, self.console.messages) = (None, None);
+        let Some(identity) = self.identity.clone() else {
+            self.console.state.problem = Some("this node was never enrolled: start it with --token-file".to_owned());
+            return;
+        };
+        let node = self.secrets.node.as_ref().and_then(|sealed| {
+            let opened = self.vault.unseal_node(sealed);
+            opened.inspect_err(|error| tracing::error!(error = sentence(error), "the node's certificate")).ok()
+        });
+        let (sender, messages) = mpsc::channel(OUTGOING);
+        let follower = Follower {
+            identity,
+            node,
+            secret: self.secrets.enrolment.take().map(Zeroizing::new),
+            labels: self.labels.clone(),
+            applied: self.console.applied.subscribe(),
+            events: self.console.sender.clone(),
+            messages,
+        };
+        self.console.messages = Some(sender);
+        self.console.task = Some(tokio::spawn(follower.run()));
+    }
+
+    async fn follow(mut self, mut endings: mpsc::UnboundedReceiver<Ended>) -> Result<(), WorkerError> {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                heard = self.keeper.hear() => match heard {
+                    Heard::Said(message, descriptors) => self.obey(*message, descriptors).await?,
+                    Heard::Another => self.introduce().await,
+                    Heard::Alone => return Err(WorkerError::NotWanted),
+                },
+                // While a snapshot is on its way the link waits: flow control holds the console back.
+                Some(event) = self.console.events.recv(), if self.proposal.is_none() => self.hear_console(event).await,
+                Some(ended) = endings.recv() => {
+                    let last = self.threads.note_end();
+                    if let Some(problem) = ended.problem.or((!self.draining).then(|| "without a reason".to_owned())) {
+                        return Err(WorkerError::Thread(ended.index, problem));
+                    }
+                    if last {
+                        tracing::info!("all connections are finished");
+                        return Ok(());
+                    }
+                }
+                _ = tick.tick() => self.tick().await,
+            }
+        }
+    }
+
+    /// What the keeper says.
+    async fn obey(&mut self, message: ToWorker, descriptors: Vec<OwnedFd>) -> Result<(), WorkerError> {
+        match message {
+            ToWorker::Start(_) | ToWorker::Incompatible { .. } => return Err(WorkerError::NotWanted),
+            ToWorker::Resume { identity, stored } => self.resume(identity.map(|identity| *identity), stored).await,
+            ToWorker::AddSockets { sockets } => {
+                for (info, descriptor) in sockets.into_iter().zip(descriptors) {
+                    let added = self.threads.add(info, descriptor);
+                    added.map_err(|source| WorkerError::Io { what: "taking over a socket", source })?;
+                }
+            }
+            ToWorker::RemoveSockets { ids } => ids.into_iter().for_each(|id| self.threads.remove(id)),
+            ToWorker::Commit { id } => self.commit(id).await,
+            ToWorker::Settled { id } => self.settled(id).await,
+            ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
+            ToWorker::Figures { drops, features, listeners } => self.reporter.take(drops, features, listeners),
+            ToWorker::KeyStored { key } => {
+                if let Some(identity) = &mut self.identity {
+                    identity.snapshot_key = key;
+                }
+                self.tell_console(NodeMessage::KeyRotated { key }).await;
+            }
+            ToWorker::NotStored { reason } => tracing::error!(reason, "the keeper could not store something"),
+            ToWorker::Drain { deadline_ms } => {
+                self.draining = true;
+                self.threads.drain(Instant::now() + Duration::from_millis(deadline_ms.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells another keeper what this worker is doing, and gives it the sockets.
+    async fn introduce(&mut self) {
+        let live = self.settled.as_ref().map(|snapshot| snapshot.id);
+        let running =
+            Running { live, threads: self.threads.count(), draining: self.draining, features: self.features.clone() };
+        let hello = ToKeeper::Hello {
+            oldest: handover::OLDEST,
+            newest: handover::VERSION,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            running: Some(running),
+        };
+        self.keeper.say(&hello, &[]).await;
+        let sockets: Vec<_> = self.threads.sockets().collect();
+        for some in sockets.chunks(MAX_DESCRIPTORS) {
+            let (infos, descriptors): (Vec<_>, Vec<_>) = some.iter().map(|(info, fd)| ((*info).clone(), *fd)).unzip();
+            self.keeper.say(&ToKeeper::Holding { sockets: infos }, &descriptors).await;
+        }
+        self.keeper.say(&ToKeeper::HandedBack, &[]).await;
+    }
+
+    /// A restarted keeper goes on with this worker.
+    async fn resume(&mut self, identity: Option<NodeIdentity>, stored: Option<SnapshotId>) {
+        if identity != self.identity {
+            self.identity = identity;
+            self.secrets.node = None;
+            self.follow_console();
+        }
+        match self.proposal.as_ref().map(Proposal::id) {
+            Some(id) if stored == Some(id) => self.settled(id).await,
+            Some(_) => self.propose().await,
+            None => {}
+        }
+    }
+
+    /// What the console says.
+    async fn hear_console(&mut self, event: FromConsole) {
+        match event {
+            FromConsole::Up(connection) => {
+                tracing::info!("linked to the console");
+                self.console.connection = Some(connection);
+                self.console.state = ConsoleState { connected: true, problem: None };
+            }
+            FromConsole::Down(why) => {
+                self.console.connection = None;
+                self.console.state = ConsoleState { connected: false, problem: Some(why) };
+            }
+            FromConsole::Certificate(node) => self.keep_certificate(&node).await,
+            FromConsole::Said(ConsoleMessage::Snapshot(signed)) => self.receive(*signed).await,
+            FromConsole::Said(ConsoleMessage::RotateKey { key, signature }) => {
+                self.keeper.say(&ToKeeper::RotateKey { key, signature }, &[]).await;
+            }
+            FromConsole::Said(ConsoleMessage::Drain { on }) => {
+                self.keeper.say(&ToKeeper::OperatorDrain { on }, &[]).await;
+            }
+            FromConsole::Said(ConsoleMessage::Ping) => {
+                self.report(true);
+            },
+        }
+    }
+
+    async fn keep_certificate(&mut self, node: &NodeCertificate) {
+        match self.vault.seal_node(node) {
+            Ok(sealed) => {
+                self.secrets.node = Some(sealed.clone());
+                self.keeper.say(&ToKeeper::NodeCertificate { sealed }, &[]).await;
+            }
+            Err(error) => tracing::error!(error = sentence(&error), "the node's certificate cannot be stored"),
+        }
+    }
+
+    async fn tick(&mut self) {
+        let connections = self.report(false);
+        let console = self.console.state.clone();
+        self.keeper.say(&ToKeeper::Alive { connections, console }, &[]).await;
+    }
+
+    /// Sends a report when one is due; the answer is the number of open connections.
+    fn report(&mut self, now: bool) -> u32 {
+        let link = self.console.messages.as_ref().filter(|_| self.console.state.connected);
+        self.reporter.report(link, now)
+    }
+
+    /// Acknowledgements wait for their turn; a link that is down needs none, for the next one begins with what is applied.
+    pub(super) async fn tell_console(&self, message: NodeMessage) {
+        if let Some(link) = self.console.messages.as_ref().filter(|_| self.console.state.connected) {
+            // A follower that has ended is one that is being replaced.
+            let _ = link.send(message).await;
+        }
+    }
+
+    pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {
+        self.identity.as_ref().map(|identity| (&identity.node, &identity.snapshot_key))
+    }
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "this machine's roots");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}

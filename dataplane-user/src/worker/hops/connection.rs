@@ -1,0 +1,102 @@
+//! One client connection as the recipes see it: who it is, which listener it belongs to now, whether it is to end.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use model::filter::Verdict;
+use model::name::HostName;
+use model::report::Leg;
+use model::snapshot::SnapshotId;
+use tokio::time::{Duration, Instant};
+
+use super::context::{Stop, ThreadCtx};
+use crate::worker::live::ListenerLive;
+use crate::worker::refusal::Reason;
+
+/// A secured connection from a client, handed over by the listener.
+pub struct Secured<S> {
+    /// Plaintext in both directions.
+    pub stream: S,
+    /// The listener at the time of the handshake.
+    pub listener: Arc<ListenerLive>,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Where it connected to.
+    pub local: SocketAddr,
+    /// The name it sent.
+    pub sni: Option<HostName>,
+    /// ALPN chose HTTP/2.
+    pub alpn_h2: bool,
+    /// What the handshake agreed on.
+    pub leg: Arc<Leg>,
+}
+
+/// A connection without its stream.
+pub(crate) struct Hop {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) sni: Option<HostName>,
+    pub(crate) leg: Arc<Leg>,
+    listener: RefCell<Arc<ListenerLive>>,
+    seen: Cell<Option<SnapshotId>>,
+    closing: Cell<Option<Instant>>,
+    /// Why the connection was cut off, when it was.
+    pub(crate) cut: Cell<Option<Reason>>,
+}
+
+impl Hop {
+    /// Takes a connection apart.
+    pub(crate) fn new<S>(secured: Secured<S>) -> (Self, S, bool) {
+        let Secured { stream, listener, peer, local, sni, alpn_h2, leg } = secured;
+        let (listener, seen, closing) = (RefCell::new(listener), Cell::new(None), Cell::new(None));
+        (Self { peer, local, sni, leg, listener, seen, closing, cut: Cell::new(None) }, stream, alpn_h2)
+    }
+
+    /// The listener as the newest snapshot has it, or as the last one had it that still did.
+    pub(crate) fn listener(&self) -> Arc<ListenerLive> {
+        Arc::clone(&self.listener.borrow())
+    }
+
+    /// Looks at the stop and the newest snapshot.
+    ///
+    /// False when the connection must end at once; a denial has been told then.
+    pub(crate) fn refresh(&self, ctx: &ThreadCtx) -> bool {
+        match ctx.stop() {
+            Stop::Run => {}
+            Stop::Drain { deadline } => self.close_by(deadline),
+            Stop::Now => return false,
+        }
+        let live = ctx.live.load();
+        if self.seen.replace(Some(live.id)) == Some(live.id) {
+            return true;
+        }
+        let current = self.listener();
+        let denied = match live.verdict(self.peer.ip()) {
+            Verdict::Pass => None,
+            Verdict::Denied { rule } => Some(rule),
+            Verdict::NotAllowed => Some(0),
+        };
+        if let Some(rule) = denied {
+            self.cut.set(Some(Reason::Denied));
+            ctx.tell.denied(rule, &current.name);
+            return false;
+        }
+        match live.listeners.get(&current.name) {
+            Some(listener) => {
+                self.listener.replace(Arc::clone(listener));
+            }
+            None => self.close_by(Instant::now() + Duration::from_millis(u64::from(current.limits.drain_ms))),
+        }
+        true
+    }
+
+    /// The deadline when the connection is to end after what is under way.
+    pub(crate) fn closing(&self) -> Option<Instant> {
+        self.closing.get()
+    }
+
+    fn close_by(&self, deadline: Instant) {
+        self.closing.set(Some(self.closing.get().map_or(deadline, |known| known.min(deadline))));
+    }
+}

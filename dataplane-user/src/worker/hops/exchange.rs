@@ -1,0 +1,222 @@
+//! One request and its answer: the recipe.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use tokio::time::{Duration, Instant};
+
+use super::connection::Hop;
+use super::context::ThreadCtx;
+use super::flow::{Failed, Flow};
+use super::record::Record;
+use super::timer::Timer;
+use crate::worker::http::client::Client;
+use crate::worker::http::request::{Framing, Request};
+use crate::worker::http::respond;
+use crate::worker::http::write::{Added, Forwarding};
+use crate::worker::live::ListenerLive;
+use crate::worker::origin::connection::Connection;
+use crate::worker::origin::pick::Attempts;
+use crate::worker::policy::{Permit, permit};
+use crate::worker::refusal::Reason;
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Another request may follow.
+    Next,
+    /// It ends in an orderly way.
+    Close,
+    /// It is cut: an answer was broken off, or the client is gone.
+    Abort,
+}
+
+/// One exchange's surroundings.
+pub(crate) struct Scene<'a, 't> {
+    pub(crate) ctx: &'a ThreadCtx,
+    pub(crate) hop: &'a Hop,
+    pub(crate) listener: Arc<ListenerLive>,
+    pub(crate) timer: &'a mut Timer<'t>,
+    /// Whether the connection takes no request after this one.
+    pub(crate) last: bool,
+}
+
+/// Reads nothing and forgets nothing: takes a request that was read, or the reason it was refused, answers it, and
+/// tells of it once.
+pub(crate) async fn exchange<C: Client>(
+    ctx: &ThreadCtx,
+    hop: &Hop,
+    request: Result<Request, Reason>,
+    client: &mut C,
+    timer: &mut Timer<'_>,
+    last: bool,
+) -> After {
+    let listener = hop.listener();
+    let mut record = Record::new(ctx, hop, Arc::clone(&listener), request.as_ref().ok(), C::PROTOCOL);
+    let mut scene = Scene { ctx, hop, listener, timer, last };
+    let outcome = match &request {
+        Ok(request) => proxy(&mut scene, request, client, &mut record).await,
+        Err(reason) => Err(Failed::Refused(*reason)),
+    };
+    let after = match outcome {
+        Ok(after) => {
+            record.refusal = None;
+            after
+        }
+        Err(Failed::Refused(reason)) => {
+            record.refusal = Some(reason);
+            respond(&mut scene, reason, request.as_ref().ok(), client, &mut record).await
+        }
+        Err(Failed::Broken(reason)) => {
+            record.refusal = Some(reason);
+            client.abort();
+            After::Abort
+        }
+        // Only a pooled connection can be stale, and `proxy` does not take a second one from the pool.
+        Err(Failed::Stale) => After::Abort,
+    };
+    record.received = client.received();
+    after
+}
+
+/// permit -> choose -> forward.
+async fn proxy<C: Client>(
+    scene: &mut Scene<'_, '_>,
+    request: &Request,
+    client: &mut C,
+    record: &mut Record<'_>,
+) -> Result<After, Failed> {
+    bounded(request, &scene.listener)?;
+    let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
+    record.route = Some(Arc::clone(permit.route()));
+    let mut attempts = Attempts::new(scene.ctx);
+    let mut fresh = false;
+    loop {
+        let origin = choose(scene, &permit, &mut attempts, fresh, record).await?;
+        match forward(scene, request, &permit, client, origin, record).await {
+            Err(Failed::Stale) => {
+                fresh = true;
+                attempts.again();
+            }
+            done => return done,
+        }
+    }
+}
+
+fn bounded(request: &Request, listener: &ListenerLive) -> Result<(), Reason> {
+    match (request.framing, listener.limits.body_bytes) {
+        (Framing::Length(length), bound @ 1..) if length > bound => Err(Reason::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
+async fn choose(
+    scene: &Scene<'_, '_>,
+    permit: &Permit,
+    attempts: &mut Attempts,
+    fresh: bool,
+    record: &mut Record<'_>,
+) -> Result<Connection, Reason> {
+    let before = Instant::now();
+    let chosen = attempts.connect(permit, fresh, scene.ctx).await;
+    record.waited += before.elapsed();
+    record.attempts = attempts.made;
+    record.origin.clone_from(&attempts.last);
+    let connection = chosen?;
+    record.address = Some(connection.address);
+    record.leg = Some(std::rc::Rc::clone(&connection.leg));
+    record.reused = connection.reused;
+    Ok(connection)
+}
+
+async fn forward<C: Client>(
+    scene: &mut Scene<'_, '_>,
+    request: &Request,
+    permit: &Permit,
+    client: &mut C,
+    mut origin: Connection,
+    record: &mut Record<'_>,
+) -> Result<After, Failed> {
+    let id = record.id;
+    let peer = scene.hop.peer.ip().to_canonical();
+    let trusted = scene.listener.trusted.iter().any(|prefix| prefix.contains(peer));
+    origin.begin(
+        request,
+        &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str() },
+    );
+    let mut flow = Flow::new(scene, request, permit, client, &mut origin);
+    let response = flow.head(scene.timer).await;
+    record.waited += flow.waited();
+    let response = response?;
+    let close =
+        scene.last || !request.keep_alive || scene.hop.closing().is_some() || !flow.client.body_done();
+    let date = *scene.ctx.date.borrow_mut().at(Instant::now());
+    let added = Added { date: &date, request_id: id.as_str() };
+    let close = flow.client.head(&response, close, &added).map_err(Failed::Broken)?;
+    record.status = response.status;
+    let transferred = flow.transfer(scene.timer).await;
+    record.waited += flow.waited();
+    record.sent = flow.sent;
+    transferred?;
+    if origin.reusable()
+        && let Some(key) = record.origin.as_ref().map(|origin| origin.key)
+    {
+        scene.ctx.pool.borrow_mut().put(key, origin, Instant::now());
+    }
+    Ok(if close || !client.body_done() { After::Close } else { After::Next })
+}
+
+/// Every way out that is not an origin's answer.
+async fn respond<C: Client>(
+    scene: &mut Scene<'_, '_>,
+    reason: Reason,
+    request: Option<&Request>,
+    client: &mut C,
+    record: &mut Record<'_>,
+) -> After {
+    if reason.status() == 0 {
+        client.abort();
+        return After::Abort;
+    }
+    let id = record.id;
+    let (response, body) = respond::refusal(reason, request, id.as_str());
+    let close = scene.last
+        || scene.hop.closing().is_some()
+        || !request.is_some_and(|request| request.keep_alive)
+        || !client.body_done();
+    let date = *scene.ctx.date.borrow_mut().at(Instant::now());
+    let deadline = Instant::now() + Duration::from_millis(u64::from(scene.listener.limits.stall_ms));
+    let Ok(close) = client.head(&response, close, &Added { date: &date, request_id: id.as_str() }) else {
+        return After::Abort;
+    };
+    let mut queued = false;
+    let timer = &mut *scene.timer;
+    let sent = poll_fn(|cx| {
+        if !queued {
+            let room = client.poll_room(cx);
+            if room.is_pending() {
+                return if timer.poll_expired(cx, deadline) {
+                    Poll::Ready(Err(reason))
+                } else {
+                    Poll::Pending
+                };
+            }
+            ready!(room)?;
+            client.data(cx, &body)?;
+            client.finish(None)?;
+            queued = true;
+        }
+        match client.poll_flush(cx) {
+            Poll::Pending if timer.poll_expired(cx, deadline) => Poll::Ready(Err(reason)),
+            flushed @ (Poll::Pending | Poll::Ready(_)) => flushed,
+        }
+    })
+    .await;
+    record.status = response.status;
+    match sent {
+        Err(_) => After::Abort,
+        Ok(()) if close => After::Close,
+        Ok(()) => After::Next,
+    }
+}

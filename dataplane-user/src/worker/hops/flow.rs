@@ -1,0 +1,310 @@
+//! Moves a request to an origin and its response back, both at once and each no faster than the other side takes it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use tokio::time::{Duration, Instant};
+
+use super::context::ThreadCtx;
+use super::exchange::Scene;
+use super::timer::Timer;
+use crate::worker::http::client::Client;
+use crate::worker::http::receive::{Broken, Got};
+use crate::worker::http::request::Request;
+use crate::worker::http::response::Response;
+use crate::worker::origin::connection::{Connection, NoHead};
+use crate::worker::policy::Permit;
+use crate::worker::refusal::Reason;
+
+/// Informational responses forwarded for one request.
+const MOST_INFORMATIONAL: u32 = 32;
+
+/// Pieces moved in one turn before other connections get theirs.
+const TURN: u32 = 16;
+
+/// Why an exchange did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// A pooled connection was dead, nothing was lost, and another may be tried.
+    Stale,
+    /// Nothing has been answered yet.
+    Refused(Reason),
+    /// The answer had begun.
+    Broken(Reason),
+}
+
+impl From<Reason> for Failed {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    /// The client's body is being sent.
+    Running,
+    /// All of it is with us.
+    Flushing,
+    /// All of it is on its way.
+    Done,
+    /// The origin takes no more; it may have answered.
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Origin,
+}
+
+/// An exchange under way.
+pub(crate) struct Flow<'a, C> {
+    pub(crate) client: &'a mut C,
+    origin: &'a mut Connection,
+    ctx: &'a ThreadCtx,
+    upload: Upload,
+    downloaded: bool,
+    /// Whom the last turn waited for.
+    blocked: Side,
+    /// Whether body bytes have been taken from the client: it cannot be sent again.
+    touched: bool,
+    /// Whether anything has left for the origin.
+    left: bool,
+    idempotent: bool,
+    awaiting_continue: bool,
+    stall: Duration,
+    response_timeout: Duration,
+    progress: Instant,
+    waiting: Option<Instant>,
+    waited: Duration,
+    /// Body bytes to the client.
+    pub(crate) sent: u64,
+}
+
+impl<'a, C: Client> Flow<'a, C> {
+    /// For a request whose head was written to `origin`.
+    pub(crate) fn new(
+        scene: &Scene<'a, '_>,
+        request: &Request,
+        permit: &Permit,
+        client: &'a mut C,
+        origin: &'a mut Connection,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            client,
+            origin,
+            ctx: scene.ctx,
+            upload: Upload::Running,
+            downloaded: false,
+            blocked: Side::Origin,
+            touched: false,
+            left: false,
+            idempotent: request.method.idempotent(),
+            awaiting_continue: request.expect_continue,
+            stall: Duration::from_millis(u64::from(scene.listener.limits.stall_ms)),
+            response_timeout: permit.route().response_timeout,
+            progress: now,
+            waiting: Some(now),
+            waited: Duration::ZERO,
+            sent: 0,
+        }
+    }
+
+    /// Time spent waiting for the origin since the last call.
+    pub(crate) fn waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// The final response head. Informational ones are passed on.
+    pub(crate) async fn head(&mut self, timer: &mut Timer<'_>) -> Result<Response, Failed> {
+        for _ in 0..=MOST_INFORMATIONAL {
+            let response = poll_fn(|cx| self.poll_head(cx, timer)).await?;
+            if !response.informational() {
+                if let Some(since) = self.waiting.take() {
+                    self.waited += since.elapsed();
+                }
+                return Ok(response);
+            }
+            self.awaiting_continue = false;
+            self.progress = Instant::now();
+            self.client.informational(&response)?;
+        }
+        Err(Failed::Refused(Reason::MalformedResponse))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<Response, Failed>> {
+        self.poll_upload(cx)?;
+        let head = self.origin.poll_head(cx, &mut self.ctx.scratch.borrow_mut());
+        if let Poll::Ready(head) = head {
+            return Poll::Ready(head.map_err(|none| self.no_head(none)));
+        }
+        if let Poll::Ready(Err(reason)) = self.client.poll_flush(cx) {
+            return Poll::Ready(Err(Failed::Broken(reason)));
+        }
+        if self.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Failed::Broken(Reason::ClientGone)));
+        }
+        let on_origin = matches!(self.upload, Upload::Done | Upload::Stopped) || self.awaiting_continue;
+        let (deadline, reason) = match (on_origin, self.blocked) {
+            (true, _) => (self.progress + self.response_timeout, Reason::OriginTimeout),
+            (false, Side::Client) => (self.progress + self.stall, Reason::BodyTimeout),
+            (false, Side::Origin) => (self.progress + self.stall, Reason::OriginStalled),
+        };
+        if timer.poll_expired(cx, deadline) {
+            Poll::Ready(Err(Failed::Refused(reason)))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// A dead connection is retried when it came from the pool, no byte of an answer came, the body is still whole, and
+    /// the origin either never saw the request or may see it twice.
+    fn no_head(&self, none: NoHead) -> Failed {
+        match none {
+            NoHead::Silent if self.origin.reused && !self.touched && (self.idempotent || !self.left) => {
+                Failed::Stale
+            }
+            NoHead::Silent | NoHead::Gone => Failed::Refused(Reason::OriginGone),
+            NoHead::Malformed => Failed::Refused(Reason::MalformedResponse),
+        }
+    }
+
+    /// Moves request body until one side has to wait. An origin that takes no more is no failure yet.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
+        let mut turn = 0;
+        while self.upload == Upload::Running {
+            match self.origin.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.upload = Upload::Stopped;
+                    break;
+                }
+                Poll::Pending => {
+                    self.blocked = Side::Origin;
+                    break;
+                }
+            }
+            let mut scratch = self.ctx.scratch.borrow_mut();
+            match self.client.poll_body(cx, &mut scratch) {
+                Poll::Ready(Ok(Got::Data(length))) => {
+                    self.touched = true;
+                    self.awaiting_continue = false;
+                    self.progress = Instant::now();
+                    if self.origin.data(cx, scratch.get(..length).unwrap_or_default()).is_err() {
+                        self.upload = Upload::Stopped;
+                    }
+                }
+                Poll::Ready(Ok(Got::End(trailers))) => {
+                    self.upload = if self.origin.finish(trailers.as_ref()) {
+                        Upload::Flushing
+                    } else {
+                        Upload::Stopped
+                    };
+                }
+                Poll::Ready(Err(reason)) => return Err(reason),
+                Poll::Pending => {
+                    self.blocked = Side::Client;
+                    break;
+                }
+            }
+            turn += 1;
+            if turn == TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        if matches!(self.upload, Upload::Running | Upload::Flushing) {
+            self.push(cx);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, cx: &mut Context<'_>) {
+        match self.origin.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.left = true;
+                if self.upload == Upload::Flushing {
+                    self.upload = Upload::Done;
+                    self.progress = Instant::now();
+                }
+            }
+            Poll::Ready(Err(_)) => self.upload = Upload::Stopped,
+            Poll::Pending if self.upload == Upload::Flushing => self.blocked = Side::Origin,
+            Poll::Pending => {}
+        }
+    }
+
+    /// The response's body, until it is complete and written.
+    pub(crate) async fn transfer(&mut self, timer: &mut Timer<'_>) -> Result<(), Failed> {
+        self.progress = Instant::now();
+        poll_fn(|cx| self.poll_transfer(cx, timer)).await.map_err(Failed::Broken)
+    }
+
+    fn poll_transfer(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Poll<Result<(), Reason>> {
+        if let Some(since) = self.waiting.take() {
+            self.waited += since.elapsed();
+        }
+        if matches!(self.upload, Upload::Running | Upload::Flushing) {
+            self.poll_upload(cx)?;
+        }
+        self.poll_download(cx)?;
+        match self.client.poll_flush(cx)? {
+            Poll::Ready(()) if self.downloaded => return Poll::Ready(Ok(())),
+            Poll::Ready(()) => {}
+            Poll::Pending => self.blocked = Side::Client,
+        }
+        if self.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ClientGone));
+        }
+        if timer.poll_expired(cx, self.progress + self.stall) {
+            return Poll::Ready(Err(match self.blocked {
+                Side::Client => Reason::BodyTimeout,
+                Side::Origin => Reason::OriginStalled,
+            }));
+        }
+        if self.blocked == Side::Origin {
+            self.waiting = Some(Instant::now());
+        }
+        Poll::Pending
+    }
+
+    /// Moves response body until one side has to wait.
+    fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
+        let mut turn = 0;
+        while !self.downloaded {
+            let room = match self.client.poll_room(cx)? {
+                Poll::Ready(room) => room,
+                Poll::Pending => {
+                    self.blocked = Side::Client;
+                    return Ok(());
+                }
+            };
+            let mut scratch = self.ctx.scratch.borrow_mut();
+            let room = room.min(scratch.len());
+            match self.origin.poll_body(cx, scratch.get_mut(..room).unwrap_or_default()) {
+                Poll::Ready(Ok(Got::Data(length))) => {
+                    self.progress = Instant::now();
+                    self.sent += length as u64;
+                    self.client.data(cx, scratch.get(..length).unwrap_or_default())?;
+                }
+                Poll::Ready(Ok(Got::End(trailers))) => {
+                    self.downloaded = true;
+                    self.client.finish(trailers.as_ref())?;
+                }
+                Poll::Ready(Err(Broken::Gone)) => return Err(Reason::OriginGone),
+                Poll::Ready(Err(Broken::Bad)) => return Err(Reason::MalformedResponse),
+                Poll::Pending => {
+                    self.blocked = Side::Origin;
+                    return Ok(());
+                }
+            }
+            turn += 1;
+            if turn == TURN {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

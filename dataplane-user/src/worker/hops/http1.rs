@@ -1,0 +1,121 @@
+//! An HTTP/1.1 connection: read a request, exchange, and again.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Duration, Instant};
+
+use super::connection::Hop;
+use super::context::ThreadCtx;
+use super::exchange::{After, exchange};
+use super::timer::Timer;
+use crate::worker::http::h1::H1;
+use crate::worker::http::receive::poll_linger;
+use crate::worker::http::request::{self, HeadBounds, Raw, Request};
+use crate::worker::refusal::Reason;
+
+/// After our last answer, how long and how much we read on so that the client gets to see it.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Serves the connection until it ends.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
+    let mut client = H1::new(stream);
+    let mut timer = ctx.timers.get();
+    let mut served = 0_u32;
+    loop {
+        let read = read(ctx, hop, &mut client, &mut timer).await;
+        let Some(request) = read.transpose() else { break };
+        if request.as_ref().is_err_and(|reason| reason.status() == 0) {
+            ctx.tell.refused(request.err().unwrap_or(Reason::ClientGone), &hop.listener().name);
+            return;
+        }
+        served += 1;
+        let bound = hop.listener().limits.requests_per_connection;
+        let last = bound != 0 && served >= bound;
+        match exchange(ctx, hop, request, &mut client, &mut timer, last).await {
+            After::Next => client.wire.rest(),
+            After::Close => break,
+            After::Abort => return,
+        }
+    }
+    close(ctx, &mut client, &mut timer).await;
+}
+
+/// The next request, the reason it is refused, or nothing when there is to be none.
+async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    hop: &Hop,
+    client: &mut H1<S>,
+    timer: &mut Timer<'_>,
+) -> Result<Option<Request>, Reason> {
+    let mut reading = Reading { idle_since: Instant::now(), begun: None };
+    let raw = poll_fn(|cx| reading.poll(cx, ctx, hop, client, timer)).await?;
+    let Some(raw) = raw else { return Ok(None) };
+    let request = request::check(raw)?;
+    client.begin(&request, hop.listener().limits.body_bytes);
+    Ok(Some(request))
+}
+
+struct Reading {
+    idle_since: Instant,
+    begun: Option<Instant>,
+}
+
+impl Reading {
+    fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ctx: &ThreadCtx,
+        hop: &Hop,
+        client: &mut H1<S>,
+        timer: &mut Timer<'_>,
+    ) -> Poll<Result<Option<Raw>, Reason>> {
+        let listener = hop.listener();
+        let limits = &listener.limits;
+        let bounds = HeadBounds {
+            bytes: limits.header_bytes as usize,
+            fields: limits.header_count as usize,
+            target: limits.target_bytes as usize,
+        };
+        if let Poll::Ready(read) = client.poll_head(cx, &mut ctx.scratch.borrow_mut(), &bounds) {
+            return Poll::Ready(read);
+        }
+        if client.wire.input.is_empty() {
+            let deadline = self.idle_since + Duration::from_millis(u64::from(limits.idle_ms));
+            if hop.closing().is_some() || timer.poll_expired(cx, deadline) {
+                return Poll::Ready(Ok(None));
+            }
+        } else {
+            let begun = *self.begun.get_or_insert_with(Instant::now);
+            if timer.poll_expired(cx, begun + Duration::from_millis(u64::from(limits.header_ms))) {
+                return Poll::Ready(Err(Reason::HeaderTimeout));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Ends our direction, then reads on for a little while.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    client: &mut H1<S>,
+    timer: &mut Timer<'_>,
+) {
+    let deadline = Instant::now() + LINGER;
+    let (mut bound, mut shut) = (LINGER_BYTES, false);
+    poll_fn(|cx| {
+        if !shut {
+            match client.wire.poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => shut = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        let done =
+            shut && poll_linger(&mut client.wire, cx, &mut ctx.scratch.borrow_mut(), &mut bound).is_ready();
+        if done || timer.poll_expired(cx, deadline) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}

@@ -1,0 +1,273 @@
+//! An HTTP/2 connection: each stream is an exchange, all of them futures of the one task that also drives the connection.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use h2::RecvStream;
+use h2::server::{Builder, Connection, SendResponse};
+use model::snapshot::Limits;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Duration, Instant};
+
+use super::connection::Hop;
+use super::context::ThreadCtx;
+use super::exchange::exchange;
+use super::timer::Timer;
+use crate::worker::http::h2::{H2, raw};
+use crate::worker::http::request::{HeadBounds, check};
+use crate::worker::refusal::Reason;
+
+/// What a client may send before the origin took it: per stream, and per connection.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Response bytes that wait in one stream for the client's window.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Streams a client may reset before we have looked at them, and others that are remembered after a reset: beyond, the
+/// connection is closed for abuse (rapid reset).
+const RESETS: usize = 32;
+
+/// How long a connection that is told to go away, or has ended in an error, may take.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Serves the connection until it ends.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
+    let limits = hop.listener().limits;
+    let stream = Shared(Rc::new(RefCell::new(stream)));
+    let mut timer = ctx.timers.get();
+    let deadline = Instant::now() + Duration::from_millis(u64::from(limits.header_ms));
+    let mut handshake = Box::pin(builder(&limits).handshake(stream.clone()));
+    let connected = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
+        Poll::Pending if timer.poll_expired(cx, deadline) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(connected) => Poll::Ready(Some(connected)),
+    })
+    .await;
+    drop(handshake);
+    match connected {
+        None => return ctx.tell.refused(Reason::HeaderTimeout, &hop.listener().name),
+        Some(Err(error)) => {
+            told(ctx, hop, &error);
+            say_goodbye(stream.clone()).await;
+        }
+        Some(Ok(connection)) => {
+            let mut driver = Driver::new(connection);
+            let mut streams = FuturesUnordered::new();
+            let start = |request, respond| one(ctx, hop, request, respond);
+            let ended = poll_fn(|cx| driver.poll(cx, hop, &mut streams, start, &mut timer)).await;
+            if let Err(error) = ended {
+                told(ctx, hop, &error);
+            }
+        }
+    }
+    part(ctx, stream, &mut timer).await;
+}
+
+/// GOAWAY with PROTOCOL_ERROR, for a client whose preface is wrong: h2 lets go of the stream without one.
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>) {
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    // A client that does not take seventeen bytes at once does not get them.
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut stream).poll_write(cx, &GOAWAY);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.streams)
+        // h2 answers 431 by itself, unseen by us: at twice our own bound that is left to lists no one should send.
+        .max_header_list_size(limits.header_bytes.saturating_mul(2))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_concurrent_reset_streams(RESETS);
+    builder
+}
+
+/// One stream: read -> exchange.
+async fn one(ctx: &ThreadCtx, hop: &Hop, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let limits = hop.listener().limits;
+    let bounds = HeadBounds {
+        bytes: limits.header_bytes as usize,
+        fields: limits.header_count as usize,
+        target: limits.target_bytes as usize,
+    };
+    let (parts, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let mut client = H2::new(respond, body, limits.body_bytes);
+    let request = raw(&parts, ended, &bounds).and_then(check);
+    drop(parts);
+    if let Ok(request) = &request {
+        client.begin(request);
+    }
+    let mut timer = ctx.timers.get();
+    exchange(ctx, hop, request, &mut client, &mut timer, false).await;
+}
+
+/// Says why a connection broke. A client that goes away between requests is not worth a word.
+fn told(ctx: &ThreadCtx, hop: &Hop, error: &h2::Error) {
+    let reason = match error.reason() {
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Reason::Http2Abuse,
+        Some(h2::Reason::NO_ERROR) | None => return,
+        Some(_) if error.is_remote() => Reason::ClientGone,
+        Some(_) => Reason::MalformedRequest,
+    };
+    ctx.tell.refused(reason, &hop.listener().name);
+}
+
+struct Driver<S: AsyncRead + AsyncWrite + Unpin> {
+    connection: Connection<Shared<S>, Bytes>,
+    served: u32,
+    idle_since: Instant,
+    parting: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    fn new(connection: Connection<Shared<S>, Bytes>) -> Self {
+        Self { connection, served: 0, idle_since: Instant::now(), parting: None }
+    }
+
+    fn poll<F: Future<Output = ()>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        hop: &Hop,
+        streams: &mut FuturesUnordered<F>,
+        start: impl Fn(http::Request<RecvStream>, SendResponse<Bytes>) -> F,
+        timer: &mut Timer<'_>,
+    ) -> Poll<Result<(), h2::Error>> {
+        let listener = hop.listener();
+        let limits = &listener.limits;
+        if hop.closing().is_some() {
+            self.go_away(None);
+        }
+        // Streams may have come to life, and what they queue must leave: so the connection is polled before and after.
+        loop {
+            let mut accepted = false;
+            while let Poll::Ready(next) = self.connection.poll_accept(cx) {
+                let Some(next) = next else { return Poll::Ready(Ok(())) };
+                let (request, respond) = next?;
+                streams.push(start(request, respond));
+                accepted = true;
+                self.served += 1;
+                if limits.requests_per_connection != 0 && self.served >= limits.requests_per_connection {
+                    self.go_away(None);
+                }
+            }
+            let before = streams.len();
+            while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+            if !accepted && before == streams.len() {
+                break;
+            }
+            self.idle_since = Instant::now();
+        }
+        let idle = self.idle_since + Duration::from_millis(u64::from(limits.idle_ms));
+        match self.parting {
+            Some(parting) if streams.is_empty() && timer.poll_expired(cx, parting) => {
+                return Poll::Ready(Ok(()));
+            }
+            None if streams.is_empty() && timer.poll_expired(cx, idle) => {
+                self.go_away(Some(Instant::now() + PARTING));
+                cx.waker().wake_by_ref();
+            }
+            Some(_) | None => {}
+        }
+        Poll::Pending
+    }
+
+    /// GOAWAY: streams that have begun finish, no others begin.
+    fn go_away(&mut self, by: Option<Instant>) {
+        if self.parting.is_none() {
+            self.connection.graceful_shutdown();
+            self.parting = Some(by.unwrap_or_else(|| Instant::now() + PARTING));
+        }
+    }
+}
+
+/// Lets the client read our last frames: a close with unread bytes would reset the connection and take them along.
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    mut stream: Shared<S>,
+    timer: &mut Timer<'_>,
+) {
+    let deadline = Instant::now() + PARTING;
+    let mut shut = false;
+    poll_fn(|cx| {
+        if !shut {
+            match Pin::new(&mut stream).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => shut = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        let mut scratch = ctx.scratch.borrow_mut();
+        if shut && poll_drain(&mut stream, cx, &mut scratch).is_ready() {
+            return Poll::Ready(());
+        }
+        if timer.poll_expired(cx, deadline) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn poll_drain<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+    loop {
+        let mut buf = ReadBuf::new(scratch);
+        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf));
+        if read.is_err() || buf.filled().is_empty() {
+            return Poll::Ready(());
+        }
+    }
+}
+
+/// The stream, still at hand after `h2` has let go of it.
+#[derive(Debug)]
+struct Shared<S>(Rc<RefCell<S>>);
+
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Shared<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,50 @@
+//! The recipes: short functions that name a hop's stages in order.
+//!
+//! `accept -> secure -> read -> permit -> choose -> forward`; each stage consumes what the one before made, and every
+//! way out that is not an answer of the origin is `respond(refusal)`. Accept and secure have happened when a
+//! connection arrives here.
+
+pub(crate) mod connection;
+pub mod context;
+pub(crate) mod exchange;
+pub(crate) mod flow;
+pub(crate) mod http1;
+pub(crate) mod http2;
+pub(crate) mod record;
+pub(crate) mod timer;
+
+#[cfg(test)]
+mod tests;
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use connection::Secured;
+pub use context::{Stop, Tell, ThreadCtx};
+
+use connection::Hop;
+
+/// Serves a secured connection until it ends. Everything that happens is told to `ctx.tell`.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured<S>, ctx: &Rc<ThreadCtx>) {
+    let (hop, stream, alpn_h2) = Hop::new(secured);
+    let mut served = pin!(async {
+        match alpn_h2 {
+            true => Box::pin(http2::serve(ctx, &hop, stream)).await,
+            false => http1::serve(ctx, &hop, stream).await,
+        }
+    });
+    let (mut seat, mut timer) = (ctx.seat(), ctx.timers.get());
+    std::future::poll_fn(|cx| {
+        if seat.poll_rung(cx) && !hop.refresh(ctx) {
+            return Poll::Ready(());
+        }
+        if hop.closing().is_some_and(|deadline| timer.poll_expired(cx, deadline)) {
+            return Poll::Ready(());
+        }
+        served.as_mut().poll(cx)
+    })
+    .await;
+}

@@ -1,0 +1,7 @@
+//! The recipes end to end, against origins in this process.
+
+mod bench;
+mod http1;
+mod http2;
+mod refusals;
+mod secured;

@@ -1,0 +1,462 @@
+//! Snapshot -> [`Live`]: parses what must be parsed, takes over from the snapshot before what did not change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use model::digest::Digest;
+use model::filter::Index;
+use model::name::{HostPattern, Name};
+use model::route::Table;
+use model::snapshot::{
+    Certificate, ExpectedName, Listener, Origin, OriginGroup, OriginSecurity, Route, Snapshot, TlsVersion,
+    Trust, TrustBundle,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer};
+use rustls::server::ProducesTickets;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::ServerName;
+
+use super::{
+    BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Places, RouteLive, SecurityLive,
+};
+use crate::worker::tls::certificates::{CertificateError, Resolver, certified};
+use crate::worker::tls::{dial, serve};
+
+/// Why a snapshot cannot be put in force; the one before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// A certificate cannot be served.
+    #[error("certificate {name} cannot be served: {source}")]
+    Certificate {
+        /// Which.
+        name: Name,
+        /// Why.
+        source: CertificateError,
+    },
+    /// The snapshot names something it does not bring along.
+    #[error("{by} refers to {kind} {name}, which is not in the snapshot; publish again from the console")]
+    Missing {
+        /// `Listener/https`, `Route/shop`, ...
+        by: String,
+        /// `certificate`, `origin group` or `trust bundle`.
+        kind: &'static str,
+        /// The missing one.
+        name: Name,
+    },
+    /// An origin group without an origin.
+    #[error("origin group {0} has no origin")]
+    NoOrigin(Name),
+    /// rustls is stricter about names than we are.
+    #[error(
+        "origin group {0} expects a name that TLS cannot carry; write it with letters, digits and - only"
+    )]
+    Expected(Name),
+    /// A trust bundle without a usable certificate.
+    #[error("trust bundle {0} has no usable CA certificate; replace its PEM text")]
+    Bundle(Name),
+    /// This machine has no roots, and an origin group trusts them.
+    #[error(
+        "origin group {0} trusts this machine's own roots, and it has none; install ca-certificates or name a trust bundle"
+    )]
+    NoRoots(Name),
+    /// rustls refused the settings.
+    #[error("TLS to origin group {group} cannot be set up: {source}")]
+    Client {
+        /// Which.
+        group: Name,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// rustls refused the settings, or the machine has no randomness.
+    #[error("TLS of listener {listener} cannot be set up: {source}")]
+    Tls {
+        /// Which.
+        listener: Name,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// What the next [`Live`] may take over.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    certificates: HashMap<CertificateId, Arc<CertifiedKey>>,
+    clients: HashMap<ClientId, Arc<ClientConfig>>,
+    origins: HashMap<OriginId, Arc<OriginLive>>,
+    routes: HashMap<Name, Arc<RouteLive>>,
+    servers: HashMap<Name, Server>,
+}
+
+/// SHA-256 of the chain's PEM, and of the public key.
+type CertificateId = (Digest, Digest);
+
+/// Origins that judge alike share a client configuration and so its tickets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum ClientId {
+    System,
+    Bundle(Digest),
+    Unverified,
+}
+
+/// Group, address and security, and what stands behind the name of its trust bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct OriginId {
+    group: Name,
+    address: model::net::OriginAddress,
+    name: Option<String>,
+    client: Option<ClientId>,
+}
+
+/// A listener's TLS and everything it was made of.
+#[derive(Debug)]
+struct Server {
+    made_of: MadeOf,
+    config: Arc<ServerConfig>,
+    /// Survives every change of the listener's certificates.
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct MadeOf {
+    lowest: TlsVersion,
+    certificates: BySni<CertificateId>,
+}
+
+impl Live {
+    /// The state before the first snapshot: nothing is accepted, nothing is served.
+    pub fn empty() -> Self {
+        Self {
+            id: model::snapshot::SnapshotId::default(),
+            listeners: HashMap::new(),
+            places: Places::new(),
+            filter: Index::default(),
+            groups: HashMap::new(),
+            kept: Kept::default(),
+        }
+    }
+
+    /// Puts a snapshot into the shape the path needs. `roots` are this machine's own.
+    ///
+    /// # Errors
+    /// See [`LiveError`]; `previous` stays usable as it was.
+    pub fn build(
+        snapshot: Snapshot,
+        keys: &BTreeMap<Digest, PrivateKeyDer<'static>>,
+        roots: &Arc<RootCertStore>,
+        previous: Option<&Self>,
+    ) -> Result<Self, LiveError> {
+        let mut builder = Builder { previous, kept: Kept::default() };
+        let certificates = builder.certificates(&snapshot.certificates, keys)?;
+        let groups = builder.groups(&snapshot, roots)?;
+        let routes = builder.routes(&snapshot.routes, &groups)?;
+        let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
+        let mut places = Places::new();
+        for listener in &snapshot.listeners {
+            let live = Arc::new(builder.listener(listener, &snapshot, &certificates, &routes)?);
+            match listener.addresses.as_slice() {
+                [] => drop(places.insert((None, listener.port), Arc::clone(&live))),
+                some => places.extend(
+                    some.iter()
+                        .map(|address| ((Some(address.to_canonical()), listener.port), Arc::clone(&live))),
+                ),
+            }
+            listeners.insert(listener.name.clone(), live);
+        }
+        builder.kept.routes = routes;
+        Ok(Self { id: snapshot.id, listeners, places, filter: Index::new(&snapshot.filter), groups, kept: builder.kept })
+    }
+}
+
+struct Builder<'a> {
+    previous: Option<&'a Live>,
+    kept: Kept,
+}
+
+/// A certificate of the snapshot: its identity, its names, and itself ready to serve.
+struct Ready<'a> {
+    id: CertificateId,
+    hosts: &'a [HostPattern],
+    certified: Arc<CertifiedKey>,
+}
+
+impl Builder<'_> {
+    fn certificates<'s>(
+        &mut self,
+        certificates: &'s [Certificate],
+        keys: &BTreeMap<Digest, PrivateKeyDer<'static>>,
+    ) -> Result<HashMap<&'s Name, Ready<'s>>, LiveError> {
+        let before = self.previous.map(|live| &live.kept.certificates);
+        let mut ready = HashMap::with_capacity(certificates.len());
+        for certificate in certificates {
+            let id = (Digest::of(certificate.chain.as_bytes()), certificate.key);
+            let known = self.kept.certificates.get(&id).or_else(|| before?.get(&id));
+            let certified = match known {
+                Some(known) => Arc::clone(known),
+                None => certified(certificate, keys.get(&certificate.key))
+                    .map_err(|source| LiveError::Certificate { name: certificate.name.clone(), source })?,
+            };
+            self.kept.certificates.insert(id, Arc::clone(&certified));
+            ready.insert(&certificate.name, Ready { id, hosts: &certificate.hostnames, certified });
+        }
+        Ok(ready)
+    }
+
+    fn groups(
+        &mut self,
+        snapshot: &Snapshot,
+        roots: &Arc<RootCertStore>,
+    ) -> Result<HashMap<Name, Arc<GroupLive>>, LiveError> {
+        let bundles: HashMap<&Name, (Digest, &TrustBundle)> = snapshot
+            .trust_bundles
+            .iter()
+            .map(|bundle| (&bundle.name, (Digest::of(bundle.certificates.as_bytes()), bundle)))
+            .collect();
+        let mut groups = HashMap::with_capacity(snapshot.origin_groups.len());
+        for group in &snapshot.origin_groups {
+            let origins = group
+                .origins
+                .iter()
+                .map(|origin| self.origin(group, origin, &bundles, roots))
+                .collect::<Result<Vec<_>, _>>()?;
+            if origins.is_empty() {
+                return Err(LiveError::NoOrigin(group.name.clone()));
+            }
+            let connect_timeout = Duration::from_millis(group.connect_timeout_ms.into());
+            let before = self.previous.and_then(|live| live.groups.get(&group.name)).filter(|before| {
+                before.connect_timeout == connect_timeout
+                    && before.origins.len() == origins.len()
+                    && before.origins.iter().zip(&origins).all(|(before, now)| Arc::ptr_eq(before, now))
+            });
+            let live = match before {
+                Some(before) => Arc::clone(before),
+                None => Arc::new(GroupLive { name: group.name.clone(), origins, connect_timeout }),
+            };
+            groups.insert(group.name.clone(), live);
+        }
+        Ok(groups)
+    }
+
+    fn origin(
+        &mut self,
+        group: &OriginGroup,
+        origin: &Origin,
+        bundles: &HashMap<&Name, (Digest, &TrustBundle)>,
+        roots: &Arc<RootCertStore>,
+    ) -> Result<Arc<OriginLive>, LiveError> {
+        let client = match &origin.security {
+            OriginSecurity::ClearText => None,
+            OriginSecurity::Unverified { .. } => Some(ClientId::Unverified),
+            OriginSecurity::Verified { trust: Trust::System, .. } => Some(ClientId::System),
+            OriginSecurity::Verified { trust: Trust::Bundle(name), .. } => {
+                let (digest, _) = bundles
+                    .get(name)
+                    .ok_or_else(|| missing("OriginGroup", &group.name, "trust bundle", name))?;
+                Some(ClientId::Bundle(*digest))
+            }
+        };
+        let name = match &origin.security {
+            OriginSecurity::ClearText => None,
+            OriginSecurity::Unverified { sni: name } | OriginSecurity::Verified { expected: name, .. } => {
+                Some(server_name(name).ok_or_else(|| LiveError::Expected(group.name.clone()))?)
+            }
+        };
+        let id = OriginId {
+            group: group.name.clone(),
+            address: origin.address.clone(),
+            name: name.as_ref().map(|name| name.to_str().into_owned()),
+            client,
+        };
+        let before = self.previous.and_then(|live| live.kept.origins.get(&id));
+        let live = match self.kept.origins.get(&id).or(before) {
+            Some(live) => Arc::clone(live),
+            None => {
+                static NEXT: AtomicU64 = AtomicU64::new(1);
+                let security = match (&id.client, name) {
+                    (Some(client), Some(name)) => SecurityLive::Tls {
+                        config: self.client(client, group, origin, bundles, roots)?,
+                        name,
+                        verified: *client != ClientId::Unverified,
+                    },
+                    _ => SecurityLive::ClearText,
+                };
+                let key = NEXT.fetch_add(1, Ordering::Relaxed);
+                let label = id.address.to_string().into();
+                Arc::new(OriginLive { group: id.group.clone(), address: id.address.clone(), label, key, security })
+            }
+        };
+        if let (Some(client), SecurityLive::Tls { config, .. }) = (&id.client, &live.security) {
+            self.kept.clients.insert(client.clone(), Arc::clone(config));
+        }
+        self.kept.origins.insert(id, Arc::clone(&live));
+        Ok(live)
+    }
+
+    fn client(
+        &self,
+        id: &ClientId,
+        group: &OriginGroup,
+        origin: &Origin,
+        bundles: &HashMap<&Name, (Digest, &TrustBundle)>,
+        roots: &Arc<RootCertStore>,
+    ) -> Result<Arc<ClientConfig>, LiveError> {
+        let before = self.previous.and_then(|live| live.kept.clients.get(id));
+        if let Some(known) = self.kept.clients.get(id).or(before) {
+            return Ok(Arc::clone(known));
+        }
+        let bundle = match &origin.security {
+            OriginSecurity::Verified { trust: Trust::Bundle(name), .. } => {
+                bundles.get(name).map(|(_, bundle)| *bundle)
+            }
+            _ => None,
+        };
+        let config = match (id, bundle) {
+            (ClientId::Unverified, _) => dial::unverified(),
+            (ClientId::Bundle(_), Some(bundle)) => {
+                let roots = bundle_roots(bundle).ok_or_else(|| LiveError::Bundle(bundle.name.clone()))?;
+                dial::verified(roots, format!("trust bundle {}", bundle.name))
+            }
+            _ if roots.is_empty() => return Err(LiveError::NoRoots(group.name.clone())),
+            _ => dial::verified(Arc::clone(roots), "this machine's own roots".to_owned()),
+        };
+        config.map_err(|source| LiveError::Client { group: group.name.clone(), source })
+    }
+
+    fn routes(
+        &self,
+        routes: &[Route],
+        groups: &HashMap<Name, Arc<GroupLive>>,
+    ) -> Result<HashMap<Name, Arc<RouteLive>>, LiveError> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let mut live = HashMap::with_capacity(routes.len());
+        for route in routes {
+            let group = groups
+                .get(&route.origin_group)
+                .ok_or_else(|| missing("Route", &route.name, "origin group", &route.origin_group))?;
+            let response_timeout = Duration::from_millis(route.response_timeout_ms.into());
+            let before = self.previous.and_then(|live| live.kept.routes.get(&route.name));
+            let same = before.filter(|before| {
+                Arc::ptr_eq(&before.group, group)
+                    && before.allow_encoded_slash == route.allow_encoded_slash
+                    && before.response_timeout == response_timeout
+            });
+            let now = match same {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(RouteLive {
+                    name: route.name.clone(),
+                    slot: before.map_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed), |before| before.slot),
+                    group: Arc::clone(group),
+                    allow_encoded_slash: route.allow_encoded_slash,
+                    response_timeout,
+                }),
+            };
+            live.insert(route.name.clone(), now);
+        }
+        Ok(live)
+    }
+
+    fn listener(
+        &mut self,
+        listener: &Listener,
+        snapshot: &Snapshot,
+        certificates: &HashMap<&Name, Ready<'_>>,
+        routes: &HashMap<Name, Arc<RouteLive>>,
+    ) -> Result<ListenerLive, LiveError> {
+        let table = certificate_table(listener, snapshot, certificates)?;
+        let tls = self.server(listener, &table, certificates)?;
+        let before = self.previous.and_then(|live| live.listeners.get(&listener.name));
+        // Every route has its entry: `routes` was made from the same list.
+        let routes = Table::build(snapshot, &listener.name, |route| Arc::clone(&routes[&route.name]));
+        Ok(ListenerLive {
+            name: listener.name.clone(),
+            limits: listener.limits,
+            tls,
+            open: before.map_or_else(Arc::default, |before| Arc::clone(&before.open)),
+            certificates: table,
+            routes,
+            trusted: listener.trusted_prefixes.clone(),
+        })
+    }
+
+    fn server(
+        &mut self,
+        listener: &Listener,
+        table: &CertificateTable,
+        certificates: &HashMap<&Name, Ready<'_>>,
+    ) -> Result<Arc<ServerConfig>, LiveError> {
+        let made_of = MadeOf {
+            lowest: listener.min_version,
+            certificates: table.map(|name| certificates.get(name).map(|ready| ready.id)),
+        };
+        let before = self.previous.and_then(|live| live.kept.servers.get(&listener.name));
+        let refused = |source| LiveError::Tls { listener: listener.name.clone(), source };
+        let server = match before {
+            Some(before) if before.made_of == made_of => {
+                Server { made_of, config: Arc::clone(&before.config), tickets: Arc::clone(&before.tickets) }
+            }
+            _ => {
+                let tickets = match before {
+                    Some(before) => Arc::clone(&before.tickets),
+                    None => rustls::crypto::aws_lc_rs::Ticketer::new().map_err(refused)?,
+                };
+                let resolver = Resolver(
+                    table.map(|name| certificates.get(name).map(|ready| Arc::clone(&ready.certified))),
+                );
+                let config =
+                    serve::config(listener.min_version, resolver, Arc::clone(&tickets)).map_err(refused)?;
+                Server { made_of, config, tickets }
+            }
+        };
+        let config = Arc::clone(&server.config);
+        self.kept.servers.insert(listener.name.clone(), server);
+        Ok(config)
+    }
+}
+
+/// Hosts of routes that name a certificate come first, then every certificate's own names.
+fn certificate_table(
+    listener: &Listener,
+    snapshot: &Snapshot,
+    certificates: &HashMap<&Name, Ready<'_>>,
+) -> Result<CertificateTable, LiveError> {
+    let find = |name: &Name| {
+        certificates.get(name).ok_or_else(|| missing("Listener", &listener.name, "certificate", name))
+    };
+    let mut table = CertificateTable::default();
+    for route in snapshot.routes.iter().filter(|route| route.listeners.contains(&listener.name)) {
+        if let Some(certificate) = &route.certificate {
+            find(certificate)?;
+            route.hostnames.iter().for_each(|host| table.add(host, certificate.clone()));
+        }
+    }
+    for name in &listener.certificates {
+        find(name)?.hosts.iter().for_each(|host| table.add(host, name.clone()));
+    }
+    if let Some(name) = &listener.default_certificate {
+        find(name)?;
+        table.default = Some(name.clone());
+    }
+    Ok(table)
+}
+
+fn bundle_roots(bundle: &TrustBundle) -> Option<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.certificates.as_bytes()) {
+        roots.add(certificate.ok()?).ok()?;
+    }
+    (!roots.is_empty()).then(|| Arc::new(roots))
+}
+
+fn server_name(name: &ExpectedName) -> Option<ServerName<'static>> {
+    match name {
+        ExpectedName::Ip(address) => Some(ServerName::IpAddress((*address).into())),
+        ExpectedName::Dns(name) => DnsName::try_from(name.as_str().to_owned()).ok().map(ServerName::DnsName),
+    }
+}
+
+fn missing(kind: &'static str, by: &Name, what: &'static str, name: &Name) -> LiveError {
+    LiveError::Missing { by: format!("{kind}/{by}"), kind: what, name: name.clone() }
+}

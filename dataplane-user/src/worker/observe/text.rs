@@ -1,0 +1,182 @@
+//! `/metrics`: the Prometheus text format, version 0.0.4. docs/metrics.md says what each series means.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use model::report::Histogram;
+
+use super::totals::Totals;
+use super::Observe;
+use crate::worker::live::Live;
+
+/// Upper bounds of the histograms' buckets: microseconds, and seconds as written. A duration is counted below a bound only
+/// when the whole of the finer bucket it was counted in lies below.
+const BOUNDS: [(u64, &str); 14] = [
+    (100, "0.0001"),
+    (250, "0.00025"),
+    (500, "0.0005"),
+    (1_000, "0.001"),
+    (2_500, "0.0025"),
+    (5_000, "0.005"),
+    (10_000, "0.01"),
+    (25_000, "0.025"),
+    (50_000, "0.05"),
+    (100_000, "0.1"),
+    (250_000, "0.25"),
+    (1_000_000, "1"),
+    (2_500_000, "2.5"),
+    (10_000_000, "10"),
+];
+
+/// Series by name, ready to be written.
+pub(super) struct Page(String);
+
+impl Page {
+    pub(super) fn new() -> Self {
+        Self(String::new())
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.0
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"", if at == 0 { '{' } else { ',' });
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], counts: &BTreeMap<u8, u64>, sum_us: u64) {
+        let mut labels = labels.to_vec();
+        let bucket = format!("{name}_bucket");
+        let mut all = 0;
+        let mut counts = counts.iter().peekable();
+        for (bound, text) in BOUNDS {
+            while let Some((_, count)) = counts.next_if(|(at, _)| Histogram::upper(**at) <= bound) {
+                all += count;
+            }
+            labels.push(("le", text));
+            self.sample(&bucket, &labels, all);
+            labels.pop();
+        }
+        all += counts.map(|(_, count)| count).sum::<u64>();
+        labels.push(("le", "+Inf"));
+        self.sample(&bucket, &labels, all);
+        labels.pop();
+        self.sample(&format!("{name}_sum"), &labels, sum_us as f64 / 1e6);
+        self.sample(&format!("{name}_count"), &labels, all);
+    }
+
+    /// Everything but the per-thread gauges.
+    pub(super) fn totals(&mut self, totals: &Totals) {
+        self.requests(totals);
+        self.family("sallyport_refusals_total", "counter", "Requests and connections refused, by reason.");
+        for (reason, count) in &totals.refusals {
+            let fault = format!("{:?}", reason.fault()).to_lowercase();
+            self.sample("sallyport_refusals_total", &[("reason", reason.name()), ("fault", &fault)], count);
+        }
+        self.family("sallyport_kernel_drops_total", "counter", "Packets the kernel dropped, by reason and rule id.");
+        for ((reason, rule), count) in &totals.kernel {
+            let rule = rule.to_string();
+            self.sample("sallyport_kernel_drops_total", &[("reason", reason), ("rule", &rule)], count);
+        }
+        self.family("sallyport_tls_handshakes_total", "counter", "TLS handshakes with clients that succeeded.");
+        for ((version, group, resumed), count) in &totals.handshakes {
+            let resumed = if *resumed { "true" } else { "false" };
+            let labels = [("version", version.as_str()), ("group", group), ("resumed", resumed)];
+            self.sample("sallyport_tls_handshakes_total", &labels, count);
+        }
+        self.origins(totals);
+        self.family("sallyport_connections_accepted_total", "counter", "Client connections accepted.");
+        self.sample("sallyport_connections_accepted_total", &[], totals.accepted);
+        self.family("sallyport_accept_errors_total", "counter", "Failures of accept, such as no descriptor left.");
+        self.sample("sallyport_accept_errors_total", &[], totals.accept_errors);
+    }
+
+    fn requests(&mut self, totals: &Totals) {
+        const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        self.family("sallyport_requests_total", "counter", "Requests, by class of the answer's status.");
+        for ((listener, route), sums) in &totals.routes {
+            for (class, count) in CLASSES.into_iter().zip(sums.classes).filter(|(_, count)| *count > 0) {
+                let labels = [("listener", listener.as_str()), ("route", route), ("class", class)];
+                self.sample("sallyport_requests_total", &labels, count);
+            }
+        }
+        for (name, help, value) in [
+            ("sallyport_received_bytes_total", "Body bytes from clients.", 0),
+            ("sallyport_sent_bytes_total", "Body bytes to clients.", 1),
+        ] {
+            self.family(name, "counter", help);
+            for ((listener, route), sums) in &totals.routes {
+                let value = [sums.received, sums.sent][value];
+                self.sample(name, &[("listener", listener), ("route", route)], value);
+            }
+        }
+        self.family("sallyport_request_duration_seconds", "histogram", "Request head read to answer complete.");
+        for ((listener, route), sums) in &totals.routes {
+            let labels = [("listener", listener.as_str()), ("route", route)];
+            self.histogram("sallyport_request_duration_seconds", &labels, &sums.total, sums.total_sum);
+        }
+        self.family("sallyport_added_duration_seconds", "histogram", "The same, less the time spent waiting for the origin.");
+        for ((listener, route), sums) in &totals.routes {
+            let labels = [("listener", listener.as_str()), ("route", route)];
+            self.histogram("sallyport_added_duration_seconds", &labels, &sums.added, sums.added_sum);
+        }
+    }
+
+    fn origins(&mut self, totals: &Totals) {
+        for (name, help, value) in [
+            ("sallyport_origin_requests_total", "Requests answered or failed by an origin.", 0),
+            ("sallyport_origin_attempts_total", "Attempts to connect an origin.", 1),
+            ("sallyport_origin_failures_total", "Attempts to connect an origin that failed.", 2),
+        ] {
+            self.family(name, "counter", help);
+            for ((group, origin), sums) in &totals.origins {
+                let value = [sums.requests, sums.attempts, sums.failures][value];
+                self.sample(name, &[("group", group), ("origin", origin)], value);
+            }
+        }
+    }
+
+    /// What is so at this moment.
+    pub(super) fn present(&mut self, observe: &Observe, live: &Live) {
+        self.family("sallyport_log_lines_dropped_total", "counter", "Access log lines dropped because the log is slow.");
+        self.sample("sallyport_log_lines_dropped_total", &[], observe.sink.dropped());
+        self.family("sallyport_connections", "gauge", "Open client connections.");
+        let mut listeners: Vec<_> = live.listeners.values().collect();
+        listeners.sort_by(|a, b| a.name.cmp(&b.name));
+        for listener in listeners {
+            let open = listener.open.load(std::sync::atomic::Ordering::Relaxed);
+            self.sample("sallyport_connections", &[("listener", listener.name.as_str())], open);
+        }
+        self.family("sallyport_threads", "gauge", "Worker threads.");
+        self.sample("sallyport_threads", &[], observe.shards.len());
+        self.family("sallyport_threads_accepting", "gauge", "Worker threads that accept connections.");
+        self.sample("sallyport_threads_accepting", &[], observe.accepting());
+        self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
+        self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
+        self.family("sallyport_snapshot_revision", "gauge", "The revision of the snapshot in force; 0 before the first.");
+        self.sample("sallyport_snapshot_revision", &[], live.id.revision);
+        self.family("sallyport_build_info", "gauge", "Always 1; the release is a label.");
+        self.sample("sallyport_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    }
+}

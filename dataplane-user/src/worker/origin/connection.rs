@@ -1,0 +1,153 @@
+//! One HTTP/1.1 connection to an origin.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use model::report::Leg;
+use tokio::time::Instant;
+
+use crate::worker::http::body::BodyReader;
+use crate::worker::http::fields::Fields;
+use crate::worker::http::receive::{self, Broken, Got, Transmit};
+use crate::worker::http::request::{Framing, Method, Request};
+use crate::worker::http::response::{self, Response};
+use crate::worker::http::scan::Scan;
+use crate::worker::http::wire::Wire;
+use crate::worker::http::write::{self, Delimit, Forwarding};
+use crate::worker::tls::dial::OriginStream;
+
+/// A connection and the state of the exchange on it.
+#[derive(Debug)]
+pub struct Connection {
+    wire: Wire<OriginStream>,
+    scan: Scan,
+    reader: BodyReader,
+    transmit: Transmit,
+    method: Method,
+    keep_alive: bool,
+    sent: bool,
+    /// What the handshake agreed on.
+    pub leg: Rc<Leg>,
+    /// Where it goes.
+    pub address: SocketAddr,
+    /// Since when it is idle, in the pool.
+    pub since: Instant,
+    /// Whether it came from the pool.
+    pub reused: bool,
+}
+
+/// Why no response head came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHead {
+    /// Closed or reset before any byte of a response.
+    Silent,
+    /// Closed or reset amid the head.
+    Gone,
+    /// The head is malformed.
+    Malformed,
+}
+
+impl Connection {
+    /// Over a secured stream.
+    pub fn new(stream: OriginStream, leg: Leg, address: SocketAddr) -> Self {
+        Self {
+            wire: Wire::new(stream),
+            scan: Scan::default(),
+            reader: BodyReader::new(Framing::None),
+            transmit: Transmit::new(Delimit::None),
+            method: Method::Other,
+            keep_alive: true,
+            sent: false,
+            leg: Rc::new(leg),
+            address,
+            since: Instant::now(),
+            reused: false,
+        }
+    }
+
+    /// Begins an exchange: the head waits in the buffer for the body's first bytes or the flush.
+    pub fn begin(&mut self, request: &Request, forwarding: &Forwarding<'_>) {
+        self.method = request.method;
+        self.keep_alive = false;
+        self.scan = Scan::default();
+        self.reader = BodyReader::new(Framing::None);
+        self.sent = false;
+        self.transmit = Transmit::new(match request.framing {
+            Framing::None | Framing::Close => Delimit::None,
+            Framing::Length(length) => Delimit::Length(length),
+            Framing::Chunked => Delimit::Chunked,
+        });
+        write::request_head(&mut self.wire.output, request, forwarding);
+    }
+
+    /// Waits while an earlier piece of the request is still here.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.wire.poll_room(cx)
+    }
+
+    /// Sends request body.
+    pub fn data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> std::io::Result<()> {
+        self.transmit.data(&mut self.wire, cx, data)
+    }
+
+    /// Ends the request. False where its body was shorter than declared.
+    pub fn finish(&mut self, trailers: Option<&Fields>) -> bool {
+        self.sent = self.transmit.finish(&mut self.wire, trailers);
+        self.sent
+    }
+
+    /// Pushes the request out.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.wire.poll_flush(cx)
+    }
+
+    /// Reads the next response head, informational or final.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Response, NoHead>> {
+        loop {
+            if !self.wire.input.is_empty() {
+                let taken = response::take(&mut self.wire.input, &mut self.scan, self.method);
+                if let Some(response) = taken.map_err(|_malformed| NoHead::Malformed)? {
+                    if !response.informational() {
+                        self.reader = BodyReader::new(response.framing);
+                        self.keep_alive = response.keep_alive;
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+            }
+            match ready!(self.wire.poll_more(cx, scratch)) {
+                Ok(0) | Err(_) if self.wire.input.is_empty() => return Poll::Ready(Err(NoHead::Silent)),
+                Ok(0) | Err(_) => return Poll::Ready(Err(NoHead::Gone)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Reads response body.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Got, Broken>> {
+        receive::poll_body(&mut self.wire, &mut self.reader, cx, scratch)
+    }
+
+    /// Whether another request may be sent: request and response are complete, both sides want it, and nothing
+    /// unasked for has arrived.
+    pub fn reusable(&self) -> bool {
+        self.keep_alive
+            && self.sent
+            && self.reader.done()
+            && self.wire.input.is_empty()
+            && self.wire.output.is_empty()
+    }
+
+    /// Gives back memory before the pool takes it.
+    pub fn rest(&mut self) {
+        self.wire.rest();
+    }
+
+    /// Whether an idle connection still stands. Bytes nobody asked for count as an end: they would be read as the
+    /// answer to the next request.
+    pub fn alive(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.wire.poll_read(&mut cx, &mut byte).is_pending()
+    }
+}

@@ -1,0 +1,181 @@
+//! A snapshot on its way from the console to being in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::digest::Digest;
+use model::link::NodeMessage;
+use model::snapshot::{InvalidSnapshot, SignedSnapshot, Snapshot, SnapshotId};
+
+use super::control::Control;
+use super::live::{Live, LiveError};
+use super::snapshot::link::LinkError;
+use super::vault::VaultError;
+use crate::handover::ToKeeper;
+use crate::handover::message::Sealed;
+use crate::sentence;
+use crate::signed::{self, Unbelievable};
+
+/// What the keeper is asked to put in force.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    signed: SignedSnapshot,
+    snapshot: Snapshot,
+    keys: BTreeMap<Digest, Sealed>,
+    built: Arc<Live>,
+    /// What was live before, once `built` is.
+    former: Option<Arc<Live>>,
+    received: Instant,
+}
+
+impl Proposal {
+    /// Which snapshot.
+    pub(super) fn id(&self) -> SnapshotId {
+        self.snapshot.id
+    }
+}
+
+/// Why a snapshot gets no further than the worker.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposalError {
+    /// The node has no name and trusts nobody.
+    #[error("this node was never enrolled: start it with --token-file")]
+    NotEnrolled,
+    /// See [`Unbelievable`].
+    #[error(transparent)]
+    Unbelievable(#[from] Unbelievable),
+    /// The stored snapshot cannot be read by this release.
+    #[error("the stored snapshot cannot be used")]
+    Stored(#[source] InvalidSnapshot),
+    /// A key could not be fetched.
+    #[error("the private key {key} cannot be fetched from the console")]
+    Key {
+        /// Which.
+        key: Digest,
+        /// Why.
+        source: LinkError,
+    },
+    /// See [`VaultError`].
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// See [`LiveError`].
+    #[error(transparent)]
+    Live(#[from] LiveError),
+}
+
+impl Control {
+    /// The console wants this in force.
+    pub(super) async fn receive(&mut self, signed: SignedSnapshot) {
+        let received = Instant::now();
+        let snapshot = match self.believe(&signed) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return self.refuse(claimed_id(&signed), sentence(&error)).await,
+        };
+        let id = snapshot.id;
+        if self.settled.as_ref() == Some(&snapshot) {
+            // The console has not heard of it, or its link broke before.
+            return self.tell_console(NodeMessage::Applied { id, took_ms: 0 }).await;
+        }
+        match self.prepare(signed, snapshot, received).await {
+            Ok(proposal) => {
+                self.proposal = Some(proposal);
+                self.propose().await;
+            }
+            Err(error) => self.refuse(Some(id), sentence(&error)).await,
+        }
+    }
+
+    fn believe(&self, signed: &SignedSnapshot) -> Result<Snapshot, ProposalError> {
+        let (node, key) = self.node().ok_or(ProposalError::NotEnrolled)?;
+        let snapshot = signed::verify(signed, key, node)?;
+        if self.settled.as_ref() != Some(&snapshot) {
+            signed::newer(snapshot.id, self.settled.as_ref().map(|settled| settled.id))?;
+        }
+        Ok(snapshot)
+    }
+
+    async fn prepare(
+        &mut self,
+        signed: SignedSnapshot,
+        snapshot: Snapshot,
+        received: Instant,
+    ) -> Result<Proposal, ProposalError> {
+        let mut keys = BTreeMap::new();
+        for certificate in &snapshot.certificates {
+            let key = certificate.key;
+            if self.vault.keys().contains_key(&key) {
+                continue;
+            }
+            let connection = self.console.connection.clone();
+            let connection = connection.ok_or(ProposalError::Key { key, source: LinkError::Closed })?;
+            let der = connection.key(&key).await.map_err(|source| ProposalError::Key { key, source })?;
+            keys.insert(key, self.vault.take_key(key, &der)?);
+        }
+        let built = Live::build(snapshot.clone(), self.vault.keys(), &self.roots, Some(&*self.live.load()))?;
+        Ok(Proposal { signed, snapshot, keys, built: Arc::new(built), former: None, received })
+    }
+
+    /// Asks the keeper; also another keeper, which knows nothing of what its predecessor was asked.
+    pub(super) async fn propose(&mut self) {
+        if let Some(proposal) = &self.proposal {
+            let candidate = ToKeeper::Candidate {
+                snapshot: Box::new(proposal.signed.clone()),
+                keys: proposal.keys.clone(),
+            };
+            self.keeper.say(&candidate, &[]).await;
+        }
+    }
+
+    /// The keeper has done its part: every thread uses the new snapshot from now on.
+    pub(super) async fn commit(&mut self, id: SnapshotId) {
+        let Some(mut proposal) = self.proposal.take() else {
+            let reason = "the worker has no such snapshot".to_owned();
+            return self.keeper.say(&ToKeeper::NotLive { id, reason }, &[]).await;
+        };
+        let former = self.make_live(Arc::clone(&proposal.built));
+        // Asked twice (by two keepers), the first answer is what there is to go back to.
+        proposal.former.get_or_insert(former);
+        self.proposal = Some(proposal);
+        self.keeper.say(&ToKeeper::Live { id }, &[]).await;
+    }
+
+    /// It is in force everywhere and stored.
+    pub(super) async fn settled(&mut self, id: SnapshotId) {
+        let Some(proposal) = self.proposal.take_if(|proposal| proposal.id() == id) else { return };
+        if proposal.former.is_none() {
+            self.make_live(proposal.built);
+        }
+        let took_ms = u32::try_from(proposal.received.elapsed().as_millis()).unwrap_or(u32::MAX);
+        self.settle(proposal.snapshot);
+        tracing::info!(epoch = id.epoch, revision = id.revision, took_ms, "snapshot applied");
+        self.tell_console(NodeMessage::Applied { id, took_ms }).await;
+    }
+
+    /// The keeper refused it: back to what was live before.
+    pub(super) async fn rejected(&mut self, _id: SnapshotId, reason: String) {
+        let Some(proposal) = self.proposal.take() else { return };
+        let id = proposal.id();
+        if let Some(former) = proposal.former {
+            self.make_live(former);
+        }
+        let named = self.settled.iter().flat_map(|settled| &settled.certificates).map(|certificate| certificate.key);
+        self.vault.retain(&named.collect());
+        self.tell_console(NodeMessage::Refused { id, reason }).await;
+    }
+
+    async fn refuse(&mut self, id: Option<SnapshotId>, reason: String) {
+        tracing::warn!(?id, reason, "snapshot refused");
+        self.keeper.say(&ToKeeper::Refused { id, reason: reason.clone() }, &[]).await;
+        self.tell_console(NodeMessage::Refused { id: id.unwrap_or_default(), reason }).await;
+    }
+}
+
+/// The id a snapshot claims to have, for the answer only: nothing else of it is used before it is verified.
+fn claimed_id(signed: &SignedSnapshot) -> Option<SnapshotId> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        id: SnapshotId,
+    }
+    serde_json::from_str::<Head>(&signed.body).ok().map(|head| head.id)
+}

@@ -1,0 +1,230 @@
+//! What the worker gives up before it meets the first hostile byte: new privileges, files, and the system calls that
+//! a proxy does not make. Applied to the first thread before there is another; every thread inherits it.
+
+use std::collections::BTreeMap;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus,
+};
+use model::report::Feature;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+
+/// Files that a resolver may want to read again; nothing else is readable and nothing at all writable.
+const READABLE: [&str; 5] =
+    ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"];
+
+/// Shuts the sandbox; the answer says for each part whether it is on and why not.
+pub fn enter() -> Vec<Feature> {
+    // Needed by the other two, and worth having by itself: no child could gain privileges from a set-uid file.
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        let detail = format!("new privileges cannot be forbidden: {error}");
+        return ["landlock", "seccomp"].iter().map(|name| feature(name, Err(detail.clone()))).collect();
+    }
+    vec![feature("landlock", restrict_files()), feature("seccomp", restrict_calls())]
+}
+
+fn feature(name: &str, outcome: Result<String, String>) -> Feature {
+    let (on, detail) = match outcome {
+        Ok(detail) => (true, detail),
+        Err(detail) => (false, detail),
+    };
+    Feature { name: name.to_owned(), on, detail }
+}
+
+/// No file, no listening port that the keeper did not open.
+fn restrict_files() -> Result<String, String> {
+    let abi = ABI::V6;
+    let restrict = || -> Result<landlock::RestrictionStatus, RulesetError> {
+        let ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))?
+            .handle_access(AccessNet::BindTcp)?
+            .create()?;
+        let readable = READABLE.iter().filter_map(|path| PathFd::new(path).ok());
+        let rules = readable.map(|path| Ok::<_, RulesetError>(PathBeneath::new(path, AccessFs::ReadFile)));
+        ruleset.add_rules(rules)?.restrict_self()
+    };
+    match restrict().map(|status| status.ruleset) {
+        Ok(RulesetStatus::FullyEnforced) => Ok("no file can be written, no port opened".to_owned()),
+        Ok(RulesetStatus::PartiallyEnforced) => Ok("as far as this kernel's landlock goes".to_owned()),
+        Ok(RulesetStatus::NotEnforced) => Err("this kernel has no landlock".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Everything else answers EPERM, which the standard library and the runtime take as an ordinary error.
+fn restrict_calls() -> Result<String, String> {
+    let program = calls_program().map_err(|error| error.to_string())?;
+    seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
+    Ok(format!("{} system calls allowed", CALLS.len()))
+}
+
+fn calls_program() -> Result<BpfProgram, seccompiler::BackendError> {
+    let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> = CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?.try_into()
+}
+
+/// What tokio, rustls, aws-lc and the allocator need. Deliberately absent: `execve`, `ptrace`, `bpf`, `mount`,
+/// `setuid` and kin, `unlink`, `rename`, `kill` of others (`tgkill` is abort's).
+const CALLS: &[libc::c_long] = &[
+    // Descriptors.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_getdents64,
+    libc::SYS_pipe2,
+    libc::SYS_splice,
+    libc::SYS_tee,
+    libc::SYS_sendfile,
+    libc::SYS_memfd_create,
+    libc::SYS_ftruncate,
+    libc::SYS_flock,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    // Sockets.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_connect,
+    libc::SYS_accept4,
+    libc::SYS_shutdown,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvmmsg,
+    // Waiting.
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_eventfd2,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_gettimeofday,
+    libc::SYS_restart_syscall,
+    // Memory.
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_membarrier,
+    // Threads.
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_getcpu,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_tgkill,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+    libc::SYS_getrlimit,
+    libc::SYS_getrandom,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    // Only x86-64 still has these beside their newer forms.
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_dup2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_arch_prctl,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_in_the_sandbox_opens_nothing_and_starts_nobody_but_still_talks() {
+        let path = std::env::temp_dir().join(format!("sallyport-sandbox-{}", std::process::id()));
+        std::fs::write(&path, b"before").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let inside = path.clone();
+        // The filters are the thread's own: the rest of this test process stays outside.
+        let features = std::thread::spawn(move || {
+            let features = enter();
+            let on = |name| features.iter().any(|feature: &Feature| feature.name == name && feature.on);
+            if on("landlock") {
+                assert!(std::fs::write(&inside, b"after").is_err());
+                assert!(std::fs::read("/etc/passwd").is_err());
+            }
+            if on("seccomp") {
+                assert!(std::process::Command::new("/bin/true").status().is_err());
+                assert!(std::fs::remove_file(&inside).is_err());
+            }
+            std::net::TcpStream::connect(address).unwrap();
+            std::thread::spawn(|| ()).join().unwrap();
+            features
+        });
+        let features = features.join().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"before");
+        std::fs::remove_file(&path).unwrap();
+        assert!(features.iter().any(|feature| feature.name == "seccomp" && feature.on), "{features:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! The worker's threads and the sockets they accept on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use model::snapshot::SnapshotId;
+use tokio::sync::{mpsc, watch};
+
+use super::live::Live;
+use super::observe::Observe;
+use super::thread::{self, SocketChange, Stop, ThreadStart};
+use crate::handover::message::SocketInfo;
+
+/// All threads. The control thread keeps a duplicate of every socket, to hand back to a restarted keeper.
+#[derive(Debug)]
+pub struct Threads {
+    changes: Vec<mpsc::UnboundedSender<SocketChange>>,
+    stop: watch::Sender<Stop>,
+    changed: watch::Sender<SnapshotId>,
+    sockets: BTreeMap<u64, (SocketInfo, TcpListener)>,
+    running: usize,
+}
+
+/// How a thread ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which.
+    pub index: usize,
+    /// Why, unless it was told to.
+    pub problem: Option<String>,
+}
+
+impl Threads {
+    /// Starts `count` threads; `ended` is told of each one's end.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn start(
+        count: usize,
+        live: &Arc<ArcSwap<Live>>,
+        observe: &Arc<Observe>,
+        ended: &mpsc::UnboundedSender<Ended>,
+    ) -> io::Result<Self> {
+        let (stop, _) = watch::channel(Stop::Run);
+        let (changed, _) = watch::channel(live.load().id);
+        let mut changes = Vec::new();
+        for index in 0..count {
+            let (sender, sockets) = mpsc::unbounded_channel();
+            changes.push(sender);
+            let start = ThreadStart {
+                index,
+                live: Arc::clone(live),
+                sockets,
+                stop: stop.subscribe(),
+                observe: Arc::clone(observe),
+                changed: changed.subscribe(),
+            };
+            let ended = ended.clone();
+            std::thread::Builder::new().name(format!("path-{index}")).spawn(move || {
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| thread::run(start)));
+                let problem = match outcome {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_panic) => Some("it panicked".to_owned()),
+                };
+                // Nobody listens any more when the process is about to exit.
+                let _ = ended.send(Ended { index, problem });
+            })?;
+        }
+        Ok(Self { changes, stop, changed, sockets: BTreeMap::new(), running: count })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Gives a thread a socket to accept on.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn add(&mut self, info: SocketInfo, descriptor: OwnedFd) -> io::Result<()> {
+        let ours = TcpListener::from(descriptor);
+        let socket = ours.try_clone()?;
+        let id = info.id;
+        if let Some(thread) = self.changes.get(info.thread % self.changes.len().max(1)) {
+            // A thread that is gone has been reported already.
+            let _ = thread.send(SocketChange::Add { id, socket });
+        }
+        self.sockets.insert(id, (info, ours));
+        Ok(())
+    }
+
+    /// Lets a thread empty a socket's queue and close it.
+    pub fn remove(&mut self, id: u64) {
+        if let Some((info, _)) = self.sockets.remove(&id)
+            && let Some(thread) = self.changes.get(info.thread % self.changes.len().max(1))
+        {
+            let _ = thread.send(SocketChange::Remove { id });
+        }
+    }
+
+    /// Every socket.
+    pub fn sockets(&self) -> impl Iterator<Item = (&SocketInfo, BorrowedFd<'_>)> {
+        self.sockets.values().map(|(info, socket)| (info, socket.as_fd()))
+    }
+
+    /// Tells the threads that another snapshot is live.
+    pub fn announce(&self, id: SnapshotId) {
+        self.changed.send_replace(id);
+    }
+
+    /// Lets the threads finish what is open.
+    pub fn drain(&mut self, deadline: Instant) {
+        self.sockets.clear();
+        self.stop.send_replace(Stop::Drain { deadline: deadline.into() });
+    }
+
+    /// Notes that one ended; whether it was the last.
+    pub fn note_end(&mut self) -> bool {
+        self.running = self.running.saturating_sub(1);
+        self.running == 0
+    }
+}

@@ -1,0 +1,213 @@
+//! The origin leg: connects and shakes hands.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use model::report::Leg;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::handshake::{Handshake, HandshakeError};
+use super::stream::TlsStream;
+use super::verify::{Judge, Unjudged, Unverified};
+use crate::worker::live::{OriginLive, SecurityLive};
+use crate::worker::refusal::Reason;
+
+/// Why an origin could not be connected. The caller bounds the time (`connectTimeoutMs`) and makes its own sentence then.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Refused, unreachable, no descriptor left, ...
+    #[error("{address} cannot be connected: {source}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel gave up before `connectTimeoutMs`.
+    #[error("{address} does not answer")]
+    TimedOut {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The certificate was not believed.
+    #[error("{address} was not believed: {source}")]
+    Unverified {
+        /// Where.
+        address: SocketAddr,
+        /// Expected and got.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The handshake broke off for another reason.
+    #[error("{address} and this node could not agree on TLS: {source}")]
+    Handshake {
+        /// Where.
+        address: SocketAddr,
+        /// What rustls or the kernel said.
+        source: HandshakeError,
+    },
+}
+
+impl DialError {
+    /// The refusal it leads to when no other origin can be tried.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Connect { .. } | Self::Handshake { .. } => Reason::OriginUnreachable,
+            Self::TimedOut { .. } => Reason::OriginConnectTimeout,
+            Self::Unverified { .. } => Reason::OriginUnverified,
+        }
+    }
+}
+
+/// Sessions remembered per configuration, for resumption: rustls keeps them by name.
+const SESSIONS: usize = 4096;
+
+/// A client configuration that believes what `roots` issued; `trust` names them in sentences.
+///
+/// # Errors
+/// There are no roots.
+pub fn verified(roots: Arc<RootCertStore>, trust: String) -> Result<Arc<ClientConfig>, rustls::Error> {
+    config(Arc::new(Judge::new(roots, trust)?))
+}
+
+/// A client configuration that believes every certificate.
+///
+/// # Errors
+/// None in practice: the provider has suites for both versions.
+pub fn unverified() -> Result<Arc<ClientConfig>, rustls::Error> {
+    config(Arc::new(Unjudged::new()))
+}
+
+fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // The stream takes the traffic over from rustls.
+    config.enable_secret_extraction = true;
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// A connection to an origin.
+#[derive(Debug)]
+pub enum OriginStream {
+    /// Encrypted.
+    Tls(Box<TlsStream>),
+    /// Clear text, an operator's visible choice.
+    Clear(TcpStream),
+}
+
+/// Connects to `address`, which the origin's host stands for, and secures the connection as the origin asks.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn dial(origin: &OriginLive, address: SocketAddr) -> Result<(OriginStream, Leg), DialError> {
+    let tcp = TcpStream::connect(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut => DialError::TimedOut { address },
+        _ => DialError::Connect { address, source },
+    })?;
+    tcp.set_nodelay(true).map_err(|source| DialError::Connect { address, source })?;
+    match &origin.security {
+        SecurityLive::ClearText => Ok((OriginStream::Clear(tcp), super::clear_text_leg())),
+        SecurityLive::Tls { config, name, verified } => {
+            let (stream, leg) =
+                shake(tcp, config, name, *verified).await.map_err(|error| failed(address, error))?;
+            Ok((OriginStream::Tls(Box::new(stream)), leg))
+        }
+    }
+}
+
+async fn shake(
+    mut tcp: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+    verified: bool,
+) -> Result<(TlsStream, Leg), HandshakeError> {
+    let mut handshake = Handshake::new(UnbufferedClientConnection::new(Arc::clone(config), name.clone())?);
+    if let Err(error) = handshake.run(&mut tcp).await {
+        handshake.say_last(&mut tcp, None).await;
+        return Err(error);
+    }
+    let verified = if verified { name.to_str().into_owned() } else { String::new() };
+    let leg = super::leg(handshake.state(), sni(name), verified);
+    Ok((handshake.into_stream(tcp)?, leg))
+}
+
+/// The name that is sent; an address never is (RFC 6066, 3).
+fn sni(name: &ServerName<'_>) -> String {
+    match name {
+        ServerName::DnsName(name) => name.as_ref().to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn failed(address: SocketAddr, error: HandshakeError) -> DialError {
+    match error {
+        HandshakeError::Tls(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)))
+            if other.0.is::<Unverified>() =>
+        {
+            DialError::Unverified { address, source: other.0 }
+        }
+        HandshakeError::Tls(certificate @ rustls::Error::InvalidCertificate(_)) => {
+            DialError::Unverified { address, source: Arc::new(certificate) }
+        }
+        source => DialError::Handshake { address, source },
+    }
+}
+
+impl AsyncRead for OriginStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for OriginStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

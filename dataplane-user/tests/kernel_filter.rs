@@ -1,0 +1,201 @@
+//! The filter in the kernel against the pure decision: verdict and reason, frame by frame.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use dataplane_ebpf::decide::decide;
+use dataplane_ebpf::reason::Reason;
+use sallyport_node::keeper::kernel::{Kernel, PlanTables};
+use sallyport_node::keeper::plan::KernelPlan;
+use support::Bpffs;
+use support::corpus::{Counts, XDP_DROP, corpus, judge, plan};
+use support::frames::syn;
+use support::random::Random;
+
+#[test]
+fn the_corpus_has_its_reasons() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let plan = plan();
+    kernel.apply(&plan).unwrap();
+    for (what, frame, expected) in corpus() {
+        assert_eq!(decide(&frame[..], &PlanTables(&plan)).reason, expected, "{what}");
+        assert_eq!(judge(&kernel, &plan, &frame), expected, "{what}");
+    }
+}
+
+/// Frames of the corpus with bytes changed, cut and grown, and frames of noise behind an Ethernet header.
+fn mutated(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let mut frame = random.pick(seeds).clone();
+    if random.below(8) == 0 {
+        let ethertype: [u8; 2] = *random.pick(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8], [0x08, 0x06]]);
+        frame.truncate(12);
+        frame.extend_from_slice(&ethertype);
+        let length = random.below(120);
+        frame.extend(random.bytes(length));
+    }
+    for _ in 0..random.below(4) {
+        let at = 12 + random.below(frame.len().min(80) - 12);
+        frame[at] = match random.below(3) {
+            0 => random.next() as u8,
+            1 => frame[at] ^ (1 << random.below(8)),
+            // Protocol numbers and small lengths, where structure is.
+            _ => *random.pick(&[0, 1, 2, 4, 6, 17, 43, 44, 51, 58, 59, 60, 0x45, 0x46, 0x60]),
+        };
+    }
+    match random.below(4) {
+        0 => frame.truncate(14 + random.below(frame.len() - 13)),
+        1 => frame.extend(random.bytes(20)),
+        _ => {}
+    }
+    frame.resize(frame.len().max(14), 0);
+    frame
+}
+
+#[test]
+fn random_frames_are_judged_alike() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let plan = plan();
+    kernel.apply(&plan).unwrap();
+    let filter = kernel.filter().unwrap();
+    let seeds: Vec<Vec<u8>> = corpus().into_iter().map(|(_, frame, _)| frame).collect();
+    let mut random = Random::new(0x5a11_7907);
+    let mut seen: BTreeMap<Reason, u64> = BTreeMap::new();
+    let before = Counts::read(&kernel);
+    for round in 0..40_000 {
+        let frame = mutated(&mut random, &seeds);
+        let expected = decide(&frame[..], &PlanTables(&plan)).reason;
+        // Reading all counters costs more than the run, so each frame is checked by verdict and the sums at the end; every
+        // so often one is checked alone.
+        if round % 40 == 0 {
+            assert_eq!(judge(&kernel, &plan, &frame), expected);
+        } else {
+            let dropped = filter.judge(&frame, 1).unwrap().verdict == XDP_DROP;
+            assert_eq!(dropped, expected.is_drop(), "{expected:?} {frame:02x?}");
+        }
+        *seen.entry(expected).or_default() += 1;
+    }
+    assert_eq!(before.since(&kernel), seen);
+    assert!(seen.len() >= 15, "the frames are too much alike: {seen:?}");
+}
+
+/// Two plans of which a mixture would let a packet pass that each of them names: the sources of one, the listeners of the
+/// other.
+#[test]
+fn no_packet_is_judged_by_two_generations() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let plans = [("10.1.1.1/32", 443), ("10.2.2.2/32", 8443)].map(|(allowed, port)| KernelPlan {
+        deny: Vec::new(),
+        allow: vec![(allowed.parse().unwrap(), 1)],
+        allow_required: true,
+        listeners: vec![(None, port)],
+    });
+    kernel.apply(&plans[0]).unwrap();
+    let before = Counts::read(&kernel);
+    let swaps = kernel.generations();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for frame in [syn("10.1.1.1", "10.0.0.1", 8443), syn("10.2.2.2", "10.0.0.1", 443)] {
+            let (filter, stop) = (kernel.filter().unwrap(), &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    filter.judge(&frame, 2000).unwrap();
+                }
+            });
+        }
+        for round in 0..60 {
+            kernel.apply(&plans[(round + 1) % 2]).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(kernel.generations() - swaps, 60);
+    let seen = before.since(&kernel);
+    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [Reason::Allowed, Reason::NotAllowed], "{seen:?}");
+}
+
+#[test]
+fn one_prefix_changes_in_place_and_more_make_a_generation() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let mut plan = KernelPlan { listeners: vec![(None, 443)], ..KernelPlan::default() };
+    kernel.apply(&plan).unwrap();
+    let swaps = kernel.generations();
+    let frame = syn("10.3.0.1", "10.0.0.1", 22);
+    assert_eq!(judge(&kernel, &plan, &frame), Reason::NoRule);
+    plan.deny.push(("10.3.0.0/16".parse().unwrap(), 5));
+    kernel.apply(&plan).unwrap();
+    assert_eq!(judge(&kernel, &plan, &frame), Reason::Denied);
+    plan.deny.clear();
+    kernel.apply(&plan).unwrap();
+    assert_eq!(judge(&kernel, &plan, &frame), Reason::NoRule);
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), swaps);
+    plan.deny = vec![("10.3.0.0/16".parse().unwrap(), 5), ("10.4.0.0/16".parse().unwrap(), 5)];
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), swaps + 1);
+    // The first allow rule switches the allow list on with it: never in place.
+    plan.allow = vec![("10.5.0.0/16".parse().unwrap(), 6)];
+    plan.allow_required = true;
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), swaps + 2);
+    assert_eq!(judge(&kernel, &plan, &syn("10.6.0.1", "10.0.0.1", 443)), Reason::NotAllowed);
+}
+
+#[test]
+fn a_hundred_thousand_prefixes_load_fast_and_one_more_changes_in_place() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let prefix = |number: u32| (ipnet::IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + number * 4).into(), 30).unwrap(), 7);
+    let mut plan = KernelPlan { deny: (0..100_000).map(prefix).collect(), ..KernelPlan::default() };
+    let start = std::time::Instant::now();
+    kernel.apply(&plan).unwrap();
+    let loaded = start.elapsed();
+    plan.deny.push(prefix(100_000));
+    let (start, swaps) = (std::time::Instant::now(), kernel.generations());
+    kernel.apply(&plan).unwrap();
+    let one = start.elapsed();
+    println!("100,000 prefixes in {loaded:?}, one more in {one:?}");
+    assert_eq!(kernel.generations(), swaps);
+    assert!(loaded.as_secs() < 5 && one.as_secs() < 1, "{loaded:?}, {one:?}");
+    assert_eq!(judge(&kernel, &plan, &syn("11.0.0.2", "10.0.0.1", 22)), Reason::Denied);
+    assert_eq!(judge(&kernel, &plan, &syn("11.6.26.131", "10.0.0.1", 22)), Reason::Denied);
+    assert_eq!(judge(&kernel, &plan, &syn("11.6.26.132", "10.0.0.1", 22)), Reason::NoRule);
+}
+
+#[test]
+fn drops_are_taken_once_with_their_rule_also_over_a_restart() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    let mut plan = plan();
+    kernel.apply(&plan).unwrap();
+    let taken = |kernel: &mut sallyport_node::keeper::kernel::Linux| -> Vec<(String, u32, u64)> {
+        let drops = kernel.take_drops().unwrap();
+        drops.into_iter().map(|drop| (drop.reason, drop.rule, drop.count)).collect()
+    };
+    let (denied, not_allowed) = (syn("10.1.9.9", "10.0.0.1", 22), syn("10.9.9.9", "10.0.0.1", 443));
+    let filter = kernel.filter().unwrap();
+    filter.judge(&denied, 3).unwrap();
+    filter.judge(&not_allowed, 2).unwrap();
+    filter.judge(&syn("10.2.3.5", "10.0.0.1", 443), 4).unwrap();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 3), ("not-allowed".to_owned(), 0, 2)]);
+    assert_eq!(taken(&mut kernel), []);
+    filter.judge(&denied, 5).unwrap();
+    drop(kernel);
+    let mut kernel = bpffs.open();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 5)]);
+    // A rule that goes takes its counter with it once that was read, and one that comes back begins at 0.
+    kernel.filter().unwrap().judge(&denied, 1).unwrap();
+    let rules = std::mem::take(&mut plan.deny);
+    kernel.apply(&plan).unwrap();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 1)]);
+    assert_eq!(taken(&mut kernel), []);
+    plan.deny = rules;
+    kernel.apply(&plan).unwrap();
+    kernel.filter().unwrap().judge(&denied, 1).unwrap();
+    assert_eq!(taken(&mut kernel), [("denied".to_owned(), 1, 1)]);
+}

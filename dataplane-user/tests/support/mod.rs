@@ -1,0 +1,132 @@
+//! What the kernel tests share: a BPF file system of their own, network namespaces of their own, frames.
+//!
+//! These tests need root and fail without it: a skipped test of a filter proves nothing.
+#![allow(dead_code, reason = "every test file uses another part")]
+#![allow(clippy::allow_attributes, reason = "an expectation would be unfulfilled in the file that uses all of it")]
+
+pub(crate) mod corpus;
+pub(crate) mod frames;
+pub(crate) mod random;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sallyport_node::keeper::kernel::{Config, Linux, detach_instance};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+fn unique(what: &str) -> String {
+    format!("kernel-{what}-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn run(command: &str) -> String {
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap_or_else(|error| panic!("{command}: {error}"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`{command}` failed (these tests need root): {complaint}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A BPF file system of its own; nothing pinned on it outlives the test, also when it fails.
+pub(crate) struct Bpffs(PathBuf);
+
+impl Bpffs {
+    pub(crate) fn new() -> Self {
+        let dir = std::env::temp_dir().join(unique("bpffs"));
+        fs::create_dir(&dir).unwrap();
+        run(&format!("mount -t bpf bpf {}", dir.display()));
+        Self(dir)
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.0.join("sallyport")
+    }
+
+    pub(crate) fn config(&self, interfaces: &[&str]) -> Config {
+        let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+        Config { pin_root: self.root(), ..Config::new("test", interfaces) }
+    }
+
+    pub(crate) fn open(&self) -> Linux {
+        Linux::open(self.config(&[])).unwrap()
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _failure_shows_below = detach_instance(&self.root(), "test");
+        let unmounted = Command::new("umount").arg(&self.0).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            let _last_resort = Command::new("umount").arg("-l").arg(&self.0).status();
+        }
+        let _nothing_more_to_do = fs::remove_dir(&self.0);
+    }
+}
+
+/// A network namespace of its own.
+pub(crate) struct Namespace(String);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        let namespace = Self(unique("ns"));
+        run(&format!("ip netns add {}", namespace.0));
+        run(&format!("ip -n {} link set lo up", namespace.0));
+        namespace
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// `ip` inside.
+    pub(crate) fn ip(&self, arguments: &str) {
+        run(&format!("ip -n {} {arguments}", self.0));
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/var/run/netns").join(&self.0)
+    }
+
+    /// Runs something on a thread inside; a failure there is the test's.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(self.path()).unwrap();
+        thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            worker.join().unwrap_or_else(|failure| std::panic::resume_unwind(failure))
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _nothing_more_to_do = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// Two namespaces with a wire: `left` has 10.99.0.1 and fd99::1 on `wire0`, `right` has 10.99.0.2 and fd99::2 on `wire1`.
+pub(crate) struct Wire {
+    pub(crate) left: Namespace,
+    pub(crate) right: Namespace,
+}
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        let wire = Self { left: Namespace::new(), right: Namespace::new() };
+        wire.left.ip(&format!("link add wire0 type veth peer name wire1 netns {}", wire.right.name()));
+        for (namespace, interface, number) in [(&wire.left, "wire0", 1), (&wire.right, "wire1", 2)] {
+            namespace.ip(&format!("addr add 10.99.0.{number}/24 dev {interface}"));
+            namespace.ip(&format!("addr add fd99::{number}/64 dev {interface} nodad"));
+            namespace.ip(&format!("link set {interface} up"));
+        }
+        wire
+    }
+}

@@ -1,0 +1,247 @@
+//! An HTTPS origin that does what its path says, also what no origin should.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustls::{ServerConnection, StreamOwned};
+
+use crate::space::Space;
+
+type Stream = StreamOwned<ServerConnection, TcpStream>;
+
+/// An origin; it accepts until this value goes.
+pub struct Origin {
+    /// Its name, which every plain answer carries.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: String,
+    tls: Arc<rustls::ServerConfig>,
+    closed: AtomicBool,
+    finish: AtomicBool,
+    requests: AtomicU64,
+}
+
+impl Origin {
+    /// Starts one in `space`.
+    pub fn start(space: &Space, address: SocketAddr, name: &str, tls: &Arc<rustls::ServerConfig>) -> Self {
+        let listener = space.inside(|| TcpListener::bind(address)).expect("the origin's address");
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            tls: tls.clone(),
+            closed: AtomicBool::new(false),
+            finish: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+        });
+        let address = listener.local_addr().expect("address");
+        let accepting = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if accepting.closed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                let shared = accepting.clone();
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        Self { name: name.to_owned(), address, shared }
+    }
+
+    /// `https://ADDRESS`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Lets every `/endless` answer come to its orderly end.
+    pub fn finish(&self) {
+        self.shared.finish.store(true, Ordering::Relaxed);
+    }
+
+    /// How many requests it has read.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Stops listening: the next connection is refused.
+    pub fn close(self, space: &Space) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        // The accept loop sees the flag with the next connection.
+        let _ = space.inside(|| TcpStream::connect(self.address));
+    }
+}
+
+/// One request.
+struct Request {
+    method: String,
+    target: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Request {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Byte `at` of every endless body: no short period, so that a shifted or repeated piece is seen.
+pub fn pattern(at: u64) -> u8 {
+    (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+impl Shared {
+    fn serve(&self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let Ok(session) = ServerConnection::new(self.tls.clone()) else { return };
+        let mut reader = BufReader::new(StreamOwned::new(session, stream));
+        while let Ok(Some(request)) = read_head(&mut reader) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            if self.answer(&request, &mut reader).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request, stream: &mut BufReader<Stream>) -> io::Result<()> {
+        let path = request.target.split('?').next().unwrap_or_default();
+        match path {
+            "/endless" => self.endless(stream.get_mut()),
+            "/upload" => {
+                let (bytes, right) = read_body(request, stream)?;
+                plain(stream.get_mut(), 200, &format!("{bytes} {right}\n"))
+            }
+            "/echo" => {
+                let fields: Vec<String> =
+                    request.fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                read_body(request, stream)?;
+                let text = format!("{} {}\n{}\n", request.method, request.target, fields.join("\n"));
+                plain(stream.get_mut(), 200, &text)
+            }
+            "/late" => {
+                std::thread::sleep(Duration::from_secs(30));
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            "/stalled" => {
+                raw(stream.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")?;
+                std::thread::sleep(Duration::from_secs(30));
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            "/gone" => Err(io::ErrorKind::ConnectionAborted.into()),
+            "/cut" => {
+                raw(stream.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            "/garbage" => {
+                raw(stream.get_mut(), "HELLO 200 this is not HTTP\r\n\r\n")?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            "/ambiguous" => {
+                raw(
+                    stream.get_mut(),
+                    "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                )?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            _ => {
+                read_body(request, stream)?;
+                plain(stream.get_mut(), 200, &format!("hello from {}\n", self.name))
+            }
+        }
+    }
+
+    /// About 200 KiB a second, chunked, until [`Origin::finish`].
+    fn endless(&self, stream: &mut Stream) -> io::Result<()> {
+        raw(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        let mut at = 0;
+        while !self.finish.load(Ordering::Relaxed) {
+            let piece: Vec<u8> = (at..at + 4096).map(pattern).collect();
+            at += 4096;
+            stream.write_all(b"1000\r\n")?;
+            stream.write_all(&piece)?;
+            raw(stream, "\r\n")?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        raw(stream, "0\r\n\r\n")
+    }
+}
+
+fn raw(stream: &mut Stream, text: &str) -> io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
+}
+
+fn plain(stream: &mut Stream, status: u16, text: &str) -> io::Result<()> {
+    let length = text.len();
+    raw(stream, &format!("HTTP/1.1 {status} OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}"))
+}
+
+fn read_head(stream: &mut BufReader<Stream>) -> io::Result<Option<Request>> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let mut fields = Vec::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            return Ok(Some(Request { method, target, fields }));
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            fields.push((name.to_owned(), value.trim().to_owned()));
+        }
+    }
+}
+
+/// Reads a body and compares it with [`pattern`]: its length, and whether every byte was right.
+fn read_body(request: &Request, stream: &mut BufReader<Stream>) -> io::Result<(u64, bool)> {
+    let (mut at, mut right) = (0_u64, true);
+    let mut take = |stream: &mut BufReader<Stream>, mut left: u64| -> io::Result<()> {
+        let mut some = [0; 16 * 1024];
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(some.len()).min(some.len());
+            let count = stream.read(&mut some[..wanted])?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            right &= some[..count].iter().zip(at..).all(|(byte, at)| *byte == pattern(at));
+            (at, left) = (at + count as u64, left - count as u64);
+        }
+        Ok(())
+    };
+    if let Some(length) = request.field("content-length") {
+        take(stream, length.parse().map_err(io::Error::other)?)?;
+    } else if request.field("transfer-encoding").is_some() {
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line)?;
+            let length = u64::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16);
+            let length = length.map_err(io::Error::other)?;
+            if length > 0 {
+                take(stream, length)?;
+            }
+            let mut end = String::new();
+            stream.read_line(&mut end)?;
+            if length == 0 {
+                while !end.trim().is_empty() {
+                    end.clear();
+                    stream.read_line(&mut end)?;
+                }
+                break;
+            }
+        }
+    }
+    Ok((at, right))
+}
