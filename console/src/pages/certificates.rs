@@ -115,8 +115,11 @@ pub(crate) async fn list(
     let (now, current) = (now(), ops.current());
     let users = users_of(&current.objects, Kind::Certificate);
     let used = |name: &str| users.get(name).map_or(0, Vec::len);
-    let rows: Vec<Row> =
-        found.items.iter().map(|stored| row(&stored.object, used(&stored.object.metadata.name), now)).collect();
+    let rows: Vec<Row> = found
+        .items
+        .iter()
+        .map(|stored| row(&stored.object, used(&stored.object.metadata.name), now))
+        .collect();
     let urgent = rows.iter().filter(|row| row.life.as_ref().is_some_and(|life| life.class != "good")).count();
     let (list, rows) = query.arrange("/certificates", rows, found.total, found.complete, order);
     page(&CertificatesPage { shell, list, rows, urgent })

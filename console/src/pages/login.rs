@@ -41,7 +41,8 @@ pub(crate) async fn login(
     from: Option<Extension<ConnectInfo<SocketAddr>>>,
     fields: Fields,
 ) -> PageResult {
-    let from = from.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ConnectInfo(address))| address.ip().to_canonical());
+    let from = from
+        .map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ConnectInfo(address))| address.ip().to_canonical());
     let next = inside(fields.get("next")).to_owned();
     match sessions.login(fields.trimmed("name"), fields.get("password"), from).await {
         Ok(begun) => Ok(enter(&begun, &next)),
