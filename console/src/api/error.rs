@@ -24,7 +24,7 @@ pub struct ApiProblem {
 
 /// What every error answer has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problems {
+pub(super) struct Problems {
     /// Never empty.
     pub problems: Vec<ApiProblem>,
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -17,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Tls;
 use crate::nodes::Caller;
+use crate::session::guard::Peer;
 
 /// TLS handshake and request head must be over in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ pub enum BindError {
 ///
 /// # Errors
 /// See [`BindError`].
-pub async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, BindError> {
+pub(super) async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|reason| match reason.kind() {
         ErrorKind::AddrInUse => BindError::InUse { address, owner: super::owner::of(address), option },
         _ => BindError::Other { address, reason, option },
@@ -75,7 +75,7 @@ pub struct Port {
 }
 
 /// Serves until `stop` says so, then lets open requests finish.
-pub async fn serve(listener: TcpListener, port: Port, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: TcpListener, port: Port, mut stop: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -130,7 +130,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
     let certificate = leaf.and_then(|leaf| crate::nodes::Shown::of(&CertificateDer::from(leaf)));
     let router = match port.nodes {
         true => port.router.layer(axum::Extension(Caller { peer, local, certificate })),
-        false => port.router.layer(axum::Extension(ConnectInfo(peer))),
+        false => port.router.layer(axum::Extension(Peer(peer))),
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(100);
