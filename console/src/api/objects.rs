@@ -31,7 +31,6 @@ pub(super) struct Wanted {
 /// The body of `apply`. (For the description; bodies are read field by field, so that every problem is named.)
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "the schema is what it is for")]
 pub(super) struct ApplyRequest {
     /// Objects as documents: apiVersion, kind, metadata, spec.
     objects: Vec<Value>,
