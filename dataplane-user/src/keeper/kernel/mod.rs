@@ -56,7 +56,12 @@ pub trait Kernel: Send {
     ///
     /// # Errors
     /// What the kernel refused.
-    fn set_sockets(&mut self, thread: usize, v4: BorrowedFd<'_>, v6: BorrowedFd<'_>) -> Result<(), KernelError>;
+    fn set_sockets(
+        &mut self,
+        thread: usize,
+        v4: BorrowedFd<'_>,
+        v6: BorrowedFd<'_>,
+    ) -> Result<(), KernelError>;
 
     /// Tells how many worker threads there are (1 to 64), so that every CPU has one of them. Enter the sockets of new
     /// threads before, or clients meet empty places.
