@@ -254,6 +254,35 @@ fn what_cannot_be_attached_is_said_and_the_rest_goes_on() {
     );
 }
 
+/// What decisions 1 leaves the keeper is enough for a whole life, and without `CAP_BPF` the error says what is missing.
+#[test]
+fn the_keepers_capabilities_are_enough() {
+    use caps::{CapSet, Capability};
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let keep =
+        [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_PERFMON];
+    wire.left.inside(|| {
+        caps::set(None, CapSet::Effective, &keep.into_iter().collect()).unwrap();
+        for _ in ["first", "taken over"] {
+            let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+            assert!(kernel.features().iter().all(|feature| feature.on), "{:?}", kernel.features());
+            let sockets = Sockets::new();
+            sockets.enter(&mut kernel, 0);
+            kernel.set_threads(1).unwrap();
+            kernel.apply(&plan()).unwrap();
+            kernel.take_drops().unwrap();
+        }
+        let foreign = Config { instance: "other".into(), ..bpffs.config(&["wire0"]) };
+        let features = Linux::open(foreign).unwrap().features();
+        assert!(features[0].detail.contains("already has the XDP program with id"), "{features:?}");
+        detach_instance(&bpffs.root(), "other").unwrap();
+        detach_instance(&bpffs.root(), "test").unwrap();
+        caps::clear(None, CapSet::Effective).unwrap();
+        let error = Linux::open(bpffs.config(&["wire0"])).map(drop).unwrap_err();
+        assert!(matches!(error, KernelError::NotPermitted), "{error:?}");
+    });
+}
+
 /// An interface made anew under its old name gets the filter again.
 #[test]
 fn a_link_of_an_interface_that_is_gone_is_replaced() {
