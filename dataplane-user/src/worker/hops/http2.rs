@@ -54,7 +54,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
     drop(handshake);
     match connected {
         None => return ctx.tell.refused(Reason::HeaderTimeout, &hop.listener().name),
-        Some(Err(error)) => told(ctx, hop, &error),
+        Some(Err(error)) => {
+            told(ctx, hop, &error);
+            say_goodbye(stream.clone()).await;
+        }
         Some(Ok(connection)) => {
             let mut driver = Driver::new(connection);
             let mut streams = FuturesUnordered::new();
@@ -66,6 +69,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
         }
     }
     part(ctx, stream, &mut timer).await;
+}
+
+/// GOAWAY with PROTOCOL_ERROR, for a client whose preface is wrong: h2 lets go of the stream without one.
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>) {
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    // A client that does not take seventeen bytes at once does not get them.
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut stream).poll_write(cx, &GOAWAY);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 fn builder(limits: &Limits) -> Builder {
