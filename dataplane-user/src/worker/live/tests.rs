@@ -16,6 +16,7 @@ use super::{Live, LiveError, SecurityLive};
 use crate::worker::tls::tests::Ca;
 
 type Keys = BTreeMap<Digest, PrivateKeyDer<'static>>;
+type Change = Box<dyn Fn(&mut Snapshot)>;
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -175,7 +176,7 @@ fn a_snapshot_that_cannot_be_served_says_why_in_one_sentence() {
     let (ca, mut keys) = (Ca::new("ca"), Keys::new());
     let good = snapshot(&ca, &mut keys);
     let (other_chain, ..) = ca.issue(&["a.test"]);
-    let changes: [(&str, Box<dyn Fn(&mut Snapshot)>); 10] = [
+    let changes: [(&str, Change); 10] = [
         ("is not on this node", Box::new(|s| s.certificates[0].key = Digest::of(b"x"))),
         ("not PEM", Box::new(|s| s.certificates[0].chain = "-----BEGIN".to_owned())),
         ("does not belong", Box::new(move |s| s.certificates[0].chain.clone_from(&other_chain))),
