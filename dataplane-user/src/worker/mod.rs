@@ -3,6 +3,8 @@
 //! One thread per core, each a current-thread runtime with its own origin pool; nothing is shared on the path but the
 //! live handle and counters. One more thread, [`control`], talks to the keeper and follows the console.
 
+pub mod accept;
+pub mod admin;
 pub mod control;
 pub mod hops;
 pub mod http;

@@ -1,53 +1,158 @@
-//! Stand-in until the data path's own thread is merged: accepts and closes.
+//! One worker thread: a current-thread runtime with its own sockets, origin pool and figures.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use model::name::{HostName, Name};
 use model::snapshot::SnapshotId;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
 
-use super::live::Live;
-use super::observe::Observe;
+pub use crate::worker::hops::Stop;
 
+use crate::worker::accept::Acceptor;
+use crate::worker::hops::{Tell, ThreadCtx};
+use crate::worker::live::{Live, OriginLive};
+use crate::worker::observe::{Exchange, Observe, Shard};
+use crate::worker::origin::pick::Unreached;
+use crate::worker::origin::resolve::Known;
+use crate::worker::refusal::Reason;
+
+/// The longest a log line waits in a thread.
+const FLUSH: Duration = Duration::from_millis(100);
+/// What connections have, behind their deadline, to end in an orderly way.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Everything a thread is given.
 pub struct ThreadStart {
+    /// Its number, from 0.
     pub index: usize,
+    /// The snapshot in force.
     pub live: Arc<ArcSwap<Live>>,
+    /// Its listening sockets come and go.
     pub sockets: mpsc::UnboundedReceiver<SocketChange>,
+    /// Whether and how to end. The sender's end means [`Stop::Now`].
     pub stop: watch::Receiver<Stop>,
+    /// Where figures and log lines go.
     pub observe: Arc<Observe>,
+    /// Told after `live` was changed.
     pub changed: watch::Receiver<SnapshotId>,
 }
 
+/// A change of a thread's listening sockets. The accepted socket's local address says which listener it belongs to.
+#[derive(Debug)]
 pub enum SocketChange {
-    Add { id: u64, socket: std::net::TcpListener },
-    Remove { id: u64 },
+    /// Accept here too.
+    Add {
+        /// Unique in the process.
+        id: u64,
+        /// The thread's own.
+        socket: TcpListener,
+    },
+    /// Take what waits here, then close it.
+    Remove {
+        /// As it was added.
+        id: u64,
+    },
 }
 
-#[derive(Debug, Clone, Copy)]
-pub enum Stop {
-    Run,
-    Drain { deadline: Instant },
-    Now,
-}
-
-pub fn run(mut start: ThreadStart) -> io::Result<()> {
+/// Runs a thread until it is told to stop. Blocks.
+///
+/// # Errors
+/// The runtime cannot be made, or there is no randomness.
+pub fn run(start: ThreadStart) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut tasks = std::collections::HashMap::new();
+    LocalSet::new().block_on(&runtime, work(start))
+}
+
+async fn work(start: ThreadStart) -> io::Result<()> {
+    let ThreadStart { index, live, mut sockets, mut stop, observe, mut changed } = start;
+    let shard = observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
+    let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), seed()?));
+    let acceptor = Acceptor::new(Rc::clone(&ctx), Rc::clone(&shard));
+    let housekeeping = (Rc::clone(&ctx), stop.clone(), changed.clone());
+    spawn_local(async move {
+        let (ctx, stop, changed) = housekeeping;
+        ctx.housekeep(stop, changed).await;
+    });
+    let flushed = Rc::clone(&shard);
+    spawn_local(async move {
+        let mut tick = tokio::time::interval(FLUSH);
         loop {
-            tokio::select! {
-                Some(change) = start.sockets.recv() => match change {
-                    SocketChange::Add { id, socket } => {
-                        socket.set_nonblocking(true)?;
-                        let listener = tokio::net::TcpListener::from_std(socket)?;
-                        tasks.insert(id, tokio::spawn(async move { loop { let _ = listener.accept().await; } }));
-                    }
-                    SocketChange::Remove { id } => if let Some(task) = tasks.remove(&id) { task.abort(); },
-                },
-                _ = start.stop.changed() => return Ok(()),
-            }
+            tick.tick().await;
+            flushed.flush();
         }
-    })
+    });
+    let (mut more, mut snapshots) = (true, true);
+    let deadline = loop {
+        tokio::select! {
+            change = sockets.recv(), if more => match change {
+                Some(SocketChange::Add { id, socket }) => {
+                    if let Err(error) = acceptor.add(id, socket) {
+                        tracing::error!(%error, id, "a listening socket cannot be used");
+                    }
+                }
+                Some(SocketChange::Remove { id }) => acceptor.remove(id),
+                None => more = false,
+            },
+            told = changed.changed(), if snapshots => {
+                snapshots = told.is_ok();
+                shard.prune(&ctx.live.load());
+            }
+            told = stop.changed() => match told.map(|()| *stop.borrow_and_update()) {
+                Ok(Stop::Run) => {}
+                Ok(Stop::Drain { deadline }) => break deadline,
+                Ok(Stop::Now) | Err(_) => return Ok(()),
+            },
+        }
+    };
+    acceptor.remove_all();
+    // The sockets' tasks take what waits in their queues before the count of open connections is looked at.
+    tokio::task::yield_now().await;
+    tokio::select! {
+        () = acceptor.ended() => {}
+        () = tokio::time::sleep_until(deadline + GRACE) => {}
+        () = now(&mut stop) => {}
+    }
+    shard.flush();
+    Ok(())
+}
+
+/// Waits for [`Stop::Now`].
+async fn now(stop: &mut watch::Receiver<Stop>) {
+    // An error means that the sender is gone, which means the same.
+    let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
+}
+
+/// Makes the thread's request ids unlike any other's.
+fn seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system has no randomness"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// What the path tells goes to the thread's shard.
+struct Teller(Rc<Shard>);
+
+impl Tell for Teller {
+    fn exchange(&self, exchange: &Exchange<'_>) {
+        self.0.exchange(exchange);
+    }
+
+    fn refused(&self, reason: Reason, listener: &Name) {
+        tracing::debug!(%listener, reason = reason.name(), "connection ended");
+        self.0.refused(reason);
+    }
+
+    fn origin(&self, origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>) {
+        self.0.origin(origin, outcome.map_err(|unreached| unreached.sentence.as_str()));
+    }
+
+    fn resolved(&self, name: &HostName, known: &Known) {
+        self.0.resolved(name, &known.addresses, known.stale_since);
+    }
 }

@@ -118,7 +118,7 @@ impl Threads {
     /// Lets the threads finish what is open.
     pub fn drain(&mut self, deadline: Instant) {
         self.sockets.clear();
-        self.stop.send_replace(Stop::Drain { deadline });
+        self.stop.send_replace(Stop::Drain { deadline: deadline.into() });
     }
 
     /// Notes that one ended; whether it was the last.

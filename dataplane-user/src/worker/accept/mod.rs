@@ -1,0 +1,184 @@
+//! Accepts connections and decides who may go on: listening sockets in, secured connections out to [`hops::serve`].
+//!
+//! Every thread has its own sockets. The accepted socket's own address says which listener it belongs to, so a socket is
+//! the same for all of them.
+
+mod admission;
+mod client;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use model::filter::Verdict;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use crate::worker::hops::{self, Secured, ThreadCtx};
+use crate::worker::live::ListenerLive;
+use crate::worker::observe::Shard;
+use crate::worker::refusal::Reason;
+use crate::worker::tls::serve::{self, Served};
+
+use admission::{Admission, Open};
+use client::Client;
+
+/// How long to wait when no descriptor or memory is left: connections that end meanwhile give some back.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// One thread's sockets and the connections that came from them.
+pub struct Acceptor {
+    gate: Rc<Gate>,
+    sockets: RefCell<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+/// What every connection passes.
+struct Gate {
+    ctx: Rc<ThreadCtx>,
+    shard: Rc<Shard>,
+    open: Open,
+}
+
+impl Acceptor {
+    /// For one thread.
+    pub fn new(ctx: Rc<ThreadCtx>, shard: Rc<Shard>) -> Self {
+        Self { gate: Rc::new(Gate { ctx, shard, open: Open::default() }), sockets: RefCell::default() }
+    }
+
+    /// Accepts on one more socket. To be called inside a `LocalSet`.
+    ///
+    /// # Errors
+    /// The descriptor is no listening socket that the runtime can wait for.
+    pub fn add(&self, id: u64, socket: std::net::TcpListener) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
+        let (leave, left) = oneshot::channel();
+        spawn_local(accept(socket, left, Rc::clone(&self.gate)));
+        self.sockets.borrow_mut().insert(id, leave);
+        self.gate.shard.accepting(true);
+        Ok(())
+    }
+
+    /// Takes what waits in a socket's queue, then closes it.
+    pub fn remove(&self, id: u64) {
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.remove(&id);
+        self.gate.shard.accepting(!sockets.is_empty());
+    }
+
+    /// Does the same with all of them.
+    pub fn remove_all(&self) {
+        self.sockets.borrow_mut().clear();
+        self.gate.shard.accepting(false);
+    }
+
+    /// Waits until every connection has ended.
+    pub async fn ended(&self) {
+        self.gate.open.ended().await;
+    }
+}
+
+/// Accepts until the sender is dropped, and then what is left in the queue.
+async fn accept(socket: TcpListener, mut leave: oneshot::Receiver<()>, gate: Rc<Gate>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut leave => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => gate.admit(tcp, peer),
+            Err(error) if exhausted(&error) => {
+                gate.shard.accept_error();
+                tracing::warn!(%error, "connections wait: no descriptor or memory for another");
+                tokio::time::sleep(BREATH).await;
+            }
+            // The client was gone before it was its turn.
+            Err(_) => {}
+        }
+    }
+    while let Some(Ok((tcp, peer))) = socket.accept().now_or_never() {
+        gate.admit(tcp, peer);
+    }
+}
+
+fn exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].into_iter().any(|one| errno == Some(one))
+}
+
+impl Gate {
+    /// Lets a connection in or resets it.
+    fn admit(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr) {
+        let Ok(local) = tcp.local_addr() else { return };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        match self.judge(peer, local) {
+            Ok((listener, admission)) => {
+                spawn_local(connection(Rc::clone(self), tcp, listener, (peer, local), admission));
+            }
+            Err(reason) => {
+                tracing::debug!(%peer, %local, reason = reason.name(), "connection refused");
+                client::reset(&tcp);
+            }
+        }
+    }
+
+    /// Which listener a connection is for and whether it may go on.
+    fn judge(&self, peer: SocketAddr, local: SocketAddr) -> Result<(Arc<ListenerLive>, Admission), Reason> {
+        let refuse = |reason| {
+            self.shard.refused(reason);
+            Err(reason)
+        };
+        let live = self.ctx.live.load();
+        let Some(listener) = live.listener_at(local) else { return refuse(Reason::NoListener) };
+        match live.verdict(peer.ip()) {
+            Verdict::Pass => {}
+            Verdict::Denied { rule } => {
+                self.shard.denied(rule);
+                return Err(Reason::Denied);
+            }
+            Verdict::NotAllowed => return refuse(Reason::Denied),
+        }
+        match self.open.admit(listener, peer.ip(), self.shard.connection()) {
+            Ok(admission) => Ok((Arc::clone(listener), admission)),
+            Err(reason) => refuse(reason),
+        }
+    }
+}
+
+/// One connection's life: secure, serve. The admission ends with it.
+async fn connection(
+    gate: Rc<Gate>,
+    tcp: TcpStream,
+    listener: Arc<ListenerLive>,
+    (peer, local): (SocketAddr, SocketAddr),
+    _admission: Admission,
+) {
+    // Answers leave in whole writes; waiting for more to send would only delay them.
+    let _ = tcp.set_nodelay(true);
+    let within = Duration::from_millis(listener.limits.handshake_ms.into());
+    // Boxed, so that what only the handshake needs is given back after it.
+    match Box::pin(serve::accept(tcp, &listener.tls, within)).await {
+        Ok(Served { stream, sni, h2, leg, resumed }) => {
+            gate.shard.handshake(&leg, resumed);
+            let stream = Client::new(stream, peer.ip(), Arc::clone(&gate.ctx.live));
+            let leg = Arc::new(leg);
+            hops::serve(Secured { stream, listener, peer, local, sni, alpn_h2: h2, leg }, &gate.ctx).await;
+        }
+        Err((reason, sentence)) => {
+            gate.shard.refused(reason);
+            let (listener, reason) = (listener.name.as_str(), reason.name());
+            tracing::debug!(%peer, listener, reason, sentence, "no handshake");
+        }
+    }
+}
