@@ -8,6 +8,7 @@
 
 pub mod certificate;
 pub mod compile;
+pub mod diff;
 pub mod digest;
 pub mod draft;
 pub mod filter;

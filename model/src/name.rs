@@ -95,6 +95,9 @@ impl std::str::FromStr for HostName {
         if text.contains('*') {
             return Err(InvalidHost::Wildcard);
         }
+        if text.contains(':') && text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(InvalidHost::Address);
+        }
         let lower = text.to_ascii_lowercase();
         if !lower.split('.').all(is_label) {
             return Err(InvalidHost::Label);

@@ -10,11 +10,15 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     let bound = (word.len() / 3).max(1);
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates {
-        if candidate.len().abs_diff(word.len()) > bound * 4 || candidate.len() > 300 {
+        // Every letter more or less is a mistake of its own. (Bytes are at least letters, at most four times as many.)
+        if candidate.len() > 4 * (word.len() + bound) {
             continue;
         }
         let other: Vec<char> = candidate.to_lowercase().chars().collect();
-        let distance = distance(&word, &other);
+        if other.len().abs_diff(word.len()) > bound {
+            continue;
+        }
+        let distance = distance(&word, &other, bound);
         if distance <= bound && best.is_none_or(|(present, _)| distance < present) {
             best = Some((distance, candidate));
         }
@@ -34,20 +38,27 @@ pub(crate) fn did_you_mean<'a>(
     }
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
+/// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment); anything above `bound` is
+/// `bound + 1`.
+fn distance(a: &[char], b: &[char], bound: usize) -> usize {
+    let mut before = vec![0; b.len() + 1];
     let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut row = before.clone();
     for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
+        row[0] = i + 1;
         for (j, y) in b.iter().enumerate() {
             let mut cost = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 cost = cost.min(before[j - 1] + 1);
             }
-            row.push(cost);
+            row[j + 1] = cost;
         }
-        before = std::mem::replace(&mut last, row);
+        // No later row is below the smallest of two neighbouring ones.
+        if row.iter().chain(&last).min().is_some_and(|least| *least > bound) {
+            return bound + 1;
+        }
+        std::mem::swap(&mut before, &mut last);
+        std::mem::swap(&mut last, &mut row);
     }
     last.last().copied().unwrap_or_default()
 }

@@ -161,7 +161,7 @@ impl fmt::Display for OriginAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
-            host => write!(f, "{host}:{}", self.port),
+            host @ (Host::Name(_) | Host::Address(_)) => write!(f, "{host}:{}", self.port),
         }
     }
 }

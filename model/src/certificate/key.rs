@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 use rustls_pki_types::pem::SectionKind;
 use zeroize::Zeroizing;
 
-use super::pem::blocks;
+use super::pem::{Block, blocks};
 use crate::digest::Digest;
 
 /// A private key that can be served with: RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) or Ed25519.
@@ -64,28 +64,30 @@ impl PrivateKey {
         if pem.contains("ENCRYPTED") {
             return Err(InvalidKey::Encrypted);
         }
-        let mut key = None;
+        let mut found = None;
         let mut instead = InvalidKey::NoKey;
         for block in blocks(pem) {
-            let block = block.map_err(|_| InvalidKey::Pem)?;
-            match block.kind {
-                SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
-                    let der = Zeroizing::new(block.der);
-                    if key.replace((block.kind, der)).is_some() {
-                        return Err(InvalidKey::Several);
-                    }
+            let Ok(Block { kind, der }) = block else { return Err(InvalidKey::Pem) };
+            // Anything else beside a key, such as EC PARAMETERS or a CSR, is common and harmless.
+            if [SectionKind::PrivateKey, SectionKind::RsaPrivateKey, SectionKind::EcPrivateKey]
+                .contains(&kind)
+            {
+                if found.replace((kind, Zeroizing::new(der))).is_some() {
+                    return Err(InvalidKey::Several);
                 }
-                SectionKind::Certificate => instead = InvalidKey::Certificate,
-                SectionKind::PublicKey => instead = InvalidKey::PublicKey,
-                // A CSR or EC PARAMETERS beside a key is common and harmless.
-                _ => {}
+            } else if kind == SectionKind::Certificate {
+                instead = InvalidKey::Certificate;
+            } else if kind == SectionKind::PublicKey {
+                instead = InvalidKey::PublicKey;
             }
         }
-        let (kind, der) = key.ok_or(instead)?;
-        match kind {
-            SectionKind::RsaPrivateKey => Self::from_rsa(&RsaKeyPair::from_der(&der)),
-            SectionKind::EcPrivateKey => Self::from_sec1(&der),
-            _ => Self::from_pkcs8_der(der.to_vec()),
+        let (kind, der) = found.ok_or(instead)?;
+        if kind == SectionKind::RsaPrivateKey {
+            Self::from_pkcs1(&der)
+        } else if kind == SectionKind::EcPrivateKey {
+            Self::from_sec1(&der)
+        } else {
+            Self::from_pkcs8_der(der.to_vec())
         }
     }
 
@@ -109,8 +111,8 @@ impl PrivateKey {
         &self.pkcs8
     }
 
-    fn from_rsa<E>(key: &Result<RsaKeyPair, E>) -> Result<Self, InvalidKey> {
-        let key = key.as_ref().map_err(|_| InvalidKey::Unusable)?;
+    fn from_pkcs1(der: &[u8]) -> Result<Self, InvalidKey> {
+        let Ok(key) = RsaKeyPair::from_der(der) else { return Err(InvalidKey::Unusable) };
         let pkcs8: Pkcs8V1Der<'_> = key.as_der().map_err(unusable)?;
         Self::from_pkcs8_der(pkcs8.as_ref().to_vec())
     }

@@ -138,7 +138,7 @@ fn parse_all(ders: &[Vec<u8>]) -> Result<Vec<X509Certificate<'_>>, usize> {
     let mut all = Vec::with_capacity(ders.len());
     for (index, der) in ders.iter().enumerate() {
         match X509Certificate::from_der(der) {
-            Ok((rest, certificate)) if rest.is_empty() => all.push(certificate),
+            Ok(([], certificate)) => all.push(certificate),
             Ok(_) | Err(_) => return Err(index + 1),
         }
     }
@@ -147,13 +147,13 @@ fn parse_all(ders: &[Vec<u8>]) -> Result<Vec<X509Certificate<'_>>, usize> {
 
 /// Whether `issuer` issued `subject`, by name, and by key identifier where both say one.
 fn issued(issuer: &X509Certificate<'_>, subject: &X509Certificate<'_>) -> bool {
-    let wanted = subject.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
-        _ => None,
+    let wanted = subject.extensions().iter().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else { return None };
+        id.key_identifier.as_ref().map(|id| id.0)
     });
-    let present = issuer.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-        _ => None,
+    let present = issuer.extensions().iter().find_map(|extension| {
+        let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() else { return None };
+        Some(id.0)
     });
     let same_key = match (wanted, present) {
         (Some(wanted), Some(present)) => wanted == present,
@@ -164,9 +164,9 @@ fn issued(issuer: &X509Certificate<'_>, subject: &X509Certificate<'_>) -> bool {
 
 fn hostnames(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
-    let dns = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::DNSName(name) => name.parse().ok(),
-        _ => None,
+    let dns = names.value.general_names.iter().filter_map(|name| {
+        let GeneralName::DNSName(name) = name else { return None };
+        name.parse().ok()
     });
     let mut hostnames: Vec<HostPattern> = dns.collect();
     hostnames.sort();

@@ -92,9 +92,9 @@ pub fn compile_with(
 ) -> Result<Compiled, Vec<Problem>> {
     let mut problems = Vec::new();
     let objects = catalogue(input.objects, &mut problems);
-    let names = Names::of(objects.keys());
+    let names = Names::of(objects.iter().map(|(kind, name, _)| (*kind, name)));
     let mut compiled = Compiled::new(input.internal_ca);
-    for ((kind, name), object) in &objects {
+    for (kind, name, object) in &objects {
         let mut at = At::new(&mut problems, format!("{kind}/{name}"));
         let tolerant = in_force.contains(at.object());
         let name = name.clone();
@@ -130,22 +130,17 @@ pub fn compile_with(
     if problems.is_empty() {
         return Ok(compiled.finished());
     }
-    problems.sort();
-    problems.dedup();
+    sort(&mut problems);
     Err(problems)
 }
 
-/// The objects by kind and name, in that order.
-fn catalogue<'a>(objects: &'a [Object], problems: &mut Vec<Problem>) -> BTreeMap<(Kind, Name), &'a Object> {
-    let mut catalogue = BTreeMap::new();
+/// The objects that have a name, by kind and name. Of two with one name both are looked at further: each may have
+/// problems of its own.
+fn catalogue<'a>(objects: &'a [Object], problems: &mut Vec<Problem>) -> Vec<(Kind, Name, &'a Object)> {
+    let mut seen = BTreeSet::new();
+    let mut catalogue = Vec::with_capacity(objects.len());
     for object in objects {
         let mut at = At::new(problems, object.label());
-        let Some(name) = at.parse::<Name>("metadata.name", object.name()) else { continue };
-        if catalogue.insert((object.kind(), name), object).is_some() {
-            let message =
-                format!("two objects of kind {} have this name; rename or remove one", object.kind());
-            at.problem("metadata.name", Code::Duplicate, message);
-        }
         for key in object.metadata.labels.keys().filter(|key| key.is_empty()) {
             at.problem(
                 format!("metadata.labels[{key:?}]"),
@@ -153,8 +148,33 @@ fn catalogue<'a>(objects: &'a [Object], problems: &mut Vec<Problem>) -> BTreeMap
                 "a label needs a name; remove it or name it",
             );
         }
+        let Some(name) = at.parse::<Name>("metadata.name", object.name()) else { continue };
+        if !seen.insert((object.kind(), name.clone())) {
+            let message =
+                format!("two objects of kind {} have this name; rename or remove one", object.kind());
+            at.problem("metadata.name", Code::Duplicate, message);
+        }
+        catalogue.push((object.kind(), name, object));
     }
+    catalogue.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     catalogue
+}
+
+/// By object, then by field with `[10]` behind `[2]`.
+fn sort(problems: &mut Vec<Problem>) {
+    let natural = |field: &str| -> Vec<(String, u32)> {
+        field
+            .split_inclusive(']')
+            .map(|part| match part.split_once('[') {
+                Some((before, index)) => {
+                    (before.to_owned(), index.trim_end_matches(']').parse().unwrap_or_default())
+                }
+                None => (part.to_owned(), 0),
+            })
+            .collect()
+    };
+    problems.sort_by_cached_key(|problem| (problem.object.clone(), natural(&problem.field), problem.clone()));
+    problems.dedup();
 }
 
 #[cfg(test)]

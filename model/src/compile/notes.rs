@@ -7,19 +7,22 @@ use std::str::FromStr;
 
 use crate::draft::{Kind, NodeSelector};
 use crate::name::Name;
-use crate::nearest::{did_you_mean, nearest};
+use crate::nearest::did_you_mean;
 use crate::net::Prefix;
 use crate::problem::{Code, Problem};
+
+/// From this many problems on, unknown references are no longer compared with all names.
+const MOST_COMPARED: usize = 30;
 
 /// The names of all objects, whether or not they turn out right: a reference to a wrong object is no second problem.
 #[derive(Debug)]
 pub(super) struct Names(BTreeMap<Kind, BTreeSet<Name>>);
 
 impl Names {
-    pub(super) fn of<'a>(objects: impl Iterator<Item = &'a (Kind, Name)>) -> Self {
+    pub(super) fn of<'a>(objects: impl Iterator<Item = (Kind, &'a Name)>) -> Self {
         let mut names: BTreeMap<Kind, BTreeSet<Name>> = BTreeMap::new();
         for (kind, name) in objects {
-            names.entry(*kind).or_default().insert(name.clone());
+            names.entry(kind).or_default().insert(name.clone());
         }
         Self(names)
     }
@@ -75,11 +78,25 @@ impl<'p> At<'p> {
         text: &str,
         names: &Names,
     ) -> Option<Name> {
+        self.reference_or(field, kind, text, names, &[])
+    }
+
+    /// The name of an existing object, where `also` would have been understood too.
+    pub(super) fn reference_or(
+        &mut self,
+        field: impl Into<String>,
+        kind: Kind,
+        text: &str,
+        names: &Names,
+        also: &[&str],
+    ) -> Option<Name> {
         if let Some(name) = names.get(kind, text) {
             return Some(name.clone());
         }
-        let known = || names.all(kind).map(Name::as_str);
-        let hint = did_you_mean(text, known(), || match known().take(5).collect::<Vec<_>>() {
+        // Ten thousand wrong references to ten thousand names would be compared for minutes, and nobody reads so far.
+        let compared = if self.problems.len() < MOST_COMPARED { usize::MAX } else { 0 };
+        let known = || names.all(kind).map(Name::as_str).chain(also.iter().copied());
+        let hint = did_you_mean(text, known().take(compared), || match known().take(5).collect::<Vec<_>>() {
             first if first.is_empty() => "there is none yet: create it first".to_owned(),
             first => format!("create it, or name one that exists, such as {}", first.join(", ")),
         });
@@ -99,16 +116,11 @@ impl<'p> At<'p> {
             return Some(*value);
         }
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let meant = nearest(text, known.iter().copied());
-        let hint = meant.map_or_else(
-            || format!("write {}", known.join(" or ")),
-            |word| format!("did you mean `{word}`?"),
-        );
-        self.problem(
-            field,
-            Code::Invalid,
-            format!("{} is none of {}; {hint}", shown(text), known.join(", ")),
-        );
+        let hint = did_you_mean(text, known.iter().copied(), || match &*known {
+            [only] => format!("write `{only}`, or leave the field out"),
+            _ => format!("write {}", known.join(" or ")),
+        });
+        self.problem(field, Code::Invalid, format!("{} means nothing here; {hint}", shown(text)));
         None
     }
 

@@ -1,7 +1,7 @@
 //! `OriginGroup`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::notes::{At, Names, shown};
 use crate::draft::{Kind, OriginGroupSpec};
@@ -73,7 +73,7 @@ fn trust(text: &str, names: &Names, internal_ca: &str, at: &mut At<'_>) -> Optio
             None
         }
         INTERNAL => Name::try_from(INTERNAL.to_owned()).ok().map(Trust::Bundle),
-        _ => at.reference(FIELD, Kind::TrustBundle, text, names).map(Trust::Bundle),
+        _ => at.reference_or(FIELD, Kind::TrustBundle, text, names, &[SYSTEM, INTERNAL]).map(Trust::Bundle),
     }
 }
 
@@ -131,6 +131,10 @@ fn url(field: &str, text: &str, at: &mut At<'_>) -> Option<(bool, OriginAddress)
         Some("an origin has no query or fragment; remove what follows the host and port")
     } else if authority.contains('/') {
         Some("an origin has no path, requests keep their own; remove what follows the host and port")
+    } else if authority.parse::<Ipv6Addr>().is_ok() {
+        Some(
+            "an IPv6 address stands in brackets, such as https://[2001:db8::1] or https://[2001:db8::1]:8443",
+        )
     } else {
         None
     };

@@ -54,6 +54,10 @@ pub enum Kind {
 }
 
 /// A kind with its spec.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few hundred listeners at most; boxes would be in every match"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
     /// See [`Kind::Listener`].

@@ -283,7 +283,7 @@ impl Stop {
     fn at(self, path: String) -> Self {
         match self {
             Self::Missing(None, field) => Self::Missing(Some(path), field),
-            stop => stop,
+            stop @ (Self::Missing(Some(_), _) | Self::Other(_)) => stop,
         }
     }
 

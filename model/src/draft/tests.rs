@@ -111,9 +111,8 @@ fn numbers_and_lists_are_what_they_are() {
             "Invalid Listener/l spec.takeOver: must be true or false, not text",
         ]
     );
-    let bare =
-        parse(&listener(json!({"port": 443, "tls": null, "limits": null, "defaultCertificate": null})))
-            .unwrap();
+    let bare = parse(listener(json!({"port": 443, "tls": null, "limits": null, "defaultCertificate": null})))
+        .unwrap();
     assert_eq!(bare.spec, Spec::Listener(ListenerSpec { port: 443, ..ListenerSpec::default() }));
 }
 

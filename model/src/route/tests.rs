@@ -103,10 +103,10 @@ fn ten_thousand_routes_and_a_path_of_slashes_are_quick() {
     let table = table(routes);
     let slashes = "/".repeat(8000);
     let start = std::time::Instant::now();
-    for n in 0..10_000 {
+    for (n, name) in names.iter().enumerate() {
         let path = format!("/p{n}/x");
-        assert_eq!(find(&table, "one.example.com", &path), Some(names[n].as_str()));
-        assert_eq!(find(&table, &format!("h{n}.example.com"), &path), Some(names[n].as_str()));
+        assert_eq!(find(&table, "one.example.com", &path), Some(name.as_str()));
+        assert_eq!(find(&table, &format!("h{n}.example.com"), &path), Some(name.as_str()));
     }
     for _ in 0..100 {
         assert_eq!(find(&table, "one.example.com", &slashes), None);
@@ -155,9 +155,12 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
     })
 }
 
+/// Exact host, its length, exact path, its length.
+type Rank = (bool, usize, bool, usize);
+
 /// Ranks every rule that matches; the greatest rank wins, the first route among equals.
 fn slow(routes: &[Route], host: &str, path: &str) -> Option<String> {
-    let mut best: Option<((bool, usize, bool, usize), &Route)> = None;
+    let mut best: Option<(Rank, &Route)> = None;
     for route in routes.iter().filter(|route| route.listeners[0].as_str() == "https") {
         for pattern in &route.hostnames {
             let pattern = pattern.to_string();

@@ -54,7 +54,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
     drop(handshake);
     match connected {
         None => return ctx.tell.refused(Reason::HeaderTimeout, &hop.listener().name),
-        Some(Err(error)) => told(ctx, hop, &error),
+        Some(Err(error)) => {
+            told(ctx, hop, &error);
+            say_goodbye(stream.clone()).await;
+        }
         Some(Ok(connection)) => {
             let mut driver = Driver::new(connection);
             let mut streams = FuturesUnordered::new();
@@ -66,6 +69,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
         }
     }
     part(ctx, stream, &mut timer).await;
+}
+
+/// GOAWAY with PROTOCOL_ERROR, for a client whose preface is wrong: h2 lets go of the stream without one.
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>) {
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    // A client that does not take seventeen bytes at once does not get them.
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut stream).poll_write(cx, &GOAWAY);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 fn builder(limits: &Limits) -> Builder {
@@ -160,7 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let idle = self.idle_since + Duration::from_millis(u64::from(limits.idle_ms));
         match self.parting {
-            Some(parting) if streams.is_empty() && timer.poll_expired(cx, parting) => return Poll::Ready(Ok(())),
+            Some(parting) if streams.is_empty() && timer.poll_expired(cx, parting) => {
+                return Poll::Ready(Ok(()));
+            }
             None if streams.is_empty() && timer.poll_expired(cx, idle) => {
                 self.go_away(Some(Instant::now() + PARTING));
                 cx.waker().wake_by_ref();
@@ -180,7 +196,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 /// Lets the client read our last frames: a close with unread bytes would reset the connection and take them along.
-async fn part<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, mut stream: Shared<S>, timer: &mut Timer<'_>) {
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    mut stream: Shared<S>,
+    timer: &mut Timer<'_>,
+) {
     let deadline = Instant::now() + PARTING;
     let mut shut = false;
     poll_fn(|cx| {

@@ -60,6 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1<S> {
             if !self.wire.input.is_empty()
                 && let Some(raw) = request::take(&mut self.wire.input, &mut self.scan, bounds)?
             {
+                // Until this request has passed its checks, what is known of it is this much.
+                (self.version, self.head_only, self.received) = (Version::Http11, false, 0);
                 return Poll::Ready(Ok(Some(raw)));
             }
             match ready!(self.wire.poll_more(cx, scratch)) {
@@ -127,7 +129,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
     fn informational(&mut self, response: &Response) -> Result<(), Reason> {
         if self.version != Version::Http10 {
             let (status, fields) = (response.status, &response.fields);
-            write::response_head(&mut self.wire.output, status, fields, Delimit::None, write::Connection::Unsaid, None);
+            write::response_head(
+                &mut self.wire.output,
+                status,
+                fields,
+                Delimit::None,
+                write::Connection::Unsaid,
+                None,
+            );
         }
         Ok(())
     }
@@ -142,7 +151,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
             (false, true) => write::Connection::KeepAlive,
             (false, false) => write::Connection::Unsaid,
         };
-        write::response_head(&mut self.wire.output, response.status, &response.fields, delimit, connection, Some(added));
+        write::response_head(
+            &mut self.wire.output,
+            response.status,
+            &response.fields,
+            delimit,
+            connection,
+            Some(added),
+        );
         Ok(close)
     }
 

@@ -228,10 +228,10 @@ impl<E: End> Handshake<E> {
         })
     }
 
-    /// After an error rustls has an alert to send.
+    /// After an error rustls has an alert to send. It may still hold on to a part of what came, so it is shown that again.
     fn collect_alert(&mut self) {
         while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(message)), .. } =
-            self.end.process(&mut [])
+            self.end.process(&mut self.incoming)
         {
             if encode(message, &mut self.outgoing).is_err() {
                 return;

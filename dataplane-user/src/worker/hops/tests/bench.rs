@@ -1,17 +1,21 @@
 //! A thread's context with a listener, routes and origins of the test's making, and what was told of exchanges.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use model::digest::Digest;
 use model::name::{HostName, Name};
 use model::report::Leg;
 use model::snapshot::{
-    FORMAT, Limits, Listener, Origin, OriginGroup, OriginSecurity, PathMatch, Route, Snapshot, SnapshotId, TlsVersion,
+    FORMAT, Limits, Listener, Origin, OriginGroup, OriginSecurity, PathMatch, Route, Snapshot, SnapshotId,
+    TlsVersion,
 };
 use rustls::RootCertStore;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -61,6 +65,11 @@ impl Tell for Rc<Log> {
         self.refused.borrow_mut().push(reason);
     }
 
+    fn denied(&self, rule: u32, _listener: &Name) {
+        assert_eq!(rule, 1);
+        self.refused.borrow_mut().push(Reason::Denied);
+    }
+
     fn origin(&self, _origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>) {
         self.failures.borrow_mut().extend(outcome.err().map(|failure| failure.sentence.clone()));
     }
@@ -85,7 +94,9 @@ impl Bench {
     pub(super) fn with(origins: &[SocketAddr], change: impl FnOnce(&mut Snapshot)) -> Self {
         let mut snapshot = snapshot(origins);
         change(&mut snapshot);
-        let live = Live::build(snapshot.clone(), &Default::default(), &Arc::new(RootCertStore::empty()), None).unwrap();
+        let live =
+            Live::build(snapshot.clone(), &Default::default(), &Arc::new(RootCertStore::empty()), None)
+                .unwrap();
         let log = Rc::new(Log::default());
         let ctx = ThreadCtx::new(Arc::new(ArcSwap::from_pointee(live)), Box::new(Rc::clone(&log)), 7);
         Self { ctx: Rc::new(ctx), log, snapshot }
@@ -94,10 +105,15 @@ impl Bench {
     /// Applies a changed snapshot, as the worker does.
     pub(super) fn apply(&mut self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.snapshot);
+        self.apply_with(&Default::default());
+    }
+
+    /// Applies the snapshot as it stands, with these private keys.
+    pub(super) fn apply_with(&mut self, keys: &BTreeMap<Digest, PrivateKeyDer<'static>>) {
         self.snapshot.id.revision += 1;
         let before = self.ctx.live.load_full();
         let roots = Arc::new(RootCertStore::empty());
-        let live = Live::build(self.snapshot.clone(), &Default::default(), &roots, Some(&before)).unwrap();
+        let live = Live::build(self.snapshot.clone(), keys, &roots, Some(&before)).unwrap();
         self.ctx.live.store(Arc::new(live));
         self.ctx.ring();
     }
@@ -110,7 +126,15 @@ impl Bench {
     /// With a pipe of this size, HTTP/2 or not, and this SNI.
     pub(super) fn connect_as(&self, pipe: usize, alpn_h2: bool, sni: Option<&str>) -> DuplexStream {
         let (client, stream) = tokio::io::duplex(pipe);
-        let secured = Secured {
+        let secured = self.secured(stream, alpn_h2, sni);
+        let ctx = Rc::clone(&self.ctx);
+        tokio::task::spawn_local(async move { serve(secured, &ctx).await });
+        client
+    }
+
+    /// A stream as the listener hands it over.
+    pub(super) fn secured<S>(&self, stream: S, alpn_h2: bool, sni: Option<&str>) -> Secured<S> {
+        Secured {
             stream,
             listener: Arc::clone(self.ctx.live.load().listeners.values().next().unwrap()),
             peer: "192.0.2.9:1234".parse().unwrap(),
@@ -118,10 +142,7 @@ impl Bench {
             sni: sni.map(|sni| sni.parse().unwrap()),
             alpn_h2,
             leg: Arc::new(leg()),
-        };
-        let ctx = Rc::clone(&self.ctx);
-        tokio::task::spawn_local(async move { serve(secured, &ctx).await });
-        client
+        }
     }
 
     /// Sends `request` on a new connection and reads until it closes.
@@ -147,7 +168,13 @@ impl Bench {
 
 fn leg() -> Leg {
     let text = |text: &str| text.to_owned();
-    Leg { version: text("TLSv1.3"), suite: text("x"), group: text("y"), sni: text("a.test"), verified: text("") }
+    Leg {
+        version: text("TLSv1.3"),
+        suite: text("x"),
+        group: text("y"),
+        sni: text("a.test"),
+        verified: text(""),
+    }
 }
 
 fn snapshot(origins: &[SocketAddr]) -> Snapshot {
@@ -201,7 +228,9 @@ pub(super) fn local<F: Future>(test: impl FnOnce() -> F) -> F::Output {
 }
 
 /// An origin that runs `script` on each connection; the number says which it is.
-pub(super) async fn origin<F: Future<Output = ()> + 'static>(script: impl Fn(usize, TcpStream) -> F + 'static) -> SocketAddr {
+pub(super) async fn origin<F: Future<Output = ()> + 'static>(
+    script: impl Fn(usize, TcpStream) -> F + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::task::spawn_local(async move {

@@ -2,4 +2,6 @@
 
 mod bench;
 mod http1;
+mod http2;
 mod refusals;
+mod secured;

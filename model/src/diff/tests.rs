@@ -1,0 +1,159 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::draft::{API_VERSION, parse};
+
+fn object(kind: &str, name: &str, spec: Value) -> Object {
+    parse(json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})).unwrap()
+}
+
+fn words(old: &[Object], new: &[Object]) -> Vec<String> {
+    changes(old, new).into_iter().map(|change| change.words).collect()
+}
+
+fn pem(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/tests/golden/pem/{name}.pem", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[test]
+fn new_and_gone_objects_say_what_they_are() {
+    let objects = [
+        object("Listener", "https", json!({"port": 443})),
+        object("Listener", "inside", json!({"port": 8443, "addresses": ["192.0.2.1", "2001:db8::1"]})),
+        object("Route", "shop", json!({"hostnames": ["shop.example.com"], "originGroup": "shop-origin"})),
+        object(
+            "Route",
+            "api",
+            json!({
+            "hostnames": ["a.test", "b.test", "*.c.test"], "originGroup": "o", "enabled": false,
+            "matches": [{"path": {"value": "/api"}}, {"path": {"type": "Exact", "value": "/x"}}]}),
+        ),
+        object(
+            "OriginGroup",
+            "o",
+            json!({"origins": [{"url": "https://a.test"}, {"url": "https://[2001:db8::1]"}]}),
+        ),
+        object("Certificate", "ca", json!({"internalCa": {"hostnames": ["a.test"]}})),
+        object(
+            "PacketFilter",
+            "edge",
+            json!({"rules": [
+            {"name": "abuse", "action": "Deny", "prefixes": ["192.0.2.0/24", "2001:db8::/32"]}]}),
+        ),
+    ];
+    let added = words(&[], &objects);
+    assert_eq!(
+        added,
+        [
+            "+ listener https: port 443 on every address",
+            "+ listener inside: port 8443 on 192.0.2.1, 2001:db8::1",
+            "+ route api: a.test/api, a.test/x (exact), b.test/api, b.test/x (exact) and 2 more → o (disabled)",
+            "+ route shop: shop.example.com/ → shop-origin",
+            "+ origin group o: https://a.test, https://[2001:db8::1]",
+            "+ certificate ca: to be issued by the internal CA for a.test",
+            "+ packet filter edge: deny abuse (192.0.2.0/24, 2001:db8::/32)",
+        ]
+    );
+    let removed: Vec<String> = added.iter().map(|words| words.replacen('+', "-", 1)).collect();
+    assert_eq!(words(&objects, &[]), removed);
+}
+
+#[test]
+fn changes_say_the_fields() {
+    for (kind, old, new, expected) in [
+        ("Listener", json!({"port": 443}), json!({"port": 8443}), "port 443 → 8443"),
+        (
+            "Listener",
+            json!({"port": 443}),
+            json!({"port": 443, "tls": {"minVersion": "1.3"}, "limits": {"streams": 5}}),
+            "limits.streams (default) → 5; tls.minVersion (default) → 1.3",
+        ),
+        (
+            "Listener",
+            json!({"port": 443, "takeOver": true}),
+            json!({"port": 443, "addresses": ["2001:db8::1"]}),
+            "addresses +2001:db8::1; takeOver true → (default)",
+        ),
+        (
+            "Route",
+            json!({"hostnames": ["a.test", "b.test"], "originGroup": "o"}),
+            json!({"hostnames": ["b.test", "c.test"], "originGroup": "p", "matches": [{"path": {"value": "/x"}}]}),
+            "hostnames +c.test, -a.test; matches +/x; originGroup o → p",
+        ),
+        (
+            "OriginGroup",
+            json!({"origins": [{"url": "https://a.test"}, {"url": "https://b.test"}]}),
+            json!({"origins": [{"url": "https://b.test"}, {"url": "https://a.test"}]}),
+            "origins in another order: https://b.test, https://a.test",
+        ),
+        (
+            "OriginGroup",
+            json!({"origins": [{"url": "https://a.test"}]}),
+            json!({"origins": [{"url": "http://a.test"}], "clearText": "allow", "tls": {"verify": "none"}}),
+            "clearText (default) → allow; origins +http://a.test, -https://a.test; tls.verify (default) → none",
+        ),
+        (
+            "PacketFilter",
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"]}]}),
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24", "2001:db8::/32"]},
+                {"name": "s", "action": "Allow", "prefixes": ["198.51.100.7"]}]}),
+            "rule r.prefixes +2001:db8::/32; rule s.action (default) → Allow; rule s.prefixes +198.51.100.7",
+        ),
+    ] {
+        let found = words(&[object(kind, "x", old.clone())], &[object(kind, "x", new)]);
+        assert!(found.len() == 1 && found[0].ends_with(&format!(" x: {expected}")), "{found:?}");
+        assert!(words(&[object(kind, "x", old.clone())], &[object(kind, "x", old)]).is_empty());
+    }
+}
+
+#[test]
+fn pem_is_told_by_names_dates_and_fingerprints_and_keys_not_at_all() {
+    let certificate =
+        |pem: &str, key: &str| object("Certificate", "c", json!({"chain": pem, "privateKey": key}));
+    let old = certificate(&pem("shop"), "hunter2");
+    let new = certificate(&pem("wild"), "hunter3");
+    let bundle = |pem: &str| object("TrustBundle", "t", json!({"certificates": pem}));
+    let found = [
+        words(&[], std::slice::from_ref(&old)),
+        words(std::slice::from_ref(&old), &[new]),
+        words(&[], &[certificate("-----BEGIN PRIVATE KEY-----\nhunter2", "hunter2")]),
+        words(&[bundle(&pem("ca"))], &[bundle(&pem("old-ca"))]),
+    ]
+    .concat();
+    let text = found.join("\n");
+    assert!(!text.contains("hunter") && !text.contains("BEGIN"), "{text}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn labels_count() {
+    let old = object("Listener", "l", json!({"port": 443}));
+    let mut new = old.clone();
+    new.metadata.labels.insert("team".to_owned(), "web".to_owned());
+    assert_eq!(words(&[old], &[new]), ["~ listener l: labels.team (default) → web"]);
+}
+
+proptest! {
+    #[test]
+    fn equal_sets_have_no_changes_and_others_one_each(
+        old in prop::collection::btree_map("[a-d]", 1_u16..5, 0..4), new in prop::collection::btree_map("[a-d]", 1_u16..5, 0..4)
+    ) {
+        let objects = |ports: &BTreeMap<String, u16>| -> Vec<Object> {
+            ports.iter().map(|(name, port)| object("Listener", name, json!({"port": port}))).collect()
+        };
+        let found = changes(&objects(&old), &objects(&new));
+        let expect = |action| match action {
+            Action::Add => new.keys().filter(|name| !old.contains_key(*name)).count(),
+            Action::Remove => old.keys().filter(|name| !new.contains_key(*name)).count(),
+            Action::Change => old.iter().filter(|(name, port)| new.get(*name).is_some_and(|other| other != *port)).count(),
+        };
+        for action in [Action::Add, Action::Change, Action::Remove] {
+            prop_assert_eq!(found.iter().filter(|change| change.action == action).count(), expect(action));
+        }
+        let mut reversed = objects(&new);
+        reversed.reverse();
+        prop_assert_eq!(changes(&objects(&old), &reversed), found);
+        prop_assert!(changes(&objects(&new), &reversed).is_empty());
+    }
+}

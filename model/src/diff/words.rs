@@ -1,0 +1,219 @@
+//! The words of one change.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::certificate::{Facts, trust_bundle};
+use crate::digest::Digest;
+use crate::draft::{CertificateSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object, RouteSpec, Spec};
+
+/// More of a list than this is counted, not told.
+const TOLD: usize = 4;
+
+/// An object that is new or gone.
+pub(super) fn of(object: &Object) -> String {
+    match &object.spec {
+        Spec::Listener(spec) => listener(spec),
+        Spec::Route(spec) => route(spec),
+        Spec::OriginGroup(spec) => list(spec.origins.iter().map(|origin| origin.url.clone())),
+        Spec::Certificate(spec) => certificate(spec),
+        Spec::TrustBundle(spec) => bundle(&spec.certificates),
+        Spec::PacketFilter(spec) => list(spec.rules.iter().map(rule)),
+    }
+}
+
+/// What is different between two objects of one name.
+pub(super) fn between(old: &Object, new: &Object) -> String {
+    let mut found = Vec::new();
+    compare("labels", &labels(old), &labels(new), &mut found);
+    if let (Spec::Certificate(old), Spec::Certificate(new)) = (&old.spec, &new.spec)
+        && old.private_key != new.private_key
+    {
+        found.push("private key replaced".to_owned());
+    }
+    compare("", &shown(&old.spec), &shown(&new.spec), &mut found);
+    if found.is_empty() { "written differently, same meaning".to_owned() } else { found.join("; ") }
+}
+
+fn labels(object: &Object) -> Value {
+    object
+        .metadata
+        .labels
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::from(value.clone())))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The spec with PEM texts in words and named entries by their names.
+fn shown(spec: &Spec) -> Value {
+    let mut value = spec.to_value();
+    let Some(fields) = value.as_object_mut() else { return value };
+    match spec {
+        Spec::Certificate(spec) => {
+            fields.remove("privateKey");
+            if let Some(chain) = &spec.chain {
+                fields.insert("chain".to_owned(), self::chain(chain).into());
+            }
+            if let Some(reference) = &spec.private_key_ref {
+                fields.insert("privateKeyRef".to_owned(), short(reference).into());
+            }
+        }
+        Spec::TrustBundle(spec) => {
+            fields.insert("certificates".to_owned(), bundle(&spec.certificates).into());
+        }
+        Spec::Route(spec) => {
+            let paths: Vec<Value> = spec.matches.iter().map(|spec| path(spec).into()).collect();
+            fields.insert("matches".to_owned(), paths.into());
+        }
+        Spec::OriginGroup(spec) => {
+            let urls: Vec<Value> = spec.origins.iter().map(|origin| origin.url.clone().into()).collect();
+            fields.insert("origins".to_owned(), urls.into());
+        }
+        Spec::PacketFilter(spec) => {
+            fields.remove("rules");
+            let rules = spec.rules.iter().map(|rule| {
+                let prefixes = rule.prefixes.iter().cloned().map(Value::from).collect();
+                let fields =
+                    [("action".to_owned(), rule.action.clone().into()), ("prefixes".to_owned(), prefixes)];
+                (format!("rule {}", rule.name), Value::Object(fields.into_iter().collect()))
+            });
+            fields.extend(rules.collect::<Vec<_>>());
+        }
+        Spec::Listener(_) => {}
+    }
+    value
+}
+
+/// Field by field: objects inside, lists as sets of entries, everything else before and after.
+fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
+    if old == new {
+        return;
+    }
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for key in keys {
+                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let side = |side: &Map<String, Value>, other: &Map<String, Value>| {
+                    side.get(key).cloned().unwrap_or_else(|| empty_like(other.get(key)))
+                };
+                compare(&inner, &side(old, new), &side(new, old), found);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => entries(path, old, new, found),
+        (old, new) => found.push(format!("{path} {} → {}", plain(old), plain(new))),
+    }
+}
+
+/// An absent list or object is an empty one, so that its entries are told.
+fn empty_like(other: Option<&Value>) -> Value {
+    match other {
+        Some(Value::Array(_)) => Value::Array(Vec::new()),
+        Some(Value::Object(_)) => Value::Object(Map::new()),
+        _ => Value::Null,
+    }
+}
+
+fn entries(path: &str, old: &[Value], new: &[Value], found: &mut Vec<String>) {
+    let texts = |values: &[Value]| values.iter().map(plain).collect::<Vec<_>>();
+    let (old, new) = (texts(old), texts(new));
+    let (before, after): (BTreeSet<&String>, BTreeSet<&String>) =
+        (old.iter().collect(), new.iter().collect());
+    let added = list(new.iter().filter(|entry| !before.contains(entry)).cloned());
+    let removed = list(old.iter().filter(|entry| !after.contains(entry)).cloned());
+    match (added.is_empty(), removed.is_empty()) {
+        (false, false) => found.push(format!("{path} +{added}, -{removed}")),
+        (false, true) => found.push(format!("{path} +{added}")),
+        (true, false) => found.push(format!("{path} -{removed}")),
+        (true, true) => found.push(format!("{path} in another order: {}", list(new.iter().cloned()))),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "(default)".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// `a, b, c, d and 3 more`.
+fn list(entries: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = entries.collect();
+    let told = all.get(..TOLD.min(all.len())).unwrap_or_default().join(", ");
+    if all.len() > TOLD { format!("{told} and {} more", all.len() - TOLD) } else { told }
+}
+
+fn listener(spec: &ListenerSpec) -> String {
+    let places = match spec.addresses.is_empty() {
+        true => "every address".to_owned(),
+        false => list(spec.addresses.iter().cloned()),
+    };
+    format!("port {} on {places}", spec.port)
+}
+
+fn route(spec: &RouteSpec) -> String {
+    let paths: Vec<String> = match spec.matches.is_empty() {
+        true => vec!["/".to_owned()],
+        false => spec.matches.iter().map(path).collect(),
+    };
+    let hosts = spec.hostnames.iter().flat_map(|host| paths.iter().map(move |path| format!("{host}{path}")));
+    let off = if spec.enabled { "" } else { " (disabled)" };
+    format!("{} → {}{off}", list(hosts), spec.origin_group)
+}
+
+fn path(spec: &MatchSpec) -> String {
+    match spec.path.kind.as_str() {
+        "Exact" => format!("{} (exact)", spec.path.value),
+        _ => spec.path.value.clone(),
+    }
+}
+
+fn rule(rule: &FilterRuleSpec) -> String {
+    format!("{} {} ({})", rule.action.to_lowercase(), rule.name, list(rule.prefixes.iter().cloned()))
+}
+
+fn certificate(spec: &CertificateSpec) -> String {
+    match (&spec.chain, &spec.internal_ca) {
+        (Some(chain), _) => self::chain(chain),
+        (None, Some(issue)) => {
+            format!("to be issued by the internal CA for {}", list(issue.hostnames.iter().cloned()))
+        }
+        (None, None) => "without a chain".to_owned(),
+    }
+}
+
+/// `shop.example.com (until 2026-12-01, fingerprint 5d41402abc4b)`.
+fn chain(pem: &str) -> String {
+    match Facts::of_chain(pem) {
+        Ok(facts) => format!(
+            "{} (until {}, fingerprint {})",
+            list(facts.hostnames.iter().map(ToString::to_string)),
+            facts.not_after.date(),
+            short(&facts.fingerprint.to_string())
+        ),
+        Err(_) => unreadable(pem),
+    }
+}
+
+fn bundle(pem: &str) -> String {
+    match trust_bundle(pem) {
+        Ok(authorities) => list(authorities.iter().map(|authority| {
+            let fingerprint = short(&authority.fingerprint.to_string());
+            format!("{} (until {}, fingerprint {fingerprint})", authority.subject, authority.not_after.date())
+        })),
+        Err(_) => unreadable(pem),
+    }
+}
+
+/// Not quoted: whatever it is, it may be a key. The digest tells two of them apart.
+fn unreadable(pem: &str) -> String {
+    format!("unreadable text {}", short(&Digest::of(pem.as_bytes()).to_string()))
+}
+
+/// A digest as people compare it.
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
+}
