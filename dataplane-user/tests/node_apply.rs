@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
 
-mod support;
+mod node_support;
 
 use std::net::TcpListener;
 
 use model::link::{ConsoleMessage, NodeMessage};
 use model::snapshot::SnapshotId;
-use support::traffic::{Client, expect_hello, get, origin};
-use support::{Console, Node, free_port, id, name, shop, snapshot, wait};
+use node_support::traffic::{Client, expect_hello, get, origin};
+use node_support::{Console, Node, free_port, id, name, shop, snapshot, wait};
 
 #[test]
 fn enrols_applies_serves_and_changes_without_a_dropped_connection() {
@@ -105,10 +105,10 @@ fn a_rotated_key_is_trusted_from_then_on_and_after_a_restart() {
     console.expect_applied(1);
     let (message, _new, key) = console.rotation();
     console.send(message);
-    console.expect("key rotated", |message| match message {
-        NodeMessage::KeyRotated { key: new } => Some(assert_eq!(*new, key)),
-        _ => None,
-    });
+    let rotated = |message: &NodeMessage| {
+        matches!(message, NodeMessage::KeyRotated { key: new } if *new == key).then_some(())
+    };
+    console.expect("key rotated", rotated);
     console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&snapshot(2)))));
     assert!(console.expect_refused(2).contains("signature"), "the old key");
     node.stop();

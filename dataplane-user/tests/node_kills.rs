@@ -2,15 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
 
-mod support;
+mod node_support;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use node_support::node::{freeze, kill, signal};
+use node_support::traffic::{Client, expect_hello, get, origin};
+use node_support::{Console, Node, free_port, id, shop, wait};
 use rustix::process::Signal;
-use support::node::{freeze, kill, signal};
-use support::traffic::{Client, expect_hello, get, origin};
-use support::{Console, Node, free_port, id, shop, wait};
 
 /// A node that serves `shop.test`, and its port.
 fn serving() -> (Console, Node, u16) {

@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
 
-mod support;
+mod node_support;
 
 use std::process::Command;
 use std::time::Duration;
 
-use support::node::kill;
-use support::{Console, Node, id, name, shop, snapshot, wait};
+use node_support::node::kill;
+use node_support::{Console, Node, id, name, shop, snapshot, wait};
 
 /// Two namespaces joined by a cable: `node` (10.77.0.1) and `client` (10.77.0.2). The console, which the test itself is,
 /// is reached through a third address on a second cable.

@@ -10,34 +10,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use model::link::{ConsoleMessage, NodeMessage};
+use model::link::NodeMessage;
 use model::name::Name;
 use model::report::Feature;
 use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustls::RootCertStore;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
+use tokio::sync::mpsc;
 
 use super::admin::Admin;
+use super::console::Console;
 use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
 use super::live::Live;
 use super::observe::Observe;
 use super::proposal::{Proposal, ProposalError};
 use super::reporter::Reporter;
 use super::sandbox;
-use super::snapshot::follow::{Follower, FromConsole};
-use super::snapshot::link::Connection;
 use super::threads::{Ended, Threads};
-use super::vault::{NodeCertificate, Vault};
-use crate::handover::message::{
-    Attachment, ConsoleState, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start,
-};
+use super::vault::Vault;
+use crate::handover::message::{Attachment, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start};
 use crate::handover::{self, ToKeeper, ToWorker};
 use crate::sentence;
-
-/// Messages to the console that may wait; reports are dropped first.
-const OUTGOING: usize = 64;
 
 /// Why a worker ends other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -104,24 +96,12 @@ pub(super) struct Control {
     pub(super) console: Console,
     pub(super) reporter: Reporter,
     stored: Option<Box<SignedSnapshot>>,
-    secrets: Secrets,
-    labels: BTreeMap<String, String>,
+    pub(super) secrets: Secrets,
+    pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
     /// Held for as long as the process lives.
     _lock: Option<OwnedFd>,
-}
-
-/// The link to the console, as the control thread sees it.
-#[derive(Debug)]
-pub(super) struct Console {
-    pub(super) connection: Option<Connection>,
-    pub(super) state: ConsoleState,
-    pub(super) messages: Option<mpsc::Sender<NodeMessage>>,
-    pub(super) applied: watch::Sender<Option<SnapshotId>>,
-    task: Option<JoinHandle<()>>,
-    events: mpsc::Receiver<FromConsole>,
-    sender: mpsc::Sender<FromConsole>,
 }
 
 impl Control {
@@ -154,11 +134,6 @@ impl Control {
         if let Some(socket) = metrics {
             serve_metrics(socket, &observe);
         }
-        let (sender, events) = mpsc::channel(1);
-        let (applied, _) = watch::channel(None);
-        let state = ConsoleState::default();
-        let console =
-            Console { connection: None, state, messages: None, applied, task: None, events, sender };
         Ok(Self {
             keeper,
             threads,
@@ -168,7 +143,7 @@ impl Control {
             identity: start.identity.take().map(|identity| *identity),
             settled: None,
             proposal: None,
-            console,
+            console: Console::new(),
             reporter: Reporter::new(observe),
             stored: start.snapshot.take(),
             secrets: std::mem::take(&mut start.secrets),
@@ -206,7 +181,7 @@ impl Control {
         Ok(())
     }
 
-    pub(super) fn make_live(&mut self, live: Arc<Live>) -> Arc<Live> {
+    pub(super) fn make_live(&self, live: Arc<Live>) -> Arc<Live> {
         let id = live.id;
         let former = self.live.swap(live);
         self.threads.announce(id);
@@ -219,37 +194,6 @@ impl Control {
         self.vault.retain(&named);
         self.console.applied.send_replace(Some(snapshot.id));
         self.settled = Some(snapshot);
-    }
-
-    /// Starts to follow the console, or another one.
-    fn follow_console(&mut self) {
-        if let Some(task) = self.console.task.take() {
-            task.abort();
-        }
-        (self.console.connection, self.console.messages) = (None, None);
-        let Some(identity) = self.identity.clone() else {
-            self.console.state.problem =
-                Some("this node was never enrolled: start it with --token-file".to_owned());
-            return;
-        };
-        let node = self.secrets.node.as_ref().and_then(|sealed| {
-            let opened = self.vault.unseal_node(sealed);
-            opened
-                .inspect_err(|error| tracing::error!(error = sentence(error), "the node's certificate"))
-                .ok()
-        });
-        let (sender, messages) = mpsc::channel(OUTGOING);
-        let follower = Follower {
-            identity,
-            node,
-            secret: self.secrets.enrolment.take().map(Zeroizing::new),
-            labels: self.labels.clone(),
-            applied: self.console.applied.subscribe(),
-            events: self.console.sender.clone(),
-            messages,
-        };
-        self.console.messages = Some(sender);
-        self.console.task = Some(tokio::spawn(follower.run()));
     }
 
     async fn follow(mut self, mut endings: mpsc::UnboundedReceiver<Ended>) -> Result<(), WorkerError> {
@@ -315,7 +259,7 @@ impl Control {
     }
 
     /// Tells another keeper what this worker is doing, and gives it the sockets.
-    async fn introduce(&mut self) {
+    async fn introduce(&self) {
         let live = self.settled.as_ref().map(|snapshot| snapshot.id);
         let running = Running {
             live,
@@ -350,64 +294,6 @@ impl Control {
             Some(id) if stored == Some(id) => self.settled(id).await,
             Some(_) => self.propose().await,
             None => {}
-        }
-    }
-
-    /// What the console says.
-    async fn hear_console(&mut self, event: FromConsole) {
-        match event {
-            FromConsole::Up(connection) => {
-                tracing::info!("linked to the console");
-                self.console.connection = Some(connection);
-                self.console.state = ConsoleState { connected: true, problem: None };
-            }
-            FromConsole::Down(why) => {
-                self.console.connection = None;
-                self.console.state = ConsoleState { connected: false, problem: Some(why) };
-            }
-            FromConsole::Certificate(node) => self.keep_certificate(&node).await,
-            FromConsole::Said(ConsoleMessage::Snapshot(signed)) => self.receive(*signed).await,
-            FromConsole::Said(ConsoleMessage::RotateKey { key, signature }) => {
-                self.keeper.say(&ToKeeper::RotateKey { key, signature }, &[]).await;
-            }
-            FromConsole::Said(ConsoleMessage::Drain { on }) => {
-                self.keeper.say(&ToKeeper::OperatorDrain { on }, &[]).await;
-            }
-            FromConsole::Said(ConsoleMessage::Ping) => {
-                self.report(true);
-            }
-        }
-    }
-
-    async fn keep_certificate(&mut self, node: &NodeCertificate) {
-        match self.vault.seal_node(node) {
-            Ok(sealed) => {
-                self.secrets.node = Some(sealed.clone());
-                self.keeper.say(&ToKeeper::NodeCertificate { sealed }, &[]).await;
-            }
-            Err(error) => {
-                tracing::error!(error = sentence(&error), "the node's certificate cannot be stored")
-            }
-        }
-    }
-
-    async fn tick(&mut self) {
-        let connections = self.report(false);
-        let console = self.console.state.clone();
-        self.keeper.say(&ToKeeper::Alive { connections, console }, &[]).await;
-    }
-
-    /// Sends a report when one is due; the answer is the number of open connections.
-    fn report(&mut self, now: bool) -> u32 {
-        let link = self.console.messages.as_ref().filter(|_| self.console.state.connected);
-        self.reporter.report(link, now)
-    }
-
-    /// Acknowledgements wait for their turn; a link that is down needs none, for the next one begins with what is applied.
-    pub(super) async fn tell_console(&self, message: NodeMessage) {
-        if let Some(link) = self.console.messages.as_ref().filter(|_| self.console.state.connected) {
-            // A follower that has ended is one that is being replaced.
-            let _ = link.send(message).await;
         }
     }
 

@@ -117,7 +117,7 @@ impl Control {
     }
 
     /// Asks the keeper; also another keeper, which knows nothing of what its predecessor was asked.
-    pub(super) async fn propose(&mut self) {
+    pub(super) async fn propose(&self) {
         if let Some(proposal) = &self.proposal {
             let candidate = ToKeeper::Candidate {
                 snapshot: Box::new(proposal.signed.clone()),
@@ -167,7 +167,7 @@ impl Control {
         self.tell_console(NodeMessage::Refused { id, reason }).await;
     }
 
-    async fn refuse(&mut self, id: Option<SnapshotId>, reason: String) {
+    async fn refuse(&self, id: Option<SnapshotId>, reason: String) {
         tracing::warn!(?id, reason, "snapshot refused");
         self.keeper.say(&ToKeeper::Refused { id, reason: reason.clone() }, &[]).await;
         self.tell_console(NodeMessage::Refused { id: id.unwrap_or_default(), reason }).await;

@@ -164,9 +164,8 @@ impl Console {
 
     #[track_caller]
     pub(crate) fn expect_applied(&self, revision: u64) {
-        let applied = |message: &NodeMessage| match message {
-            NodeMessage::Applied { id, .. } if id.revision == revision => Some(()),
-            _ => None,
+        let applied = |message: &NodeMessage| {
+            matches!(message, NodeMessage::Applied { id, .. } if id.revision == revision).then_some(())
         };
         self.expect(&format!("applied {revision}"), applied);
     }
@@ -174,9 +173,9 @@ impl Console {
     /// The reason.
     #[track_caller]
     pub(crate) fn expect_refused(&self, revision: u64) -> String {
-        let refused = |message: &NodeMessage| match message {
-            NodeMessage::Refused { id, reason } if id.revision == revision => Some(reason.clone()),
-            _ => None,
+        let refused = |message: &NodeMessage| {
+            let NodeMessage::Refused { id, reason } = message else { return None };
+            (id.revision == revision).then(|| reason.clone())
         };
         self.expect(&format!("refused {revision}"), refused)
     }

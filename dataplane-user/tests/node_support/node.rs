@@ -1,5 +1,6 @@
 //! The real executable.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -130,7 +131,7 @@ pub(crate) fn kill(pid: u32) {
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the node's log\n{}", self.log());
+            let _ = writeln!(std::io::stderr(), "--- the node's log\n{}", self.log());
         }
         let worker = self.status().and_then(|status| status.worker);
         if let Some(mut keeper) = self.keeper.take() {
