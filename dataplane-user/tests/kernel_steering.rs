@@ -1,0 +1,347 @@
+//! Steering, takeover and attachment, with real sockets on wires between namespaces; counters prove the way.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's failure is its report")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::{Ebpf, EbpfLoader};
+use dataplane_ebpf::object::OBJECT;
+use dataplane_ebpf::reason::Reason;
+use model::report::Feature;
+use sallyport_node::keeper::kernel::{Config, Kernel, KernelError, Linux, PinKind, detach_instance, pins};
+use sallyport_node::keeper::plan::KernelPlan;
+use socket2::{Domain, Socket, Type};
+use support::corpus::{Counts, corpus, judge, plan};
+use support::{Bpffs, Wire};
+
+fn listeners(ports: &[u16]) -> KernelPlan {
+    KernelPlan { listeners: ports.iter().map(|port| (None, *port)).collect(), ..KernelPlan::default() }
+}
+
+/// A thread's sockets, on ports nobody is told.
+struct Sockets {
+    v4: TcpListener,
+    v6: TcpListener,
+}
+
+impl Sockets {
+    fn new() -> Self {
+        let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        v6.set_only_v6(true).unwrap();
+        v6.bind(&SocketAddr::from(([0_u16; 8], 0)).into()).unwrap();
+        v6.listen(128).unwrap();
+        Self { v4: TcpListener::bind("0.0.0.0:0").unwrap(), v6: v6.into() }
+    }
+
+    fn enter(&self, kernel: &mut Linux, thread: usize) {
+        kernel.set_sockets(thread, self.v4.as_fd(), self.v6.as_fd()).unwrap();
+    }
+}
+
+fn connect(to: &str) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(700))
+}
+
+fn feature(kernel: &Linux, name: &str) -> Feature {
+    kernel
+        .features()
+        .into_iter()
+        .find(|feature| feature.name == name)
+        .unwrap_or_else(|| panic!("no feature {name}"))
+}
+
+#[test]
+fn connections_reach_the_sockets_through_both_programs() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let (mut kernel, sockets, other) = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+        let sockets = Sockets::new();
+        sockets.enter(&mut kernel, 0);
+        kernel.set_threads(1).unwrap();
+        kernel.apply(&listeners(&[443])).unwrap();
+        (kernel, sockets, TcpListener::bind("0.0.0.0:8080").unwrap())
+    });
+    assert_eq!(
+        feature(&kernel, "xdp:wire0"),
+        Feature { name: "xdp:wire0".into(), on: true, detail: "native".into() }
+    );
+    assert!(feature(&kernel, "sk_lookup").on && kernel.steers());
+    let before = Counts::read(&kernel);
+    wire.right.inside(|| {
+        for (address, listener) in [("10.99.0.1:443", &sockets.v4), ("[fd99::1]:443", &sockets.v6)] {
+            let client = connect(address).unwrap();
+            let (accepted, from) = listener.accept().unwrap();
+            assert_eq!(accepted.local_addr().unwrap(), address.parse().unwrap());
+            assert_eq!(from, client.local_addr().unwrap());
+        }
+        connect("10.99.0.1:8080").unwrap();
+        assert_eq!(connect("10.99.0.1:444").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    });
+    drop(other);
+    let seen = before.since(&kernel);
+    assert_eq!(seen[&Reason::Steered], 2, "{seen:?}");
+    assert_eq!(seen[&Reason::NotSteered], 2, "{seen:?}");
+    assert!(seen[&Reason::NoRule] >= 8, "all of it came through XDP: {seen:?}");
+
+    // A denied source does not come through, and its rule is blamed.
+    let denied = KernelPlan { deny: vec![("10.99.0.2/32".parse().unwrap(), 9)], ..listeners(&[443]) };
+    kernel.apply(&denied).unwrap();
+    wire.right.inside(|| {
+        assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::TimedOut);
+        connect("[fd99::1]:443").unwrap();
+    });
+    let drops = kernel.take_drops().unwrap();
+    let [drop] = &drops[..] else { panic!("{drops:?}") };
+    assert_eq!((drop.reason.as_str(), drop.rule), ("denied", 9));
+
+    // A removed listener is nobody's.
+    kernel.apply(&listeners(&[])).unwrap();
+    wire.right
+        .inside(|| assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::ConnectionRefused));
+    kernel.detach().unwrap();
+    assert!(pins(&bpffs.root(), "test").unwrap().is_empty());
+}
+
+#[test]
+fn with_fewer_queues_than_threads_flows_spread() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let (kernel, sockets) = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+        let sockets = [(); 4].map(|()| Sockets::new());
+        sockets.iter().enumerate().for_each(|(thread, sockets)| sockets.enter(&mut kernel, thread));
+        kernel.set_threads(4).unwrap();
+        kernel.apply(&listeners(&[443])).unwrap();
+        (kernel, sockets)
+    });
+    wire.right.inside(|| {
+        let clients: Vec<TcpStream> = (0..64).map(|_| connect("10.99.0.1:443").unwrap()).collect();
+        let accepted: BTreeSet<usize> = (0..4)
+            .filter(|thread| {
+                sockets[*thread].v4.set_nonblocking(true).unwrap();
+                sockets[*thread].v4.accept().is_ok()
+            })
+            .collect();
+        assert_eq!(accepted.len(), 4, "{} clients", clients.len());
+    });
+    assert_eq!(kernel.packets(Reason::Steered).unwrap(), 64);
+}
+
+#[test]
+fn a_dead_keepers_programs_stay_and_are_taken_over() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let plan = KernelPlan { deny: vec![("fd99::2/128".parse().unwrap(), 9)], ..listeners(&[443]) };
+    let sockets = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+        let sockets = Sockets::new();
+        sockets.enter(&mut kernel, 0);
+        kernel.set_threads(1).unwrap();
+        kernel.apply(&plan).unwrap();
+        sockets
+    });
+    let works = || {
+        wire.right.inside(|| {
+            connect("10.99.0.1:443").unwrap();
+            assert_eq!(connect("[fd99::1]:443").unwrap_err().kind(), ErrorKind::TimedOut);
+        });
+    };
+    works();
+    let links = |kind: fn(&PinKind) -> bool| {
+        pins(&bpffs.root(), "test")
+            .unwrap()
+            .into_iter()
+            .filter(|pin| kind(&pin.kind))
+            .map(|pin| pin.id)
+            .collect::<Vec<_>>()
+    };
+    let both: fn(&PinKind) -> bool =
+        |kind| matches!(kind, PinKind::Filter { attached: true, .. } | PinKind::Steering { attached: true });
+    let before = links(both);
+    assert_eq!(before.len(), 2);
+    let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    assert_eq!(links(both), before, "the links were kept");
+    works();
+    let generations = kernel.generations();
+    kernel.apply(&plan).unwrap();
+    assert_eq!(kernel.generations(), generations, "what is in force was read back");
+    works();
+    drop(sockets);
+    wire.right
+        .inside(|| assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::ConnectionRefused));
+    assert!(kernel.packets(Reason::NoSocket).unwrap() > 0);
+}
+
+#[test]
+fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let plan = KernelPlan { deny: vec![("fd99::2/128".parse().unwrap(), 9)], ..listeners(&[443]) };
+    let sockets = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+        let sockets = Sockets::new();
+        sockets.enter(&mut kernel, 0);
+        kernel.set_threads(1).unwrap();
+        kernel.apply(&plan).unwrap();
+        sockets
+    });
+    // As an older release would have left it: a counter map of another size.
+    let counters = bpffs.root().join("test/current/maps/REASONS");
+    std::fs::remove_file(&counters).unwrap();
+    PerCpuArray::<MapData, u32>::create(8, 0).unwrap().pin(&counters).unwrap();
+    let denied = || {
+        wire.right.inside(|| assert_eq!(connect("[fd99::1]:443").unwrap_err().kind(), ErrorKind::TimedOut))
+    };
+
+    // A keeper that dies before it applied anything changes nothing.
+    drop(wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap()));
+    denied();
+    let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    assert!(kernel.steers() && feature(&kernel, "xdp:wire0").detail.contains("waiting"));
+    denied();
+    assert_eq!(kernel.packets(Reason::Denied).unwrap(), 0, "the old program counts in the old map");
+    wire.left.inside(|| {
+        kernel.apply(&plan).unwrap();
+        sockets.enter(&mut kernel, 0);
+        kernel.set_threads(1).unwrap();
+    });
+    denied();
+    assert!(kernel.packets(Reason::Denied).unwrap() > 0);
+    wire.right.inside(|| drop(connect("10.99.0.1:443").unwrap()));
+    assert_eq!(kernel.packets(Reason::Steered).unwrap(), 1);
+    assert!(!bpffs.root().join("test/next").exists());
+    drop(kernel);
+    let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    assert!(feature(&kernel, "xdp:wire0").on);
+    assert!(kernel.packets(Reason::Denied).unwrap() > 0, "and now it is taken over");
+}
+
+#[test]
+fn what_cannot_be_attached_is_said_and_the_rest_goes_on() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let other = Config { instance: "other".into(), ..bpffs.config(&["wire0"]) };
+    let foreign = wire.left.inside(|| Linux::open(other).unwrap());
+    let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0", "nowhere0", "lo"])).unwrap());
+    let taken = feature(&kernel, "xdp:wire0");
+    assert!(
+        !taken.on && taken.detail.contains("sallyport_xdp") && taken.detail.contains("ip link set dev wire0"),
+        "{taken:?}"
+    );
+    let missing = feature(&kernel, "xdp:nowhere0");
+    assert!(!missing.on && missing.detail.starts_with("there is no interface nowhere0"), "{missing:?}");
+    let generic = feature(&kernel, "xdp:lo");
+    assert!(generic.on && generic.detail.starts_with("generic"), "{generic:?}");
+    assert!(feature(&kernel, "sk_lookup").on, "several programs may steer one namespace");
+    drop((foreign, kernel));
+
+    // The same instance in another namespace would take the first one's programs away.
+    let elsewhere = wire.right.inside(|| Linux::open(bpffs.config(&[])).map(drop));
+    assert!(matches!(elsewhere, Err(KernelError::OtherNamespace { .. })), "{elsewhere:?}");
+    detach_instance(&bpffs.root(), "other").unwrap();
+    let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    assert_eq!(feature(&kernel, "xdp:wire0").detail, "native");
+
+    let nowhere =
+        Config { pin_root: std::env::temp_dir().join("sallyport"), ..Config::new("test", Vec::new()) };
+    let error = Linux::open(nowhere).map(drop).unwrap_err();
+    assert!(
+        matches!(error, KernelError::NoBpffs { .. }) && error.to_string().contains("mount -t bpf bpf"),
+        "{error}"
+    );
+}
+
+/// What decisions 1 leaves the keeper is enough for a whole life, and without `CAP_BPF` the error says what is missing.
+#[test]
+fn the_keepers_capabilities_are_enough() {
+    use caps::{CapSet, Capability};
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let keep =
+        [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_PERFMON];
+    wire.left.inside(|| {
+        caps::set(None, CapSet::Effective, &keep.into_iter().collect()).unwrap();
+        for _ in ["first", "taken over"] {
+            let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+            assert!(kernel.features().iter().all(|feature| feature.on), "{:?}", kernel.features());
+            let sockets = Sockets::new();
+            sockets.enter(&mut kernel, 0);
+            kernel.set_threads(1).unwrap();
+            kernel.apply(&plan()).unwrap();
+            kernel.take_drops().unwrap();
+        }
+        let foreign = Config { instance: "other".into(), ..bpffs.config(&["wire0"]) };
+        let features = Linux::open(foreign).unwrap().features();
+        assert!(features[0].detail.contains("already has the XDP program with id"), "{features:?}");
+        detach_instance(&bpffs.root(), "other").unwrap();
+        detach_instance(&bpffs.root(), "test").unwrap();
+        caps::clear(None, CapSet::Effective).unwrap();
+        let error = Linux::open(bpffs.config(&["wire0"])).map(drop).unwrap_err();
+        assert!(matches!(error, KernelError::NotPermitted), "{error:?}");
+    });
+}
+
+/// An interface made anew under its old name gets the filter again.
+#[test]
+fn a_link_of_an_interface_that_is_gone_is_replaced() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    drop(wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap()));
+    wire.left.ip("link del wire0");
+    wire.left.ip("link add wire0 type veth peer name wire2");
+    let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    assert!(feature(&kernel, "xdp:wire0").on);
+}
+
+/// Every reason of the closed list, each seen in its counter. A reason that nothing provokes has no place in the list.
+#[test]
+fn every_reason_is_provoked() {
+    let mut provoked = BTreeSet::new();
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    let full = plan();
+    kernel.apply(&full).unwrap();
+    provoked.extend(corpus().iter().map(|(_, frame, _)| judge(&kernel, &full, frame)));
+    provoked.extend(steering_reasons(&wire, &mut kernel));
+    provoked.insert(a_filter_without_tables());
+    let missing: Vec<&Reason> = Reason::ALL.iter().filter(|reason| !provoked.contains(reason)).collect();
+    assert!(missing.is_empty(), "nothing provokes {missing:?}");
+}
+
+fn steering_reasons(wire: &Wire, kernel: &mut Linux) -> BTreeSet<Reason> {
+    kernel.apply(&listeners(&[443])).unwrap();
+    let sockets = wire.left.inside(Sockets::new);
+    let before = Counts::read(kernel);
+    wire.right.inside(|| {
+        assert!(connect("10.99.0.1:443").is_err(), "no socket");
+        assert!(connect("10.99.0.1:22").is_err(), "not steered");
+        // An IPv6-only socket where IPv4's belongs.
+        kernel.set_sockets(0, sockets.v6.as_fd(), sockets.v6.as_fd()).unwrap();
+        assert!(connect("10.99.0.1:443").is_err(), "not assigned");
+        sockets.enter(kernel, 0);
+        connect("10.99.0.1:443").unwrap();
+    });
+    let seen: BTreeSet<Reason> = before.since(kernel).into_keys().collect();
+    let steering = [Reason::Steered, Reason::NotSteered, Reason::NoSocket, Reason::NotAssigned];
+    assert!(steering.iter().all(|reason| seen.contains(reason)), "{seen:?}");
+    seen
+}
+
+/// The object as it is loaded before anything fills it, told that it has tables.
+fn a_filter_without_tables() -> Reason {
+    use aya::TestRun;
+    use aya::programs::{TestRunOptions, Xdp};
+    let mut object: Ebpf = EbpfLoader::new().load(OBJECT).unwrap();
+    let mut active: Array<_, u64> = object.map_mut("ACTIVE").unwrap().try_into().unwrap();
+    active.set(0, 0xf, 0).unwrap();
+    let filter: &mut Xdp = object.program_mut("sallyport_xdp").unwrap().try_into().unwrap();
+    filter.load().unwrap();
+    let frame = support::frames::syn("10.0.0.2", "10.0.0.1", 443);
+    let result = filter.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() }).unwrap();
+    assert_eq!(result.return_value, support::corpus::XDP_DROP);
+    let reasons: PerCpuArray<&MapData, u64> = object.map("REASONS").unwrap().try_into().unwrap();
+    let count = |reason: Reason| reasons.get(&reason.number(), 0).unwrap().iter().sum::<u64>();
+    assert_eq!(count(Reason::NoTable), 1);
+    Reason::NoTable
+}
