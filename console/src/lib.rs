@@ -3,6 +3,9 @@
 //!
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
+pub mod api;
+pub mod cli;
+mod client;
 pub mod clock;
 pub mod demo;
 mod forms;
@@ -10,7 +13,10 @@ pub mod nodes;
 pub mod ops;
 pub mod pages;
 pub mod publish;
+pub mod router;
 pub mod secrets;
+pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;
+mod up;

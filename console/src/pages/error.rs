@@ -36,7 +36,7 @@ impl From<OpsError> for PageError {
             OpsError::NotFound(what) => Self::NotFound(what),
             OpsError::Forbidden(why) => Self::Forbidden(why.to_owned()),
             OpsError::Problems(problems) => Self::Refused(problems.iter().map(ToString::to_string).collect()),
-            OpsError::Store(_) => Self::Ops(error),
+            OpsError::Store(_) | OpsError::Seal(_) | OpsError::Stopped => Self::Ops(error),
         }
     }
 }
@@ -58,9 +58,15 @@ struct ErrorPage<'a> {
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, next) = match &self {
-            Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not here", "It may have been removed or renamed; Changes shows by whom and when."),
+            Self::NotFound(_) => (
+                StatusCode::NOT_FOUND,
+                "Not here",
+                "It may have been removed or renamed; Changes shows by whom and when.",
+            ),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Not allowed", "Nothing has been changed."),
-            Self::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed."),
+            Self::Refused(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed.")
+            }
             Self::Ops(_) | Self::Failed(_) | Self::Template(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The console failed",

@@ -69,7 +69,7 @@ pub(crate) async fn show(State(ops): State<Ops>, Query(query): Query<OverviewQue
         needs: status.needs.iter().map(need).collect(),
         requests: requests(&grid, &traffic),
         added: added(&grid, &traffic),
-        drops: dropped(&grid, &traffic, &drops, range),
+        drops: dropped(&grid, &traffic, &drops),
         hops,
         routes: listed.total,
     })
@@ -104,17 +104,17 @@ fn added(grid: &Grid, traffic: &Traffic) -> Panel {
     }
 }
 
-fn dropped(grid: &Grid, traffic: &Traffic, drops: &[DropSeries], range: Range) -> Panel {
+fn dropped(grid: &Grid, traffic: &Traffic, drops: &[DropSeries]) -> Panel {
     let sum = |place| drops.iter().filter(|one| one.place == place).map(|one| one.count).sum::<u64>() as f64;
     let (kernel, proxy) = (sum(Place::Kernel), sum(Place::Proxy));
     let reported = grid.traffic(&traffic.points, |point| Some(point.requests() as f64));
     let heard = grid.values(&drops.iter().flat_map(|one| one.points.clone()).collect::<Vec<_>>(), |(at, _)| *at, |_| Some(0.0));
     let reported: Vec<Option<f64>> = reported.into_iter().zip(heard).map(|(a, b)| a.or(b)).collect();
     let series = drop_series(grid, drops, &reported);
-    let unit = format!("per {}", grid.step_words());
+    let unit = format!("/{}", grid.step_words());
     Panel {
         figure: figure(kernel),
-        words: format!("packets in the kernel · {} refused by the proxy, {}", figure(proxy), range.label),
+        words: format!("packets · {} requests refused", figure(proxy)),
         chart: (!series.is_empty()).then(|| Chart::new("Drops and refusals by reason", &unit, Style::Stacked, grid.axis(), &series)),
     }
 }

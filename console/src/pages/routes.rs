@@ -48,7 +48,11 @@ struct RoutesPage {
 }
 
 /// `GET /routes`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::Routes, "Routes").await?;
     let found = query.fetch(&ops, Kind::Route).await?;
     let grid = Grid::of(&ops.traffic(WINDOW).await?);
@@ -67,18 +71,19 @@ fn order(key: &str, a: &Row, b: &Row) -> Ordering {
 }
 
 /// Routes with their legs and figures.
-pub(crate) async fn rows(ops: &Ops, stored: Vec<Stored>, window: Duration, grid: Grid) -> Result<Vec<Row>, OpsError> {
+pub(crate) async fn rows(
+    ops: &Ops,
+    stored: Vec<Stored>,
+    window: Duration,
+    grid: Grid,
+) -> Result<Vec<Row>, OpsError> {
     let names: Vec<String> = stored.iter().map(|one| one.object.metadata.name.clone()).collect();
     let mut traffic = ops.route_traffic(&names, window).await?;
-    let mut groups = std::collections::BTreeMap::new();
+    let current = ops.current();
     let mut rows = Vec::with_capacity(stored.len());
     for one in stored {
         let Spec::Route(route) = &one.object.spec else { continue };
-        if !groups.contains_key(&route.origin_group) {
-            let group = ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
-            groups.insert(route.origin_group.clone(), group);
-        }
-        let group = groups.get(&route.origin_group).and_then(Option::as_ref);
+        let group = current.objects.get(&(Kind::OriginGroup, route.origin_group.clone()));
         let traffic = traffic.remove(&one.object.metadata.name).unwrap_or_default();
         rows.extend(row(&one.object, group, &traffic, grid));
     }

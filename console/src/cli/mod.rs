@@ -1,0 +1,279 @@
+//! The command line. It does nothing of its own: every command is a call of the REST API, or starts a process.
+//!
+//! Exit status: 0 done; 1 refused or failed, the reason on standard error; 2 usage (and `demo` without root);
+//! 78 a process that would fail in the same way when started again (sysexits' `EX_CONFIG`).
+
+mod apply;
+mod documents;
+mod export;
+pub(crate) mod places;
+mod status;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::client::{Client, ClientError};
+
+/// Sallyport: a gateway that owns every hop of an encrypted path.
+#[derive(Debug, Parser)]
+#[command(name = "sallyport", version)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the console is.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// Where this machine's console keeps its state (in `console/` below)
+    #[arg(long, global = true)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Another console: https://host:port
+    #[arg(long, global = true, requires_all = ["token_file", "ca"])]
+    server: Option<String>,
+    /// A file with the API token for --server
+    #[arg(long, global = true)]
+    token_file: Option<PathBuf>,
+    /// A file with the CA that --server is verified against, PEM
+    #[arg(long, global = true)]
+    ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a console and a node on this machine, and keep them running
+    Up(crate::up::Options),
+    /// Start the console alone
+    Console(ConsoleOptions),
+    /// Add and change objects; removes nothing without --prune
+    Apply(apply::Options),
+    /// Print objects as YAML that `apply` reads; private keys are named, not shown
+    Export {
+        /// `Kind`, or `Kind/name`; everything when absent
+        what: Option<String>,
+    },
+    /// What is in force, and what needs somebody
+    Status {
+        /// As the API gives it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an earlier revision's objects the newest revision
+    Rollback {
+        revision: u64,
+        /// Do not wait for the nodes
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Confirm a revision that would roll back by itself
+    Confirm { revision: u64 },
+    /// Nodes
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+    /// Users
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Show the product at work in namespaces of its own, with good and bad traffic
+    Demo(crate::demo::Options),
+}
+
+/// `sallyport console`, also started by `up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConsoleOptions {
+    /// Where people and tools reach the console, HTTPS (repeatable) [default: 127.0.0.1:9443]
+    #[arg(long)]
+    pub(crate) console_listen: Vec<SocketAddr>,
+    /// Where nodes reach the console, mutual TLS (repeatable) [default: 127.0.0.1:9444]
+    #[arg(long)]
+    pub(crate) node_listen: Vec<SocketAddr>,
+    /// What nodes are told to connect to, host:port [default: where they reach the console]
+    #[arg(long)]
+    pub(crate) node_address: Option<String>,
+    /// On the first start, make a listener `https` on this port
+    #[arg(long)]
+    pub(crate) first_listener: Option<u16>,
+    /// Write this node's enrolment token to --local-token while it is not enrolled
+    #[arg(long, requires = "local_token", hide = true)]
+    pub(crate) local_node: Option<model::name::Name>,
+    #[arg(long, hide = true)]
+    pub(crate) local_token: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Make a one-time token that enrols a node, and say how to use it
+    Enrol { name: String },
+    /// All nodes
+    List,
+    /// Refuse a node from now on
+    Revoke { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Give a user of this machine's console a new password (and make the user when there is none)
+    Reset { name: String },
+}
+
+/// Why a command failed, after which the exit status is 1.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Documents(#[from] documents::DocumentsError),
+    #[error(transparent)]
+    Start(#[from] crate::server::StartError),
+    #[error(transparent)]
+    Up(#[from] crate::up::UpError),
+    #[error("no such kind as {0:?}; kinds are {1}")]
+    Kind(String, String),
+    #[error("{0}")]
+    NodesRefused(String),
+    #[error("this removes objects; look at the list above and say --yes")]
+    Unconfirmed,
+    #[error("cannot write YAML")]
+    Yaml(#[from] serde_saphyr::SerializeError),
+}
+
+/// Runs a command.
+pub async fn run(cli: Cli) -> ExitCode {
+    match perform(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(match error {
+                CliError::Start(_) => crate::up::EX_CONFIG,
+                _ => 1,
+            })
+        }
+    }
+}
+
+async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
+    let reach = &cli.reach;
+    match cli.command {
+        Command::Up(options) => return Ok(crate::up::run(reach.state_dir.clone(), options).await?),
+        Command::Console(options) => console(reach, options).await?,
+        Command::Apply(options) => apply::run(&reach.client()?, &options).await?,
+        Command::Export { what } => export::run(&reach.client()?, what.as_deref()).await?,
+        Command::Status { json } => return status::run(&reach.client()?, json).await,
+        Command::Rollback { revision, no_wait } => {
+            let client = reach.client()?;
+            let answer = client
+                .must("POST", &format!("/api/v1/revisions/{revision}/rollback"), Some(&json!({})))
+                .await?;
+            apply::tell(&answer);
+            if !no_wait {
+                apply::arrive(&client, &answer).await?;
+            }
+        }
+        Command::Confirm { revision } => {
+            reach
+                .client()?
+                .must("POST", &format!("/api/v1/revisions/{revision}/confirm"), Some(&json!({})))
+                .await?;
+            say(&format!("revision {revision} is confirmed"));
+        }
+        Command::Node { command } => node(&reach.client()?, command).await?,
+        Command::User { command: UserCommand::Reset { name } } => {
+            let password =
+                crate::server::reset_user(&places::state_dir(reach.state_dir.as_deref())?, &name).await?;
+            say(&format!("{name}'s new password: {password}"));
+        }
+        Command::Demo(options) => return Ok(crate::demo::run(options).await),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn console(reach: &Reach, options: ConsoleOptions) -> Result<(), CliError> {
+    let or = |listen: Vec<SocketAddr>, port| match listen.is_empty() {
+        true => vec![SocketAddr::from(([127, 0, 0, 1], port))],
+        false => listen,
+    };
+    let options = crate::server::Options {
+        state_dir: places::state_dir(reach.state_dir.as_deref())?,
+        node_address: options.node_address,
+        console_listen: or(options.console_listen, places::CONSOLE_PORT),
+        node_listen: or(options.node_listen, places::NODE_PORT),
+        default_port: options.first_listener,
+        local_node: options.local_node.zip(options.local_token),
+    };
+    Ok(crate::server::run(options, places::stopped()).await?)
+}
+
+async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
+    match command {
+        NodeCommand::Enrol { name } => {
+            let answer =
+                client.must("POST", &format!("/api/v1/nodes/{name}/enrol"), Some(&json!({}))).await?;
+            say("On the node, once (the token is for one use):\n");
+            say("    umask 077; cat > token <<'END'");
+            say(answer["token"].as_str().unwrap_or_default());
+            say("END\n    sallyport-node run --token-file token");
+        }
+        NodeCommand::List => {
+            let answer = client.must("GET", "/api/v1/nodes", None).await?;
+            answer["items"].as_array().into_iter().flatten().for_each(|node| say(&status::node_line(node)));
+        }
+        NodeCommand::Revoke { name } => {
+            client.must("POST", &format!("/api/v1/nodes/{name}/revoke"), Some(&json!({}))).await?;
+            say(&format!("node {name} is refused from now on"));
+        }
+    }
+    Ok(())
+}
+
+impl Reach {
+    fn client(&self) -> Result<Client, CliError> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|source| ClientError::File { path: path.clone(), source })
+        };
+        match (&self.server, &self.token_file, &self.ca) {
+            (Some(server), Some(token), Some(ca)) => {
+                Ok(Client::new(server, read(token)?.trim(), &read(ca)?)?)
+            }
+            _ => Ok(Client::local(&places::cli_file(self.state_dir.as_deref())?)?),
+        }
+    }
+}
+
+/// Text of a value for people: strings as they are, everything else as JSON.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}
+
+/// One line on standard error, the cause behind the symptom; one line each for several problems.
+#[expect(clippy::print_stderr, reason = "a command's complaint")]
+pub(crate) fn complain(error: &CliError) {
+    if let CliError::Client(ClientError::Problems(problems)) = error {
+        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        return;
+    }
+    let mut line = format!("sallyport: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        let text = next.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = next.source();
+    }
+    eprintln!("{line}");
+}

@@ -1,0 +1,67 @@
+//! `sallyport status`.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::{CliError, plain, say};
+use crate::client::Client;
+
+/// Prints the status. The exit status is 1 when something is bad, so that scripts can ask.
+pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliError> {
+    let status = client.must("GET", "/api/v1/status", None).await?;
+    let list = |name: &str| status[name].as_array().cloned().unwrap_or_default();
+    if json {
+        say(&status.to_string());
+    } else {
+        say(&format!("revision {}", status["revision"]));
+        for node in list("nodes") {
+            say(&node_line(&node));
+            for feature in node["features"].as_array().into_iter().flatten() {
+                let state = if feature["on"] == true { "on " } else { "OFF" };
+                say(&format!("  {state}  {:<14} {}", plain(&feature["name"]), plain(&feature["detail"])));
+            }
+            for listener in node["listeners"].as_array().into_iter().flatten() {
+                let addresses =
+                    listener["addresses"].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>();
+                let problem =
+                    listener["problem"].as_str().map_or_else(String::new, |problem| format!("  {problem}"));
+                say(&format!(
+                    "  listener {} ({}) {}{problem}",
+                    plain(&listener["listener"]),
+                    plain(&listener["mode"]),
+                    addresses.join(" ")
+                ));
+            }
+        }
+        let needs = list("needs");
+        if !needs.is_empty() {
+            say("needs you:");
+        }
+        needs
+            .iter()
+            .for_each(|need| say(&format!("  {}: {}", plain(&need["severity"]), plain(&need["message"]))));
+    }
+    let bad = list("needs").iter().any(|need| need["severity"] == "bad");
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// One node in one line.
+pub(crate) fn node_line(node: &Value) -> String {
+    let name = plain(&node["name"]);
+    if node["revoked"] == true {
+        return format!("node {name}: revoked");
+    }
+    let link = match node["connected"].as_str() {
+        Some(address) => format!("connected from {address}"),
+        None if node["enrolled"] == true => format!("not connected since {}", plain(&node["lastSeen"])),
+        None => "not enrolled yet".to_owned(),
+    };
+    let applied =
+        node["applied"]["revision"].as_u64().map_or_else(String::new, |n| format!(", revision {n} in force"));
+    let refused = match node["refused"][1].as_str() {
+        Some(reason) => format!(", refuses revision {}: {reason}", node["refused"][0]["revision"]),
+        None => String::new(),
+    };
+    format!("node {name}: {link}{applied}{refused}")
+}

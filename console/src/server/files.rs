@@ -1,0 +1,76 @@
+//! The files beside the database.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::StartError;
+use crate::ops::{Actor, Ops, Role};
+
+/// What this machine's command line needs: `cli.json`, mode 0600.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct CliFile {
+    url: String,
+    token: String,
+    ca: String,
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> StartError + '_ {
+    |reason| StartError::File { path: path.to_owned(), reason }
+}
+
+pub(super) fn make(directory: &Path) -> Result<(), StartError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))
+}
+
+/// One console per state directory; the lock goes with the process.
+pub(super) fn lock(directory: &Path) -> Result<File, StartError> {
+    let path = directory.join("lock");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed(&path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(StartError::Running(directory.to_owned())),
+        Err(error) => Err(failed(&path)(error.into())),
+    }
+}
+
+/// Writes a file whole or not at all, readable by its owner only.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
+    let new = path.with_extension("new");
+    // What a crash left over is ours.
+    remove(&new)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(failed(path))
+}
+
+pub(super) fn remove(path: &Path) -> Result<(), StartError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves (or renews) what the command line on this machine needs; a token that still works stays.
+pub(super) async fn write_cli(directory: &Path, ops: &Ops, url: &str) -> Result<(), StartError> {
+    let path = directory.join("cli.json");
+    let old: Option<CliFile> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let token = match old {
+        Some(old) if ops.token(&old.token).await?.is_some() => old.token,
+        _ => ops.make_token("cli", Role::Administrator, &Actor::console()).await?,
+    };
+    let file = CliFile { url: url.to_owned(), token, ca: ops.authority().pem().to_owned() };
+    let json = serde_json::to_vec_pretty(&file).map_err(|error| failed(&path)(error.into()))?;
+    replace(&path, &json)?;
+    replace(&directory.join("ca.pem"), file.ca.as_bytes())
+}
