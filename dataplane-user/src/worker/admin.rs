@@ -86,7 +86,9 @@ impl Admin {
         match request.parse(head) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) if head.len() < MOST_HEAD => return None,
-            Ok(httparse::Status::Partial) => return Some(("431 Request Header Fields Too Large", String::new())),
+            Ok(httparse::Status::Partial) => {
+                return Some(("431 Request Header Fields Too Large", String::new()));
+            }
             Err(_) => return Some(("400 Bad Request", "not HTTP/1.1\n".to_owned())),
         }
         if request.method != Some("GET") {
@@ -109,9 +111,12 @@ impl Admin {
 
     fn permitted(&self, fields: &[httparse::Header<'_>]) -> bool {
         let Some(token) = &self.token else { return self.loopback };
-        let given = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("authorization")).map(|field| field.value);
-        given.filter_map(|value| value.strip_prefix(b"Bearer ")).any(|given| {
-            aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok()
-        })
+        let given = fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case("authorization"))
+            .map(|field| field.value);
+        given
+            .filter_map(|value| value.strip_prefix(b"Bearer "))
+            .any(|given| aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok())
     }
 }

@@ -71,7 +71,8 @@ pub fn run(start: ThreadStart) -> io::Result<()> {
 
 async fn work(start: ThreadStart) -> io::Result<()> {
     let ThreadStart { index, live, mut sockets, mut stop, observe, mut changed } = start;
-    let shard = observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
+    let shard =
+        observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
     let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), seed()?));
     let acceptor = Acceptor::new(Rc::clone(&ctx), Rc::clone(&shard));
     let housekeeping = (Rc::clone(&ctx), stop.clone(), changed.clone());

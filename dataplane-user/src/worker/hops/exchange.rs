@@ -141,12 +141,16 @@ async fn forward<C: Client>(
     let id = record.id;
     let peer = scene.hop.peer.ip().to_canonical();
     let trusted = scene.listener.trusted.iter().any(|prefix| prefix.contains(peer));
-    origin.begin(request, &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str() });
+    origin.begin(
+        request,
+        &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str() },
+    );
     let mut flow = Flow::new(scene, request, permit, client, &mut origin);
     let response = flow.head(scene.timer).await;
     record.waited += flow.waited();
     let response = response?;
-    let close = scene.last || !request.keep_alive || scene.hop.closing().is_some() || !flow.client.body_done();
+    let close =
+        scene.last || !request.keep_alive || scene.hop.closing().is_some() || !flow.client.body_done();
     let date = *scene.ctx.date.borrow_mut().at(Instant::now());
     let added = Added { date: &date, request_id: id.as_str() };
     let close = flow.client.head(&response, close, &added).map_err(Failed::Broken)?;
@@ -192,7 +196,11 @@ async fn respond<C: Client>(
         if !queued {
             let room = client.poll_room(cx);
             if room.is_pending() {
-                return if timer.poll_expired(cx, deadline) { Poll::Ready(Err(reason)) } else { Poll::Pending };
+                return if timer.poll_expired(cx, deadline) {
+                    Poll::Ready(Err(reason))
+                } else {
+                    Poll::Pending
+                };
             }
             ready!(room)?;
             client.data(cx, &body)?;

@@ -151,14 +151,20 @@ impl<'a, C: Client> Flow<'a, C> {
             (false, Side::Client) => (self.progress + self.stall, Reason::BodyTimeout),
             (false, Side::Origin) => (self.progress + self.stall, Reason::OriginStalled),
         };
-        if timer.poll_expired(cx, deadline) { Poll::Ready(Err(Failed::Refused(reason))) } else { Poll::Pending }
+        if timer.poll_expired(cx, deadline) {
+            Poll::Ready(Err(Failed::Refused(reason)))
+        } else {
+            Poll::Pending
+        }
     }
 
     /// A dead connection is retried when it came from the pool, no byte of an answer came, the body is still whole, and
     /// the origin either never saw the request or may see it twice.
     fn no_head(&self, none: NoHead) -> Failed {
         match none {
-            NoHead::Silent if self.origin.reused && !self.touched && (self.idempotent || !self.left) => Failed::Stale,
+            NoHead::Silent if self.origin.reused && !self.touched && (self.idempotent || !self.left) => {
+                Failed::Stale
+            }
             NoHead::Silent | NoHead::Gone => Failed::Refused(Reason::OriginGone),
             NoHead::Malformed => Failed::Refused(Reason::MalformedResponse),
         }
@@ -190,7 +196,11 @@ impl<'a, C: Client> Flow<'a, C> {
                     }
                 }
                 Poll::Ready(Ok(Got::End(trailers))) => {
-                    self.upload = if self.origin.finish(trailers.as_ref()) { Upload::Flushing } else { Upload::Stopped };
+                    self.upload = if self.origin.finish(trailers.as_ref()) {
+                        Upload::Flushing
+                    } else {
+                        Upload::Stopped
+                    };
                 }
                 Poll::Ready(Err(reason)) => return Err(reason),
                 Poll::Pending => {

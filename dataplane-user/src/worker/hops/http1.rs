@@ -98,7 +98,11 @@ impl Reading {
 }
 
 /// Ends our direction, then reads on for a little while.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, client: &mut H1<S>, timer: &mut Timer<'_>) {
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    client: &mut H1<S>,
+    timer: &mut Timer<'_>,
+) {
     let deadline = Instant::now() + LINGER;
     let (mut bound, mut shut) = (LINGER_BYTES, false);
     poll_fn(|cx| {
@@ -109,7 +113,8 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, client: &mut 
                 Poll::Pending => {}
             }
         }
-        let done = shut && poll_linger(&mut client.wire, cx, &mut ctx.scratch.borrow_mut(), &mut bound).is_ready();
+        let done =
+            shut && poll_linger(&mut client.wire, cx, &mut ctx.scratch.borrow_mut(), &mut bound).is_ready();
         if done || timer.poll_expired(cx, deadline) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

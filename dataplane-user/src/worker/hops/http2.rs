@@ -170,7 +170,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let idle = self.idle_since + Duration::from_millis(u64::from(limits.idle_ms));
         match self.parting {
-            Some(parting) if streams.is_empty() && timer.poll_expired(cx, parting) => return Poll::Ready(Ok(())),
+            Some(parting) if streams.is_empty() && timer.poll_expired(cx, parting) => {
+                return Poll::Ready(Ok(()));
+            }
             None if streams.is_empty() && timer.poll_expired(cx, idle) => {
                 self.go_away(Some(Instant::now() + PARTING));
                 cx.waker().wake_by_ref();
@@ -190,7 +192,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 }
 
 /// Lets the client read our last frames: a close with unread bytes would reset the connection and take them along.
-async fn part<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, mut stream: Shared<S>, timer: &mut Timer<'_>) {
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    mut stream: Shared<S>,
+    timer: &mut Timer<'_>,
+) {
     let deadline = Instant::now() + PARTING;
     let mut shut = false;
     poll_fn(|cx| {

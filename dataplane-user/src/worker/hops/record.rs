@@ -72,7 +72,9 @@ impl<'a> Record<'a> {
 
 impl<'a> Drop for Record<'a> {
     fn drop(&mut self) {
-        let text = |bytes: Option<&'a [u8]>| -> &'a str { std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default() };
+        let text = |bytes: Option<&'a [u8]>| -> &'a str {
+            std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+        };
         let host = self.request.map(|request| &request.authority.host);
         let address;
         let host = match host {

@@ -31,12 +31,25 @@ enum State {
     Done,
     Length(u64),
     Close,
-    Size { size: u64, digits: u8 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
     /// White space after the size: only an extension may follow.
-    Blank { size: u64 },
-    Extension { size: u64, quoted: bool, escaped: bool },
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    Blank {
+        size: u64,
+    },
+    Extension {
+        size: u64,
+        quoted: bool,
+        escaped: bool,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     Trailers,
@@ -162,7 +175,9 @@ impl BodyReader {
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
                 Ok(State::Size { size: size << 4 | digit, digits: digits + 1 })
             }
-            (State::Size { size, digits: 1.. } | State::Blank { size }, b';') => self.extend(size, false, false),
+            (State::Size { size, digits: 1.. } | State::Blank { size }, b';') => {
+                self.extend(size, false, false)
+            }
             (State::Size { size, digits: 1.. } | State::Blank { size }, b' ' | b'\t') => {
                 self.extend(size, false, false)?;
                 Ok(State::Blank { size })
@@ -183,12 +198,17 @@ impl BodyReader {
 
     fn extend(&mut self, size: u64, quoted: bool, escaped: bool) -> Result<State, BadBody> {
         self.extension += 1;
-        if self.extension > MOST_EXTENSION { Err(BadBody) } else { Ok(State::Extension { size, quoted, escaped }) }
+        if self.extension > MOST_EXTENSION {
+            Err(BadBody)
+        } else {
+            Ok(State::Extension { size, quoted, escaped })
+        }
     }
 
     fn take_trailer_bytes(&mut self, rest: &[u8]) -> Result<usize, BadBody> {
         let before = self.pending.len();
-        self.pending.extend_from_slice(rest.get(..rest.len().min(MOST_TRAILER_BYTES + 1)).unwrap_or_default());
+        self.pending
+            .extend_from_slice(rest.get(..rest.len().min(MOST_TRAILER_BYTES + 1)).unwrap_or_default());
         let end = self.scan.trailers(&self.pending, MOST_TRAILER_BYTES).map_err(|_unscannable| BadBody)?;
         let Some(end) = end else { return Ok(self.pending.len() - before) };
         self.pending.truncate(end);
@@ -208,7 +228,8 @@ fn parse_trailers(bytes: BytesMut) -> Result<Option<Fields>, BadBody> {
         Ok(httparse::Status::Complete((end, headers))) if end == text.len() => headers,
         Ok(_) | Err(_) => return Err(BadBody),
     };
-    let list: Vec<_> = headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
+    let list: Vec<_> =
+        headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
     if list.iter().any(|field| field.known.forbidden_in_trailers()) {
         return Err(BadBody);
     }

@@ -14,21 +14,45 @@ const BOUNDS: HeadBounds = HeadBounds { bytes: 512, fields: 8, target: 64 };
 
 /// Heads that are refused, and why. Each is a way to make two parsers disagree, or breaks the grammar.
 const REFUSED: &[(&str, Reason)] = &[
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::AmbiguousFraming),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Reason::AmbiguousFraming),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", Reason::AmbiguousFraming),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", Reason::AmbiguousFraming),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3, 3\r\n\r\n", Reason::AmbiguousFraming),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: +3\r\n\r\n", Reason::AmbiguousFraming),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: -1\r\n\r\n", Reason::AmbiguousFraming),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0x3\r\n\r\n", Reason::AmbiguousFraming),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length:\r\n\r\n", Reason::AmbiguousFraming),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 99999999999999999999\r\n\r\n", Reason::AmbiguousFraming),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::AmbiguousFraming),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", Reason::AmbiguousFraming),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
+        Reason::AmbiguousFraming,
+    ),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: xchunked\r\n\r\n", Reason::UnsupportedCoding),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Reason::UnsupportedCoding),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked, identity\r\n\r\n", Reason::UnsupportedCoding),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+        Reason::UnsupportedCoding,
+    ),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Reason::UnsupportedCoding),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding:\r\n\r\n", Reason::UnsupportedCoding),
     ("GET / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n", Reason::MalformedRequest),
@@ -71,10 +95,19 @@ const REFUSED: &[(&str, Reason)] = &[
     ("GET /../x HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::BadPath),
     ("GET /%zz HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::BadPath),
     ("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", Reason::UpgradeNotSupported),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", Reason::UpgradeNotSupported),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        Reason::UpgradeNotSupported,
+    ),
     ("PUT / HTTP/1.1\r\nHost: a.test\r\nExpect: 200-ok\r\n\r\n", Reason::ExpectationFailed),
-    ("GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::TargetTooLong),
-    ("GET / HTTP/1.1\r\nHost: a.test\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\ne: 1\r\nf: 1\r\ng: 1\r\nh: 1\r\n\r\n", Reason::HeaderTooLarge),
+    (
+        "GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        Reason::TargetTooLong,
+    ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\ne: 1\r\nf: 1\r\ng: 1\r\nh: 1\r\n\r\n",
+        Reason::HeaderTooLarge,
+    ),
 ];
 
 /// Heads that are taken, followed by a byte that is not theirs.
@@ -170,7 +203,11 @@ fn heads_beyond_the_bound() {
     }
 }
 
-fn read_response(bytes: &[u8], cuts: &[usize], method: Method) -> Result<Option<(Response, usize)>, Malformed> {
+fn read_response(
+    bytes: &[u8],
+    cuts: &[usize],
+    method: Method,
+) -> Result<Option<(Response, usize)>, Malformed> {
     let (mut input, mut scan, mut from) = (BytesMut::new(), Scan::default(), 0);
     for cut in cuts.iter().copied().chain([bytes.len()]) {
         input.extend_from_slice(&bytes[from..cut]);
@@ -193,7 +230,12 @@ fn responses_read_alike_under_every_split() {
         ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nX", Method::Get, Framing::None, true),
         ("HTTP/1.1 200 OK\r\n\r\nX", Method::Get, Framing::Close, false),
         ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nX", Method::Get, Framing::Length(1), false),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nX", Method::Get, Framing::Length(1), false),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nX",
+            Method::Get,
+            Framing::Length(1),
+            false,
+        ),
     ];
     for (head, method, framing, keep_alive) in taken {
         let whole = read_response(head.as_bytes(), &[], method).unwrap().unwrap();
@@ -224,7 +266,11 @@ fn responses_that_could_be_read_differently_are_refused_under_every_split() {
         "<html>\r\n\r\n",
     ] {
         split_everywhere(head.as_bytes(), |cuts| {
-            assert_eq!(read_response(head.as_bytes(), cuts, Method::Get).err(), Some(Malformed), "{head:?} {cuts:?}");
+            assert_eq!(
+                read_response(head.as_bytes(), cuts, Method::Get).err(),
+                Some(Malformed),
+                "{head:?} {cuts:?}"
+            );
         });
     }
 }
@@ -242,7 +288,8 @@ fn read_body(bytes: &[u8], cuts: &[usize], framing: Framing) -> Result<Option<Bo
         held.drain(..decoded.consumed);
         if reader.done() {
             let trailers = reader.take_trailers();
-            let trailers = trailers.map(|t| t.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect());
+            let trailers =
+                trailers.map(|t| t.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect());
             return Ok(Some((body, trailers, held.len() + bytes.len() - from)));
         }
         assert!(held.is_empty(), "an unfinished body takes everything");
@@ -277,10 +324,29 @@ fn chunked_bodies_read_alike_under_every_split() {
 fn broken_chunks_are_refused_under_every_split() {
     let long = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(5000));
     for text in [
-        "\r\n", ";a\r\n", "g\r\n", "0x3\r\n", "-1\r\n", "+3\r\n", " 3\r\n", "3\nabc\r\n", "3 \r\nabc\r\n", "3\r\nabcd\r\n",
-        "3\r\nabc\n0\r\n\r\n", "3\r\nabc\r0\r\n\r\n", "1000000000000000\r\n", "0\r\n\n", "0\r\nbad\r\n\r\n",
-        "0\r\nA: b\n\r\n", "0\r\nContent-Length: 3\r\n\r\n", "0\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\nHost: a\r\n\r\n",
-        "0\r\nA : b\r\n\r\n", "0\r\n A: b\r\n\r\n", "3;\0\r\n", "3;a\nabc\r\n",
+        "\r\n",
+        ";a\r\n",
+        "g\r\n",
+        "0x3\r\n",
+        "-1\r\n",
+        "+3\r\n",
+        " 3\r\n",
+        "3\nabc\r\n",
+        "3 \r\nabc\r\n",
+        "3\r\nabcd\r\n",
+        "3\r\nabc\n0\r\n\r\n",
+        "3\r\nabc\r0\r\n\r\n",
+        "1000000000000000\r\n",
+        "0\r\n\n",
+        "0\r\nbad\r\n\r\n",
+        "0\r\nA: b\n\r\n",
+        "0\r\nContent-Length: 3\r\n\r\n",
+        "0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "0\r\nHost: a\r\n\r\n",
+        "0\r\nA : b\r\n\r\n",
+        "0\r\n A: b\r\n\r\n",
+        "3;\0\r\n",
+        "3;a\nabc\r\n",
     ]
     .into_iter()
     .chain([long.as_str()])

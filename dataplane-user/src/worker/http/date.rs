@@ -40,7 +40,8 @@ fn text(seconds: u64) -> [u8; 29] {
     let day = year_day - (153 * shifted_month + 2) / 5 + 1;
     let month = (shifted_month + 2) % 12;
     let year = era_year + shifted / 146_097 * 400 + u64::from(month < 2);
-    let name = |names: &'static str, at: u64| names.get(at as usize * 3..at as usize * 3 + 3).unwrap_or("   ");
+    let name =
+        |names: &'static str, at: u64| names.get(at as usize * 3..at as usize * 3 + 3).unwrap_or("   ");
     let date = format!(
         "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
         name("ThuFriSatSunMonTueWed", days % 7),

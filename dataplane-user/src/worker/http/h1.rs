@@ -127,7 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
     fn informational(&mut self, response: &Response) -> Result<(), Reason> {
         if self.version != Version::Http10 {
             let (status, fields) = (response.status, &response.fields);
-            write::response_head(&mut self.wire.output, status, fields, Delimit::None, write::Connection::Unsaid, None);
+            write::response_head(
+                &mut self.wire.output,
+                status,
+                fields,
+                Delimit::None,
+                write::Connection::Unsaid,
+                None,
+            );
         }
         Ok(())
     }
@@ -142,7 +149,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
             (false, true) => write::Connection::KeepAlive,
             (false, false) => write::Connection::Unsaid,
         };
-        write::response_head(&mut self.wire.output, response.status, &response.fields, delimit, connection, Some(added));
+        write::response_head(
+            &mut self.wire.output,
+            response.status,
+            &response.fields,
+            delimit,
+            connection,
+            Some(added),
+        );
         Ok(close)
     }
 

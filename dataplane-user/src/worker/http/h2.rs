@@ -82,7 +82,9 @@ impl Client for H2 {
                 Poll::Ready(Ok(false)) => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_gone| Reason::ClientGone)?;
                     self.ended = true;
-                    return Poll::Ready(trailers.map(trailer_fields).transpose().map(|trailers| Got::End(trailers.flatten())));
+                    return Poll::Ready(
+                        trailers.map(trailer_fields).transpose().map(|trailers| Got::End(trailers.flatten())),
+                    );
                 }
                 Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
                 Poll::Pending => return Poll::Pending,
@@ -224,7 +226,8 @@ pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds
         }
     }
     if parts.headers.contains_key(http::header::COOKIE) {
-        let crumbs: Vec<_> = parts.headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let crumbs: Vec<_> =
+            parts.headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
         let (name, value) = (put(b"cookie"), put(&crumbs.join(&b"; "[..])));
         list.push(super::fields::Field { known: Known::Cookie, hop: false, name, value });
     }

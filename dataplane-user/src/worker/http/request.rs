@@ -189,7 +189,8 @@ fn parse(text: Bytes, bounds: &HeadBounds) -> Result<Raw, Reason> {
     if parsed.headers.len() > bounds.fields {
         return Err(Reason::HeaderTooLarge);
     }
-    let list = parsed.headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
+    let list =
+        parsed.headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
     let (method, target) = (Span::within(&text, method.as_bytes()), Span::within(&text, target.as_bytes()));
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     Ok(Raw { list, method, target, authority: None, version, ended: false, text })
@@ -216,7 +217,8 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
     let authority = authority(&raw, target.authority)?;
     let framing = framing(&raw)?;
     let expect_continue = expectation(&raw)?;
-    let te_trailers = values(&raw, Known::Te).any(|te| te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers"));
+    let te_trailers =
+        values(&raw, Known::Te).any(|te| te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers"));
     let keep_alive = match raw.version {
         Version::Http10 => options.keep_alive && !options.close,
         Version::Http11 | Version::Http2 => !options.close,
@@ -271,12 +273,19 @@ fn target(raw: &Raw, method: Method) -> Result<Target<'_>, Reason> {
 
 fn absolute(text: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Reason> {
     let scheme = |name: &[u8]| {
-        text.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)).then(|| text.get(name.len()..))
+        text.get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
+            .then(|| text.get(name.len()..))
     };
-    let rest = scheme(b"https://").or_else(|| scheme(b"http://")).flatten().ok_or(Reason::MalformedRequest)?;
+    let rest =
+        scheme(b"https://").or_else(|| scheme(b"http://")).flatten().ok_or(Reason::MalformedRequest)?;
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    if authority.is_empty() || authority.contains(&b'@') { Err(Reason::BadHost) } else { Ok((Some(authority), path)) }
+    if authority.is_empty() || authority.contains(&b'@') {
+        Err(Reason::BadHost)
+    } else {
+        Ok((Some(authority), path))
+    }
 }
 
 fn authority(raw: &Raw, absolute: Option<&[u8]>) -> Result<Authority, Reason> {
@@ -297,7 +306,8 @@ fn authority(raw: &Raw, absolute: Option<&[u8]>) -> Result<Authority, Reason> {
 }
 
 fn framing(raw: &Raw) -> Result<Framing, Reason> {
-    let length = content_length(values(raw, Known::ContentLength)).map_err(|_ambiguous| Reason::AmbiguousFraming)?;
+    let length =
+        content_length(values(raw, Known::ContentLength)).map_err(|_ambiguous| Reason::AmbiguousFraming)?;
     let mut codings = values(raw, Known::TransferEncoding);
     match (codings.next(), codings.next(), length) {
         (None, _, Some(0)) if raw.ended => Ok(Framing::Length(0)),

@@ -10,7 +10,8 @@ use crate::worker::refusal::Reason;
 /// A refusal's answer: head and body.
 pub fn refusal(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
     let status = reason.status();
-    let phrase = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("");
+    let phrase =
+        http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("");
     let name = reason.name();
     let (kind, body) = match request.map_or(Form::Html, form) {
         Form::Html => (
@@ -24,7 +25,10 @@ pub fn refusal(reason: Reason, request: Option<&Request>, request_id: &str) -> (
             "application/json",
             format!("{{\"status\":{status},\"reason\":\"{name}\",\"request\":\"{request_id}\"}}\n"),
         ),
-        Form::Plain => ("text/plain; charset=utf-8", format!("{status} {phrase}\nreason: {name}\nrequest: {request_id}\n")),
+        Form::Plain => (
+            "text/plain; charset=utf-8",
+            format!("{status} {phrase}\nreason: {name}\nrequest: {request_id}\n"),
+        ),
     };
     let body = Bytes::from(body);
     let fields = fields(&[("Content-Type", kind), ("Cache-Control", "no-store")]);

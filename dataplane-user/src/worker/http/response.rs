@@ -43,7 +43,9 @@ pub struct Malformed;
 /// # Errors
 /// It is malformed.
 pub fn take(input: &mut BytesMut, scan: &mut Scan, request: Method) -> Result<Option<Response>, Malformed> {
-    let Some(range) = scan.head(input, HEAD_BYTES).map_err(|_unscannable| Malformed)? else { return Ok(None) };
+    let Some(range) = scan.head(input, HEAD_BYTES).map_err(|_unscannable| Malformed)? else {
+        return Ok(None);
+    };
     *scan = Scan::default();
     let text = input.split_to(range.end).freeze();
     if range.start != 0 {
@@ -66,16 +68,31 @@ pub fn take(input: &mut BytesMut, scan: &mut Scan, request: Method) -> Result<Op
     let fields = Fields::new(text, list);
     let (framing, declared) = framing(&fields, status, minor, request)?;
     let keep_alive = if minor == 0 { options.keep_alive && !options.close } else { !options.close };
-    Ok(Some(Response { status, fields, framing, declared, keep_alive: keep_alive && framing != Framing::Close }))
+    Ok(Some(Response {
+        status,
+        fields,
+        framing,
+        declared,
+        keep_alive: keep_alive && framing != Framing::Close,
+    }))
 }
 
-fn framing(fields: &Fields, status: u16, minor: u8, request: Method) -> Result<(Framing, Option<u64>), Malformed> {
+fn framing(
+    fields: &Fields,
+    status: u16,
+    minor: u8,
+    request: Method,
+) -> Result<(Framing, Option<u64>), Malformed> {
     let declared = content_length(fields.values(Known::ContentLength)).map_err(|_ambiguous| Malformed)?;
     let mut codings = fields.values(Known::TransferEncoding);
     let coding = match (codings.next(), codings.next()) {
         (None, _) => false,
         // We never ask for an upgrade, so 101 is not ours to forward; a coding that we did not ask for is not either.
-        (Some(coding), None) if minor == 1 && declared.is_none() && coding.eq_ignore_ascii_case(b"chunked") => true,
+        (Some(coding), None)
+            if minor == 1 && declared.is_none() && coding.eq_ignore_ascii_case(b"chunked") =>
+        {
+            true
+        }
         (Some(_), _) => return Err(Malformed),
     };
     let framing = match status {

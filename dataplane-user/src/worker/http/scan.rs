@@ -27,8 +27,14 @@ pub enum Unscannable {
 impl Scan {
     /// Looks at what has come since the last call. Answers the section's range when its end is there: one empty line
     /// before it is left out (RFC 9112, 2.2). The answer depends on the bytes alone, never on how they were split.
-    pub fn head(&mut self, bytes: &[u8], limit: usize) -> Result<Option<std::ops::Range<usize>>, Unscannable> {
-        while let Some(found) = bytes.get(self.at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
+    pub fn head(
+        &mut self,
+        bytes: &[u8],
+        limit: usize,
+    ) -> Result<Option<std::ops::Range<usize>>, Unscannable> {
+        while let Some(found) =
+            bytes.get(self.at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
+        {
             let lf = self.at + found;
             if lf >= limit {
                 return Err(self.too_long());

@@ -40,7 +40,11 @@ pub fn request_head(out: &mut BytesMut, request: &Request, forwarding: &Forwardi
         }
     }
     forwarded(out, request, forwarding);
-    out.put_slice(if request.version == Version::Http2 { b"Via: 2.0 sallyport\r\n" } else { b"Via: 1.1 sallyport\r\n" });
+    out.put_slice(if request.version == Version::Http2 {
+        b"Via: 2.0 sallyport\r\n"
+    } else {
+        b"Via: 1.1 sallyport\r\n"
+    });
     if request.expect_continue {
         out.put_slice(b"Expect: 100-continue\r\n");
     }
@@ -100,7 +104,13 @@ fn forwarded(out: &mut BytesMut, request: &Request, forwarding: &Forwarding<'_>)
         IpAddr::V4(address) => put(out, &format_args!("for={address}")),
         IpAddr::V6(address) => put(out, &format_args!("for=\"[{address}]\"")),
     }
-    put(out, &format_args!(";host=\"{}\";proto=https\r\nX-Request-Id: {}\r\n", request.authority, forwarding.request_id));
+    put(
+        out,
+        &format_args!(
+            ";host=\"{}\";proto=https\r\nX-Request-Id: {}\r\n",
+            request.authority, forwarding.request_id
+        ),
+    );
 }
 
 /// How a response's body is delimited towards an HTTP/1.1 client.
@@ -139,7 +149,14 @@ pub struct Added<'a> {
 }
 
 /// Writes a response head for an HTTP/1.1 client. `added` is absent on informational responses.
-pub fn response_head(out: &mut BytesMut, status: u16, fields: &Fields, delimit: Delimit, connection: Connection, added: Option<&Added<'_>>) {
+pub fn response_head(
+    out: &mut BytesMut,
+    status: u16,
+    fields: &Fields,
+    delimit: Delimit,
+    connection: Connection,
+    added: Option<&Added<'_>>,
+) {
     out.reserve(fields.text().len() + 192);
     put(out, &format_args!("HTTP/1.1 {status} {}\r\n", phrase(status)));
     let mut dated = false;

@@ -256,9 +256,10 @@ impl Shard {
         local.held.clear();
         local.origins.retain(|key, _| keys.contains(key));
         lock(&self.shared.names).retain(|name, _| {
-            live.groups.values().flat_map(|group| &group.origins).any(|origin| {
-                matches!(&origin.address.host, model::net::Host::Name(host) if host == name)
-            })
+            live.groups
+                .values()
+                .flat_map(|group| &group.origins)
+                .any(|origin| matches!(&origin.address.host, model::net::Host::Name(host) if host == name))
         });
     }
 }

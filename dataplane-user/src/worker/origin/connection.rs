@@ -131,7 +131,11 @@ impl Connection {
     /// Whether another request may be sent: request and response are complete, both sides want it, and nothing
     /// unasked for has arrived.
     pub fn reusable(&self) -> bool {
-        self.keep_alive && self.sent && self.reader.done() && self.wire.input.is_empty() && self.wire.output.is_empty()
+        self.keep_alive
+            && self.sent
+            && self.reader.done()
+            && self.wire.input.is_empty()
+            && self.wire.output.is_empty()
     }
 
     /// Gives back memory before the pool takes it.

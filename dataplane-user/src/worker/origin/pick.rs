@@ -47,7 +47,12 @@ impl Attempts {
     ///
     /// # Errors
     /// The last failure's reason when no origin is left.
-    pub async fn connect(&mut self, permit: &Permit, fresh: bool, ctx: &ThreadCtx) -> Result<Connection, Reason> {
+    pub async fn connect(
+        &mut self,
+        permit: &Permit,
+        fresh: bool,
+        ctx: &ThreadCtx,
+    ) -> Result<Connection, Reason> {
         let group = &permit.route().group;
         let mut reason = Reason::OriginUnreachable;
         while let Some(origin) = self.following(group, ctx) {
@@ -136,7 +141,10 @@ async fn one(origin: &OriginLive, address: SocketAddr) -> Result<Connection, Unr
 }
 
 /// Tries several addresses, each a little after the one before or as soon as that has failed; the first to stand wins.
-async fn any(origin: &OriginLive, mut addresses: impl Iterator<Item = SocketAddr>) -> Result<Connection, Unreached> {
+async fn any(
+    origin: &OriginLive,
+    mut addresses: impl Iterator<Item = SocketAddr>,
+) -> Result<Connection, Unreached> {
     let mut racing = FuturesUnordered::new();
     let mut last = Unreached { reason: Reason::OriginUnreachable, sentence: "no address".to_owned() };
     loop {
@@ -144,7 +152,11 @@ async fn any(origin: &OriginLive, mut addresses: impl Iterator<Item = SocketAddr
         if !more && racing.is_empty() {
             return Err(last);
         }
-        let finished = if more { tokio::time::timeout(STAGGER, racing.next()).await.ok() } else { Some(racing.next().await) };
+        let finished = if more {
+            tokio::time::timeout(STAGGER, racing.next()).await.ok()
+        } else {
+            Some(racing.next().await)
+        };
         match finished.flatten() {
             Some(Ok(connection)) => return Ok(connection),
             Some(Err(failure)) => last = failure,

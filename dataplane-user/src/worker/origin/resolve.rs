@@ -97,7 +97,11 @@ impl<L: Lookup> Names<L> {
         let due = {
             let mut known = self.known.borrow_mut();
             known.retain(|_, known| now.duration_since(known.asked) < FORGET);
-            known.iter().filter(|(_, known)| now >= known.again).map(|(name, k)| (name.clone(), k.asked)).collect::<Vec<_>>()
+            known
+                .iter()
+                .filter(|(_, known)| now >= known.again)
+                .map(|(name, k)| (name.clone(), k.asked))
+                .collect::<Vec<_>>()
         };
         let mut told = Vec::with_capacity(due.len());
         for (name, asked) in due {
@@ -166,7 +170,11 @@ mod tests {
         fake.0.set(Some("192.0.2.2"));
         assert!(names.refresh(now).await.is_empty(), "its TTL is not over");
         now += Duration::from_secs(31);
-        assert_eq!(first(names.addresses(&name, now).await).as_deref(), Some("192.0.2.1"), "nobody waits for a refresh");
+        assert_eq!(
+            first(names.addresses(&name, now).await).as_deref(),
+            Some("192.0.2.1"),
+            "nobody waits for a refresh"
+        );
         assert_eq!(names.refresh(now).await.len(), 1);
         assert_eq!(first(names.addresses(&name, now).await).as_deref(), Some("192.0.2.2"));
         fake.0.set(None);

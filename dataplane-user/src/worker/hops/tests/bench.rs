@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use model::name::{HostName, Name};
 use model::report::Leg;
 use model::snapshot::{
-    FORMAT, Limits, Listener, Origin, OriginGroup, OriginSecurity, PathMatch, Route, Snapshot, SnapshotId, TlsVersion,
+    FORMAT, Limits, Listener, Origin, OriginGroup, OriginSecurity, PathMatch, Route, Snapshot, SnapshotId,
+    TlsVersion,
 };
 use rustls::RootCertStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -85,7 +86,9 @@ impl Bench {
     pub(super) fn with(origins: &[SocketAddr], change: impl FnOnce(&mut Snapshot)) -> Self {
         let mut snapshot = snapshot(origins);
         change(&mut snapshot);
-        let live = Live::build(snapshot.clone(), &Default::default(), &Arc::new(RootCertStore::empty()), None).unwrap();
+        let live =
+            Live::build(snapshot.clone(), &Default::default(), &Arc::new(RootCertStore::empty()), None)
+                .unwrap();
         let log = Rc::new(Log::default());
         let ctx = ThreadCtx::new(Arc::new(ArcSwap::from_pointee(live)), Box::new(Rc::clone(&log)), 7);
         Self { ctx: Rc::new(ctx), log, snapshot }
@@ -147,7 +150,13 @@ impl Bench {
 
 fn leg() -> Leg {
     let text = |text: &str| text.to_owned();
-    Leg { version: text("TLSv1.3"), suite: text("x"), group: text("y"), sni: text("a.test"), verified: text("") }
+    Leg {
+        version: text("TLSv1.3"),
+        suite: text("x"),
+        group: text("y"),
+        sni: text("a.test"),
+        verified: text(""),
+    }
 }
 
 fn snapshot(origins: &[SocketAddr]) -> Snapshot {
@@ -201,7 +210,9 @@ pub(super) fn local<F: Future>(test: impl FnOnce() -> F) -> F::Output {
 }
 
 /// An origin that runs `script` on each connection; the number says which it is.
-pub(super) async fn origin<F: Future<Output = ()> + 'static>(script: impl Fn(usize, TcpStream) -> F + 'static) -> SocketAddr {
+pub(super) async fn origin<F: Future<Output = ()> + 'static>(
+    script: impl Fn(usize, TcpStream) -> F + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::task::spawn_local(async move {

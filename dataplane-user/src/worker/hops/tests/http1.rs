@@ -24,7 +24,9 @@ fn a_request_goes_through_and_hop_by_hop_fields_do_not() {
             )
             .await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhi"), "{answer}");
-        for (field, there) in [("X-Kept: 2", true), ("X-Hop", false), ("Keep-Alive", false), ("Via: 1.1 sallyport", true)] {
+        for (field, there) in
+            [("X-Kept: 2", true), ("X-Hop", false), ("Keep-Alive", false), ("Via: 1.1 sallyport", true)]
+        {
             assert_eq!(answer.contains(field), there, "{field} {answer}");
         }
         assert!(answer.contains("\r\nDate: ") && answer.contains("Connection: close\r\n"), "{answer}");
@@ -132,7 +134,8 @@ fn bodies_without_one() {
 #[test]
 fn http10_clients_get_lengths_or_the_end_of_the_connection() {
     local(|| async {
-        let (address, _) = answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+        let (address, _) =
+            answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
         let bench = Bench::new(&[address]);
         let answer = bench.ask("GET / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n").await;
         assert!(answer.ends_with("Connection: close\r\n\r\nabc"), "{answer}");
@@ -140,7 +143,10 @@ fn http10_clients_get_lengths_or_the_end_of_the_connection() {
         let bench = Bench::new(&[address]);
         let mut client = bench.connect();
         for _ in 0..2 {
-            client.write_all(b"GET / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n").await.unwrap();
+            client
+                .write_all(b"GET / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n")
+                .await
+                .unwrap();
             let head = read_head(&mut client).await.unwrap();
             assert!(head.contains("Connection: keep-alive\r\n"), "{head}");
             assert_eq!(read_some(&mut client, 2).await, b"hi");
@@ -169,7 +175,10 @@ fn informational_responses_and_expect_continue() {
         let address = origin(|_, mut stream| async move {
             let head = read_head(&mut stream).await.unwrap();
             assert!(head.contains("Expect: 100-continue\r\n"), "{head}");
-            stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+                .await
+                .unwrap();
             assert_eq!(read_some(&mut stream, 5).await, b"hello");
             stream.write_all(OK.as_bytes()).await.unwrap();
         })
@@ -193,12 +202,18 @@ fn an_early_answer_stops_the_upload() {
     local(|| async {
         let address = origin(|_, mut stream| async move {
             read_head(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+                .await
+                .unwrap();
         })
         .await;
         let bench = Bench::new(&[address]);
         let mut client = bench.connect();
-        client.write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nabc").await.unwrap();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nabc")
+            .await
+            .unwrap();
         let answer = read_all(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("Connection: close\r\n"), "{answer}");
         assert!(answer.ends_with("big"));
@@ -281,7 +296,10 @@ fn a_slow_client_holds_back_a_fast_origin() {
             async move {
                 read_head(&mut stream).await;
                 let total = 64 * 1024 * 1024;
-                stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n").as_bytes()).await.unwrap();
+                stream
+                    .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n").as_bytes())
+                    .await
+                    .unwrap();
                 let piece = vec![7; 64 * 1024];
                 while count.get() < total && stream.write_all(&piece).await.is_ok() {
                     count.set(count.get() + piece.len());
@@ -329,9 +347,14 @@ fn a_slow_origin_holds_back_a_fast_client() {
         .await;
         let bench = Bench::new(&[address]);
         let mut client = bench.connect();
-        client.write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n")
+            .await
+            .unwrap();
         let (mut written, piece) = (0, vec![7; 64 * 1024]);
-        while let Ok(result) = tokio::time::timeout(Duration::from_millis(200), client.write_all(&piece)).await {
+        while let Ok(result) =
+            tokio::time::timeout(Duration::from_millis(200), client.write_all(&piece)).await
+        {
             result.unwrap();
             written += piece.len();
         }
@@ -363,7 +386,9 @@ fn a_large_upload_arrives_whole() {
         let sum: u64 = body.iter().map(|byte| u64::from(*byte)).sum();
         let mut client = bench.connect();
         client
-            .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8388608\r\nConnection: close\r\n\r\n")
+            .write_all(
+                b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8388608\r\nConnection: close\r\n\r\n",
+            )
             .await
             .unwrap();
         client.write_all(&body).await.unwrap();

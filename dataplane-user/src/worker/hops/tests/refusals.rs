@@ -41,8 +41,14 @@ fn requests_that_break_the_rules() {
         let bench = Bench::with(&[address], tight);
         for (request, reason) in [
             ("GET / HTTP/1.1\nHost: a.test\n\n", Reason::MalformedRequest),
-            ("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::AmbiguousFraming),
-            ("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc", Reason::AmbiguousFraming),
+            (
+                "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Reason::AmbiguousFraming,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc",
+                Reason::AmbiguousFraming,
+            ),
             ("GET / HTTP/1.1\r\n\r\n", Reason::BadHost),
             ("GET /%00 HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::BadPath),
             ("GET /a%2fb HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n", Reason::BadPath),
@@ -52,9 +58,15 @@ fn requests_that_break_the_rules() {
             ("PUT / HTTP/1.1\r\nHost: a.test\r\nExpect: x\r\n\r\n", Reason::ExpectationFailed),
             ("GET / HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n", Reason::NoRoute),
             ("GET / HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\n\r\n", Reason::NoRoute),
-            ("GET / HTTP/1.1\r\nHost: a.test\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n\r\n", Reason::HeaderTooLarge),
+            (
+                "GET / HTTP/1.1\r\nHost: a.test\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n\r\n",
+                Reason::HeaderTooLarge,
+            ),
             ("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\n", Reason::BodyTooLarge),
-            ("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n", Reason::BodyTooLarge),
+            (
+                "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n",
+                Reason::BodyTooLarge,
+            ),
             ("GET / HTTP/1.1\r\nHost: a.test\r\nX: ", Reason::HeaderTimeout),
         ] {
             refused(&bench, request, reason).await;
@@ -142,7 +154,11 @@ fn answers_that_break_off() {
         for (answer, pause, reason) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", 0, Reason::OriginGone),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", 1000, Reason::OriginStalled),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", 0, Reason::MalformedResponse),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
+                0,
+                Reason::MalformedResponse,
+            ),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 0, Reason::OriginGone),
         ] {
             let address = origin(move |_, mut stream| async move {
@@ -241,7 +257,10 @@ fn error_pages_come_in_the_form_the_client_prefers() {
             let request =
                 format!("GET / HTTP/1.1\r\nHost: no.test\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
             let answer = bench.ask(&request).await;
-            assert!(answer.contains(&format!("Content-Type: {kind}")) && answer.contains("no-route"), "{answer}");
+            assert!(
+                answer.contains(&format!("Content-Type: {kind}")) && answer.contains("no-route"),
+                "{answer}"
+            );
         }
         let answer = bench.ask("HEAD / HTTP/1.1\r\nHost: no.test\r\nConnection: close\r\n\r\n").await;
         assert!(answer.ends_with("\r\n\r\n") && answer.contains("Content-Length: "), "{answer}");
