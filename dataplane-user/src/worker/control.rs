@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use super::admin::Admin;
 use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
 use super::live::Live;
 use super::observe::Observe;
@@ -142,7 +143,9 @@ impl Control {
         let observe = Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
         let observe = Arc::new(observe);
         let threads = Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
-        let _ = metrics;
+        if let Some(socket) = metrics {
+            serve_metrics(socket, &observe);
+        }
         let (sender, events) = mpsc::channel(1);
         let (applied, _) = watch::channel(None);
         let state = ConsoleState::default();
@@ -388,6 +391,16 @@ impl Control {
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {
         self.identity.as_ref().map(|identity| (&identity.node, &identity.snapshot_key))
     }
+}
+
+/// Metrics and health are this thread's: threads of the path have no time for them.
+fn serve_metrics(socket: OwnedFd, observe: &Arc<Observe>) {
+    let serving = Admin::serve(socket.into(), None, Arc::clone(observe));
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "metrics and health are not served");
+        }
+    });
 }
 
 fn system_roots() -> RootCertStore {

@@ -38,7 +38,7 @@ impl Proposal {
 
 /// Why a snapshot gets no further than the worker.
 #[derive(Debug, thiserror::Error)]
-pub enum ProposalError {
+pub(super) enum ProposalError {
     /// The node has no name and trusts nobody.
     #[error("this node was never enrolled: start it with --token-file")]
     NotEnrolled,

@@ -149,6 +149,11 @@ impl Tell for Teller {
         self.0.refused(reason);
     }
 
+    fn denied(&self, rule: u32, listener: &Name) {
+        tracing::debug!(%listener, rule, "connection denied by a new snapshot");
+        self.0.denied(rule);
+    }
+
     fn origin(&self, origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>) {
         self.0.origin(origin, outcome.map_err(|unreached| unreached.sentence.as_str()));
     }

@@ -60,30 +60,35 @@ impl Hop {
 
     /// Looks at the stop and the newest snapshot.
     ///
-    /// # Errors
-    /// The connection must end at once, for a reason to be told or none.
-    pub(crate) fn refresh(&self, ctx: &ThreadCtx) -> Result<(), Option<Reason>> {
+    /// False when the connection must end at once; a denial has been told then.
+    pub(crate) fn refresh(&self, ctx: &ThreadCtx) -> bool {
         match ctx.stop() {
             Stop::Run => {}
             Stop::Drain { deadline } => self.close_by(deadline),
-            Stop::Now => return Err(None),
+            Stop::Now => return false,
         }
         let live = ctx.live.load();
         if self.seen.replace(Some(live.id)) == Some(live.id) {
-            return Ok(());
-        }
-        if live.verdict(self.peer.ip()) != Verdict::Pass {
-            self.cut.set(Some(Reason::Denied));
-            return Err(Some(Reason::Denied));
+            return true;
         }
         let current = self.listener();
+        let denied = match live.verdict(self.peer.ip()) {
+            Verdict::Pass => None,
+            Verdict::Denied { rule } => Some(rule),
+            Verdict::NotAllowed => Some(0),
+        };
+        if let Some(rule) = denied {
+            self.cut.set(Some(Reason::Denied));
+            ctx.tell.denied(rule, &current.name);
+            return false;
+        }
         match live.listeners.get(&current.name) {
             Some(listener) => {
                 self.listener.replace(Arc::clone(listener));
             }
             None => self.close_by(Instant::now() + Duration::from_millis(u64::from(current.limits.drain_ms))),
         }
-        Ok(())
+        true
     }
 
     /// The deadline when the connection is to end after what is under way.

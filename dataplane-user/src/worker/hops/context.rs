@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use arc_swap::ArcSwap;
-use model::name::Name;
+use model::name::{HostName, Name};
 use model::snapshot::SnapshotId;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, MissedTickBehavior};
@@ -29,10 +29,12 @@ pub trait Tell {
     fn exchange(&self, exchange: &Exchange<'_>);
     /// A connection that ended, or never began, for a reason that belongs to no request.
     fn refused(&self, reason: Reason, listener: &Name);
+    /// A live connection that this packet filter rule denies now; 0 where no allow rule names its source.
+    fn denied(&self, rule: u32, listener: &Name);
     /// An attempt to connect an origin.
     fn origin(&self, origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>);
     /// An origin's name was resolved again, or could not be.
-    fn resolved(&self, name: &model::name::HostName, known: &Known);
+    fn resolved(&self, name: &HostName, known: &Known);
 }
 
 /// Whether and how a thread is to end its connections.
@@ -94,25 +96,45 @@ impl ThreadCtx {
 
     /// Follows a stop and new snapshots, resolves names again and closes idle connections. To be spawned once on the
     /// thread; ends when the sender of `stop` is gone or has said `Now`.
-    pub async fn housekeep(&self, mut stop: watch::Receiver<Stop>, mut changed: watch::Receiver<SnapshotId>) {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub async fn housekeep(&self, stop: watch::Receiver<Stop>, changed: watch::Receiver<SnapshotId>) {
+        tokio::select! {
+            () = self.follow(stop, changed) => {}
+            () = self.keep_fresh() => {}
+        }
+    }
+
+    async fn follow(&self, mut stop: watch::Receiver<Stop>, mut changed: watch::Receiver<SnapshotId>) {
         let mut snapshots = true;
-        while self.stop.get() != Stop::Now {
+        loop {
+            let now = *stop.borrow_and_update();
+            if now != self.stop.get() {
+                self.set_stop(now);
+            }
+            if now == Stop::Now {
+                return;
+            }
             tokio::select! {
                 told = stop.changed() => {
-                    self.set_stop(if told.is_ok() { *stop.borrow_and_update() } else { Stop::Now });
+                    if told.is_err() {
+                        return self.set_stop(Stop::Now);
+                    }
                 }
                 told = changed.changed(), if snapshots => {
                     snapshots = told.is_ok();
                     self.ring();
                 }
-                _ = tick.tick() => {
-                    self.pool.borrow_mut().sweep(Instant::now());
-                    for (name, known) in self.names.refresh(Instant::now()).await {
-                        self.tell.resolved(&name, &known);
-                    }
-                }
+            }
+        }
+    }
+
+    async fn keep_fresh(&self) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.pool.borrow_mut().sweep(Instant::now());
+            for (name, known) in self.names.refresh(Instant::now()).await {
+                self.tell.resolved(&name, &known);
             }
         }
     }

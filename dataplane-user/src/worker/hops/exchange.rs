@@ -112,7 +112,7 @@ fn bounded(request: &Request, listener: &ListenerLive) -> Result<(), Reason> {
 }
 
 async fn choose(
-    scene: &mut Scene<'_, '_>,
+    scene: &Scene<'_, '_>,
     permit: &Permit,
     attempts: &mut Attempts,
     fresh: bool,
@@ -209,7 +209,7 @@ async fn respond<C: Client>(
         }
         match client.poll_flush(cx) {
             Poll::Pending if timer.poll_expired(cx, deadline) => Poll::Ready(Err(reason)),
-            flushed => flushed,
+            flushed @ (Poll::Pending | Poll::Ready(_)) => flushed,
         }
     })
     .await;

@@ -75,7 +75,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
 async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>) {
     const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     // A client that does not take seventeen bytes at once does not get them.
-    poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut stream).poll_write(cx, &GOAWAY)))).await;
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut stream).poll_write(cx, &GOAWAY);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 fn builder(limits: &Limits) -> Builder {

@@ -38,12 +38,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured
     });
     let (mut seat, mut timer) = (ctx.seat(), ctx.timers.get());
     std::future::poll_fn(|cx| {
-        if seat.poll_rung(cx)
-            && let Err(reason) = hop.refresh(ctx)
-        {
-            if let Some(reason) = reason {
-                ctx.tell.refused(reason, &hop.listener().name);
-            }
+        if seat.poll_rung(cx) && !hop.refresh(ctx) {
             return Poll::Ready(());
         }
         if hop.closing().is_some_and(|deadline| timer.poll_expired(cx, deadline)) {

@@ -51,7 +51,7 @@ impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Address(std::net::IpAddr::V6(address)) => write!(f, "[{address}]")?,
-            host => write!(f, "{host}")?,
+            host @ (Host::Name(_) | Host::Address(_)) => write!(f, "{host}")?,
         }
         match self.port {
             Some(port) => write!(f, ":{port}"),

@@ -60,6 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1<S> {
             if !self.wire.input.is_empty()
                 && let Some(raw) = request::take(&mut self.wire.input, &mut self.scan, bounds)?
             {
+                // Until this request has passed its checks, what is known of it is this much.
+                (self.version, self.head_only, self.received) = (Version::Http11, false, 0);
                 return Poll::Ready(Ok(Some(raw)));
             }
             match ready!(self.wire.poll_more(cx, scratch)) {

@@ -1,11 +1,13 @@
 //! A thread's context with a listener, routes and origins of the test's making, and what was told of exchanges.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use model::digest::Digest;
 use model::name::{HostName, Name};
 use model::report::Leg;
 use model::snapshot::{
@@ -13,6 +15,7 @@ use model::snapshot::{
     TlsVersion,
 };
 use rustls::RootCertStore;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -62,6 +65,11 @@ impl Tell for Rc<Log> {
         self.refused.borrow_mut().push(reason);
     }
 
+    fn denied(&self, rule: u32, _listener: &Name) {
+        assert_eq!(rule, 1);
+        self.refused.borrow_mut().push(Reason::Denied);
+    }
+
     fn origin(&self, _origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>) {
         self.failures.borrow_mut().extend(outcome.err().map(|failure| failure.sentence.clone()));
     }
@@ -97,10 +105,15 @@ impl Bench {
     /// Applies a changed snapshot, as the worker does.
     pub(super) fn apply(&mut self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.snapshot);
+        self.apply_with(&Default::default());
+    }
+
+    /// Applies the snapshot as it stands, with these private keys.
+    pub(super) fn apply_with(&mut self, keys: &BTreeMap<Digest, PrivateKeyDer<'static>>) {
         self.snapshot.id.revision += 1;
         let before = self.ctx.live.load_full();
         let roots = Arc::new(RootCertStore::empty());
-        let live = Live::build(self.snapshot.clone(), &Default::default(), &roots, Some(&before)).unwrap();
+        let live = Live::build(self.snapshot.clone(), keys, &roots, Some(&before)).unwrap();
         self.ctx.live.store(Arc::new(live));
         self.ctx.ring();
     }
@@ -113,7 +126,15 @@ impl Bench {
     /// With a pipe of this size, HTTP/2 or not, and this SNI.
     pub(super) fn connect_as(&self, pipe: usize, alpn_h2: bool, sni: Option<&str>) -> DuplexStream {
         let (client, stream) = tokio::io::duplex(pipe);
-        let secured = Secured {
+        let secured = self.secured(stream, alpn_h2, sni);
+        let ctx = Rc::clone(&self.ctx);
+        tokio::task::spawn_local(async move { serve(secured, &ctx).await });
+        client
+    }
+
+    /// A stream as the listener hands it over.
+    pub(super) fn secured<S>(&self, stream: S, alpn_h2: bool, sni: Option<&str>) -> Secured<S> {
+        Secured {
             stream,
             listener: Arc::clone(self.ctx.live.load().listeners.values().next().unwrap()),
             peer: "192.0.2.9:1234".parse().unwrap(),
@@ -121,10 +142,7 @@ impl Bench {
             sni: sni.map(|sni| sni.parse().unwrap()),
             alpn_h2,
             leg: Arc::new(leg()),
-        };
-        let ctx = Rc::clone(&self.ctx);
-        tokio::task::spawn_local(async move { serve(secured, &ctx).await });
-        client
+        }
     }
 
     /// Sends `request` on a new connection and reads until it closes.

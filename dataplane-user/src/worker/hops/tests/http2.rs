@@ -52,7 +52,8 @@ fn a_request_goes_through_as_http11_and_cookies_are_joined() {
         assert_eq!(body_of(response).await.0, b"hi");
         let request = seen.borrow()[0].clone();
         assert!(request.starts_with("GET /x/y?q=1 HTTP/1.1\r\nHost: a.test\r\n"), "{request}");
-        for field in ["cookie: a=1; b=2\r\n", "x-other: 3\r\n", "Via: 2.0 sallyport\r\n", "TE: trailers\r\n"] {
+        for field in ["cookie: a=1; b=2\r\n", "x-other: 3\r\n", "Via: 2.0 sallyport\r\n", "TE: trailers\r\n"]
+        {
             assert!(request.contains(field), "{request}");
         }
         assert!(!request.contains("Content-Length") && !request.contains("Transfer-Encoding"), "{request}");
@@ -90,6 +91,30 @@ fn bodies_both_ways_with_trailers() {
         assert_eq!((body.as_slice(), trailers.unwrap()["u"].as_bytes()), (&b"abc"[..], &b"2"[..]));
         let told = bench.told(1).await;
         assert_eq!((told[0].received, told[0].sent), (5, 3));
+    });
+}
+
+#[test]
+fn connections_end_in_an_orderly_way_by_count_and_when_idle() {
+    local(|| async {
+        let (address, seen) = answering(OK).await;
+        let bench = Bench::with(&[address], |snapshot| {
+            snapshot.listeners[0].limits.requests_per_connection = 2;
+            snapshot.listeners[0].limits.idle_ms = 100;
+        });
+        let mut send = connect(&bench).await;
+        for _ in 0..2 {
+            let request = Request::post("https://a.test/").body(()).unwrap();
+            let response = send.send_request(request, true).unwrap().0.await.unwrap();
+            assert_eq!(body_of(response).await.0, b"hi");
+        }
+        assert!(seen.borrow()[0].contains("Content-Length: 0\r\n"));
+        sleep(Duration::from_millis(20)).await;
+        assert!(send.send_request(get("https://a.test/"), true).is_err() || send.ready().await.is_err());
+
+        let stream = bench.connect_as(65536, true, None);
+        let (_send, connection) = client::handshake(stream).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), connection).await.expect("closed when idle").unwrap();
     });
 }
 
@@ -148,7 +173,11 @@ fn many_streams_and_large_bodies_share_a_connection() {
         let mut send = connect(&bench).await;
         let responses: Vec<_> =
             (0..12).map(|_| send.send_request(get("https://a.test/"), true).unwrap().0).collect();
-        for body in futures_util::future::join_all(responses.into_iter().map(async |r| body_of(r.await.unwrap()).await.0)).await {
+        for body in futures_util::future::join_all(
+            responses.into_iter().map(async |r| body_of(r.await.unwrap()).await.0),
+        )
+        .await
+        {
             assert_eq!(body.len(), SIZE);
         }
         bench.told(12).await;
@@ -203,7 +232,10 @@ fn an_origin_that_does_not_read_holds_back_its_client() {
         let (mut left, mut held) = (40 * 1024 * 1024_usize, None);
         while left > 0 {
             body.reserve_capacity(left.min(65536));
-            let room = tokio::time::timeout(Duration::from_millis(250), std::future::poll_fn(|cx| body.poll_capacity(cx)));
+            let room = tokio::time::timeout(
+                Duration::from_millis(250),
+                std::future::poll_fn(|cx| body.poll_capacity(cx)),
+            );
             let Ok(room) = room.await else {
                 held.get_or_insert(40 * 1024 * 1024 - left);
                 continue;
@@ -223,7 +255,14 @@ fn an_answer_that_breaks_off_resets_its_stream_only() {
     local(|| async {
         let address = origin(|at, mut stream| async move {
             read_head(&mut stream).await;
-            stream.write_all(if at == 0 { b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc" } else { OK.as_bytes() }).await.unwrap();
+            stream
+                .write_all(if at == 0 {
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"
+                } else {
+                    OK.as_bytes()
+                })
+                .await
+                .unwrap();
         })
         .await;
         let bench = Bench::new(&[address]);

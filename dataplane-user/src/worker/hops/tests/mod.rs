@@ -4,3 +4,4 @@ mod bench;
 mod http1;
 mod http2;
 mod refusals;
+mod secured;

@@ -1,0 +1,136 @@
+//! Certificates: which one a host leads to, and what an origin must show.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use model::digest::Digest;
+use model::snapshot::{Certificate, ExpectedName, OriginSecurity, Snapshot, Trust, TrustBundle};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use super::bench::{Bench, answering, local, read_all, read_head};
+use crate::worker::refusal::Reason;
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn certificate(
+    ca: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+    hosts: &[&str],
+    keys: &mut BTreeMap<Digest, PrivateKeyDer<'static>>,
+) -> Certificate {
+    let key = KeyPair::generate().unwrap();
+    let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let chain = CertificateParams::new(hosts.clone()).unwrap().signed_by(&key, ca).unwrap().pem();
+    let digest = Digest::of(&key.subject_public_key_info());
+    keys.insert(digest, PrivateKeyDer::try_from(key.serialize_der()).unwrap());
+    let hostnames = hosts.iter().map(|host| host.parse().unwrap()).collect();
+    Certificate { name: name.parse().unwrap(), chain, key: digest, hostnames }
+}
+
+fn two_certificates(snapshot: &mut Snapshot, keys: &mut BTreeMap<Digest, PrivateKeyDer<'static>>) {
+    let ca = authority();
+    let one = certificate(&ca, "one", &["a.test", "b.test"], keys);
+    let two = certificate(&ca, "two", &["*.c.test"], keys);
+    let listener = &mut snapshot.listeners[0];
+    listener.certificates = vec![one.name.clone(), two.name.clone()];
+    listener.default_certificate = Some(one.name.clone());
+    snapshot.certificates = vec![one, two];
+    snapshot.routes[0].hostnames =
+        ["a.test", "b.test", "*.c.test"].map(|host| host.parse().unwrap()).to_vec();
+}
+
+#[test]
+fn host_must_lead_to_the_certificate_that_sni_chose() {
+    local(|| async {
+        let (address, _) = answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+        let mut keys = BTreeMap::new();
+        let mut bench = Bench::new(&[address]);
+        two_certificates(&mut bench.snapshot, &mut keys);
+        bench.apply_with(&keys);
+        for (sni, host, status) in [
+            (Some("a.test"), "a.test", 200),
+            (Some("a.test"), "b.test", 200),
+            (Some("a.test"), "x.c.test", Reason::Misdirected.status()),
+            (Some("x.c.test"), "y.c.test", 200),
+            (Some("x.c.test"), "a.test", Reason::Misdirected.status()),
+            (Some("x.c.test"), "y.x.c.test", Reason::Misdirected.status()),
+            (Some("x.c.test"), "192.0.2.1", Reason::Misdirected.status()),
+            (Some("a.test"), "none.test", Reason::NoRoute.status()),
+            (None, "a.test", 200),
+            (None, "x.c.test", Reason::Misdirected.status()),
+        ] {
+            let mut client = bench.connect_as(65536, false, sni);
+            let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let answer = read_all(&mut client).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{sni:?} {host} {answer}");
+        }
+    });
+}
+
+async fn tls_origin(ca: &CertifiedIssuer<'static, KeyPair>, host: &str) -> SocketAddr {
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, ca).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(crate::worker::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::task::spawn_local(async move {
+                let Ok(mut stream) = acceptor.accept(tcp).await else { return };
+                while read_head(&mut stream).await.is_some() {
+                    let body = "x".repeat(300_000);
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn origins_are_verified() {
+    local(|| async {
+        let (ca, other) = (authority(), authority());
+        let address = tls_origin(&ca, "origin.test").await;
+        for (believed, expected, reason) in [
+            (&ca, "origin.test", None),
+            (&ca, "else.test", Some(Reason::OriginUnverified)),
+            (&other, "origin.test", Some(Reason::OriginUnverified)),
+        ] {
+            let bench = Bench::with(&[address], |snapshot| {
+                let bundle = TrustBundle { name: "ca".parse().unwrap(), certificates: believed.pem() };
+                snapshot.trust_bundles.push(bundle);
+                snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
+                    trust: Trust::Bundle("ca".parse().unwrap()),
+                    expected: ExpectedName::Dns(expected.parse().unwrap()),
+                };
+            });
+            let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+            let answer = bench.ask(request).await;
+            let told = bench.told(2).await;
+            assert_eq!(told[1].refusal, reason, "{}", answer.get(..300).unwrap_or(&answer));
+            match reason {
+                None => assert!(told[1].reused && answer.len() > 600_000),
+                Some(reason) => assert!(answer.contains(reason.name())),
+            }
+        }
+    });
+}
