@@ -78,6 +78,8 @@ CREATE TABLE nodes (
     secret_ends_ms    INTEGER,
     -- Of the certificate it was given last, hexadecimal.
     serial            TEXT,
+    -- Of the one before, while it may still be in use.
+    previous_serial   TEXT,
     certificate_ends_ms INTEGER,
     revoked           INTEGER NOT NULL DEFAULT 0,
     drained           INTEGER NOT NULL DEFAULT 0,

@@ -3,6 +3,7 @@
 //!
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
+pub mod api;
 pub mod clock;
 pub mod demo;
 mod forms;
@@ -11,6 +12,7 @@ pub mod ops;
 pub mod pages;
 pub mod publish;
 pub mod secrets;
+pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;

@@ -14,7 +14,7 @@ pub mod draft;
 pub mod filter;
 pub mod link;
 pub mod name;
-mod nearest;
+pub mod nearest;
 pub mod net;
 pub mod problem;
 pub mod report;

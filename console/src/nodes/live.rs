@@ -1,9 +1,10 @@
 //! Which nodes are connected, and what they said last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use model::digest::Digest;
 use model::net::OriginAddress;
 use model::report::Report;
 use time::OffsetDateTime;
@@ -29,6 +30,8 @@ pub struct LiveNode {
     pub origins: BTreeMap<(String, OriginAddress), (u64, u64)>,
     orders: watch::Sender<Orders>,
     connection: u64,
+    // Keys that its present snapshot names, and the one before (which it may still be applying).
+    keys: [BTreeSet<Digest>; 2],
 }
 
 /// All nodes; cheap to clone.
@@ -53,7 +56,7 @@ impl Live {
         state.connections += 1;
         let connection = state.connections;
         let (orders, receiver) = watch::channel(Orders { drain, close: false });
-        let new = LiveNode { connected: Some(from), report: None, origins: BTreeMap::new(), orders, connection };
+        let new = LiveNode { connected: Some(from), report: None, origins: BTreeMap::new(), orders, connection, keys: Default::default() };
         if let Some(old) = state.nodes.insert(node.to_owned(), new) {
             old.orders.send_modify(|orders| orders.close = true);
         }
@@ -85,6 +88,19 @@ impl Live {
         }
         live.origins = origins;
         live.report = Some((at, Arc::new(report)));
+    }
+
+    /// A snapshot with these keys is about to be sent to the node.
+    pub(super) fn may_fetch(&self, node: &str, keys: BTreeSet<Digest>) {
+        if let Some(live) = self.lock().nodes.get_mut(node) {
+            live.keys.swap(0, 1);
+            live.keys[0] = keys;
+        }
+    }
+
+    /// Whether the node may fetch this key.
+    pub(super) fn fetchable(&self, node: &str, key: &Digest) -> bool {
+        self.lock().nodes.get(node).is_some_and(|live| live.keys.iter().any(|keys| keys.contains(key)))
     }
 
     /// What is known of every node that has connected since this process began.

@@ -3,7 +3,18 @@
 //! In: HTTP/2 over TLS from nodes. Out: signed snapshots; figures for pages. What is said is in `model::link`.
 
 mod figures;
+mod frames;
+mod identity;
+mod link;
 mod live;
+mod requests;
+mod verify;
 
 pub use figures::Figures;
-pub use live::{Live, LiveNode};
+pub use identity::{Caller, Shown};
+pub use live::{Live, LiveNode, Orders};
+pub use requests::router;
+pub use verify::NodeCertificates;
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ struct Inner {
     live: Live,
     figures: Figures,
     events: broadcast::Sender<Event>,
+    /// The second in which pages were last told of figures.
+    told_traffic: std::sync::atomic::AtomicI64,
     /// Where nodes reach this console, `host:port`, as enrolment tokens say it.
     node_address: String,
 }
@@ -54,6 +56,14 @@ impl Ops {
     pub(crate) fn tell(&self, event: Event) {
         // An error only says that no page is open.
         let _nobody = self.0.events.send(event);
+    }
+
+    /// Tells open pages that there are new figures, at most once a second.
+    pub(crate) fn tell_traffic(&self) {
+        let now = crate::clock::now().unix_timestamp();
+        if self.0.told_traffic.swap(now, std::sync::atomic::Ordering::Relaxed) != now {
+            self.tell(Event::Traffic);
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -62,11 +62,11 @@ impl Ops {
         Ok(counts)
     }
 
-    /// Objects that refer to this one, `Kind/name`.
+    /// Objects that refer to this one.
     ///
     /// # Errors
     /// None at present.
-    pub async fn used_by(&self, kind: Kind, name: &str) -> Result<Vec<String>, OpsError> {
+    pub async fn used_by(&self, kind: Kind, name: &str) -> Result<Vec<(Kind, String)>, OpsError> {
         Ok(used_by(&self.current().objects, &(kind, name.to_owned())))
     }
 
@@ -175,9 +175,17 @@ impl Ops {
 
     /// Begins a higher epoch with the same objects: nodes have seen newer numbers than this (restored) database has.
     pub(crate) async fn raise_epoch(&self, to: u64) -> Result<(), OpsError> {
-        let message = format!("the database was restored from a backup: epoch {to} begins");
+        self.again(to, format!("the database was restored from a backup: epoch {to} begins")).await
+    }
+
+    /// A new number for the same objects: what a node must obey differs although nobody changed an object.
+    pub(crate) async fn renumber(&self, message: String) -> Result<(), OpsError> {
+        self.again(self.current().id.epoch, message).await
+    }
+
+    async fn again(&self, epoch: u64, message: String) -> Result<(), OpsError> {
         let options = PublishOptions { confirm: true, message, ..PublishOptions::default() };
-        self.grant(Wish::Epoch(to), &Actor::console(), options).await?;
+        self.grant(Wish::Again { epoch }, &Actor::console(), options).await?;
         Ok(())
     }
 

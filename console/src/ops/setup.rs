@@ -68,6 +68,7 @@ impl Ops {
             live: Live::default(),
             figures,
             events: broadcast::Sender::new(EVENTS),
+            told_traffic: std::sync::atomic::AtomicI64::new(0),
             node_address: node_address.to_owned(),
         };
         Ok(Self(Arc::new(inner)))

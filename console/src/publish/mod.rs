@@ -39,8 +39,11 @@ pub enum Wish {
     Changes(Changes),
     /// The objects of this revision.
     Rollback(u64),
-    /// What is in force, under a higher epoch: the database was restored and nodes have seen newer numbers.
-    Epoch(u64),
+    /// What is in force, under a new number and at least this epoch.
+    Again {
+        /// The epoch.
+        epoch: u64,
+    },
 }
 
 /// Publishes; cheap to clone.
@@ -134,9 +137,9 @@ impl Publisher {
             );
             return Err(OpsError::problem("", "", Code::Conflict, message));
         }
-        let epoch = match wish {
-            Wish::Epoch(epoch) if epoch > base.id.epoch => epoch,
-            Wish::Epoch(_) | Wish::Changes(_) | Wish::Rollback(_) => base.id.epoch,
+        let (epoch, again) = match wish {
+            Wish::Again { epoch } => (epoch.max(base.id.epoch), true),
+            Wish::Changes(_) | Wish::Rollback(_) => (base.id.epoch, false),
         };
         let prepared = self.prepare(&base, wish, &mut cache).await?;
         let Prepared { compiled: Some(compiled), problems, .. } = &prepared else {
@@ -145,7 +148,7 @@ impl Publisher {
         if !problems.is_empty() {
             return Err(OpsError::Problems(prepared.problems));
         }
-        if prepared.lines.is_empty() && epoch == base.id.epoch && present > 0 {
+        if prepared.lines.is_empty() && !again && present > 0 {
             return Ok(Published { revision: present, changes: Vec::new(), rollback_at: None });
         }
         let confirmations = self.0.links.protect(&base, compiled, actor);
@@ -191,7 +194,7 @@ impl Publisher {
     async fn prepare(&self, base: &Arc<Current>, wish: Wish, cache: &mut FactsCache) -> Result<Prepared, OpsError> {
         let old = match wish {
             Wish::Rollback(to) => Some(self.old_objects(base, to).await?),
-            Wish::Changes(_) | Wish::Epoch(_) => None,
+            Wish::Changes(_) | Wish::Again { .. } => None,
         };
         let (me, base, mut taken) = (self.clone(), Arc::clone(base), std::mem::take(cache));
         // 10,000 objects take a while: not on the thread that answers everybody else.
@@ -200,7 +203,7 @@ impl Publisher {
             let prepared = match (wish, old) {
                 (_, Some(objects)) => maker.set(&base, objects, &mut taken),
                 (Wish::Changes(changes), None) => maker.changes(&base, changes, &mut taken),
-                (Wish::Rollback(_) | Wish::Epoch(_), None) => maker.changes(&base, Changes::default(), &mut taken),
+                (Wish::Rollback(_) | Wish::Again { .. }, None) => maker.changes(&base, Changes::default(), &mut taken),
             };
             (prepared, taken)
         });

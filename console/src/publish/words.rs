@@ -177,22 +177,26 @@ pub(super) fn touches(before: &BTreeMap<(Kind, String), Object>, prepared: &Prep
         let key = object_key(object);
         let users = used_by(&prepared.objects, &key);
         if before.contains_key(&key) && !users.is_empty() {
-            sentences.push(format!("{} {} is used by {}", key.0.words(), key.1, list(&users)));
+            sentences.push(format!("{} {} is used by {}", key.0.words(), key.1, list(&labels(&users))));
         }
     }
     for key in &prepared.remove {
         let users = used_by(before, key);
         if !users.is_empty() {
-            sentences.push(format!("{} {} was used by {}", key.0.words(), key.1, list(&users)));
+            sentences.push(format!("{} {} was used by {}", key.0.words(), key.1, list(&labels(&users))));
         }
     }
     sentences
 }
 
-/// Which objects name this one, `Kind/name`.
-pub(crate) fn used_by(objects: &BTreeMap<(Kind, String), Object>, key: &(Kind, String)) -> Vec<String> {
-    let names = |object: &&Object| references(object).iter().any(|(kind, name)| *kind == key.0 && *name == key.1);
-    objects.values().filter(names).map(Object::label).collect()
+/// Which objects name this one.
+pub(crate) fn used_by(objects: &BTreeMap<(Kind, String), Object>, key: &(Kind, String)) -> Vec<(Kind, String)> {
+    let names = |object: &Object| references(object).iter().any(|(kind, name)| *kind == key.0 && *name == key.1);
+    objects.iter().filter(|(_, object)| names(object)).map(|(user, _)| user.clone()).collect()
+}
+
+fn labels(users: &[(Kind, String)]) -> Vec<String> {
+    users.iter().map(|(kind, name)| format!("{} {name}", kind.words())).collect()
 }
 
 /// What an object names.

@@ -18,7 +18,9 @@ pub struct NodeRow {
     pub labels: BTreeMap<String, String>,
     /// Serial number of its newest certificate, hexadecimal; absent before it is enrolled.
     pub serial: Option<String>,
-    /// When that ends.
+    /// Of the one before, which a node uses that stopped before it had stored the newest.
+    pub previous_serial: Option<String>,
+    /// When the newest ends.
     pub certificate_ends: Option<OffsetDateTime>,
     /// Shut out.
     pub revoked: bool,
@@ -47,6 +49,7 @@ struct Row {
     name: String,
     labels: String,
     serial: Option<String>,
+    previous_serial: Option<String>,
     certificate_ends_ms: Option<i64>,
     revoked: i64,
     drained: i64,
@@ -71,6 +74,7 @@ impl TryFrom<Row> for NodeRow {
             name: row.name,
             labels: serde_json::from_str(&row.labels).map_err(|_json| StoreError::Row("node"))?,
             serial: row.serial,
+            previous_serial: row.previous_serial,
             certificate_ends: row.certificate_ends_ms.map(clock::from_ms),
             revoked: row.revoked != 0,
             drained: row.drained != 0,
@@ -90,7 +94,7 @@ impl Store {
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
-            "SELECT name, labels, serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
+            "SELECT name, labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
                     applied_revision, refused_epoch, refused_revision, refused_reason
              FROM nodes ORDER BY name"
         )
@@ -106,7 +110,7 @@ impl Store {
     pub async fn node(&self, name: &str) -> Result<Option<NodeRow>, StoreError> {
         let row = sqlx::query_as!(
             Row,
-            "SELECT name, labels, serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
+            "SELECT name, labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
                     applied_revision, refused_epoch, refused_revision, refused_reason
              FROM nodes WHERE name = ?",
             name
@@ -162,7 +166,8 @@ impl Store {
         let labels = serde_json::to_string(labels).map_err(|_json| StoreError::Row("label"))?;
         // What an earlier life of the node answered says nothing about this one.
         let done = sqlx::query!(
-            "UPDATE nodes SET secret_hash = NULL, secret_ends_ms = NULL, labels = ?, serial = ?, certificate_ends_ms = ?,
+            "UPDATE nodes SET secret_hash = NULL, secret_ends_ms = NULL, labels = ?, serial = ?, previous_serial = NULL,
+                    certificate_ends_ms = ?,
                     revoked = 0, applied_epoch = NULL, applied_revision = NULL, refused_epoch = NULL,
                     refused_revision = NULL, refused_reason = NULL
              WHERE secret_hash = ? AND secret_ends_ms > ?",
@@ -183,9 +188,14 @@ impl Store {
     /// When the database fails.
     pub async fn renewed(&self, name: &str, serial: &str, ends: OffsetDateTime) -> Result<(), StoreError> {
         let ends = clock::to_ms(ends);
-        sqlx::query!("UPDATE nodes SET serial = ?, certificate_ends_ms = ? WHERE name = ?", serial, ends, name)
-            .execute(&self.writer)
-            .await?;
+        sqlx::query!(
+            "UPDATE nodes SET previous_serial = serial, serial = ?, certificate_ends_ms = ? WHERE name = ?",
+            serial,
+            ends,
+            name
+        )
+        .execute(&self.writer)
+        .await?;
         Ok(())
     }
 

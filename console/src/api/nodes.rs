@@ -1,0 +1,78 @@
+//! Nodes, status, users, health.
+
+use axum::Json;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::ApiError;
+use crate::ops::{Actor, Node, Ops, Status};
+
+/// All nodes.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes",
+    responses((status = 200, description = "{\"items\": [node...]}")))]
+pub(super) async fn list(State(ops): State<Ops>) -> Result<Json<Value>, ApiError> {
+    let items: Vec<Node> = ops.nodes().await?;
+    Ok(Json(json!({ "items": items })))
+}
+
+/// A one-time token that enrols a node of this name.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/enrol", tag = "nodes", params(("name" = String, Path)),
+    responses((status = 200, description = "{\"token\": \"sallyport1....\"}"), (status = 422, body = super::error::Problems)))]
+pub(super) async fn enrol(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "token": ops.enrol_node(&name, &actor).await? })))
+}
+
+/// Shuts a node out.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/revoke", tag = "nodes", params(("name" = String, Path)),
+    responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems)))]
+pub(super) async fn revoke(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    ops.revoke_node(&name, &actor).await?;
+    Ok(Json(json!({})))
+}
+
+/// Lets a node finish what is open and accept nothing new.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/drain", tag = "nodes", params(("name" = String, Path)),
+    responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems)))]
+pub(super) async fn drain(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    ops.drain_node(&name, true, &actor).await?;
+    Ok(Json(json!({})))
+}
+
+/// Puts a drained node back to work.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/resume", tag = "nodes", params(("name" = String, Path)),
+    responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems)))]
+pub(super) async fn resume(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    ops.drain_node(&name, false, &actor).await?;
+    Ok(Json(json!({})))
+}
+
+/// Revision, nodes with what they applied or refused, features, and what needs an operator.
+#[utoipa::path(get, path = "/api/v1/status", tag = "nodes",
+    responses((status = 200, description = "{\"revision\", \"epoch\", \"nodes\", \"needs\"}")))]
+pub(super) async fn status(State(ops): State<Ops>) -> Result<Json<Status>, ApiError> {
+    Ok(Json(ops.status().await?))
+}
+
+/// Gives a user (a new one as administrator) a random password.
+#[utoipa::path(post, path = "/api/v1/users/{name}/reset", tag = "users", params(("name" = String, Path)),
+    responses((status = 200, description = "{\"password\": \"...\"}"), (status = 403, body = super::error::Problems)))]
+pub(super) async fn reset_user(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "password": ops.reset_user(&name, &actor).await? })))
+}
+
+/// Whether the process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the console can do its work.
+pub(super) async fn readyz(State(ops): State<Ops>) -> (StatusCode, String) {
+    match ops.ready().await {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The open-ended exchange with one node.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use model::digest::Digest;
+use model::link::{ConsoleMessage, NodeMessage};
+use model::name::Name;
+use model::snapshot::{FORMAT, Snapshot, SnapshotId};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::frames::{FrameError, Frames, frame};
+use super::live::Orders;
+use super::Caller;
+use crate::clock;
+use crate::ops::{Event, Ops, OpsError};
+use crate::publish::Current;
+use crate::secrets::SignerError;
+use crate::store::NodeRow;
+
+/// How often the connection is kept awake.
+const PING: Duration = Duration::from_secs(10);
+/// A node that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(35);
+/// Messages waiting for a slow node.
+const WAITING: usize = 4;
+/// An epoch that a node may claim at most, so that one node cannot use them all up.
+const HIGHEST_EPOCH: u64 = 1 << 40;
+
+/// Why the exchange ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the node hung up")]
+    ByNode,
+    #[error("the node said nothing for {} seconds", SILENCE.as_secs())]
+    Silence,
+    #[error("the node was revoked or has connected anew")]
+    Ordered,
+    #[error("the node did not begin with hello")]
+    NoHello,
+    #[error("the node reads snapshot formats {0:?} and this console writes {FORMAT}: upgrade the older of the two")]
+    Format(Vec<u32>),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+}
+
+/// Begins the exchange; the answer's body is what the console says.
+pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Body) -> Body {
+    let (say, said) = mpsc::channel::<Result<Bytes, Infallible>>(WAITING);
+    tokio::spawn(async move {
+        let (connection, orders) = ops.live().connected(name.as_str(), caller.peer, row.drained);
+        ops.links().opened(name.as_str(), [caller.peer.ip(), caller.local.ip()]);
+        ops.tell(Event::Node { node: name.to_string() });
+        tracing::info!(node = %name, "node connected");
+        let current = ops.publisher().current();
+        let mut link = Link { ops, name, row, connection, say, current, orders, sent: None };
+        let why = link.run(Frames::new(body.into_data_stream())).await;
+        tracing::info!(node = %link.name, why = %why, "node disconnected");
+        if link.ops.live().ended(link.name.as_str(), connection) {
+            link.ops.tell(Event::Node { node: link.name.to_string() });
+        }
+    });
+    Body::from_stream(ReceiverStream::new(said))
+}
+
+struct Link {
+    ops: Ops,
+    name: Name,
+    row: NodeRow,
+    connection: u64,
+    say: mpsc::Sender<Result<Bytes, Infallible>>,
+    current: watch::Receiver<Arc<Current>>,
+    orders: watch::Receiver<Orders>,
+    sent: Option<SnapshotId>,
+}
+
+impl Link {
+    async fn run(&mut self, mut frames: Frames) -> Ended {
+        match self.exchange(&mut frames).await {
+            Ok(never) => match never {},
+            Err(why) => why,
+        }
+    }
+
+    async fn exchange(&mut self, frames: &mut Frames) -> Result<Infallible, Ended> {
+        let hello = tokio::time::timeout(SILENCE, frames.next()).await.map_err(|_elapsed| Ended::Silence)??;
+        self.hello(hello.ok_or(Ended::ByNode)?).await?;
+        if self.orders.borrow_and_update().drain {
+            self.tell(&ConsoleMessage::Drain { on: true }).await?;
+        }
+        let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                message = frames.next() => {
+                    heard = tokio::time::Instant::now();
+                    self.heard(message?.ok_or(Ended::ByNode)?).await?;
+                }
+                changed = self.current.changed() => {
+                    changed.map_err(|_closed| Ended::Ordered)?;
+                    self.offer().await?;
+                }
+                changed = self.orders.changed() => {
+                    changed.map_err(|_closed| Ended::Ordered)?;
+                    let orders = *self.orders.borrow_and_update();
+                    if orders.close {
+                        return Err(Ended::Ordered);
+                    }
+                    self.tell(&ConsoleMessage::Drain { on: orders.drain }).await?;
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err(Ended::Silence);
+                    }
+                    self.tell(&ConsoleMessage::Ping).await?;
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, message: &ConsoleMessage) -> Result<(), Ended> {
+        let Some(frame) = frame(message) else {
+            tracing::error!(node = %self.name, "a message is too long for a frame");
+            return Ok(());
+        };
+        let sent = tokio::time::timeout(SILENCE, self.say.send(Ok(frame))).await;
+        sent.map_err(|_elapsed| Ended::Silence)?.map_err(|_closed| Ended::ByNode)
+    }
+
+    async fn hello(&mut self, message: NodeMessage) -> Result<(), Ended> {
+        let NodeMessage::Hello { version, formats, applied, labels } = message else { return Err(Ended::NoHello) };
+        if !formats.contains(&FORMAT) {
+            return Err(Ended::Format(formats));
+        }
+        let name = self.name.as_str();
+        let relabelled = self.row.labels != labels;
+        self.row.labels.clone_from(&labels);
+        self.ops.store().node_hello(name, &version, &labels, applied).await.map_err(OpsError::from)?;
+        let present = self.current.borrow().id;
+        match applied {
+            Some(id) if id > present && id.epoch < HIGHEST_EPOCH => {
+                tracing::warn!(node = name, node_epoch = id.epoch, node_revision = id.revision, "the node is ahead of the database: it was restored");
+                self.ops.raise_epoch(id.epoch + 1).await?;
+            }
+            // The same number must never stand for two contents.
+            Some(id) if id == present && relabelled => {
+                self.ops.renumber(format!("node {name} has other labels")).await?;
+            }
+            _ => {}
+        }
+        self.sent = applied;
+        self.offer().await
+    }
+
+    /// Sends what is in force unless the node has it.
+    async fn offer(&mut self) -> Result<(), Ended> {
+        let current = Arc::clone(&self.current.borrow_and_update());
+        if current.id.revision == 0 {
+            return Ok(());
+        }
+        let Some(snapshot) = current.snapshot_for(&self.name, &self.row.labels) else { return Ok(()) };
+        self.ops.live().may_fetch(self.name.as_str(), keys_of(&snapshot));
+        if self.sent == Some(current.id) {
+            return Ok(());
+        }
+        let signed = self.ops.signer().sign(&snapshot)?;
+        self.sent = Some(current.id);
+        self.tell(&ConsoleMessage::Snapshot(Box::new(signed))).await
+    }
+
+    async fn heard(&mut self, message: NodeMessage) -> Result<(), Ended> {
+        let (name, store) = (self.name.as_str(), self.ops.store());
+        match message {
+            NodeMessage::Hello { .. } => {}
+            NodeMessage::Applied { id, took_ms } => {
+                tracing::info!(node = name, revision = id.revision, epoch = id.epoch, took_ms, "node applied");
+                store.node_answer(name, id, Ok(took_ms)).await.map_err(OpsError::from)?;
+                self.ops.tell(Event::Applied { node: name.to_owned(), revision: id.revision });
+            }
+            NodeMessage::Refused { id, reason } => {
+                tracing::warn!(node = name, revision = id.revision, epoch = id.epoch, reason, "node refused");
+                store.node_answer(name, id, Err(&reason)).await.map_err(OpsError::from)?;
+                self.ops.tell(Event::Refused { node: name.to_owned(), revision: id.revision, reason });
+            }
+            NodeMessage::Report(report) => {
+                let now = clock::now();
+                self.ops.figures().add(&report, now);
+                self.ops.live().reported(name, self.connection, now, *report);
+                self.ops.tell_traffic();
+            }
+            NodeMessage::KeyRotated { key } => tracing::info!(node = name, %key, "node took over a snapshot key"),
+        }
+        Ok(())
+    }
+}
+
+fn keys_of(snapshot: &Snapshot) -> BTreeSet<Digest> {
+    snapshot.certificates.iter().map(|certificate| certificate.key).collect()
+}

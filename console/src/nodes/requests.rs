@@ -1,0 +1,120 @@
+//! The requests of `model::link`.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use model::digest::Digest;
+use model::link::{EnrolRequest, EnrolResponse, RenewRequest, RenewResponse};
+use serde::de::DeserializeOwned;
+
+use super::Caller;
+use super::identity::Stranger;
+use super::link::begin;
+use crate::clock;
+use crate::ops::{Event, Ops, OpsError};
+use crate::secrets::IssueError;
+use crate::store::SecretOutcome;
+
+/// A certificate request and a few labels.
+const BODY: usize = 64 << 10;
+
+/// Every URL of the node port; the server adds a [`Caller`] to each request's extensions.
+pub fn router(ops: Ops) -> Router {
+    Router::new()
+        .route("/node/v1/enrol", post(enrol))
+        .route("/node/v1/renew", post(renew))
+        .route("/node/v1/keys/{digest}", get(key))
+        .layer(DefaultBodyLimit::max(BODY))
+        .route("/node/v1/link", post(link))
+        .with_state(ops)
+}
+
+/// An error answer: `{"message": "..."}`.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(serde_json::json!({ "message": self.1 }))).into_response()
+    }
+}
+
+impl From<Stranger> for Refused {
+    fn from(error: Stranger) -> Self {
+        match error {
+            Stranger::Ops(error) => error.into(),
+            other => Self(StatusCode::FORBIDDEN, other.to_string()),
+        }
+    }
+}
+
+impl From<OpsError> for Refused {
+    fn from(error: OpsError) -> Self {
+        tracing::error!(%error, "a node's request failed");
+        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+impl From<IssueError> for Refused {
+    fn from(error: IssueError) -> Self {
+        Self(StatusCode::BAD_REQUEST, error.to_string())
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}")))
+}
+
+async fn enrol(State(ops): State<Ops>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<EnrolResponse>, Refused> {
+    let request: EnrolRequest = parse(&body)?;
+    let hash = Digest::of(request.secret.as_bytes());
+    let wrong = || {
+        let message = "this enrolment token was used or has ended; make a new one: sallyport node enrol NAME";
+        Refused(StatusCode::FORBIDDEN, message.to_owned())
+    };
+    let store = ops.store();
+    let name = store.node_of_secret(&hash).await.map_err(OpsError::from)?.ok_or_else(wrong)?;
+    let issued = ops.authority().node(&request.csr, &name, clock::now())?;
+    match store.enrol(&hash, &request.labels, &issued.serial, issued.ends).await.map_err(OpsError::from)? {
+        SecretOutcome::Used => {}
+        SecretOutcome::Unknown => return Err(wrong()),
+    }
+    tracing::info!(node = name, peer = %caller.peer, "node enrolled");
+    // Whoever held the name before has an older certificate.
+    ops.live().order(&name, |orders| orders.close = true);
+    ops.tell(Event::Node { node: name });
+    Ok(Json(EnrolResponse { certificate: issued.pem, ca: ops.authority().pem().to_owned() }))
+}
+
+async fn renew(State(ops): State<Ops>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<RenewResponse>, Refused> {
+    let now = clock::now();
+    let (name, _) = caller.node(&ops, true, now).await?;
+    let request: RenewRequest = parse(&body)?;
+    let issued = ops.authority().node(&request.csr, name.as_str(), now)?;
+    ops.store().renewed(name.as_str(), &issued.serial, issued.ends).await.map_err(OpsError::from)?;
+    tracing::info!(node = %name, "node's certificate renewed");
+    Ok(Json(RenewResponse { certificate: issued.pem }))
+}
+
+async fn key(
+    State(ops): State<Ops>,
+    Extension(caller): Extension<Caller>,
+    Path(digest): Path<String>,
+) -> Result<Response, Refused> {
+    let (name, _) = caller.node(&ops, false, clock::now()).await?;
+    let none = || Refused(StatusCode::NOT_FOUND, "this node's snapshot names no such key".to_owned());
+    let digest: Digest = digest.parse().map_err(|_invalid| none())?;
+    if !ops.live().fetchable(name.as_str(), &digest) {
+        return Err(none());
+    }
+    let key = ops.private_key(&digest).await?.ok_or_else(none)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], key.to_vec()).into_response())
+}
+
+async fn link(State(ops): State<Ops>, Extension(caller): Extension<Caller>, request: Request<Body>) -> Result<Response, Refused> {
+    let (name, row) = caller.node(&ops, false, clock::now()).await?;
+    let body = begin(ops, caller, name, row, request.into_body());
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
