@@ -51,7 +51,7 @@ impl Live {
     }
 
     /// A node has connected; a connection it had is told to hang up. Gives the connection's number and its orders.
-    pub(super) fn connected(&self, node: &str, from: SocketAddr, drain: bool) -> (u64, watch::Receiver<Orders>) {
+    pub(crate) fn connected(&self, node: &str, from: SocketAddr, drain: bool) -> (u64, watch::Receiver<Orders>) {
         let mut state = self.lock();
         state.connections += 1;
         let connection = state.connections;
@@ -64,7 +64,7 @@ impl Live {
     }
 
     /// A connection has ended; whether it was the node's newest.
-    pub(super) fn ended(&self, node: &str, connection: u64) -> bool {
+    pub(crate) fn ended(&self, node: &str, connection: u64) -> bool {
         let mut state = self.lock();
         match state.nodes.get_mut(node).filter(|live| live.connection == connection) {
             Some(live) => {
@@ -76,7 +76,7 @@ impl Live {
     }
 
     /// A node has reported.
-    pub(super) fn reported(&self, node: &str, connection: u64, at: OffsetDateTime, report: Report) {
+    pub(crate) fn reported(&self, node: &str, connection: u64, at: OffsetDateTime, report: Report) {
         let mut state = self.lock();
         let Some(live) = state.nodes.get_mut(node).filter(|live| live.connection == connection) else { return };
         let mut origins = BTreeMap::new();

@@ -17,6 +17,7 @@ use super::{PageResult, page};
 use crate::clock::now;
 use crate::forms::{CertificateForm, Fields, FormView};
 use crate::ops::Ops;
+use crate::publish::users_of;
 use crate::session::SignedIn;
 
 /// How much of a lifetime is left. Colours follow the share, not the days: a certificate that lives six days is green on
@@ -107,12 +108,11 @@ struct CertificatePage {
 pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::Certificates, "Certificates").await?;
     let found = query.fetch(&ops, Kind::Certificate).await?;
-    let now = now();
-    let mut rows = Vec::with_capacity(found.items.len());
-    for stored in &found.items {
-        let name = &stored.object.metadata.name;
-        rows.push(row(&stored.object, ops.used_by(Kind::Certificate, name).await?.len(), now));
-    }
+    let (now, current) = (now(), ops.current());
+    let users = users_of(&current.objects, Kind::Certificate);
+    let used = |name: &str| users.get(name).map_or(0, Vec::len);
+    let rows: Vec<Row> =
+        found.items.iter().map(|stored| row(&stored.object, used(&stored.object.metadata.name), now)).collect();
     let urgent = rows.iter().filter(|row| row.life.as_ref().is_some_and(|life| life.class != "good")).count();
     let (list, rows) = query.arrange("/certificates", rows, found.total, found.complete, order);
     page(&CertificatesPage { shell, list, rows, urgent })
@@ -184,15 +184,23 @@ impl Editor for Certificates {
             Some(object) => ops.used_by(Kind::Certificate, &object.metadata.name).await?,
             None => Vec::new(),
         };
-        let path = |kind: Kind| if kind == Kind::Listener { "/listeners" } else { "/routes" };
         page(&CertificatePage {
             shell: Shell::load(ops, user, Section::Certificates, &Self::title(base)).await?,
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             shown: base.and_then(facts).map(|facts| shown(&facts, now())),
-            users: users.into_iter().map(|(kind, name)| (path(kind).to_owned(), name)).collect(),
+            users: users.iter().map(|user| link(user)).collect(),
             form,
         })
+    }
+}
+
+/// The page and the name of a user, `Kind/name`.
+fn link(user: &str) -> (String, String) {
+    match user.split_once('/') {
+        Some(("Listener", name)) => ("/listeners".to_owned(), name.to_owned()),
+        Some((_, name)) => ("/routes".to_owned(), name.to_owned()),
+        None => ("/routes".to_owned(), user.to_owned()),
     }
 }
 

@@ -36,7 +36,7 @@ impl From<OpsError> for PageError {
             OpsError::NotFound(what) => Self::NotFound(what),
             OpsError::Forbidden(why) => Self::Forbidden(why.to_owned()),
             OpsError::Problems(problems) => Self::Refused(problems.iter().map(ToString::to_string).collect()),
-            OpsError::Store(_) => Self::Ops(error),
+            OpsError::Store(_) | OpsError::Seal(_) | OpsError::Stopped => Self::Ops(error),
         }
     }
 }

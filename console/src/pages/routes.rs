@@ -70,15 +70,11 @@ fn order(key: &str, a: &Row, b: &Row) -> Ordering {
 pub(crate) async fn rows(ops: &Ops, stored: Vec<Stored>, window: Duration, grid: Grid) -> Result<Vec<Row>, OpsError> {
     let names: Vec<String> = stored.iter().map(|one| one.object.metadata.name.clone()).collect();
     let mut traffic = ops.route_traffic(&names, window).await?;
-    let mut groups = std::collections::BTreeMap::new();
+    let current = ops.current();
     let mut rows = Vec::with_capacity(stored.len());
     for one in stored {
         let Spec::Route(route) = &one.object.spec else { continue };
-        if !groups.contains_key(&route.origin_group) {
-            let group = ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
-            groups.insert(route.origin_group.clone(), group);
-        }
-        let group = groups.get(&route.origin_group).and_then(Option::as_ref);
+        let group = current.objects.get(&(Kind::OriginGroup, route.origin_group.clone()));
         let traffic = traffic.remove(&one.object.metadata.name).unwrap_or_default();
         rows.extend(row(&one.object, group, &traffic, grid));
     }

@@ -13,10 +13,12 @@ use super::certificates::Life;
 use super::editor::Editor;
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
+use super::submit::name_of;
 use super::{PageResult, page};
 use crate::clock::now;
 use crate::forms::{BundleForm, Fields, FormView};
 use crate::ops::Ops;
+use crate::publish::users_of;
 use crate::session::SignedIn;
 
 struct Shown {
@@ -57,11 +59,11 @@ struct BundlePage {
 pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::TrustBundles, "Trust bundles").await?;
     let found = query.fetch(&ops, Kind::TrustBundle).await?;
-    let mut rows = Vec::with_capacity(found.items.len());
-    for stored in &found.items {
-        let users = ops.used_by(Kind::TrustBundle, &stored.object.metadata.name).await?;
-        rows.push(row(&stored.object, users.into_iter().map(|(_, name)| name).collect()));
-    }
+    let current = ops.current();
+    let users = users_of(&current.objects, Kind::TrustBundle);
+    let used = |name: &str| users.get(name).into_iter().flatten().map(|user| name_of(user)).collect();
+    let rows =
+        found.items.iter().map(|stored| row(&stored.object, used(&stored.object.metadata.name))).collect();
     let (list, rows) = query.arrange("/trust-bundles", rows, found.total, found.complete, order);
     page(&BundlesPage { shell, list, rows })
 }
@@ -133,7 +135,7 @@ impl Editor for TrustBundles {
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             authorities: base.map(authorities).unwrap_or_default().into_iter().map(shown).collect(),
-            users: users.into_iter().map(|(_, name)| name).collect(),
+            users: users.iter().map(|user| name_of(user)).collect(),
             form,
         })
     }

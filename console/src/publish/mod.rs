@@ -14,7 +14,7 @@ pub use current::Current;
 pub use protect::Links;
 pub(crate) use certificates::purpose as key_purpose;
 pub use words::difference;
-pub(crate) use words::used_by;
+pub(crate) use words::{used_by, users_of};
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

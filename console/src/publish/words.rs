@@ -199,6 +199,19 @@ fn labels(users: &[(Kind, String)]) -> Vec<String> {
     users.iter().map(|(kind, name)| format!("{} {name}", kind.words())).collect()
 }
 
+/// What each object of a kind is named by, `Kind/name`: one pass for a whole table.
+pub(crate) fn users_of(objects: &BTreeMap<(Kind, String), Object>, kind: Kind) -> BTreeMap<&str, Vec<String>> {
+    let mut users: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for object in objects.values() {
+        let names: BTreeSet<&str> =
+            references(object).into_iter().filter(|(of, _)| *of == kind).map(|(_, name)| name).collect();
+        for name in names {
+            users.entry(name).or_default().push(object.label());
+        }
+    }
+    users
+}
+
 /// What an object names.
 fn references(object: &Object) -> Vec<(Kind, &str)> {
     match &object.spec {

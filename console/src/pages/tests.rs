@@ -1,1 +1,0 @@
-//! Pages through the whole stack.

@@ -1,0 +1,166 @@
+//! What a person does: add, review, publish, get it wrong, take it back.
+
+use axum::http::StatusCode;
+
+use super::browser::{Answer, Browser};
+
+const ROUTE: [(&str, &str); 7] = [
+    ("host", "shop.example.com"),
+    ("path", "/"),
+    ("source", "internal"),
+    ("origin_source", "new"),
+    ("origins", "https://origin.internal:8443"),
+    ("trust_bundle", "internal"),
+    ("enabled", "on"),
+];
+
+/// Publishes what a review shows.
+async fn publish(browser: &Browser, path: &str, review: &Answer, more: &[(&str, &str)]) -> Answer {
+    let hidden = review.hidden();
+    let mut fields: Vec<(&str, &str)> = hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    fields.push(("step", "publish"));
+    fields.extend(more);
+    browser.post(path, &fields).await
+}
+
+#[tokio::test]
+async fn one_form_makes_a_route_live() {
+    let browser = Browser::administrator().await;
+    let review = browser.submit("/routes/new", &ROUTE).await;
+    assert_eq!(review.status, StatusCode::OK, "{}", review.body);
+    for line in ["route shop-example-com", "certificate shop-example-com", "origin group origin-internal-8443", "Becomes revision 2"] {
+        assert!(review.body.contains(line), "{line}: {}", review.body);
+    }
+    assert_eq!(browser.get("/routes/shop-example-com").await.status, StatusCode::NOT_FOUND, "nothing is published yet");
+    let done = publish(&browser, "/routes/new", &review, &[("message", "the shop goes live")]).await;
+    assert_eq!((done.status, done.location.as_str()), (StatusCode::SEE_OTHER, "/changes/2"), "{}", done.body);
+    let change = browser.get("/changes/2").await.body;
+    assert!(change.contains("the shop goes live") && change.contains("by admin"));
+    assert!(browser.get("/routes").await.body.contains("shop.example.com"));
+}
+
+#[tokio::test]
+async fn nothing_typed_is_lost() {
+    let browser = Browser::administrator().await;
+    let mut fields = ROUTE.to_vec();
+    fields[0] = ("host", "not a_host! <b>");
+    fields.push(("response_timeout_ms", "soon"));
+    let form = browser.submit("/routes/new", &fields).await;
+    assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(form.body.contains("value=\"not a_host! &#60;b&#62;\""));
+    assert!(form.body.contains("href=\"#response_timeout_ms\"") && form.body.contains("id=\"response_timeout_ms-wrong\""));
+    fields.pop();
+    let form = browser.submit("/routes/new", &fields).await;
+    assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(form.body.contains("id=\"host-wrong\"") && form.body.contains("https://origin.internal:8443"), "{}", form.body);
+}
+
+#[tokio::test]
+async fn back_to_the_form_has_everything() {
+    let browser = Browser::administrator().await;
+    let review = browser.submit("/routes/new", &ROUTE).await;
+    let hidden = review.hidden();
+    let mut fields: Vec<(&str, &str)> = hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    fields.push(("step", "edit"));
+    let form = browser.post("/routes/new", &fields).await;
+    assert_eq!(form.status, StatusCode::OK);
+    for typed in ["shop.example.com", "https://origin.internal:8443", "value=\"internal\" checked"] {
+        assert!(form.body.contains(typed), "{typed}");
+    }
+}
+
+#[tokio::test]
+async fn a_private_key_never_comes_back() {
+    let browser = Browser::administrator().await;
+    let issued = rcgen::generate_simple_self_signed(vec!["own.example.com".to_owned()]).unwrap();
+    let (chain, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let both = format!("{key}{chain}");
+    let fields = [("name", "own"), ("source", "upload"), ("chain", both.as_str())];
+    let yaml = browser.submit("/certificates/new", &[&fields[..], &[("step", "yaml")]].concat()).await;
+    assert_eq!(yaml.status, StatusCode::OK, "{}", yaml.body);
+    assert!(yaml.body.contains("privateKeyRef"));
+    let review = browser.submit("/certificates/new", &fields).await;
+    assert_eq!(review.status, StatusCode::OK, "{}", review.body);
+    let line = key.lines().nth(1).unwrap();
+    for page in [&yaml, &review] {
+        assert!(!page.body.contains("PRIVATE KEY-----\nM") && !page.body.contains(line));
+    }
+    let done = publish(&browser, "/certificates/new", &review, &[]).await;
+    assert_eq!(done.location, "/changes/2", "{}", done.body);
+    let shown = browser.get("/certificates/own").await.body;
+    assert!(shown.contains("own.example.com") && !shown.contains(line));
+}
+
+#[tokio::test]
+async fn a_form_of_another_session_changes_nothing() {
+    let browser = Browser::administrator().await;
+    let mut fields = ROUTE.to_vec();
+    fields.extend([("step", "publish"), ("csrf", "guessed")]);
+    assert_eq!(browser.post("/routes/new", &fields).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(browser.post("/logout", &[("csrf", "guessed")]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(browser.get("/changes/2").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn removing_says_what_it_breaks() {
+    let browser = Browser::with_sample().await;
+    let page = browser.get("/origins/billing").await.body;
+    assert!(page.contains("1 route would have no origin: api"), "{page}");
+    let review = browser.submit("/origins/billing/remove", &[]).await;
+    assert_eq!(review.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(review.body.contains("This cannot be published.") && !review.body.contains("value=\"publish\""));
+    let review = browser.submit("/routes/id/remove", &[]).await;
+    assert_eq!(review.status, StatusCode::OK);
+    let done = publish(&browser, "/routes/id/remove", &review, &[]).await;
+    assert_eq!(done.status, StatusCode::SEE_OTHER, "{}", done.body);
+    assert_eq!(browser.get("/routes/id").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn rolling_back_is_reviewed_too() {
+    let browser = Browser::with_sample().await;
+    let newest = browser.state.ops.status().await.unwrap().revision;
+    let review = browser.submit("/changes/1/rollback", &[]).await;
+    assert_eq!(review.status, StatusCode::OK, "{}", review.body);
+    assert!(review.body.contains("Roll back to revision 1") && review.body.contains("- </span>") | review.body.contains("class=\"remove\""));
+    let done = publish(&browser, "/changes/1/rollback", &review, &[]).await;
+    assert_eq!(done.location, format!("/changes/{}", newest + 1), "{}", done.body);
+    assert!(browser.get("/routes").await.body.contains("No route yet"));
+}
+
+#[tokio::test]
+async fn a_name_is_taken() {
+    let browser = Browser::with_sample().await;
+    let fields = [("name", "https"), ("port", "9999"), ("min_version", "1.3")];
+    let form = browser.submit("/listeners/new", &fields).await;
+    assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(form.body.contains("there is a listener https already") && form.body.contains("value=\"9999\""));
+}
+
+#[tokio::test]
+async fn a_node_is_enrolled_with_one_command() {
+    let browser = Browser::administrator().await;
+    let page = browser.submit("/nodes", &[("name", "fra-9")]).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.body.contains("sallyport1.") && page.body.contains("sallyport-node run --token-file"));
+    let refused = browser.submit("/nodes", &[("name", "Not A Name")]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("value=\"Not A Name\"") && refused.body.contains("id=\"name-wrong\""));
+    let revoke = browser.submit("/nodes/fra-9/revoke", &[]).await;
+    assert_eq!(revoke.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(browser.submit("/nodes/fra-9/revoke", &[("confirm", "on")]).await.location, "/nodes");
+    assert!(browser.get("/nodes/fra-9").await.body.contains("revoked"));
+}
+
+#[tokio::test]
+async fn signing_in_and_out() {
+    let browser = Browser::administrator().await;
+    let wrong = browser.post("/login", &[("name", "admin"), ("password", "wrong"), ("next", "/routes")]).await;
+    assert_eq!(wrong.status, StatusCode::FORBIDDEN);
+    assert!(wrong.body.contains("name or password is wrong") && wrong.body.contains("value=\"/routes\""));
+    let right = [("name", "admin"), ("password", "a long enough password"), ("next", "//evil.test")];
+    let begun = browser.post("/login", &right).await;
+    assert_eq!((begun.status, begun.location.as_str()), (StatusCode::SEE_OTHER, "/"));
+    assert!(browser.submit("/logout", &[]).await.cookie.contains("Max-Age=0"));
+    assert_eq!(browser.get("/").await.location, "/login");
+}

@@ -1,0 +1,119 @@
+//! Pages through the whole stack: routes, sessions, operations, a database of their own.
+
+mod browser;
+mod flows;
+mod sample;
+
+use axum::http::StatusCode;
+
+use browser::Browser;
+
+/// Every page without an object in its address.
+const PAGES: [&str; 16] = [
+    "/",
+    "/?range=24h",
+    "/routes",
+    "/routes/new",
+    "/origins",
+    "/origins/new",
+    "/certificates",
+    "/certificates/new",
+    "/trust-bundles",
+    "/trust-bundles/new",
+    "/listeners",
+    "/listeners/new",
+    "/packet-filter",
+    "/packet-filter/new",
+    "/nodes",
+    "/changes",
+];
+
+/// What the strict policy would block must not be written in the first place.
+fn assert_clean(path: &str, html: &str) {
+    assert!(html.starts_with("<!doctype html>"), "{path}");
+    for forbidden in [" style=", "<style", "javascript:", " onclick=", " onload=", "http://", "{{", "{%"] {
+        let html = html.replace("http://www.w3.org", "").replace("http:// origins", "").replace("http:// in", "");
+        let html = html.replace("http://legacy.internal", "");
+        assert!(!html.contains(forbidden), "{path} has {forbidden}");
+    }
+    assert_eq!(html.matches("<script").count(), html.matches("<script src=\"/static/").count(), "{path}");
+    assert_eq!(html.matches("<h1").count(), 1, "{path}");
+    for form in html.split("<form").skip(1) {
+        let form = form.split("</form>").next().unwrap_or_default();
+        let public = form.contains("action=\"/login\"") || form.contains("action=\"/setup\"");
+        assert!(!form.contains("method=\"post\"") || public || form.contains("name=\"csrf\""), "{path}: {form}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_looks_without_signing_in() {
+    let browser = Browser::stranger().await;
+    for path in PAGES.into_iter().chain(["/routes/a", "/nodes/a", "/changes/1", "/events"]) {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{path}");
+        assert!(answer.location.starts_with("/login"), "{path}");
+    }
+    assert_eq!(browser.get("/login").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_page_when_there_is_nothing_yet() {
+    let browser = Browser::administrator().await;
+    for path in PAGES {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert_clean(path, &answer.body);
+        assert!(answer.policy.starts_with("default-src 'none'"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_page_with_things_on_it() {
+    let browser = Browser::with_sample().await;
+    let details = [
+        "/routes/shop",
+        "/origins/billing",
+        "/certificates/shop-2027",
+        "/trust-bundles/company-ca",
+        "/listeners/https",
+        "/packet-filter/edge",
+        "/nodes/fra-1",
+        "/changes/1",
+        "/changes/2?with=1",
+    ];
+    for path in PAGES.into_iter().chain(details) {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+        assert_clean(path, &answer.body);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there() {
+    let browser = Browser::administrator().await;
+    for path in ["/nowhere", "/routes/none", "/nodes/none", "/changes/99", "/changes/x", "/certificates/none"] {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(answer.body.contains("Not here"), "{path}");
+        assert_clean(path, &answer.body);
+    }
+}
+
+#[tokio::test]
+async fn the_overview_tells_the_legs_apart() {
+    let browser = Browser::with_sample().await;
+    let body = browser.get("/").await.body;
+    assert!(body.contains("encrypted, seen on traffic: </span>TLS 1.3 · shop-origin.internal"));
+    assert!(body.contains("not safe: </span>clear text · billing"));
+    assert!(body.contains("configured, no traffic yet: </span>TLS · tenants"));
+    assert!(body.contains("class=\"area teal\""));
+}
+
+#[tokio::test]
+async fn tables_keep_their_state_in_the_url() {
+    let browser = Browser::with_sample().await;
+    let body = browser.get("/routes?q=shop&sort=rate&dir=desc").await.body;
+    assert!(body.contains("shop.example.com") && !body.contains("id.example.com"));
+    assert!(body.contains("/routes?q=shop&#38;sort=rate&#38;dir=asc"));
+    assert!(body.contains("aria-sort=\"descending\""));
+}

@@ -1,0 +1,189 @@
+//! A console with something in it: three nodes, four routes, an hour of traffic.
+
+use std::collections::BTreeMap;
+
+use model::draft::{
+    CertificateSpec, FilterRuleSpec, InternalCa, MatchSpec, Object, OriginGroupSpec, OriginSpec, OriginTls,
+    PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
+};
+use model::report::{Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, Report, RouteReport};
+use model::snapshot::SnapshotId;
+use time::Duration;
+
+use crate::clock;
+use crate::ops::{Actor, Changes, Ops, PublishOptions};
+
+/// Fills a console that has just begun.
+pub(super) async fn fill(ops: &Ops, actor: &Actor) {
+    let changes = Changes { put: objects(), ..Changes::default() };
+    let options = PublishOptions { message: "the shop goes live".to_owned(), confirm: true, ..PublishOptions::default() };
+    let revision = ops.publish(changes, actor, options).await.unwrap().revision;
+    for (index, node) in ["fra-1", "fra-2", "fra-3"].into_iter().enumerate() {
+        ops.enrol_node(node, actor).await.unwrap();
+        let labels = BTreeMap::from([("zone".to_owned(), "fra".to_owned())]);
+        let id = SnapshotId { epoch: 1, revision };
+        ops.store().renewed(node, "01", clock::now() + Duration::days(5)).await.unwrap();
+        let applied = SnapshotId { revision: if index == 2 { revision - 1 } else { revision }, ..id };
+        ops.store().node_hello(node, "0.1.0", &labels, Some(applied)).await.unwrap();
+        let answer = if index == 2 { Err("port 443 is held by another process (nginx, pid 812)") } else { Ok(12) };
+        ops.store().node_answer(node, id, answer).await.unwrap();
+        let (connection, _) = ops.live().connected(node, ([192, 0, 2, 10], 40_000).into(), false);
+        ops.live().reported(node, connection, clock::now(), report(index, 60));
+    }
+    for minute in (0..70).filter(|minute| !(30..34).contains(minute)) {
+        ops.figures().add(&report(0, minute), clock::now() - Duration::minutes(minute.into()));
+    }
+}
+
+fn objects() -> Vec<Object> {
+    let authority = rcgen::CertificateParams::new(Vec::<String>::new()).map(|mut params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Company CA");
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    });
+    let bundle = TrustBundleSpec { certificates: authority.unwrap() };
+    let certificate = |hosts: &[&str]| {
+        let hostnames = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Spec::Certificate(CertificateSpec { internal_ca: Some(InternalCa { hostnames }), ..CertificateSpec::default() })
+    };
+    let rule = |name: &str, action: &str, prefixes: &[&str]| FilterRuleSpec {
+        name: name.to_owned(),
+        action: action.to_owned(),
+        prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+    };
+    let rules = vec![rule("scanners", "Deny", &["198.51.100.0/24", "2001:db8:bad::/48"]), rule("offices", "Allow", &["0.0.0.0/0", "::/0"])];
+    vec![
+        Object::new("company-ca", Spec::TrustBundle(bundle)),
+        Object::new("shop-2027", certificate(&["shop.example.com", "*.shop.example.com"])),
+        Object::new("id-ec", certificate(&["id.example.com", "api.example.com"])),
+        Object::new("tenants-wild", certificate(&["*.tenants.example.com"])),
+        group("shop-origin", &["https://shop-origin.internal:8443", "https://shop-origin-2.internal:8443"], Some("company-ca")),
+        group("billing", &["http://legacy.internal:8080"], None),
+        group("idp", &["https://idp.internal"], Some("company-ca")),
+        group("tenants", &["https://tenants.internal"], Some("company-ca")),
+        route("shop", "shop.example.com", "/", "shop-2027", "shop-origin"),
+        route("api", "api.example.com", "/v2", "id-ec", "billing"),
+        route("id", "id.example.com", "/", "id-ec", "idp"),
+        route("tenants", "*.tenants.example.com", "/", "tenants-wild", "tenants"),
+        Object::new("edge", Spec::PacketFilter(PacketFilterSpec { rules, ..PacketFilterSpec::default() })),
+    ]
+}
+
+fn group(name: &str, urls: &[&str], bundle: Option<&str>) -> Object {
+    let origins = urls.iter().map(|url| OriginSpec { url: (*url).to_owned() }).collect();
+    let tls = OriginTls { trust_bundle: bundle.map(str::to_owned), ..OriginTls::default() };
+    let clear_text = urls[0].starts_with("http://").then(|| "allow".to_owned());
+    Object::new(name, Spec::OriginGroup(OriginGroupSpec { origins, tls, clear_text, connect_timeout_ms: None }))
+}
+
+fn route(name: &str, host: &str, path: &str, certificate: &str, group: &str) -> Object {
+    let path = PathSpec { kind: "PathPrefix".to_owned(), value: path.to_owned() };
+    let spec = RouteSpec {
+        listeners: Vec::new(),
+        hostnames: vec![host.to_owned()],
+        matches: vec![MatchSpec { path }],
+        certificate: Some(certificate.to_owned()),
+        origin_group: group.to_owned(),
+        enabled: true,
+        allow_encoded_slash: false,
+        response_timeout_ms: None,
+    };
+    Object::new(name, Spec::Route(spec))
+}
+
+fn leg(version: &str, sni: &str, verified: &str) -> Leg {
+    let tls = version != "none";
+    let text = |text: &str| if tls { text.to_owned() } else { String::new() };
+    Leg {
+        version: version.to_owned(),
+        suite: text("TLS13_AES_256_GCM_SHA384"),
+        group: text("X25519MLKEM768"),
+        sni: text(sni),
+        verified: verified.to_owned(),
+    }
+}
+
+/// A minute of one node; figures that wander without chance.
+fn report(node: usize, minute: i32) -> Report {
+    let wave = |scale: f64| (scale * (1.0 + 0.25 * f64::from(minute).sin() + 0.1 * (f64::from(minute) * 2.7).cos())) as u64;
+    let histogram = |micros: u64, count: u64| {
+        let bucket = |factor: u64, share: u64| (Histogram::bucket(micros * factor / 10), u32::try_from(count * share / 100).unwrap());
+        Histogram(vec![bucket(5, 60), bucket(10, 36), bucket(32, 4)])
+    };
+    let traffic = |route: &str, per_minute: f64, errors: u64, origin: Leg| RouteReport {
+        route: route.parse().unwrap(),
+        responses: [wave(per_minute), wave(per_minute / 20.0), wave(per_minute / 40.0), errors],
+        added: histogram(180 + wave(40.0), wave(per_minute)),
+        total: histogram(9_000 + wave(2_000.0), wave(per_minute)),
+        client: Some(leg("TLSv1.3", "shop.example.com", "")),
+        origin: Some(origin),
+    };
+    let drops = |place, reason: &str, rule, count| Drops { place, reason: reason.to_owned(), rule, count };
+    let burst = if (40..50).contains(&minute) { 600.0 } else { 20.0 };
+    Report {
+        at_ms: clock::to_ms(clock::now()),
+        interval_ms: 60_000,
+        routes: vec![
+            traffic("shop", 36_000.0, 7, leg("TLSv1.3", "shop-origin.internal", "shop-origin.internal")),
+            traffic("api", 16_000.0, wave(50.0), leg("none", "", "")),
+            traffic("id", 5_000.0, 0, leg("TLSv1.2", "idp.internal", "idp.internal")),
+        ],
+        drops: vec![
+            drops(Place::Kernel, "denied", 1, wave(60.0 + burst)),
+            drops(Place::Kernel, "malformed", 0, wave(12.0)),
+            drops(Place::Proxy, "no-route", 0, wave(burst)),
+            drops(Place::Proxy, "origin-timeout", 0, 2),
+        ],
+        origins: vec![
+            origin("shop-origin", "shop-origin.internal:8443", None),
+            origin("shop-origin", "shop-origin-2.internal:8443", Some("connection refused")),
+            origin("billing", "legacy.internal:8080", None),
+            origin("idp", "idp.internal:443", None),
+        ],
+        listeners: vec![ListenerReport {
+            listener: "https".parse().unwrap(),
+            mode: if node == 1 { "socket" } else { "steered" }.to_owned(),
+            addresses: vec![([0, 0, 0, 0], 8443).into()],
+            connections: 140,
+            problem: None,
+        }],
+        features: vec![
+            Feature { name: "xdp:eth0".to_owned(), on: node != 1, detail: if node == 1 { "the driver of eth0 refused native mode and generic mode is off" } else { "native" }.to_owned() },
+            Feature { name: "sk_lookup".to_owned(), on: node != 1, detail: "attached".to_owned() },
+            Feature { name: "isolation".to_owned(), on: true, detail: "keeper and worker are separate users".to_owned() },
+        ],
+        connections: 140,
+        threads: 4,
+    }
+}
+
+fn origin(group: &str, address: &str, failing: Option<&str>) -> OriginReport {
+    OriginReport {
+        group: group.parse().unwrap(),
+        address: address.parse().unwrap(),
+        requests: if failing.is_some() { 0 } else { 36_000 },
+        failures: if failing.is_some() { 12 } else { 0 },
+        failing: failing.map(str::to_owned),
+        resolved: vec!["10.20.3.4".parse().unwrap(), "2001:db8:20::4".parse().unwrap()],
+        stale_since_ms: None,
+    }
+}
+
+/// Serves the sample on `127.0.0.1:18081` for an hour: `cargo test -p sallyport serve_the_sample -- --ignored`.
+#[tokio::test]
+#[ignore = "for looking at the pages in a browser"]
+async fn serve_the_sample() {
+    let browser = super::Browser::with_sample().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:18081").await.unwrap();
+    let serve = async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper_util::service::TowerToHyperService::new(browser.app());
+            tokio::spawn(async move {
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let _gone = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            });
+        }
+    };
+    let _over = tokio::time::timeout(std::time::Duration::from_secs(3_600), serve).await;
+}
