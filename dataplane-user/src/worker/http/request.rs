@@ -220,7 +220,7 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
         Framing::None if raw.version == Version::Http2 && matches!(method, Method::Put | Method::Other) => {
             Framing::Length(0)
         }
-        framing => framing,
+        framing @ (Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close) => framing,
     };
     let expect_continue = expectation(&raw)?;
     let te_trailers =
