@@ -1,123 +1,138 @@
-//! What the tests of the node need: a console, an origin, a client, and the real executable.
+//! What the kernel tests share: a BPF file system of their own, network namespaces of their own, frames.
+//!
+//! These tests need root and fail without it: a skipped test of a filter proves nothing.
+#![allow(dead_code, reason = "every test file uses another part")]
+#![allow(
+    clippy::allow_attributes,
+    reason = "an expectation would be unfulfilled in the file that uses all of it"
+)]
 
-#![expect(dead_code, reason = "each test file uses its part")]
+pub(crate) mod corpus;
+pub(crate) mod frames;
+pub(crate) mod random;
 
-pub(crate) mod console;
-pub(crate) mod node;
-pub(crate) mod traffic;
-
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::thread;
 
-use model::name::Name;
-use model::snapshot::*;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sallyport_node::keeper::kernel::{Config, Linux, detach_instance};
 
-pub(crate) use console::Console;
-pub(crate) use node::Node;
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A directory that is removed in the end.
-#[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
+fn unique(what: &str) -> String {
+    format!("kernel-{what}-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
 
-impl Scratch {
+/// Runs a command that must succeed.
+pub(crate) fn run(command: &str) -> String {
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap_or_else(|error| panic!("{command}: {error}"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`{command}` failed (these tests need root): {complaint}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A BPF file system of its own; nothing pinned on it outlives the test, also when it fails.
+pub(crate) struct Bpffs(PathBuf);
+
+impl Bpffs {
     pub(crate) fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("sallyport-node-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        let dir = std::env::temp_dir().join(unique("bpffs"));
+        fs::create_dir(&dir).unwrap();
+        run(&format!("mount -t bpf bpf {}", dir.display()));
+        Self(dir)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub(crate) fn root(&self) -> PathBuf {
+        self.0.join("sallyport")
+    }
+
+    pub(crate) fn config(&self, interfaces: &[&str]) -> Config {
+        let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+        Config { pin_root: self.root(), ..Config::new("test", interfaces) }
+    }
+
+    pub(crate) fn open(&self) -> Linux {
+        Linux::open(self.config(&[])).unwrap()
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _failure_shows_below = detach_instance(&self.root(), "test");
+        let unmounted = Command::new("umount").arg(&self.0).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            let _last_resort = Command::new("umount").arg("-l").arg(&self.0).status();
+        }
+        let _nothing_more_to_do = fs::remove_dir(&self.0);
+    }
+}
+
+/// A network namespace of its own.
+pub(crate) struct Namespace(String);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        let namespace = Self(unique("ns"));
+        run(&format!("ip netns add {}", namespace.0));
+        run(&format!("ip -n {} link set lo up", namespace.0));
+        namespace
+    }
+
+    pub(crate) fn name(&self) -> &str {
         &self.0
     }
+
+    /// `ip` inside.
+    pub(crate) fn ip(&self, arguments: &str) {
+        run(&format!("ip -n {} {arguments}", self.0));
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/var/run/netns").join(&self.0)
+    }
+
+    /// Runs something on a thread inside; a failure there is the test's.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(self.path()).unwrap();
+        thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            worker.join().unwrap_or_else(|failure| std::panic::resume_unwind(failure))
+        })
+    }
 }
 
-impl Drop for Scratch {
+impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _nothing_more_to_do = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
 }
 
-/// Waits until `check` has an answer.
-#[track_caller]
-pub(crate) fn wait<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(found) = check() {
-            return found;
+/// Two namespaces with a wire: `left` has 10.99.0.1 and fd99::1 on `wire0`, `right` has 10.99.0.2 and fd99::2 on `wire1`.
+pub(crate) struct Wire {
+    pub(crate) left: Namespace,
+    pub(crate) right: Namespace,
+}
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        let wire = Self { left: Namespace::new(), right: Namespace::new() };
+        wire.left.ip(&format!("link add wire0 type veth peer name wire1 netns {}", wire.right.name()));
+        for (namespace, interface, number) in [(&wire.left, "wire0", 1), (&wire.right, "wire1", 2)] {
+            namespace.ip(&format!("addr add 10.99.0.{number}/24 dev {interface}"));
+            namespace.ip(&format!("addr add fd99::{number}/64 dev {interface} nodad"));
+            namespace.ip(&format!("link set {interface} up"));
         }
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        wire
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-pub(crate) fn id(revision: u64) -> SnapshotId {
-    SnapshotId { epoch: 1, revision }
-}
-
-/// An empty snapshot for the node `edge`.
-pub(crate) fn snapshot(revision: u64) -> Snapshot {
-    Snapshot {
-        format: FORMAT,
-        node: name("edge"),
-        id: id(revision),
-        listeners: Vec::new(),
-        certificates: Vec::new(),
-        routes: Vec::new(),
-        origin_groups: Vec::new(),
-        trust_bundles: Vec::new(),
-        filter: Vec::new(),
-    }
-}
-
-/// `shop.test` on `127.0.0.1:port`, answered by a clear-text origin on `127.0.0.1:origin`.
-pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> Snapshot {
-    let (chain, key) = console.certificate();
-    let mut snapshot = snapshot(revision);
-    snapshot.listeners.push(Listener {
-        name: name("https"),
-        addresses: vec!["127.0.0.1".parse().unwrap()],
-        port,
-        take_over: false,
-        min_version: TlsVersion::V12,
-        default_certificate: None,
-        certificates: vec![name("shop")],
-        trusted_prefixes: Vec::new(),
-        limits: Limits { drain_ms: 2000, ..Limits::default() },
-    });
-    snapshot.certificates.push(Certificate {
-        name: name("shop"),
-        chain,
-        key,
-        hostnames: vec!["shop.test".parse().unwrap()],
-    });
-    snapshot.routes.push(Route {
-        name: name("shop"),
-        listeners: vec![name("https")],
-        hostnames: vec!["shop.test".parse().unwrap()],
-        paths: vec![PathMatch::Prefix("/".to_owned())],
-        certificate: Some(name("shop")),
-        origin_group: name("shop"),
-        allow_encoded_slash: false,
-        response_timeout_ms: 5000,
-    });
-    snapshot.origin_groups.push(OriginGroup {
-        name: name("shop"),
-        origins: vec![Origin {
-            address: format!("127.0.0.1:{origin}").parse().unwrap(),
-            security: OriginSecurity::ClearText,
-        }],
-        connect_timeout_ms: 2000,
-    });
-    snapshot
 }
