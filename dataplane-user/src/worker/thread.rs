@@ -132,7 +132,7 @@ async fn now(stop: &mut watch::Receiver<Stop>) {
 /// Makes the thread's request ids unlike any other's.
 fn seed() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system has no randomness"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 

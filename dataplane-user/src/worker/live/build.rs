@@ -324,7 +324,9 @@ impl Builder<'_> {
             OriginSecurity::Verified { trust: Trust::Bundle(name), .. } => {
                 bundles.get(name).map(|(_, bundle)| *bundle)
             }
-            _ => None,
+            OriginSecurity::Verified { trust: Trust::System, .. }
+            | OriginSecurity::Unverified { .. }
+            | OriginSecurity::ClearText => None,
         };
         let config = match (id, bundle) {
             (ClientId::Unverified, _) => dial::unverified(),

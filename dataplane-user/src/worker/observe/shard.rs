@@ -105,8 +105,11 @@ pub(super) struct Shared {
     pub(super) accept_errors: Count,
     pub(super) open: AtomicI64,
     pub(super) accepting: AtomicBool,
-    pub(super) names: Mutex<HashMap<HostName, (Vec<IpAddr>, Option<SystemTime>)>>,
+    pub(super) names: Mutex<HashMap<HostName, Resolved>>,
 }
+
+/// What a name stands for, and since when that is old.
+type Resolved = (Vec<IpAddr>, Option<SystemTime>);
 
 /// By reason, in the order of [`Reason::ALL`].
 #[derive(Debug)]

@@ -197,6 +197,10 @@ impl<E: End> Handshake<E> {
                 return Err(error.into());
             }
         };
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "rustls's enum is open; a state we do not know ends the handshake"
+        )]
         let step = match state {
             ConnectionState::EncodeTlsData(message) => {
                 encode(message, &mut self.outgoing)?;
@@ -223,10 +227,8 @@ impl<E: End> Handshake<E> {
         self.incoming.drain(..discard);
         // rustls holds on to a record whose handshake message ends in the next one (a long ticket). Its sequence number is
         // used up, so the traffic can only be taken over behind that message.
-        match step {
-            Step::Done if self.holds_record() => Ok(Step::Read),
-            step => Ok(step),
-        }
+        let done = matches!(step, Step::Done);
+        Ok(if done && self.holds_record() { Step::Read } else { step })
     }
 
     fn holds_record(&self) -> bool {

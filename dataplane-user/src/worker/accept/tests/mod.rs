@@ -8,7 +8,7 @@ use model::snapshot::{FilterAction, FilterRule, TlsVersion};
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::exhausted;
+use crate::worker::accept::exhausted;
 use crate::worker::refusal::Reason;
 use crate::worker::thread::Stop;
 
