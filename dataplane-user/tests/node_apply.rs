@@ -1,5 +1,7 @@
 //! Snapshots from a console to a node: applied, refused, stored. The real executable on plain sockets, as any user.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
+
 mod support;
 
 use std::net::TcpListener;
@@ -154,7 +156,8 @@ fn two_keepers_do_not_share_a_state_directory() {
     let console = Console::start();
     let node = Node::start(&console);
     node.worker(None);
-    let second = node.command("run").args(["--no-kernel", "--metrics-listen", "127.0.0.1:0"]).output().unwrap();
+    let second =
+        node.command("run").args(["--no-kernel", "--metrics-listen", "127.0.0.1:0"]).output().unwrap();
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(text.contains("another sallyport-node already runs"), "{text}");

@@ -1,12 +1,14 @@
 //! Deaths and restarts, with the real executable on plain sockets, as any user.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
+
 mod support;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::node::{kill, signal};
+use support::node::{freeze, kill, signal};
 use support::traffic::{Client, expect_hello, get, origin};
 use support::{Console, Node, free_port, id, shop, wait};
 
@@ -27,8 +29,9 @@ fn a_dead_workers_sockets_live_on_with_what_waits_in_their_queues() {
     for _ in 0..3 {
         let worker = node.worker(None);
         // A stopped worker accepts nothing: these connections wait in the sockets' queues when it dies.
-        signal(worker, Signal::STOP);
-        let waiting: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+        freeze(worker);
+        let waiting: Vec<TcpStream> =
+            (0..8).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
         kill(worker);
         for connection in waiting {
             let (status, _) = Client::over(&console, connection).unwrap().get().unwrap();
@@ -91,12 +94,14 @@ fn a_hung_worker_does_not_keep_a_restarted_keeper_waiting_for_ever() {
     let (console, mut node, port) = serving();
     let worker = node.worker(None);
     node.kill_keeper();
-    signal(worker, Signal::STOP);
+    freeze(worker);
     node.run();
     let other = node.worker(Some(worker));
     // The hung worker's sockets are still there and take their share until it is dead or wakes up and is drained.
     signal(worker, Signal::CONT);
-    wait("the former worker leaves", || (!std::path::Path::new(&format!("/proc/{worker}")).exists()).then_some(()));
+    wait("the former worker leaves", || {
+        (!std::path::Path::new(&format!("/proc/{worker}")).exists()).then_some(())
+    });
     assert_eq!(node.worker(None), other);
     expect_hello(&console, port);
 }

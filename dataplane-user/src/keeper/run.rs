@@ -20,12 +20,12 @@ use super::directory::Directory;
 use super::kernel::Kernel;
 use super::plan::{KernelPlan, plan};
 use super::privileges::{self, User};
+use super::rendezvous;
 use super::settings::Settings;
 use super::sockets::Sockets;
 use super::state::{State, StateError};
 use super::status::{Refused, Status};
 use super::supervise::{Backoff, Phase, Worker, WorkerEvent, WorkerNumber};
-use super::rendezvous;
 use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS, Running, SocketInfo};
 use crate::handover::{self, ToKeeper, ToWorker, common_version};
 use crate::sentence;
@@ -102,7 +102,10 @@ pub enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(settings: Settings, open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+pub async fn run(
+    settings: Settings,
+    open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>,
+) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
@@ -110,9 +113,12 @@ pub async fn run(settings: Settings, open_kernel: impl FnOnce(&Settings) -> Box<
     let state = State::open(&settings.state_dir.join("node"), settings.token.clone(), credential)?;
     let run = Directory::open(&settings.run_dir, 0o755).map_err(failed("opening the run directory"))?;
     let lock = run.lock("keeper.lock", FlockOperation::NonBlockingLockExclusive);
-    let lock = lock.map_err(failed("locking the run directory"))?.ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
+    let lock = lock
+        .map_err(failed("locking the run directory"))?
+        .ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
     let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
-    let access_log = settings.access_log.as_deref().map(open_log).transpose().map_err(failed("opening the access log"))?;
+    let access_log =
+        settings.access_log.as_deref().map(open_log).transpose().map_err(failed("opening the access log"))?;
     let executable = std::env::current_exe().map_err(failed("finding the executable"))?;
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
@@ -219,7 +225,10 @@ impl Keeper {
 
     fn end(&mut self) {
         if let Err(error) = self.kernel.detach() {
-            tracing::error!(error = sentence(&error), "the kernel could not be left as it was found; run `sallyport-node detach`");
+            tracing::error!(
+                error = sentence(&error),
+                "the kernel could not be left as it was found; run `sallyport-node detach`"
+            );
         }
         for name in ["keeper.sock", "status.json", "workers"] {
             if let Err(error) = self.run.remove(name) {
@@ -273,7 +282,11 @@ impl Keeper {
                 if let Some(worker) = self.workers.get(&number)
                     && !matches!(error, handover::ChannelError::Closed)
                 {
-                    tracing::error!(pid = worker.pid, error = sentence(&error), "the worker breaks the protocol; it is stopped");
+                    tracing::error!(
+                        pid = worker.pid,
+                        error = sentence(&error),
+                        "the worker breaks the protocol; it is stopped"
+                    );
                     worker.kill();
                 }
             }
@@ -292,7 +305,10 @@ impl Keeper {
             ToKeeper::Ready { live, problem, features } => {
                 if let Some(problem) = problem {
                     tracing::error!(problem, "the stored snapshot is not in force");
-                    self.refused = Some(Refused { id: self.in_force.as_ref().map(|snapshot| snapshot.id), reason: problem });
+                    self.refused = Some(Refused {
+                        id: self.in_force.as_ref().map(|snapshot| snapshot.id),
+                        reason: problem,
+                    });
                 }
                 if live.is_none() {
                     self.in_force = None;
@@ -386,7 +402,8 @@ impl Keeper {
             self.abandon("the worker ended before the change was in force");
         }
         let replaceable = self.current.is_none() && self.stop_at.is_none() && self.start_at.is_none();
-        let starting = self.workers.values().any(|worker| matches!(worker.phase, Phase::Connected | Phase::Starting));
+        let starting =
+            self.workers.values().any(|worker| matches!(worker.phase, Phase::Connected | Phase::Starting));
         if replaceable && !starting {
             self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
             self.start_at = Some(Instant::now() + self.backoff.after(lived));
@@ -459,8 +476,17 @@ impl Keeper {
     pub(super) fn features(&self) -> Vec<Feature> {
         let mut features = self.kernel.features();
         features.push(privileges::isolation(self.user));
-        features.extend(self.current.and_then(|number| self.workers.get(&number)).into_iter().flat_map(|worker| worker.features.clone()));
-        let off = |(name, detail): (&&str, &String)| Feature { name: (*name).to_owned(), on: false, detail: detail.clone() };
+        features.extend(
+            self.current
+                .and_then(|number| self.workers.get(&number))
+                .into_iter()
+                .flat_map(|worker| worker.features.clone()),
+        );
+        let off = |(name, detail): (&&str, &String)| Feature {
+            name: (*name).to_owned(),
+            on: false,
+            detail: detail.clone(),
+        };
         features.extend(self.shortcomings.iter().map(off));
         features
     }

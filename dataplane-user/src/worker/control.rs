@@ -30,7 +30,9 @@ use super::snapshot::follow::{Follower, FromConsole};
 use super::snapshot::link::Connection;
 use super::threads::{Ended, Threads};
 use super::vault::{NodeCertificate, Vault};
-use crate::handover::message::{Attachment, ConsoleState, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start};
+use crate::handover::message::{
+    Attachment, ConsoleState, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start,
+};
 use crate::handover::{self, ToKeeper, ToWorker};
 use crate::sentence;
 
@@ -65,7 +67,8 @@ pub enum WorkerError {
 /// See [`WorkerError`].
 pub fn run(channel: OwnedFd) -> Result<(), WorkerError> {
     let failed = |what| move |source| WorkerError::Io { what, source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("starting"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("starting"))?;
     runtime.block_on(async {
         let mut keeper = KeeperLink::new(KeeperChannel::new(channel).map_err(failed("opening the channel"))?);
         let hello = ToKeeper::Hello {
@@ -75,7 +78,9 @@ pub fn run(channel: OwnedFd) -> Result<(), WorkerError> {
             running: None,
         };
         keeper.say(&hello, &[]).await;
-        let Heard::Said(message, descriptors) = keeper.hear().await else { return Err(WorkerError::NotWanted) };
+        let Heard::Said(message, descriptors) = keeper.hear().await else {
+            return Err(WorkerError::NotWanted);
+        };
         let ToWorker::Start(start) = *message else { return Err(WorkerError::NotWanted) };
         let (ended, endings) = mpsc::unbounded_channel();
         let mut control = Control::new(keeper, *start, descriptors, &ended)?;
@@ -127,7 +132,8 @@ impl Control {
         ended: &mpsc::UnboundedSender<Ended>,
     ) -> Result<Self, WorkerError> {
         let failed = |what| move |source| WorkerError::Io { what, source };
-        let mut attached: BTreeMap<_, _> = start.attached.drain(..).map(|a| a as u8).zip(descriptors).collect();
+        let mut attached: BTreeMap<_, _> =
+            start.attached.drain(..).map(|a| a as u8).zip(descriptors).collect();
         let mut take = |attachment: Attachment| attached.remove(&(attachment as u8));
         if let Some(directory) = take(Attachment::RunDirectory) {
             keeper.set_run_directory(directory);
@@ -140,16 +146,19 @@ impl Control {
         let features = sandbox::enter();
         let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
         let log = access_log.or_else(|| io::stdout().as_fd().try_clone_to_owned().ok());
-        let observe = Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
+        let observe =
+            Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
         let observe = Arc::new(observe);
-        let threads = Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
+        let threads =
+            Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
         if let Some(socket) = metrics {
             serve_metrics(socket, &observe);
         }
         let (sender, events) = mpsc::channel(1);
         let (applied, _) = watch::channel(None);
         let state = ConsoleState::default();
-        let console = Console { connection: None, state, messages: None, applied, task: None, events, sender };
+        let console =
+            Console { connection: None, state, messages: None, applied, task: None, events, sender };
         Ok(Self {
             keeper,
             threads,
@@ -219,12 +228,15 @@ impl Control {
         }
         (self.console.connection, self.console.messages) = (None, None);
         let Some(identity) = self.identity.clone() else {
-            self.console.state.problem = Some("this node was never enrolled: start it with --token-file".to_owned());
+            self.console.state.problem =
+                Some("this node was never enrolled: start it with --token-file".to_owned());
             return;
         };
         let node = self.secrets.node.as_ref().and_then(|sealed| {
             let opened = self.vault.unseal_node(sealed);
-            opened.inspect_err(|error| tracing::error!(error = sentence(error), "the node's certificate")).ok()
+            opened
+                .inspect_err(|error| tracing::error!(error = sentence(error), "the node's certificate"))
+                .ok()
         });
         let (sender, messages) = mpsc::channel(OUTGOING);
         let follower = Follower {
@@ -271,7 +283,9 @@ impl Control {
     async fn obey(&mut self, message: ToWorker, descriptors: Vec<OwnedFd>) -> Result<(), WorkerError> {
         match message {
             ToWorker::Start(_) | ToWorker::Incompatible { .. } => return Err(WorkerError::NotWanted),
-            ToWorker::Resume { identity, stored } => self.resume(identity.map(|identity| *identity), stored).await,
+            ToWorker::Resume { identity, stored } => {
+                self.resume(identity.map(|identity| *identity), stored).await
+            }
             ToWorker::AddSockets { sockets } => {
                 for (info, descriptor) in sockets.into_iter().zip(descriptors) {
                     let added = self.threads.add(info, descriptor);
@@ -282,7 +296,9 @@ impl Control {
             ToWorker::Commit { id } => self.commit(id).await,
             ToWorker::Settled { id } => self.settled(id).await,
             ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
-            ToWorker::Figures { drops, features, listeners } => self.reporter.take(drops, features, listeners),
+            ToWorker::Figures { drops, features, listeners } => {
+                self.reporter.take(drops, features, listeners)
+            }
             ToWorker::KeyStored { key } => {
                 if let Some(identity) = &mut self.identity {
                     identity.snapshot_key = key;
@@ -301,8 +317,12 @@ impl Control {
     /// Tells another keeper what this worker is doing, and gives it the sockets.
     async fn introduce(&mut self) {
         let live = self.settled.as_ref().map(|snapshot| snapshot.id);
-        let running =
-            Running { live, threads: self.threads.count(), draining: self.draining, features: self.features.clone() };
+        let running = Running {
+            live,
+            threads: self.threads.count(),
+            draining: self.draining,
+            features: self.features.clone(),
+        };
         let hello = ToKeeper::Hello {
             oldest: handover::OLDEST,
             newest: handover::VERSION,
@@ -312,7 +332,8 @@ impl Control {
         self.keeper.say(&hello, &[]).await;
         let sockets: Vec<_> = self.threads.sockets().collect();
         for some in sockets.chunks(MAX_DESCRIPTORS) {
-            let (infos, descriptors): (Vec<_>, Vec<_>) = some.iter().map(|(info, fd)| ((*info).clone(), *fd)).unzip();
+            let (infos, descriptors): (Vec<_>, Vec<_>) =
+                some.iter().map(|(info, fd)| ((*info).clone(), *fd)).unzip();
             self.keeper.say(&ToKeeper::Holding { sockets: infos }, &descriptors).await;
         }
         self.keeper.say(&ToKeeper::HandedBack, &[]).await;
@@ -354,7 +375,7 @@ impl Control {
             }
             FromConsole::Said(ConsoleMessage::Ping) => {
                 self.report(true);
-            },
+            }
         }
     }
 
@@ -364,7 +385,9 @@ impl Control {
                 self.secrets.node = Some(sealed.clone());
                 self.keeper.say(&ToKeeper::NodeCertificate { sealed }, &[]).await;
             }
-            Err(error) => tracing::error!(error = sentence(&error), "the node's certificate cannot be stored"),
+            Err(error) => {
+                tracing::error!(error = sentence(&error), "the node's certificate cannot be stored")
+            }
         }
     }
 

@@ -153,13 +153,16 @@ impl Control {
     }
 
     /// The keeper refused it: back to what was live before.
-    pub(super) async fn rejected(&mut self, _id: SnapshotId, reason: String) {
-        let Some(proposal) = self.proposal.take() else { return };
+    pub(super) async fn rejected(&mut self, id: SnapshotId, reason: String) {
+        // What the keeper could not even read has no id.
+        let ours = |proposal: &mut Proposal| proposal.id() == id || id == SnapshotId::default();
+        let Some(proposal) = self.proposal.take_if(ours) else { return };
         let id = proposal.id();
         if let Some(former) = proposal.former {
             self.make_live(former);
         }
-        let named = self.settled.iter().flat_map(|settled| &settled.certificates).map(|certificate| certificate.key);
+        let named =
+            self.settled.iter().flat_map(|settled| &settled.certificates).map(|certificate| certificate.key);
         self.vault.retain(&named.collect());
         self.tell_console(NodeMessage::Refused { id, reason }).await;
     }

@@ -53,6 +53,10 @@ fn hex(bytes: &[u8]) -> Digest {
 
 impl Console {
     pub(crate) fn start() -> Self {
+        Self::start_on("127.0.0.1")
+    }
+
+    pub(crate) fn start_on(address: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, "Test console CA");
@@ -73,7 +77,7 @@ impl Console {
             heard: Condvar::new(),
             out,
         });
-        let mut console = Self { address: "127.0.0.1:0".parse().unwrap(), shared, runtime: None };
+        let mut console = Self { address: format!("{address}:0").parse().unwrap(), shared, runtime: None };
         console.resume();
         console
     }
@@ -85,10 +89,11 @@ impl Console {
 
     /// Listens again, on the same port.
     pub(crate) fn resume(&mut self) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(self.address)).unwrap();
         self.address = listener.local_addr().unwrap();
-        runtime.spawn(serve(listener, self.shared.clone()));
+        runtime.spawn(serve(listener, self.address.ip().to_string(), self.shared.clone()));
         self.runtime = Some(runtime);
     }
 
@@ -194,7 +199,11 @@ impl Console {
 }
 
 fn brief(messages: &[NodeMessage]) -> Vec<String> {
-    messages.iter().filter(|message| !matches!(message, NodeMessage::Report(_))).map(|m| format!("{m:?}")).collect()
+    messages
+        .iter()
+        .filter(|message| !matches!(message, NodeMessage::Report(_)))
+        .map(|m| format!("{m:?}"))
+        .collect()
 }
 
 fn issue(ca: &Issuer<'static, KeyPair>, host: &str) -> (String, KeyPair) {
@@ -203,8 +212,8 @@ fn issue(ca: &Issuer<'static, KeyPair>, host: &str) -> (String, KeyPair) {
     (certificate.pem(), key)
 }
 
-async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    let (chain, key) = issue(&shared.ca, "127.0.0.1");
+async fn serve(listener: tokio::net::TcpListener, host: String, shared: Arc<Shared>) {
+    let (chain, key) = issue(&shared.ca, &host);
     let ca = CertificateDer::from_pem_slice(shared.ca_pem.as_bytes()).unwrap();
     let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap(), ca.clone()];
     let mut roots = rustls::RootCertStore::empty();
@@ -212,7 +221,8 @@ async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     let clients = clients.allow_unauthenticated().build().unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let mut config = config.with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap();
     config.alpn_protocols = vec![ALPN.to_vec()];

@@ -33,7 +33,8 @@ impl Node {
         std::fs::write(&token, console.token()).unwrap();
         std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
         let log = scratch.path().join("log");
-        let arguments = ["--metrics-listen", "127.0.0.1:0", "--threads", "2", "--token-file"].map(str::to_owned);
+        let arguments =
+            ["--metrics-listen", "127.0.0.1:0", "--threads", "2", "--token-file"].map(str::to_owned);
         let mut arguments = arguments.to_vec();
         arguments.push(token.display().to_string());
         Self { scratch, keeper: None, arguments, wrapper: Vec::new(), log }
@@ -82,7 +83,9 @@ impl Node {
     pub(crate) fn worker(&self, not: Option<u32>) -> u32 {
         let keeper = self.keeper.as_ref().unwrap().id();
         self.wait_status("a worker", |status| {
-            status.worker.filter(|worker| Some(*worker) != not && (status.keeper == keeper || !self.wrapper.is_empty()))
+            status.worker.filter(|worker| {
+                Some(*worker) != not && (status.keeper == keeper || !self.wrapper.is_empty())
+            })
         })
     }
 
@@ -105,6 +108,19 @@ impl Node {
 pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Stops a process and waits until each of its threads stands still.
+pub(crate) fn freeze(pid: u32) {
+    signal(pid, rustix::process::Signal::STOP);
+    let still = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    };
+    wait("the process stands still", || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        tasks.all(still).then_some(())
+    });
 }
 
 pub(crate) fn kill(pid: u32) {

@@ -43,7 +43,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(console: &Console, port: u16) -> io::Result<Self> {
-        let tcp = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5))?;
+        let tcp =
+            TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5))?;
         Self::over(console, tcp)
     }
 
@@ -53,7 +54,8 @@ impl Client {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(console.ca_pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from("shop.test").unwrap();
         let connection = rustls::ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
@@ -73,7 +75,10 @@ impl Client {
             let text = String::from_utf8_lossy(&answer).into_owned();
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
                 let length = head.to_ascii_lowercase();
-                let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+                let length = length
+                    .split("content-length: ")
+                    .nth(1)
+                    .and_then(|rest| rest.lines().next()?.parse().ok());
                 if body.len() >= length.unwrap_or(0) {
                     return Ok((head.lines().next().unwrap().to_owned(), body.to_owned()));
                 }

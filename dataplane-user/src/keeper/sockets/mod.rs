@@ -79,7 +79,9 @@ pub enum PlaceError {
         steered: bool,
     },
     /// `takeOver` without `sk_lookup`.
-    #[error("port {port} is in use by {owner}, and takeOver needs sk_lookup steering, which is off on this node")]
+    #[error(
+        "port {port} is in use by {owner}, and takeOver needs sk_lookup steering, which is off on this node"
+    )]
     CannotTakeOver {
         /// The port.
         port: u16,
@@ -93,7 +95,9 @@ pub enum PlaceError {
     )]
     NotLocal(IpAddr),
     /// A low port without the privilege.
-    #[error("port {0} needs a privilege this node does not have: use a port from 1024, or grant CAP_NET_BIND_SERVICE")]
+    #[error(
+        "port {0} needs a privilege this node does not have: use a port from 1024, or grant CAP_NET_BIND_SERVICE"
+    )]
     NotPermitted(u16),
     /// Anything else.
     #[error("port {port} cannot be opened")]
@@ -151,7 +155,9 @@ impl Sockets {
             return Ok(());
         }
         for thread in 0..self.threads {
-            for (v6, address) in [(false, IpAddr::from(Ipv4Addr::LOCALHOST)), (true, Ipv6Addr::LOCALHOST.into())] {
+            for (v6, address) in
+                [(false, IpAddr::from(Ipv4Addr::LOCALHOST)), (true, Ipv6Addr::LOCALHOST.into())]
+            {
                 let socket = match bind(SocketAddr::new(address, 0), false) {
                     Err(error) if v6 && no_ipv6(&error) => continue,
                     other => other?,
@@ -182,7 +188,8 @@ impl Sockets {
         prepared.closing = self.open.difference(&all).copied().collect();
         let busy = owner::listening();
         for listener in &wanted.listeners {
-            let unchanged = current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
+            let unchanged =
+                current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
             for place in places(listener) {
                 if self.open.contains(&place) || prepared.opening.contains(&place) {
                     continue;
@@ -192,7 +199,9 @@ impl Sockets {
                         prepared.opening.push(place);
                         prepared.bound.extend(bound);
                     }
-                    Err(problem) if unchanged => drop(prepared.problems.insert(listener.name.clone(), problem)),
+                    Err(problem) if unchanged => {
+                        drop(prepared.problems.insert(listener.name.clone(), problem))
+                    }
                     Err(source) => return Err(CannotOpen { listener: listener.name.clone(), source }),
                 }
             }
@@ -262,8 +271,12 @@ impl Sockets {
             }
         };
         let listening = rustix::net::sockopt::socket_acceptconn(socket.as_fd())?;
-        if !expected || !listening || socket.r#type()? != Type::STREAM || info.place.is_some() == self.steered {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the listening socket it is said to be"));
+        if !expected || !listening || socket.r#type()? != Type::STREAM || info.place.is_some() == self.steered
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not the listening socket it is said to be",
+            ));
         }
         self.next = self.next.max(info.id.saturating_add(1));
         self.threads = self.threads.max(info.thread + 1);
@@ -278,14 +291,22 @@ impl Sockets {
         let report = |listener: &Listener| ListenerReport {
             listener: listener.name.clone(),
             mode: mode.to_owned(),
-            addresses: places(listener).filter(|place| self.open.contains(place)).flat_map(addresses).collect(),
+            addresses: places(listener)
+                .filter(|place| self.open.contains(place))
+                .flat_map(addresses)
+                .collect(),
             connections: 0,
             problem: problems.get(&listener.name).cloned(),
         };
         snapshot.listeners.iter().map(report).collect()
     }
 
-    fn bind_place(&mut self, place: Place, take_over: bool, busy: &[Listening]) -> Result<Vec<Held>, PlaceError> {
+    fn bind_place(
+        &mut self,
+        place: Place,
+        take_over: bool,
+        busy: &[Listening],
+    ) -> Result<Vec<Held>, PlaceError> {
         if let Some(owner) = self.stranger(place, busy) {
             let port = place.1;
             match (self.steered, take_over) {
@@ -320,15 +341,20 @@ impl Sockets {
             let same_address = match (listening.local.ip(), place.0) {
                 (_, None) => true,
                 // A wildcard IPv6 socket may take IPv4 as well: `/proc` does not say, `bind` does.
-                (IpAddr::V6(ip), Some(IpAddr::V4(address))) => ip.is_unspecified() && is_taken(address.into(), place.1),
-                (ip, Some(address)) => ip == address || ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4(),
+                (IpAddr::V6(ip), Some(IpAddr::V4(address))) => {
+                    ip.is_unspecified() && is_taken(address.into(), place.1)
+                }
+                (ip, Some(address)) => {
+                    ip == address || ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4()
+                }
             };
             listening.local.port() == place.1 && same_address
         };
         busy.iter().filter(overlaps).find_map(|listening| {
             let owner = owner::owner(listening.inode);
             let friend = |pid: &u32| *pid == std::process::id() || self.friends.contains(pid);
-            let ours = self.owns(listening.inode) || owner.process.as_ref().is_some_and(|(pid, _)| friend(pid));
+            let ours =
+                self.owns(listening.inode) || owner.process.as_ref().is_some_and(|(pid, _)| friend(pid));
             (!ours).then_some(owner)
         })
     }
@@ -350,7 +376,8 @@ pub fn places(listener: &Listener) -> impl Iterator<Item = Place> {
 }
 
 fn same_place(old: &Listener, new: &Listener) -> bool {
-    (&old.name, old.port, old.take_over) == (&new.name, new.port, new.take_over) && old.addresses == new.addresses
+    (&old.name, old.port, old.take_over) == (&new.name, new.port, new.take_over)
+        && old.addresses == new.addresses
 }
 
 fn addresses(place: Place) -> Vec<SocketAddr> {
@@ -380,16 +407,20 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 fn bind_error(address: SocketAddr, source: io::Error) -> PlaceError {
     let port = address.port();
-    match source.kind() {
-        io::ErrorKind::AddrNotAvailable => PlaceError::NotLocal(address.ip()),
-        io::ErrorKind::PermissionDenied => PlaceError::NotPermitted(port),
-        io::ErrorKind::AddrInUse => PlaceError::Busy { port, owner: Owner { process: None }, steered: false },
-        _ => PlaceError::Io { port, source },
+    match rustix::io::Errno::from_io_error(&source) {
+        Some(rustix::io::Errno::ADDRNOTAVAIL) => PlaceError::NotLocal(address.ip()),
+        Some(rustix::io::Errno::ACCESS) => PlaceError::NotPermitted(port),
+        Some(rustix::io::Errno::ADDRINUSE) => {
+            PlaceError::Busy { port, owner: Owner { process: None }, steered: false }
+        }
+        Some(_) | None => PlaceError::Io { port, source },
     }
 }
 
 fn check_local(address: IpAddr) -> Result<(), PlaceError> {
-    bind(SocketAddr::new(address, 0), false).map(drop).map_err(|error| bind_error(SocketAddr::new(address, 0), error))
+    bind(SocketAddr::new(address, 0), false)
+        .map(drop)
+        .map_err(|error| bind_error(SocketAddr::new(address, 0), error))
 }
 
 fn is_taken(address: IpAddr, port: u16) -> bool {
@@ -408,11 +439,8 @@ fn is_local_route(address: IpAddr) -> bool {
     table.lines().any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [net, length, _, _, _, _, _, _, flags, ..] = fields.as_slice() else { return false };
-        let parsed = (
-            u128::from_str_radix(net, 16),
-            u32::from_str_radix(length, 16),
-            u32::from_str_radix(flags, 16),
-        );
+        let parsed =
+            (u128::from_str_radix(net, 16), u32::from_str_radix(length, 16), u32::from_str_radix(flags, 16));
         let (Ok(net), Ok(length), Ok(flags)) = parsed else { return false };
         let mask = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0);
         flags & 0x8000_0000 != 0 && u128::from(address) & mask == net & mask
