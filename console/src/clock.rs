@@ -14,7 +14,8 @@ pub fn to_ms(at: OffsetDateTime) -> i64 {
 
 /// The time of so many milliseconds since the Unix epoch; out of range is the epoch itself.
 pub fn from_ms(ms: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// Serialises as RFC 3339.
@@ -31,7 +32,10 @@ pub(crate) mod rfc3339 {
     pub(crate) mod option {
         use super::{OffsetDateTime, Serializer};
 
-        pub(crate) fn serialize<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+        pub(crate) fn serialize<S: Serializer>(
+            at: &Option<OffsetDateTime>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
             match at {
                 Some(at) => super::serialize(at, serializer),
                 None => serializer.serialize_none(),

@@ -4,6 +4,8 @@
 //! In: forms, files and REST calls; reports of nodes. Out: signed snapshots, pages, answers. Deliberately absent: traffic.
 
 pub mod api;
+pub mod cli;
+mod client;
 pub mod clock;
 pub mod demo;
 mod forms;
@@ -16,3 +18,4 @@ pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;
+mod up;

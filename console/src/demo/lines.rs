@@ -60,7 +60,7 @@ async fn until_applied(stage: &Stage, revision: u64) {
         if let Ok(nodes) = stage.api.must("GET", "/api/v1/nodes", None).await
             && let Some(node) = nodes["items"].as_array().and_then(|nodes| nodes.first())
             && (node["applied"]["revision"].as_u64() >= Some(revision)
-                || node["refused"]["id"]["revision"].as_u64() >= Some(revision))
+                || node["refused"][0]["revision"].as_u64() >= Some(revision))
         {
             return;
         }
@@ -93,11 +93,7 @@ async fn configure(stage: &Stage, out: &mut Table) -> Result<(), DemoError> {
         &status.to_string(),
     );
     if status != 200 {
-        return Err(DemoError::Api {
-            what: "POST /api/v1/apply".to_owned(),
-            status,
-            said: answer.to_string(),
-        });
+        return Err(DemoError::Configuration { status, said: answer.to_string() });
     }
     Ok(())
 }

@@ -5,7 +5,6 @@
 //! exit status is 2. Everything is configured through the REST API, as an operator's tool would. What was made is
 //! removed at the end, also after a failure.
 
-mod api;
 mod lines;
 mod names;
 mod origin;
@@ -43,8 +42,10 @@ enum DemoError {
     NoNode(PathBuf),
     #[error("the {who} was not ready within {seconds} s; its log is {}", .log.display())]
     NotReady { who: &'static str, seconds: u64, log: PathBuf },
-    #[error("the console answered {status} to {what}: {said}")]
-    Api { what: String, status: u16, said: String },
+    #[error("the console cannot be asked")]
+    Client(#[from] crate::client::ClientError),
+    #[error("the console answered {status} to the configuration: {said}")]
+    Configuration { status: u16, said: String },
     #[error("cannot make the demo's certificates")]
     Certificate(#[from] rcgen::Error),
     #[error("cannot set up TLS")]

@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal};
 use rustix::thread::LinkNameSpaceType;
 use serde_json::{Value, json};
 
-use super::api::Api;
+use crate::client::Client;
+
 use super::names::{CLIENT, FIRST, LINK, SECOND, Wire};
 use super::origin::{Certified, Origin, OriginCa};
 use super::{DemoError, Table};
@@ -22,7 +23,7 @@ const READY_SECONDS: u64 = 30;
 /// Everything the lines need. Fields drop in order: processes before the namespaces they live in.
 pub(super) struct Stage {
     /// The console's API.
-    pub(super) api: Api,
+    pub(super) api: Client,
     /// Where clients connect, IPv4 then IPv6.
     pub(super) doors: [SocketAddr; 2],
     /// The origins by part; the first one can be stopped by a line.
@@ -156,7 +157,7 @@ pub(super) fn in_namespace(
 }
 
 /// The console, on the machine's own loopback, with the node link on the stage's wire.
-async fn console(directory: &Path, root: bool, processes: &mut Processes) -> Result<Api, DemoError> {
+async fn console(directory: &Path, root: bool, processes: &mut Processes) -> Result<Client, DemoError> {
     let own = std::env::current_exe().map_err(DemoError::io("find the own executable"))?;
     let link = if root { LINK.near_addresses()[0] } else { LOOPBACK[0] };
     let listen = if TcpListener::bind("127.0.0.1:9443").is_ok() { 9443 } else { free_port()? };
@@ -171,8 +172,8 @@ async fn console(directory: &Path, root: bool, processes: &mut Processes) -> Res
     let log = directory.join("console.log");
     processes.start(command, &log)?;
     let file = directory.join("state/console/cli.json");
-    wait("console", &log, async || match Api::from_file(&file) {
-        Some(api) if matches!(api.call("GET", "/api/v1/status", None).await, Ok((200, _))) => Some(api),
+    wait("console", &log, async || match Client::local(&file) {
+        Ok(api) if matches!(api.call("GET", "/api/v1/status", None).await, Ok((200, _))) => Some(api),
         _ => None,
     })
     .await
@@ -182,7 +183,7 @@ async fn console(directory: &Path, root: bool, processes: &mut Processes) -> Res
 async fn node(
     directory: &Path,
     namespaces: Option<&Namespaces>,
-    api: &Api,
+    api: &Client,
     processes: &mut Processes,
 ) -> Result<(), DemoError> {
     let own = std::env::current_exe().map_err(DemoError::io("find the own executable"))?;
@@ -219,7 +220,7 @@ async fn node(
     processes.start(command, &log)?;
     wait("node", &log, async || {
         let nodes = api.must("GET", "/api/v1/nodes", None).await.ok()?;
-        nodes["items"].as_array()?.iter().any(|node| node["connected"] == true).then_some(())
+        nodes["items"].as_array()?.iter().any(|node| node["connected"].is_string()).then_some(())
     })
     .await
 }

@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn a_file_counts_before_the_box() {
-        let fields = Fields::default().with("name", "a").with("certificates", "box").with("certificates_file", "file");
+        let fields =
+            Fields::default().with("name", "a").with("certificates", "box").with("certificates_file", "file");
         let Spec::TrustBundle(spec) = BundleForm::object(&fields, None).spec else { unreachable!() };
         assert_eq!(spec.certificates, "file");
         assert_eq!(BundleForm::fields("a", &spec).get("certificates"), "file");

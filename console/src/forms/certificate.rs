@@ -80,7 +80,8 @@ impl CertificateForm {
     /// The control beside which a problem belongs.
     pub(crate) fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {
         let own = format!("{:?}/{}", Kind::Certificate, fields.trimmed("name"));
-        (problem.object == own || problem.object.is_empty()).then(|| Self::control(&problem.field, "hosts", "Hosts"))?
+        (problem.object == own || problem.object.is_empty())
+            .then(|| Self::control(&problem.field, "hosts", "Hosts"))?
     }
 
     /// The control for a field of a certificate, also where it is part of the route form.
@@ -123,7 +124,8 @@ mod tests {
 
     #[test]
     fn from_the_internal_ca() {
-        let fields = Fields::default().with("name", "a").with("source", "internal").with("hosts", "a.test, *.a.test");
+        let fields =
+            Fields::default().with("name", "a").with("source", "internal").with("hosts", "a.test, *.a.test");
         let Spec::Certificate(spec) = CertificateForm::object(&fields, None).spec else { unreachable!() };
         assert_eq!(spec.internal_ca.unwrap().hostnames, ["a.test", "*.a.test"]);
         assert_eq!(spec.chain, None);

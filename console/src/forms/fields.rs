@@ -17,7 +17,11 @@ pub(crate) struct TooLarge;
 
 impl IntoResponse for TooLarge {
     fn into_response(self) -> Response {
-        (StatusCode::PAYLOAD_TOO_LARGE, "the form is not text, or is longer than 1 MiB; go back and shorten it").into_response()
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the form is not text, or is longer than 1 MiB; go back and shorten it",
+        )
+            .into_response()
     }
 }
 
@@ -44,7 +48,11 @@ impl Fields {
 
     /// The words of a field that holds several, apart by white space or commas.
     pub(crate) fn words(&self, name: &str) -> Vec<String> {
-        self.get(name).split([',', ' ', '\t', '\r', '\n']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        self.get(name)
+            .split([',', ' ', '\t', '\r', '\n'])
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Sets a field.
@@ -101,7 +109,11 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = TooLarge;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, TooLarge> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
         if kind.starts_with("multipart/form-data") {
             let multipart = Multipart::from_request(request, state).await.map_err(too_large)?;
             return from_multipart(multipart).await;
@@ -171,8 +183,13 @@ mod tests {
 
     #[tokio::test]
     async fn urlencoded() {
-        let fields = read("application/x-www-form-urlencoded", "host=a.b&path=%2Fx+y&t=1%0D%0A2&on=on&%zz=%").await.unwrap();
-        assert_eq!((fields.get("host"), fields.get("path"), fields.get("t"), fields.get("%zz")), ("a.b", "/x y", "1\n2", "%"));
+        let fields = read("application/x-www-form-urlencoded", "host=a.b&path=%2Fx+y&t=1%0D%0A2&on=on&%zz=%")
+            .await
+            .unwrap();
+        assert_eq!(
+            (fields.get("host"), fields.get("path"), fields.get("t"), fields.get("%zz")),
+            ("a.b", "/x y", "1\n2", "%")
+        );
         assert!(fields.ticked("on") && !fields.ticked("off"));
         assert!(read("application/x-www-form-urlencoded", vec![b'a'; MAX_FORM + 1]).await.is_err());
     }
@@ -187,14 +204,22 @@ mod tests {
 
     #[test]
     fn a_private_key_is_not_carried() {
-        let fields = Fields::default().with("host", "a").with("private_key", "secret").with("csrf", "t").with("step", "review");
+        let fields = Fields::default()
+            .with("host", "a")
+            .with("private_key", "secret")
+            .with("csrf", "t")
+            .with("step", "review");
         assert_eq!(fields.carried().count(), 1);
         assert!(!fields.carried().any(|(_, value)| value == "secret"));
     }
 
     #[test]
     fn rows_are_found_by_number() {
-        let fields = Fields::default().with("rule.10.name", "b").with("rule.2.name", "a").with("rule.2.action", "Deny").with("rulex.3", "");
+        let fields = Fields::default()
+            .with("rule.10.name", "b")
+            .with("rule.2.name", "a")
+            .with("rule.2.action", "Deny")
+            .with("rulex.3", "");
         assert_eq!(fields.rows("rule"), [2, 10]);
     }
 }

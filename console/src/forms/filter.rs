@@ -37,7 +37,8 @@ impl FilterForm {
 
     /// The form of a stored filter.
     pub(crate) fn fields(name: &str, spec: &PacketFilterSpec) -> Fields {
-        let fields = Fields::default().with("name", name).with("node_selector", selector_text(&spec.node_selector));
+        let fields =
+            Fields::default().with("name", name).with("node_selector", selector_text(&spec.node_selector));
         spec.rules.iter().enumerate().fold(fields, |fields, (row, rule)| {
             fields
                 .with(&format!("rule.{row}.name"), rule.name.as_str())

@@ -16,7 +16,12 @@ pub(crate) struct Limit {
 
 macro_rules! limit {
     ($id:ident, $field:literal, $label:literal) => {
-        Limit { id: stringify!($id), field: concat!("spec.limits.", $field), label: $label, value: |limits| &mut limits.$id }
+        Limit {
+            id: stringify!($id),
+            field: concat!("spec.limits.", $field),
+            label: $label,
+            value: |limits| &mut limits.$id,
+        }
     };
 }
 
@@ -102,7 +107,9 @@ impl ListenerForm {
             "metadata.name" => ("name", "Name"),
             field if field.starts_with("spec.addresses") => ("addresses", "Addresses"),
             field if field.starts_with("spec.port") => ("port", "Port"),
-            field if field.starts_with("spec.defaultCertificate") => ("default_certificate", "Default certificate"),
+            field if field.starts_with("spec.defaultCertificate") => {
+                ("default_certificate", "Default certificate")
+            }
             field if field.starts_with("spec.certificates") => ("certificates", "More certificates"),
             field if field.starts_with("spec.tls") => ("min_version", "Lowest TLS version"),
             field if field.starts_with("spec.trustedPrefixes") => ("trusted_prefixes", "Trusted prefixes"),
@@ -122,7 +129,10 @@ mod tests {
     #[test]
     fn there_and_back() {
         let typed = LIMITS.iter().fold(
-            ListenerForm::blank().with("name", "edge").with("addresses", "192.0.2.1 ::").with("node_selector", "zone=a"),
+            ListenerForm::blank()
+                .with("name", "edge")
+                .with("addresses", "192.0.2.1 ::")
+                .with("node_selector", "zone=a"),
             |fields, limit| fields.with(limit.id, "7"),
         );
         let object = ListenerForm::object(&typed, None).unwrap();
@@ -134,7 +144,13 @@ mod tests {
     #[test]
     fn every_field_of_a_listener_has_a_control() {
         let fields = ListenerForm::blank().with("name", "edge");
-        let known = ["metadata.name", "spec.port", "spec.addresses[1]", "spec.trustedPrefixes[0]", "spec.tls.minVersion"];
+        let known = [
+            "metadata.name",
+            "spec.port",
+            "spec.addresses[1]",
+            "spec.trustedPrefixes[0]",
+            "spec.tls.minVersion",
+        ];
         for field in known.into_iter().chain(LIMITS.iter().map(|limit| limit.field)) {
             let problem = Problem::new("Listener/edge", field, Code::Invalid, "x");
             assert!(ListenerForm::place(&fields, &problem).is_some(), "{field}");

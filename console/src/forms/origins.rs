@@ -17,7 +17,11 @@ impl OriginForm {
     pub(crate) fn object(fields: &Fields, name: &str, base: Option<&Object>) -> Result<Object, Vec<Problem>> {
         let mut numbers = Numbers::new(fields, Kind::OriginGroup, name);
         let spec = OriginGroupSpec {
-            origins: fields.words("origins").into_iter().map(|url| OriginSpec { url: with_scheme(url) }).collect(),
+            origins: fields
+                .words("origins")
+                .into_iter()
+                .map(|url| OriginSpec { url: with_scheme(url) })
+                .collect(),
             tls: OriginTls {
                 trust_bundle: fields.some("trust_bundle").filter(|bundle| bundle != "system"),
                 expected_name: fields.some("expected_name"),
@@ -99,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_bad_number_is_beside_its_box() {
-        let problems = OriginForm::object(&Fields::default().with("connect_timeout_ms", "5s"), "g", None).unwrap_err();
+        let problems =
+            OriginForm::object(&Fields::default().with("connect_timeout_ms", "5s"), "g", None).unwrap_err();
         assert_eq!(OriginForm::place("g", &problems[0]).unwrap().0, "connect_timeout_ms");
         let other = Problem::new("Route/g", "spec.origins", Code::Invalid, "x");
         assert_eq!(OriginForm::place("g", &other), None);

@@ -74,7 +74,12 @@ impl RouteForm {
         let spec = RouteSpec {
             listeners: fields.words("listeners"),
             hostnames: fields.words("host"),
-            matches: fields.words("path").iter().map(|path| path_match(path)).filter(|one| *one != root()).collect(),
+            matches: fields
+                .words("path")
+                .iter()
+                .map(|path| path_match(path))
+                .filter(|one| *one != root())
+                .collect(),
             certificate: names.certificate.clone(),
             origin_group: names.group.clone(),
             enabled: fields.ticked("enabled"),
@@ -120,7 +125,9 @@ impl RouteForm {
             },
             "Certificate" if Some(name) == names.certificate.as_deref() => match problem.field.as_str() {
                 "metadata.name" => Some(control("certificate_name", "Certificate's name")),
-                field if fields.get("source") == "internal" && field.starts_with("spec") => Some(control("host", "Host")),
+                field if fields.get("source") == "internal" && field.starts_with("spec") => {
+                    Some(control("host", "Host"))
+                }
                 field => CertificateForm::control(field, "host", "Host"),
             },
             _ => None,
@@ -142,7 +149,9 @@ impl RouteForm {
                 _ => ("origins", "Origin"),
             },
             field if field.starts_with("spec.listeners") => ("listeners", "Listeners"),
-            field if field.starts_with("spec.responseTimeoutMs") => ("response_timeout_ms", "Response timeout"),
+            field if field.starts_with("spec.responseTimeoutMs") => {
+                ("response_timeout_ms", "Response timeout")
+            }
             _ => return None,
         };
         Some(control(id, label))
@@ -199,7 +208,16 @@ mod tests {
         assert_eq!(objects.len(), 1);
         let Spec::Route(spec) = &objects[0].spec else { unreachable!() };
         let again = RouteForm::fields(&objects[0].metadata.name, spec);
-        for name in ["host", "path", "source", "certificate", "origin_group", "enabled", "allow_encoded_slash", "response_timeout_ms"] {
+        for name in [
+            "host",
+            "path",
+            "source",
+            "certificate",
+            "origin_group",
+            "enabled",
+            "allow_encoded_slash",
+            "response_timeout_ms",
+        ] {
             assert_eq!(again.get(name), fields.get(name), "{name}");
         }
         assert_eq!(RouteForm::objects(&again, None).unwrap(), objects);
@@ -214,13 +232,20 @@ mod tests {
         assert_eq!(at("Route/shop-example-com", "spec.hostnames[0]").as_deref(), Some("host"));
         assert_eq!(at("Route/shop-example-com", "spec.matches[0].path.value").as_deref(), Some("path"));
         assert_eq!(at("OriginGroup/origin-internal-8443", "spec.origins[0].url").as_deref(), Some("origins"));
-        assert_eq!(at("Certificate/shop-example-com", "spec.internalCa.hostnames[0]").as_deref(), Some("host"));
+        assert_eq!(
+            at("Certificate/shop-example-com", "spec.internalCa.hostnames[0]").as_deref(),
+            Some("host")
+        );
         assert_eq!(at("Route/other", "spec.hostnames[0]"), None);
     }
 
     #[test]
     fn numbers_are_numbers() {
-        let problems = RouteForm::objects(&typed().with("response_timeout_ms", "soon").with("connect_timeout_ms", "-"), None).unwrap_err();
+        let problems = RouteForm::objects(
+            &typed().with("response_timeout_ms", "soon").with("connect_timeout_ms", "-"),
+            None,
+        )
+        .unwrap_err();
         assert_eq!(problems.len(), 2);
     }
 }

@@ -50,7 +50,11 @@ impl FormView {
     }
 
     /// Puts each problem beside the control that `place` names for it (id and label).
-    pub(crate) fn refuse(mut self, problems: &[Problem], place: impl Fn(&Problem) -> Option<(String, String)>) -> Self {
+    pub(crate) fn refuse(
+        mut self,
+        problems: &[Problem],
+        place: impl Fn(&Problem) -> Option<(String, String)>,
+    ) -> Self {
         for problem in problems {
             let (anchor, label) = place(problem).unwrap_or_default();
             // Without a control beside it the sentence needs its own place.

@@ -65,7 +65,8 @@ impl Figures {
             sums.answers(minute, one.route.as_str(), one);
             for (client, leg) in [(true, &one.client), (false, &one.origin)] {
                 if let Some(leg) = leg {
-                    sums.legs.insert((one.route.as_str().to_owned(), client), (leg.clone(), clock::to_ms(at)));
+                    sums.legs
+                        .insert((one.route.as_str().to_owned(), client), (leg.clone(), clock::to_ms(at)));
                 }
             }
         }

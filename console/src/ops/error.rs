@@ -30,7 +30,12 @@ pub enum OpsError {
 
 impl OpsError {
     /// One problem.
-    pub fn problem(object: impl Into<String>, field: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+    pub fn problem(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        code: Code,
+        message: impl Into<String>,
+    ) -> Self {
         Self::Problems(vec![Problem::new(object, field, code, message)])
     }
 

@@ -39,8 +39,15 @@ impl Ops {
             && let Some((at, to)) = row.rollback
         {
             let left = (at - clock::now()).whole_seconds().max(0);
-            let message = format!("Revision {} goes back to revision {to} in {left} s unless you confirm it", row.number);
-            needs.push(Need { severity: Severity::Warning, message, link: format!("/changes/{}", row.number) });
+            let message = format!(
+                "Revision {} goes back to revision {to} in {left} s unless you confirm it",
+                row.number
+            );
+            needs.push(Need {
+                severity: Severity::Warning,
+                message,
+                link: format!("/changes/{}", row.number),
+            });
         }
         if nodes.is_empty() {
             let message = "No node is enrolled: enrol one to serve traffic".to_owned();
@@ -58,14 +65,17 @@ impl Ops {
         let (current, now) = (self.current(), clock::now());
         let Some(compiled) = &current.compiled else { return };
         let users = compiled.routes_by_certificate();
-        for name in current.objects.keys().filter(|(kind, _)| *kind == Kind::Certificate).map(|(_, name)| name) {
+        for name in
+            current.objects.keys().filter(|(kind, _)| *kind == Kind::Certificate).map(|(_, name)| name)
+        {
             let Ok(name) = name.parse::<Name>() else { continue };
             let Some(ends) = compiled.facts(&name).map(|facts| facts.not_after) else { continue };
             let routes = users.get(&name).map_or(0, |routes| routes.len());
             let (severity, message) = match ends - now {
-                left if left <= Duration::ZERO => {
-                    (Severity::Bad, format!("Certificate {name} has ended on {}; {routes} routes use it", ends.date()))
-                }
+                left if left <= Duration::ZERO => (
+                    Severity::Bad,
+                    format!("Certificate {name} has ended on {}; {routes} routes use it", ends.date()),
+                ),
                 left if left < SOON => (
                     Severity::Warning,
                     format!("Certificate {name} ends in {} days; {routes} routes use it", left.whole_days()),
@@ -77,7 +87,9 @@ impl Ops {
     }
 
     async fn origins_need(&self, needs: &mut Vec<Need>) -> Result<(), OpsError> {
-        for ((_, name), object) in self.current().objects.iter().filter(|((kind, _), _)| *kind == Kind::OriginGroup) {
+        for ((_, name), object) in
+            self.current().objects.iter().filter(|((kind, _), _)| *kind == Kind::OriginGroup)
+        {
             let Spec::OriginGroup(spec) = &object.spec else { continue };
             if let Some(message) = unsafe_origin(name, spec) {
                 needs.push(Need { severity: Severity::Warning, message, link: format!("/origins/{name}") });
@@ -131,7 +143,8 @@ fn nodes_need(nodes: &[Node], needs: &mut Vec<Need>) {
         }
         for listener in &node.listeners {
             if let Some(why) = &listener.problem {
-                let message = format!("Listener {} does not accept on node {}: {why}", listener.listener, node.name);
+                let message =
+                    format!("Listener {} does not accept on node {}: {why}", listener.listener, node.name);
                 let link = format!("/listeners/{}", listener.listener);
                 needs.push(Need { severity: Severity::Bad, message, link });
             }

@@ -34,10 +34,9 @@ impl Ops {
     /// When the name is none, or the actor may not.
     pub async fn enrol_node(&self, name: &str, actor: &Actor) -> Result<String, OpsError> {
         allowed(actor, Role::Operator)?;
-        let node: Name =
-            name.parse().map_err(|why: model::name::InvalidName| {
-                OpsError::problem(format!("Node/{name}"), "name", Code::Invalid, why.to_string())
-            })?;
+        let node: Name = name.parse().map_err(|why: model::name::InvalidName| {
+            OpsError::problem(format!("Node/{name}"), "name", Code::Invalid, why.to_string())
+        })?;
         let secret = random_text()?;
         let ends = clock::now() + TOKEN_LIVES;
         self.store().put_node_secret(name, &Digest::of(secret.as_bytes()), ends).await?;
@@ -84,7 +83,9 @@ impl Ops {
     async fn set(&self, name: &str, revoked: Option<bool>, drained: Option<bool>) -> Result<(), OpsError> {
         match self.store().set_node(name, revoked, drained).await? {
             true => Ok(()),
-            false => Err(OpsError::NotFound(format!("there is no node named {name}; `sallyport node list` shows them"))),
+            false => Err(OpsError::NotFound(format!(
+                "there is no node named {name}; `sallyport node list` shows them"
+            ))),
         }
     }
 

@@ -10,14 +10,15 @@ use model::problem::Code;
 use time::OffsetDateTime;
 
 use super::{
-    Actor, ChangeLine, Changes, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published, Review, Revision,
-    Role, Stored, allowed,
+    Actor, ChangeLine, Changes, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published, Review,
+    Revision, Role, Stored, allowed,
 };
 use crate::publish::{Current, Wish, difference, used_by};
 use crate::store::RevisionRow;
 
 /// Rollback by itself happens within these bounds.
-const ROLLBACK_AFTER: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
+const ROLLBACK_AFTER: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
 
 impl Ops {
     /// One page of objects, searched and sorted in SQL.
@@ -115,7 +116,12 @@ impl Ops {
     ///
     /// # Errors
     /// As [`Ops::publish`], and when there is no such revision.
-    pub async fn rollback(&self, to: u64, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
+    pub async fn rollback(
+        &self,
+        to: u64,
+        actor: &Actor,
+        options: PublishOptions,
+    ) -> Result<Published, OpsError> {
         let message = match options.message.is_empty() {
             true => format!("back to revision {to}"),
             false => options.message.clone(),
@@ -148,7 +154,9 @@ impl Ops {
     pub async fn confirm(&self, revision: u64, actor: &Actor) -> Result<(), OpsError> {
         allowed(actor, Role::Operator)?;
         if !self.0.store.confirm_revision(revision).await? {
-            let message = format!("revision {revision} does not wait for a confirmation (any more); look at the changes");
+            let message = format!(
+                "revision {revision} does not wait for a confirmation (any more); look at the changes"
+            );
             return Err(OpsError::problem("", "", Code::Conflict, message));
         }
         self.0.store.audit(actor, &format!("confirmed revision {revision}")).await?;
@@ -168,7 +176,12 @@ impl Ops {
         }
         tracing::warn!(revision = number, to, "nobody confirmed in time: rolling back");
         let message = format!("nobody confirmed revision {number} in time: back to revision {to}");
-        let options = PublishOptions { confirm: true, message, base_revision: Some(number), ..PublishOptions::default() };
+        let options = PublishOptions {
+            confirm: true,
+            message,
+            base_revision: Some(number),
+            ..PublishOptions::default()
+        };
         self.grant(Wish::Rollback(to), &Actor::console(), options).await?;
         Ok(())
     }
@@ -207,7 +220,8 @@ impl Ops {
     async fn grant(&self, wish: Wish, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
         allowed(actor, Role::Operator)?;
         if options.rollback_after.is_some_and(|after| !ROLLBACK_AFTER.contains(&after)) {
-            let message = "rolls back after 5 seconds at the earliest and a day at the latest; choose a time between";
+            let message =
+                "rolls back after 5 seconds at the earliest and a day at the latest; choose a time between";
             return Err(OpsError::problem("", "rollbackAfterSeconds", Code::Invalid, message));
         }
         let before = self.current().id.revision;
@@ -223,7 +237,8 @@ impl Ops {
     /// # Errors
     /// When the store fails.
     pub async fn revisions(&self, page: u32, per_page: u32) -> Result<Page<Revision>, OpsError> {
-        let per_page = if per_page == 0 { super::DEFAULT_PER_PAGE } else { per_page.min(super::MAX_PER_PAGE) };
+        let per_page =
+            if per_page == 0 { super::DEFAULT_PER_PAGE } else { per_page.min(super::MAX_PER_PAGE) };
         let page = page.max(1);
         let offset = u64::from(page - 1) * u64::from(per_page);
         let (rows, total) = self.0.store.revisions(per_page, offset).await?;
@@ -266,7 +281,9 @@ impl Ops {
     pub async fn compare(&self, from: u64, to: u64) -> Result<Vec<ChangeLine>, OpsError> {
         let newest = self.current().id.revision;
         if let Some(missing) = [from, to].into_iter().find(|number| *number > newest) {
-            return Err(OpsError::NotFound(format!("there is no revision {missing}; the newest is {newest}")));
+            return Err(OpsError::NotFound(format!(
+                "there is no revision {missing}; the newest is {newest}"
+            )));
         }
         Ok(difference(&self.0.store.objects_at(from).await?, &self.0.store.objects_at(to).await?))
     }

@@ -45,7 +45,8 @@ impl Ops {
     /// See [`OpenError`]; nothing that is there is overwritten.
     pub async fn open(directory: &Path, node_address: &str) -> Result<Self, OpenError> {
         let store = Store::open(&directory.join("console.sqlite")).await?;
-        let sealed = (store.setting(CA).await?, store.setting(CA_KEY).await?, store.setting(SNAPSHOT_KEY).await?);
+        let sealed =
+            (store.setting(CA).await?, store.setting(CA_KEY).await?, store.setting(SNAPSHOT_KEY).await?);
         let master = MasterKey::load(&directory.join("master.key"), sealed.1.is_none())?;
         let (authority, signer) = match sealed {
             (Some(ca), Some(ca_key), Some(snapshot_key)) => {
@@ -56,7 +57,8 @@ impl Ops {
             _ => begin(&store, &master).await?,
         };
         let links = Links::default();
-        let publisher = Publisher::open(store.clone(), master.clone(), authority.clone(), links.clone()).await?;
+        let publisher =
+            Publisher::open(store.clone(), master.clone(), authority.clone(), links.clone()).await?;
         let figures = Figures::load(&store).await?;
         let inner = Inner {
             store,
@@ -78,7 +80,8 @@ impl Ops {
 async fn begin(store: &Store, master: &MasterKey) -> Result<(Authority, Signer), OpenError> {
     let (pem, ca_key) = Authority::make("Sallyport console", clock::now())?;
     let (signer, snapshot_key) = Signer::make()?;
-    let (sealed_ca, sealed_snapshot) = (master.seal(CA_KEY, &ca_key)?, master.seal(SNAPSHOT_KEY, &snapshot_key)?);
+    let (sealed_ca, sealed_snapshot) =
+        (master.seal(CA_KEY, &ca_key)?, master.seal(SNAPSHOT_KEY, &snapshot_key)?);
     let settings: [(&str, &[u8]); 3] =
         [(CA, pem.as_bytes()), (CA_KEY, &sealed_ca), (SNAPSHOT_KEY, &sealed_snapshot)];
     store.set_settings(&settings).await?;

@@ -114,7 +114,9 @@ impl Ops {
         let (from, _) = minute_before(window);
         let mut rows: BTreeMap<(i64, Place, String, u32), u64> = BTreeMap::new();
         let newer = self.figures().drops().into_iter().filter(|row| row.minute >= from);
-        for DropRow { minute, place, reason, rule, count } in self.store().drops(from).await?.into_iter().chain(newer) {
+        for DropRow { minute, place, reason, rule, count } in
+            self.store().drops(from).await?.into_iter().chain(newer)
+        {
             rows.insert((minute, place, reason, rule), count);
         }
         let names: BTreeMap<u32, String> =

@@ -20,7 +20,13 @@ impl Ops {
     ///
     /// # Errors
     /// When the name is none, the password too short, or the actor may not.
-    pub async fn put_user(&self, name: &str, password: &str, role: Role, actor: &Actor) -> Result<(), OpsError> {
+    pub async fn put_user(
+        &self,
+        name: &str,
+        password: &str,
+        role: Role,
+        actor: &Actor,
+    ) -> Result<(), OpsError> {
         allowed(actor, Role::Administrator)?;
         let wrong = |field, message| OpsError::problem(format!("User/{name}"), field, Code::Invalid, message);
         if !user_name(name) {

@@ -15,8 +15,11 @@ pub(crate) struct Asset {
 }
 
 /// The style sheet.
-pub(crate) const STYLE: Asset =
-    Asset { name: "console.css", kind: "text/css; charset=utf-8", text: include_str!("../../static/console.css") };
+pub(crate) const STYLE: Asset = Asset {
+    name: "console.css",
+    kind: "text/css; charset=utf-8",
+    text: include_str!("../../static/console.css"),
+};
 /// The script.
 pub(crate) const SCRIPT: Asset = Asset {
     name: "console.js",
@@ -37,10 +40,9 @@ impl Asset {
 
     /// FNV-1a: it only has to change when the content does, nobody attacks his own style sheet.
     fn hash(&self) -> String {
-        let hash = self
-            .text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = self.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         let mut text = String::with_capacity(16);
         let _ = write!(text, "{hash:016x}");
         text

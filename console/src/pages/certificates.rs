@@ -105,7 +105,11 @@ struct CertificatePage {
 }
 
 /// `GET /certificates`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::Certificates, "Certificates").await?;
     let found = query.fetch(&ops, Kind::Certificate).await?;
     let (now, current) = (now(), ops.current());
@@ -134,7 +138,8 @@ fn facts(object: &Object) -> Option<Facts> {
 
 fn row(object: &Object, users: usize, now: OffsetDateTime) -> Row {
     let facts = facts(object);
-    let hosts = |facts: &Facts| facts.hostnames.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let hosts =
+        |facts: &Facts| facts.hostnames.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     Row {
         name: object.metadata.name.clone(),
         hosts: facts.as_ref().map(hosts).unwrap_or_default(),

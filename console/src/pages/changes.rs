@@ -90,7 +90,11 @@ pub(crate) struct ChangesQuery {
 }
 
 /// `GET /changes`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ChangesQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ChangesQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::Changes, "Changes").await?;
     let number = query.page.parse().ok().filter(|page| *page > 0).unwrap_or(1);
     // A filter looks through the newest thousand: far enough for "who touched shop last week".
@@ -99,7 +103,14 @@ pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ChangesQuer
     let revisions = ops.revisions(asked.0, asked.1).await?;
     let (page_number, pages) = (revisions.page, revisions.pages());
     let found = revisions.items.iter().filter(|revision| matches(revision, &needle));
-    page(&ChangesPage { shell, rows: found.map(row).collect(), q: query.q, page: page_number, pages, total: revisions.total })
+    page(&ChangesPage {
+        shell,
+        rows: found.map(row).collect(),
+        q: query.q,
+        page: page_number,
+        pages,
+        total: revisions.total,
+    })
 }
 
 fn matches(revision: &Revision, needle: &str) -> bool {
@@ -108,7 +119,10 @@ fn matches(revision: &Revision, needle: &str) -> bool {
         let text = [format!("{} {} {}", revision.number, revision.actor, revision.message)];
         text.into_iter().chain(objects).collect::<String>().to_lowercase()
     };
-    needle.is_empty() || { let text = text(); needle.split_whitespace().all(|word| text.contains(word)) }
+    needle.is_empty() || {
+        let text = text();
+        needle.split_whitespace().all(|word| text.contains(word))
+    }
 }
 
 fn row(revision: &Revision) -> Row {
@@ -119,7 +133,12 @@ fn row(revision: &Revision) -> Row {
         message: revision.message.clone(),
         words: summary(&revision.changes),
         applied: revision.nodes.iter().filter(|answer| answer.refused.is_none()).count(),
-        refused: revision.nodes.iter().filter(|answer| answer.refused.is_some()).map(|answer| answer.node.clone()).collect(),
+        refused: revision
+            .nodes
+            .iter()
+            .filter(|answer| answer.refused.is_some())
+            .map(|answer| answer.node.clone())
+            .collect(),
     }
 }
 
@@ -131,7 +150,10 @@ fn summary(changes: &[ChangeLine]) -> String {
         Action::Change => "changed",
         Action::Remove => "removed",
     };
-    let named = changes.iter().take(SHOWN).map(|change| format!("{} {}", verb(change.action), submit::noun(&change.object)));
+    let named = changes
+        .iter()
+        .take(SHOWN)
+        .map(|change| format!("{} {}", verb(change.action), submit::noun(&change.object)));
     let mut words = named.collect::<Vec<_>>().join(", ");
     if changes.len() > SHOWN {
         words.push_str(&format!(" and {} more", changes.len() - SHOWN));
@@ -156,11 +178,21 @@ pub(crate) async fn show(
     let revision = find(&ops, &number).await?;
     let status = ops.status().await?;
     let compared = match query.with.parse::<u64>() {
-        Ok(other) if other != revision.number => Some((other, diff(&ops.compare(other, revision.number).await?))),
+        Ok(other) if other != revision.number => {
+            Some((other, diff(&ops.compare(other, revision.number).await?)))
+        }
         _ => None,
     };
-    let others = ops.revisions(1, PER_PAGE).await?.items.iter().map(|other| other.number).filter(|n| *n != revision.number).collect();
-    let shell = Shell::with(&ops, &user, Section::Changes, &format!("Revision {}", revision.number), &status).await?;
+    let others = ops
+        .revisions(1, PER_PAGE)
+        .await?
+        .items
+        .iter()
+        .map(|other| other.number)
+        .filter(|n| *n != revision.number)
+        .collect();
+    let shell =
+        Shell::with(&ops, &user, Section::Changes, &format!("Revision {}", revision.number), &status).await?;
     page(&change(shell, &revision, &status, compared, others))
 }
 
@@ -201,14 +233,24 @@ fn change(
 /// What every node says; of the newest revision also those that have said nothing.
 fn answers(revision: &Revision, status: &Status, newest: bool) -> Vec<Answer> {
     let said = revision.nodes.iter().map(|answer| match (&answer.refused, answer.took_ms) {
-        (Some(why), _) => Answer { node: answer.node.clone(), class: "bad", words: format!("refused: {why}") },
-        (None, Some(ms)) => Answer { node: answer.node.clone(), class: "good", words: format!("applied in {ms} ms") },
+        (Some(why), _) => {
+            Answer { node: answer.node.clone(), class: "bad", words: format!("refused: {why}") }
+        }
+        (None, Some(ms)) => {
+            Answer { node: answer.node.clone(), class: "good", words: format!("applied in {ms} ms") }
+        }
         (None, None) => Answer { node: answer.node.clone(), class: "good", words: "applied".to_owned() },
     });
-    let silent = status.nodes.iter().filter(|node| newest && !node.revoked && revision.nodes.iter().all(|answer| answer.node != node.name));
+    let silent = status.nodes.iter().filter(|node| {
+        newest && !node.revoked && revision.nodes.iter().all(|answer| answer.node != node.name)
+    });
     let silent = silent.map(|node| match node.connected {
         Some(_) => Answer { node: node.name.clone(), class: "wait", words: "on its way".to_owned() },
-        None => Answer { node: node.name.clone(), class: "warn", words: "not connected; it will get it when it comes back".to_owned() },
+        None => Answer {
+            node: node.name.clone(),
+            class: "warn",
+            words: "not connected; it will get it when it comes back".to_owned(),
+        },
     });
     let mut answers: Vec<Answer> = said.chain(silent).collect();
     answers.sort_by(|a, b| a.node.cmp(&b.node));

@@ -114,7 +114,11 @@ fn round_up(value: f64) -> f64 {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|round| *round >= value * 0.999).unwrap_or(value)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * power)
+        .find(|round| *round >= value * 0.999)
+        .unwrap_or(value)
 }
 
 impl Chart {
@@ -135,7 +139,10 @@ impl Chart {
             floor: FLOOR,
             label_y: FLOOR + 16.0,
             grid: [1.0, 0.5].into_iter().map(|part| grid_line(&scale, part, unit)).collect(),
-            gaps: (0..steps).filter(|step| missing(series, *step)).map(|step| scale.span(step, "no report".to_owned())).collect(),
+            gaps: (0..steps)
+                .filter(|step| missing(series, *step))
+                .map(|step| scale.span(step, "no report".to_owned()))
+                .collect(),
             layers,
             times: times(&scale, axis),
             hits: (0..steps).map(|step| scale.span(step, title(axis, unit, series, step))).collect(),
@@ -280,7 +287,8 @@ fn times(scale: &Scale, axis: Axis) -> Vec<TimeLabel> {
 }
 
 fn title(axis: Axis, unit: &str, series: &[Series], step: usize) -> String {
-    let mut text = format!("{} UTC", when::clock(axis.from + time::Duration::seconds(axis.step * step as i64)));
+    let mut text =
+        format!("{} UTC", when::clock(axis.from + time::Duration::seconds(axis.step * step as i64)));
     if missing(series, step) {
         text.push_str("\nno report");
     }
@@ -363,14 +371,23 @@ mod tests {
 
     #[test]
     fn areas_stand_on_each_other() {
-        let chart = Chart::new("r", "/s", Style::Stacked, axis(), &[series("teal", &[Some(4.0); 2]), series("red", &[Some(1.0); 2])]);
+        let chart = Chart::new(
+            "r",
+            "/s",
+            Style::Stacked,
+            axis(),
+            &[series("teal", &[Some(4.0); 2]), series("red", &[Some(1.0); 2])],
+        );
         assert_eq!(chart.grid[0].label, "5 /s");
         assert_eq!(chart.layers[1].path, "M0 14L332 14h.5L332 32L0 32Z");
     }
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([0.0, 0.42, 7.0, 12.3, 1_005.0, 1_234_567.0].map(figure), ["0", "0.4", "7", "12", "1,005", "1,234,567"]);
+        assert_eq!(
+            [0.0, 0.42, 7.0, 12.3, 1_005.0, 1_234_567.0].map(figure),
+            ["0", "0.4", "7", "12", "1,005", "1,234,567"]
+        );
         assert_eq!([0.0, 0.3, 7.0, 41.0, 612.0].map(round_up), [1.0, 0.5, 10.0, 50.0, 1000.0]);
     }
 

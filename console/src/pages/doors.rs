@@ -66,7 +66,13 @@ pub(crate) struct Doors {
 
 impl Doors {
     /// Draws a hop from the legs last seen; `served` names the certificate, `group` the origin group.
-    pub(crate) fn new(client: Option<&Leg>, served: &str, origin: Option<&Leg>, group: &str, promise: Promise) -> Self {
+    pub(crate) fn new(
+        client: Option<&Leg>,
+        served: &str,
+        origin: Option<&Leg>,
+        group: &str,
+        promise: Promise,
+    ) -> Self {
         Self { client: client_leg(client, served), origin: origin_leg(origin, group, promise) }
     }
 }
@@ -117,9 +123,10 @@ fn client_leg(seen: Option<&Leg>, served: &str) -> LegView {
 fn origin_leg(seen: Option<&Leg>, group: &str, promise: Promise) -> LegView {
     let open = |words: String, title: String| LegView { lock: Lock::Open, words, title };
     match (seen, promise) {
-        (Some(leg), _) if clear(leg) => {
-            open(format!("clear text · {group}"), "requests travel to this origin readable by anyone on the way".to_owned())
-        }
+        (Some(leg), _) if clear(leg) => open(
+            format!("clear text · {group}"),
+            "requests travel to this origin readable by anyone on the way".to_owned(),
+        ),
         (Some(leg), _) if leg.verified.is_empty() => {
             open(format!("{} unverified · {group}", version(leg)), details(leg))
         }
@@ -128,12 +135,14 @@ fn origin_leg(seen: Option<&Leg>, group: &str, promise: Promise) -> LegView {
             words: format!("{} · {}", version(leg), leg.verified),
             title: details(leg),
         },
-        (None, Promise::ClearText) => {
-            open(format!("clear text · {group}"), "set to http:// in the origin group; no traffic yet".to_owned())
-        }
-        (None, Promise::Unverified) => {
-            open(format!("unverified · {group}"), "verification is off in the origin group; no traffic yet".to_owned())
-        }
+        (None, Promise::ClearText) => open(
+            format!("clear text · {group}"),
+            "set to http:// in the origin group; no traffic yet".to_owned(),
+        ),
+        (None, Promise::Unverified) => open(
+            format!("unverified · {group}"),
+            "verification is off in the origin group; no traffic yet".to_owned(),
+        ),
         (None, Promise::Verified) => LegView {
             lock: Lock::Configured,
             words: format!("TLS · {group}"),
@@ -159,7 +168,8 @@ mod tests {
     #[test]
     fn green_needs_traffic_and_verification() {
         let client = leg("TLSv1.3", "");
-        let lock = |seen: Option<&Leg>, promise| Doors::new(Some(&client), "c", seen, "shop", promise).origin.lock;
+        let lock =
+            |seen: Option<&Leg>, promise| Doors::new(Some(&client), "c", seen, "shop", promise).origin.lock;
         assert_eq!(lock(Some(&leg("TLSv1.3", "origin.internal")), Promise::Verified), Lock::Seen);
         assert_eq!(lock(Some(&leg("TLSv1.3", "")), Promise::Verified), Lock::Open);
         assert_eq!(lock(Some(&leg("none", "")), Promise::Verified), Lock::Open);
@@ -172,7 +182,9 @@ mod tests {
     fn the_picture() {
         let client = leg("TLSv1.3", "");
         insta::assert_snapshot!(
-            Doors::new(Some(&client), "c", Some(&leg("none", "")), "<billing>", Promise::ClearText).render().unwrap()
+            Doors::new(Some(&client), "c", Some(&leg("none", "")), "<billing>", Promise::ClearText)
+                .render()
+                .unwrap()
         );
     }
 }

@@ -37,7 +37,12 @@ pub(crate) trait Editor: Send + Sync + 'static {
     /// The control (id and label) beside which a problem belongs.
     fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)>;
     /// The page; `base` is the stored object, absent for a new one.
-    fn show(ops: &Ops, user: &SignedIn, base: Option<&Object>, form: FormView) -> impl Future<Output = PageResult> + Send;
+    fn show(
+        ops: &Ops,
+        user: &SignedIn,
+        base: Option<&Object>,
+        form: FormView,
+    ) -> impl Future<Output = PageResult> + Send;
 
     /// The page's name.
     fn title(base: Option<&Object>) -> String {
@@ -72,7 +77,11 @@ pub(crate) async fn new<E: Editor>(
 }
 
 /// `POST .../new`.
-pub(crate) async fn create<E: Editor>(State(state): State<AppState>, user: SignedIn, fields: Fields) -> PageResult {
+pub(crate) async fn create<E: Editor>(
+    State(state): State<AppState>,
+    user: SignedIn,
+    fields: Fields,
+) -> PageResult {
     let name = fields.trimmed("name");
     if !name.is_empty() && state.ops.get(E::KIND, name).await?.is_some() {
         let code = model::problem::Code::Duplicate;
@@ -126,7 +135,12 @@ async fn stored<E: Editor>(ops: &Ops, name: &str) -> Result<Object, PageError> {
     found.ok_or_else(|| PageError::NotFound(format!("There is no {} {name}.", E::KIND.words())))
 }
 
-async fn submitted<E: Editor>(state: &AppState, user: &SignedIn, base: Option<Object>, mut fields: Fields) -> PageResult {
+async fn submitted<E: Editor>(
+    state: &AppState,
+    user: &SignedIn,
+    base: Option<Object>,
+    mut fields: Fields,
+) -> PageResult {
     user.check(fields.get("csrf"))?;
     let key_problem = if E::HAS_KEY { submit::take_key(state, user, &mut fields).await } else { None };
     let changes = match (key_problem, E::objects(&fields, base.as_ref())) {
@@ -139,7 +153,9 @@ async fn submitted<E: Editor>(state: &AppState, user: &SignedIn, base: Option<Ob
     };
     let typed = fields.clone();
     let place = move |problem: &Problem| match problem.object.as_str() {
-        "" if problem.field == submit::KEY_FIELD => Some(("private_key".to_owned(), "Private key".to_owned())),
+        "" if problem.field == submit::KEY_FIELD => {
+            Some(("private_key".to_owned(), "Private key".to_owned()))
+        }
         _ => E::place(&typed, problem),
     };
     let (title, action) = (E::title(base.as_ref()), E::action(base.as_ref()));
@@ -151,7 +167,12 @@ async fn submitted<E: Editor>(state: &AppState, user: &SignedIn, base: Option<Ob
 }
 
 /// The form once more; one that was refused says so to programs too.
-async fn again<E: Editor>(state: &AppState, user: &SignedIn, base: Option<&Object>, form: FormView) -> PageResult {
+async fn again<E: Editor>(
+    state: &AppState,
+    user: &SignedIn,
+    base: Option<&Object>,
+    form: FormView,
+) -> PageResult {
     let wrong = form.any_wrong();
     let answer: Response = E::show(&state.ops, user, base, form).await?;
     Ok(if wrong { (StatusCode::UNPROCESSABLE_ENTITY, answer).into_response() } else { answer })

@@ -58,9 +58,15 @@ struct ErrorPage<'a> {
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, next) = match &self {
-            Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not here", "It may have been removed or renamed; Changes shows by whom and when."),
+            Self::NotFound(_) => (
+                StatusCode::NOT_FOUND,
+                "Not here",
+                "It may have been removed or renamed; Changes shows by whom and when.",
+            ),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Not allowed", "Nothing has been changed."),
-            Self::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed."),
+            Self::Refused(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed.")
+            }
             Self::Ops(_) | Self::Failed(_) | Self::Template(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The console failed",

@@ -25,7 +25,9 @@ pub(crate) async fn stream(State(ops): State<Ops>, _: SignedIn) -> Response {
     (headers, Body::from_stream(frames)).into_response()
 }
 
-fn frames(events: tokio::sync::broadcast::Receiver<Event>) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+fn frames(
+    events: tokio::sync::broadcast::Receiver<Event>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     // Whoever lagged behind has missed nothing that matters: one event is as good as many.
     let named = BroadcastStream::new(events).map(|event| match event {
         Ok(Event::Published { .. } | Event::Applied { .. } | Event::Refused { .. }) => "revision",

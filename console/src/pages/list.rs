@@ -92,7 +92,11 @@ impl ListQuery {
         let one = ops.list(&query(self.page(), PAGE as u32)).await?;
         let total = usize::try_from(one.total).unwrap_or(usize::MAX);
         let complete = total <= MAX_PER_PAGE as usize;
-        let items = if complete && (total > PAGE || self.page() > 1) { ops.list(&query(1, MAX_PER_PAGE)).await?.items } else { one.items };
+        let items = if complete && (total > PAGE || self.page() > 1) {
+            ops.list(&query(1, MAX_PER_PAGE)).await?.items
+        } else {
+            one.items
+        };
         Ok(Found { items, total, complete })
     }
 
@@ -195,7 +199,9 @@ impl List {
 pub(crate) fn escape(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

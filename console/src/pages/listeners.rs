@@ -58,7 +58,11 @@ struct ListenerPage {
 }
 
 /// `GET /listeners`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let status = ops.status().await?;
     let shell = Shell::with(&ops, &user, Section::Listeners, "Listeners", &status).await?;
     let mut reports = reports(&status.nodes);
@@ -82,7 +86,9 @@ fn order(key: &str, a: &Row, b: &Row) -> Ordering {
 /// What the nodes say, by listener.
 fn reports(nodes: &[Node]) -> BTreeMap<String, Vec<OnNode>> {
     let mut reports: BTreeMap<String, Vec<OnNode>> = BTreeMap::new();
-    for (node, report) in nodes.iter().flat_map(|node| node.listeners.iter().map(move |report| (node, report))) {
+    for (node, report) in
+        nodes.iter().flat_map(|node| node.listeners.iter().map(move |report| (node, report)))
+    {
         reports.entry(report.listener.to_string()).or_default().push(on_node(&node.name, report));
     }
     reports

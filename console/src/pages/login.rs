@@ -49,7 +49,8 @@ pub(crate) async fn login(
         Err(error) => {
             let status = status(&error)?;
             let wrong = Some(error.to_string());
-            Ok((status, page(&LoginPage { name: fields.trimmed("name").to_owned(), next, wrong })?).into_response())
+            Ok((status, page(&LoginPage { name: fields.trimmed("name").to_owned(), next, wrong })?)
+                .into_response())
         }
     }
 }
@@ -89,7 +90,9 @@ mod tests {
 
     #[test]
     fn after_signing_in_nobody_is_sent_away() {
-        for away in ["https://evil.test", "//evil.test", "/\\evil.test", "/\t/evil.test", "", "javascript:alert(1)"] {
+        for away in
+            ["https://evil.test", "//evil.test", "/\\evil.test", "/\t/evil.test", "", "javascript:alert(1)"]
+        {
             assert_eq!(inside(away), "/", "{away}");
         }
         assert_eq!(inside("/routes?q=a"), "/routes?q=a");

@@ -59,7 +59,11 @@ struct NodePage {
 }
 
 /// `GET /nodes`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     draw(&ops, &user, &query, String::new(), Ok(None)).await
 }
 
@@ -126,7 +130,8 @@ pub(crate) async fn revoke(
 ) -> PageResult {
     user.check(fields.get("csrf"))?;
     if !fields.ticked("confirm") {
-        let why = "Tick the box first: revoking cannot be undone, the node must be enrolled again.".to_owned();
+        let why =
+            "Tick the box first: revoking cannot be undone, the node must be enrolled again.".to_owned();
         return Err(PageError::Refused(vec![why]));
     }
     state.ops.revoke_node(&name, &user.actor).await?;

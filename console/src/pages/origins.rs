@@ -71,7 +71,11 @@ struct OriginPage {
 }
 
 /// `GET /origins`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::Origins, "Origins").await?;
     let states = states(ops.origins().await?);
     let found = query.fetch(&ops, Kind::OriginGroup).await?;
@@ -133,23 +137,31 @@ fn verified(spec: &OriginGroupSpec) -> Verified {
 fn views(spec: &OriginGroupSpec, states: &[OriginState]) -> Vec<OriginView> {
     let all: u64 = states.iter().map(|state| state.report.requests).sum();
     let view = |url: &str| {
-        let mine: Vec<&OriginState> = states.iter().filter(|state| same(url, &state.report.address.to_string())).collect();
+        let mine: Vec<&OriginState> =
+            states.iter().filter(|state| same(url, &state.report.address.to_string())).collect();
         let requests = mine.iter().map(|state| state.report.requests).sum::<u64>();
         let mut resolved: Vec<String> =
             mine.iter().flat_map(|state| state.report.resolved.iter().map(ToString::to_string)).collect();
         resolved.sort();
         resolved.dedup();
-        let failing = |state: &&OriginState| {
-            state.report.failing.as_ref().map(|why| format!("{}: {why}", state.node))
-        };
+        let failing =
+            |state: &&OriginState| state.report.failing.as_ref().map(|why| format!("{}: {why}", state.node));
         OriginView {
             url: url.to_owned(),
             reported: !mine.is_empty(),
             failing: mine.iter().filter_map(failing).collect(),
             resolved: resolved.join(", "),
-            stale: mine.iter().filter_map(|state| state.report.stale_since_ms).min().map(|ms| When::relative(when::from_ms(ms), now())),
+            stale: mine
+                .iter()
+                .filter_map(|state| state.report.stale_since_ms)
+                .min()
+                .map(|ms| When::relative(when::from_ms(ms), now())),
             requests,
-            share: if all == 0 { "–".to_owned() } else { format!("{:.0} %", requests as f64 * 100.0 / all as f64) },
+            share: if all == 0 {
+                "–".to_owned()
+            } else {
+                format!("{:.0} %", requests as f64 * 100.0 / all as f64)
+            },
             failures: mine.iter().map(|state| state.report.failures).sum(),
         }
     };
@@ -164,7 +176,9 @@ fn same(url: &str, address: &str) -> bool {
         None => (":443", url),
     };
     let rest = rest.trim_end_matches('/').to_ascii_lowercase();
-    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+    let has_port = rest
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
     if has_port { rest == address } else { format!("{rest}{port}") == address }
 }
 

@@ -72,7 +72,11 @@ struct FilterPage {
 }
 
 /// `GET /packet-filter`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::PacketFilter, "Packet filter").await?;
     let found = ListQuery::default().fetch(&ops, Kind::PacketFilter).await?;
     let (drops, grid) = (ops.drops(WINDOW).await?, Grid::of(&ops.traffic(WINDOW).await?));
@@ -99,7 +103,8 @@ fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid
     let row = |rule: &model::draft::FilterRuleSpec| {
         let label = format!("{filter}/{}", rule.name);
         let mine = drops.iter().filter(|one| one.rule.as_deref() == Some(&label));
-        let (hits, spark) = mine.fold((0, None), |(hits, spark), one| (hits + one.count, spark.or(Some(line(one, grid)))));
+        let (hits, spark) =
+            mine.fold((0, None), |(hits, spark), one| (hits + one.count, spark.or(Some(line(one, grid)))));
         let shown: Vec<&str> = rule.prefixes.iter().take(6).map(String::as_str).collect();
         Row {
             filter: filter.to_owned(),
@@ -117,7 +122,11 @@ fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid
 
 fn line(one: &DropSeries, grid: Grid) -> Spark {
     let values = grid.values(&one.points, |(at, _)| *at, |(_, count)| Some(*count as f64));
-    Spark::new(format!("{} over the last hour", one.reason), if one.place == Place::Kernel { "blue" } else { "amber" }, &values)
+    Spark::new(
+        format!("{} over the last hour", one.reason),
+        if one.place == Place::Kernel { "blue" } else { "amber" },
+        &values,
+    )
 }
 
 fn drop_row(one: &DropSeries, grid: Grid) -> DropRow {
@@ -167,7 +176,12 @@ impl Editor for PacketFilters {
         rows.push(rows.last().map_or(0, |last| last + 1));
         let rule = |number: usize| {
             let control = |part: &str| format!("rule.{number}.{part}");
-            RuleRow { name: control("name"), action: control("action"), prefixes: control("prefixes"), number: number + 1 }
+            RuleRow {
+                name: control("name"),
+                action: control("action"),
+                prefixes: control("prefixes"),
+                number: number + 1,
+            }
         };
         page(&FilterPage {
             shell: Shell::load(ops, user, Section::PacketFilter, &Self::title(base)).await?,

@@ -57,7 +57,8 @@ impl Editor for Routes {
     }
 
     async fn show(ops: &Ops, user: &SignedIn, base: Option<&Object>, form: FormView) -> PageResult {
-        let (certificates, groups) = (ops.names(Kind::Certificate).await?, ops.names(Kind::OriginGroup).await?);
+        let (certificates, groups) =
+            (ops.names(Kind::Certificate).await?, ops.names(Kind::OriginGroup).await?);
         let opts = |names: &[String]| names.iter().map(|name| Opt::same(name)).collect::<Vec<_>>();
         let doors = match base {
             Some(object) => picture(ops, object).await?,
@@ -83,14 +84,22 @@ pub(crate) async fn bundles(ops: &Ops) -> Result<Vec<Opt>, OpsError> {
         Opt::new("system", "The node's system roots"),
         Opt::new("internal", "This console's internal CA"),
     ];
-    options.extend(ops.names(Kind::TrustBundle).await?.iter().map(|name| Opt::new(name.as_str(), format!("{name} (bundle)"))));
+    options.extend(
+        ops.names(Kind::TrustBundle)
+            .await?
+            .iter()
+            .map(|name| Opt::new(name.as_str(), format!("{name} (bundle)"))),
+    );
     Ok(options)
 }
 
 async fn picture(ops: &Ops, object: &Object) -> Result<Option<Doors>, OpsError> {
     let Spec::Route(route) = &object.spec else { return Ok(None) };
     let name = object.metadata.name.clone();
-    let traffic = ops.route_traffic(std::slice::from_ref(&name), std::time::Duration::from_secs(3_600)).await?.remove(&name);
+    let traffic = ops
+        .route_traffic(std::slice::from_ref(&name), std::time::Duration::from_secs(3_600))
+        .await?
+        .remove(&name);
     let group = ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
     Ok(doors(object, group.as_ref(), &traffic.unwrap_or_default()))
 }

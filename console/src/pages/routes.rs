@@ -48,7 +48,11 @@ struct RoutesPage {
 }
 
 /// `GET /routes`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::Routes, "Routes").await?;
     let found = query.fetch(&ops, Kind::Route).await?;
     let grid = Grid::of(&ops.traffic(WINDOW).await?);
@@ -67,7 +71,12 @@ fn order(key: &str, a: &Row, b: &Row) -> Ordering {
 }
 
 /// Routes with their legs and figures.
-pub(crate) async fn rows(ops: &Ops, stored: Vec<Stored>, window: Duration, grid: Grid) -> Result<Vec<Row>, OpsError> {
+pub(crate) async fn rows(
+    ops: &Ops,
+    stored: Vec<Stored>,
+    window: Duration,
+    grid: Grid,
+) -> Result<Vec<Row>, OpsError> {
     let names: Vec<String> = stored.iter().map(|one| one.object.metadata.name.clone()).collect();
     let mut traffic = ops.route_traffic(&names, window).await?;
     let current = ops.current();

@@ -70,7 +70,12 @@ pub(crate) struct Shell {
 
 impl Shell {
     /// Asks for what the frame shows.
-    pub(crate) async fn load(ops: &Ops, user: &SignedIn, section: Section, title: &str) -> Result<Self, OpsError> {
+    pub(crate) async fn load(
+        ops: &Ops,
+        user: &SignedIn,
+        section: Section,
+        title: &str,
+    ) -> Result<Self, OpsError> {
         Self::with(ops, user, section, title, &ops.status().await?).await
     }
 
@@ -103,10 +108,17 @@ impl Shell {
     /// The menu: each entry with its count, or with how many of its things need attention.
     pub(crate) fn items(&self) -> Vec<Item> {
         let item = |(section, label, href, kind): &(Section, &'static str, &'static str, Option<Kind>)| {
-            let below = |link: &str| link == *href || link.strip_prefix(*href).is_some_and(|rest| rest.starts_with(['/', '?', '#']));
+            let below = |link: &str| {
+                link == *href
+                    || link.strip_prefix(*href).is_some_and(|rest| rest.starts_with(['/', '?', '#']))
+            };
             let urgent = match section {
                 Section::Overview => 0,
-                _ => self.needs.iter().filter(|(severity, link)| *severity < Severity::Note && below(link)).count() as u64,
+                _ => self
+                    .needs
+                    .iter()
+                    .filter(|(severity, link)| *severity < Severity::Note && below(link))
+                    .count() as u64,
             };
             let total = match (section, kind) {
                 (Section::Nodes, _) => Some(self.nodes),
@@ -127,7 +139,9 @@ impl Fleet {
         Self {
             revision,
             on: alive().filter(|node| node.applied.is_some_and(|id| id.revision == revision)).count(),
-            refused: alive().filter(|node| node.refused.as_ref().is_some_and(|(id, _)| id.revision == revision)).count(),
+            refused: alive()
+                .filter(|node| node.refused.as_ref().is_some_and(|(id, _)| id.revision == revision))
+                .count(),
             total: alive().count(),
         }
     }
@@ -136,8 +150,12 @@ impl Fleet {
     pub(crate) fn words(&self) -> String {
         match (self.total, self.refused) {
             (0, _) => format!("no node yet, revision {}", self.revision),
-            (total, 0) => format!("{} of {total} node{} on revision {}", self.on, plural(total), self.revision),
-            (total, refused) => format!("{refused} of {total} node{} refused revision {}", plural(total), self.revision),
+            (total, 0) => {
+                format!("{} of {total} node{} on revision {}", self.on, plural(total), self.revision)
+            }
+            (total, refused) => {
+                format!("{refused} of {total} node{} refused revision {}", plural(total), self.revision)
+            }
         }
     }
 

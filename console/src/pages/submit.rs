@@ -79,7 +79,8 @@ pub(crate) fn diff(changes: &[ChangeLine]) -> Vec<DiffLine> {
             Action::Change => ("~", "change"),
             Action::Remove => ("-", "remove"),
         };
-        let details = change.words.split("; ").filter(|clause| !clause.is_empty()).map(str::to_owned).collect();
+        let details =
+            change.words.split("; ").filter(|clause| !clause.is_empty()).map(str::to_owned).collect();
         DiffLine { sign, class, head: noun(&change.object), details }
     };
     changes.iter().map(line).collect()
@@ -138,7 +139,9 @@ pub(crate) async fn run(
         }
         "publish" => match publish(state, user, &submission.fields, changes.clone()).await {
             Ok(revision) => Ok(Next::Answer(Redirect::to(&format!("/changes/{revision}")).into_response())),
-            Err(error) if error.needs_confirmation() => review(state, user, &submission, changes).await.map(Next::Answer),
+            Err(error) if error.needs_confirmation() => {
+                review(state, user, &submission, changes).await.map(Next::Answer)
+            }
             Err(OpsError::Problems(problems)) => Ok(Next::Form(form(&problems))),
             Err(error) => Err(error.into()),
         },
@@ -176,7 +179,12 @@ pub(crate) async fn remove(
     show(state, user, &submission, &changes, plan, false).await
 }
 
-async fn review(state: &AppState, user: &SignedIn, submission: &Submission, changes: Changes) -> Result<Response, PageError> {
+async fn review(
+    state: &AppState,
+    user: &SignedIn,
+    submission: &Submission,
+    changes: Changes,
+) -> Result<Response, PageError> {
     let plan = state.ops.plan(&changes, &user.actor).await?;
     show(state, user, submission, &changes, plan, true).await
 }
@@ -192,7 +200,12 @@ pub(crate) fn options(fields: &Fields) -> PublishOptions {
     }
 }
 
-async fn publish(state: &AppState, user: &SignedIn, fields: &Fields, changes: Changes) -> Result<u64, OpsError> {
+async fn publish(
+    state: &AppState,
+    user: &SignedIn,
+    fields: &Fields,
+    changes: Changes,
+) -> Result<u64, OpsError> {
     Ok(state.ops.publish(changes, &user.actor, options(fields)).await?.revision)
 }
 
@@ -210,9 +223,16 @@ async fn show(
 }
 
 /// Draws a review; `hops` are the routes that it touches.
-fn draw(shell: Shell, submission: &Submission, plan: Review, hops: Vec<Hop>, editable: bool) -> Result<Response, PageError> {
+fn draw(
+    shell: Shell,
+    submission: &Submission,
+    plan: Review,
+    hops: Vec<Hop>,
+    editable: bool,
+) -> Result<Response, PageError> {
     let fields = &submission.fields;
-    let refused = !plan.problems.is_empty() || (fields.get("step") == "publish" && !plan.confirmations.is_empty());
+    let refused =
+        !plan.problems.is_empty() || (fields.get("step") == "publish" && !plan.confirmations.is_empty());
     let review = [("base_revision", ()), ("rollback_after", ())];
     let answer = page(&ReviewPage {
         action: submission.action.clone(),
@@ -221,7 +241,11 @@ fn draw(shell: Shell, submission: &Submission, plan: Review, hops: Vec<Hop>, edi
         problems: plan.problems,
         confirmations: plan.confirmations.iter().map(|problem| problem.message.clone()).collect(),
         hops,
-        carried: fields.carried().filter(|(key, _)| !review.iter().any(|(mine, ())| mine == key)).cloned().collect(),
+        carried: fields
+            .carried()
+            .filter(|(key, _)| !review.iter().any(|(mine, ())| mine == key))
+            .cloned()
+            .collect(),
         base_revision: plan.base_revision,
         next_revision: plan.base_revision + 1,
         nodes: shell.fleet.total,
@@ -243,7 +267,9 @@ pub(crate) async fn rollback(
     user.check(fields.get("csrf"))?;
     if fields.get("step") == "publish" {
         match state.ops.rollback(number, &user.actor, options(&fields)).await {
-            Ok(published) => return Ok(Redirect::to(&format!("/changes/{}", published.revision)).into_response()),
+            Ok(published) => {
+                return Ok(Redirect::to(&format!("/changes/{}", published.revision)).into_response());
+            }
             Err(OpsError::Problems(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -253,7 +279,13 @@ pub(crate) async fn rollback(
     let shell = Shell::load(&state.ops, user, Section::Changes, &title).await?;
     let action = format!("/changes/{number}/rollback");
     let changes = Ok(Changes::default());
-    draw(shell, &Submission { section: Section::Changes, title, action, fields, changes }, plan, Vec::new(), false)
+    draw(
+        shell,
+        &Submission { section: Section::Changes, title, action, fields, changes },
+        plan,
+        Vec::new(),
+        false,
+    )
 }
 
 /// The doors of the routes that are about to be put.
@@ -286,7 +318,8 @@ pub(crate) fn promise(group: Option<&Object>) -> Promise {
 
 /// The objects as files.
 pub(crate) fn yaml(objects: &[Object]) -> String {
-    let documents = objects.iter().map(|object| serde_saphyr::to_string(&redacted(object)).unwrap_or_default());
+    let documents =
+        objects.iter().map(|object| serde_saphyr::to_string(&redacted(object)).unwrap_or_default());
     documents.collect::<Vec<_>>().join("---\n")
 }
 

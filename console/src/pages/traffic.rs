@@ -55,7 +55,12 @@ impl Grid {
     }
 
     /// One value per step.
-    pub(crate) fn values<P>(&self, points: &[P], at: impl Fn(&P) -> i64, value: impl Fn(&P) -> Option<f64>) -> Vec<Option<f64>> {
+    pub(crate) fn values<P>(
+        &self,
+        points: &[P],
+        at: impl Fn(&P) -> i64,
+        value: impl Fn(&P) -> Option<f64>,
+    ) -> Vec<Option<f64>> {
         let mut values = vec![None; self.steps];
         for point in points {
             let step = usize::try_from((at(point) - self.from).div_euclid(self.step)).ok();
@@ -67,7 +72,11 @@ impl Grid {
     }
 
     /// Points of traffic.
-    pub(crate) fn traffic(&self, points: &[TrafficPoint], value: impl Fn(&TrafficPoint) -> Option<f64>) -> Vec<Option<f64>> {
+    pub(crate) fn traffic(
+        &self,
+        points: &[TrafficPoint],
+        value: impl Fn(&TrafficPoint) -> Option<f64>,
+    ) -> Vec<Option<f64>> {
         self.values(points, |point| point.at, value)
     }
 
@@ -97,15 +106,24 @@ pub(crate) fn classes(grid: &Grid, points: &[TrafficPoint]) -> Vec<Series> {
         colour,
         values: grid.traffic(points, |point| point.responses.get(index).map(|count| grid.per_second(*count))),
     };
-    [("2xx", "teal"), ("3xx", "blue"), ("4xx", "amber"), ("5xx", "red")].into_iter().enumerate().map(class).collect()
+    [("2xx", "teal"), ("3xx", "blue"), ("4xx", "amber"), ("5xx", "red")]
+        .into_iter()
+        .enumerate()
+        .map(class)
+        .collect()
 }
 
 /// Percentiles in milliseconds. A step without a request has none: a gap.
-pub(crate) fn percentiles(grid: &Grid, points: &[TrafficPoint], of: impl Fn(&TrafficPoint) -> &Histogram) -> Vec<Series> {
+pub(crate) fn percentiles(
+    grid: &Grid,
+    points: &[TrafficPoint],
+    of: impl Fn(&TrafficPoint) -> &Histogram,
+) -> Vec<Series> {
     let line = |(label, colour, per_mille): (&str, &'static str, u32)| Series {
         label: label.to_owned(),
         colour,
-        values: grid.traffic(points, |point| of(point).quantile(per_mille).map(|micros| micros as f64 / 1_000.0)),
+        values: grid
+            .traffic(points, |point| of(point).quantile(per_mille).map(|micros| micros as f64 / 1_000.0)),
     };
     [("p50", "blue", 500), ("p95", "teal", 950), ("p99", "amber", 990)].map(line).into()
 }
@@ -121,10 +139,18 @@ const DROP_CLASSES: [(&str, &str); 5] = [
 
 /// Which of the classes.
 fn drop_class(drops: &DropSeries) -> usize {
-    const LIMITS: [&str; 5] = ["no-listener", "denied", "too-many-connections", "too-many-from-address", "upgrade-not-supported"];
+    const LIMITS: [&str; 5] =
+        ["no-listener", "denied", "too-many-connections", "too-many-from-address", "upgrade-not-supported"];
     let reason = drops.reason.as_str();
     match drops.place {
-        Place::Kernel if drops.rule.is_some() || reason.contains("deny") || reason.contains("denied") || reason.contains("allow") => 0,
+        Place::Kernel
+            if drops.rule.is_some()
+                || reason.contains("deny")
+                || reason.contains("denied")
+                || reason.contains("allow") =>
+        {
+            0
+        }
         Place::Kernel => 1,
         Place::Proxy if LIMITS.contains(&reason) => 2,
         Place::Proxy if reason.starts_with("origin-") || reason == "malformed-response" => 4,
@@ -135,7 +161,8 @@ fn drop_class(drops: &DropSeries) -> usize {
 /// Drops and refusals per step by class; a class without any is left out. `reported` says in which steps anything was heard.
 pub(crate) fn drop_series(grid: &Grid, drops: &[DropSeries], reported: &[Option<f64>]) -> Vec<Series> {
     let class = |(index, (label, colour)): (usize, &(&str, &'static str))| {
-        let mine: Vec<&DropSeries> = drops.iter().filter(|one| drop_class(one) == index && one.count > 0).collect();
+        let mine: Vec<&DropSeries> =
+            drops.iter().filter(|one| drop_class(one) == index && one.count > 0).collect();
         // Silence about drops in a step with a report means none.
         let mut values: Vec<Option<f64>> = reported.iter().map(|heard| heard.map(|_| 0.0)).collect();
         for one in &mine {
@@ -203,7 +230,12 @@ mod tests {
             count: 5,
             points: vec![(1_800_000_000, 5)],
         };
-        let all = [drops(Place::Kernel, "denied"), drops(Place::Kernel, "malformed"), drops(Place::Proxy, "no-route"), drops(Place::Proxy, "origin-gone")];
+        let all = [
+            drops(Place::Kernel, "denied"),
+            drops(Place::Kernel, "malformed"),
+            drops(Place::Proxy, "no-route"),
+            drops(Place::Proxy, "origin-gone"),
+        ];
         let heard = [Some(1.0), Some(1.0), None, None, None];
         let series = drop_series(&grid, &all, &heard);
         assert_eq!(series.iter().filter_map(|one| one.values[0]).sum::<f64>(), 20.0);
@@ -213,6 +245,9 @@ mod tests {
     #[test]
     fn figures() {
         assert_eq!([None, Some(412), Some(18_200)].map(millis), ["–", "0.41", "18"]);
-        assert_eq!(error_share(&TrafficPoint { responses: [9_998, 0, 0, 2], ..TrafficPoint::default() }), "0.02 %");
+        assert_eq!(
+            error_share(&TrafficPoint { responses: [9_998, 0, 0, 2], ..TrafficPoint::default() }),
+            "0.02 %"
+        );
     }
 }

@@ -56,7 +56,11 @@ struct BundlePage {
 }
 
 /// `GET /trust-bundles`.
-pub(crate) async fn list(State(ops): State<Ops>, Query(query): Query<ListQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn list(
+    State(ops): State<Ops>,
+    Query(query): Query<ListQuery>,
+    user: SignedIn,
+) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::TrustBundles, "Trust bundles").await?;
     let found = query.fetch(&ops, Kind::TrustBundle).await?;
     let current = ops.current();

@@ -95,7 +95,8 @@ impl Resolver<'_> {
     ) -> Result<(), Vec<Problem>> {
         let field = |problem| vec![problem];
         if spec.chain.is_some() || spec.private_key.is_some() {
-            let message = "stands beside chain or privateKey; write either internalCa or the certificate itself";
+            let message =
+                "stands beside chain or privateKey; write either internalCa or the certificate itself";
             return Err(field(Problem::new(object, "spec.internalCa", Code::Invalid, message)));
         }
         let mut patterns = parsed(object, hosts)?;
@@ -106,7 +107,8 @@ impl Resolver<'_> {
             return Ok(());
         }
         let names: Vec<String> = patterns.iter().map(ToString::to_string).collect();
-        let failed = |why: &dyn Display| vec![Problem::new(object, "spec.internalCa", Code::Invalid, why.to_string())];
+        let failed =
+            |why: &dyn Display| vec![Problem::new(object, "spec.internalCa", Code::Invalid, why.to_string())];
         let (issued, der) = self.authority.server(&names, &[], self.now).map_err(|error| failed(&error))?;
         let key = PrivateKey::from_pkcs8_der(der).map_err(|error| failed(&error))?;
         let sealed =
@@ -120,7 +122,8 @@ impl Resolver<'_> {
     /// Whether the stored certificate is what would be issued, so that applying a file twice changes nothing.
     fn still_good(&self, stored: &CertificateSpec, hosts: &[HostPattern]) -> bool {
         let Some(Ok(facts)) = stored.chain.as_deref().map(Facts::of_chain) else { return false };
-        let Ok(ours) = Facts::of_chain(self.authority.pem()).map(|facts| facts.subject).or_else(|_| self.subject())
+        let Ok(ours) =
+            Facts::of_chain(self.authority.pem()).map(|facts| facts.subject).or_else(|_| self.subject())
         else {
             return false;
         };
@@ -130,7 +133,8 @@ impl Resolver<'_> {
     /// The authority has no DNS name, so its own certificate is no chain to serve; its subject is still what issued ones name.
     fn subject(&self) -> Result<String, ()> {
         use rustls_pki_types::pem::PemObject;
-        let der = rustls_pki_types::CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).map_err(|_pem| ())?;
+        let der = rustls_pki_types::CertificateDer::from_pem_slice(self.authority.pem().as_bytes())
+            .map_err(|_pem| ())?;
         let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|_der| ())?;
         Ok(certificate.subject().to_string())
     }

@@ -29,15 +29,24 @@ pub struct Current {
 }
 
 impl Current {
-    pub(super) async fn load(store: &Store, authority: &Authority, cache: &mut FactsCache) -> Result<Self, OpsError> {
+    pub(super) async fn load(
+        store: &Store,
+        authority: &Authority,
+        cache: &mut FactsCache,
+    ) -> Result<Self, OpsError> {
         let newest = store.newest().await?;
         let id = newest.map(|row| SnapshotId { epoch: row.epoch, revision: row.number });
         let id = id.unwrap_or(SnapshotId { epoch: 1, revision: 0 });
         let objects = store.objects_at(id.revision).await?;
         let (keys, rules) = (store.key_digests().await?, store.rule_ids().await?.into_iter().collect());
         let in_force = objects.iter().map(Object::label).collect();
-        let input =
-            Input { objects: &objects, keys: &keys, internal_ca: authority.pem(), rule_ids: &rules, now: clock::now() };
+        let input = Input {
+            objects: &objects,
+            keys: &keys,
+            internal_ca: authority.pem(),
+            rule_ids: &rules,
+            now: clock::now(),
+        };
         let compiled = compile_with(input, cache, &in_force).map_err(OpsError::Problems)?;
         let objects = objects.into_iter().map(|object| (object_key(&object), object)).collect();
         Ok(Self { id, objects, compiled: Some(compiled), keys, rules })

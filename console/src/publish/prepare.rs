@@ -87,7 +87,8 @@ impl Maker<'_> {
 
     /// What there would be with exactly these objects, which were in force once.
     pub(super) fn set(&self, base: &Current, objects: Vec<Object>, cache: &mut FactsCache) -> Prepared {
-        let objects: BTreeMap<_, _> = objects.into_iter().map(|object| (object_key(&object), object)).collect();
+        let objects: BTreeMap<_, _> =
+            objects.into_iter().map(|object| (object_key(&object), object)).collect();
         let tolerated = objects.values().map(Object::label).collect();
         let prepared = self.differ(base, objects);
         self.compile(base, prepared, &tolerated, cache)
@@ -106,7 +107,8 @@ impl Maker<'_> {
         prepared.keys = keys.into_iter().filter(|(digest, _)| !base.keys.contains(digest)).collect();
         self.use_staged(base, &mut prepared);
         let changed: BTreeSet<String> = prepared.put.iter().map(Object::label).collect();
-        let in_force = prepared.objects.values().map(Object::label).filter(|label| !changed.contains(label)).collect();
+        let in_force =
+            prepared.objects.values().map(Object::label).filter(|label| !changed.contains(label)).collect();
         self.compile(base, prepared, &in_force, cache)
     }
 
@@ -138,7 +140,9 @@ impl Maker<'_> {
         let waiting = staged.digests();
         for object in &prepared.put {
             let Spec::Certificate(spec) = &object.spec else { continue };
-            let Some(Ok(digest)) = spec.private_key_ref.as_deref().map(str::parse::<Digest>) else { continue };
+            let Some(Ok(digest)) = spec.private_key_ref.as_deref().map(str::parse::<Digest>) else {
+                continue;
+            };
             if waiting.contains(&digest)
                 && !base.keys.contains(&digest)
                 && prepared.keys.iter().all(|(known, _)| *known != digest)
@@ -148,7 +152,13 @@ impl Maker<'_> {
         }
     }
 
-    fn compile(&self, base: &Current, mut prepared: Prepared, in_force: &BTreeSet<String>, cache: &mut FactsCache) -> Prepared {
+    fn compile(
+        &self,
+        base: &Current,
+        mut prepared: Prepared,
+        in_force: &BTreeSet<String>,
+        cache: &mut FactsCache,
+    ) -> Prepared {
         let objects: Vec<Object> = prepared.objects.values().cloned().collect();
         let mut keys = base.keys.clone();
         keys.extend(prepared.keys.iter().map(|(digest, _)| *digest));

@@ -39,11 +39,14 @@ impl Links {
         if let Some(address) = actor.address
             && let Some(rule) = newly_denied(&before, &after, address)
         {
-            let whose = format!("your own address {address}: you may lose access to this console and its machine");
+            let whose =
+                format!("your own address {address}: you may lose access to this console and its machine");
             problems.push(problem(rule, &whose));
         }
         for (node, ends) in self.all() {
-            if let Some((address, rule)) = ends.iter().find_map(|a| Some((a, newly_denied(&before, &after, *a)?))) {
+            if let Some((address, rule)) =
+                ends.iter().find_map(|a| Some((a, newly_denied(&before, &after, *a)?)))
+            {
                 let whose = format!("{address}, which node {node} and this console use to reach each other");
                 problems.push(problem(rule, &whose));
             }
@@ -52,7 +55,11 @@ impl Links {
     }
 }
 
-fn newly_denied<'a>(before: &[FilterRule], after: &'a [FilterRule], address: IpAddr) -> Option<&'a FilterRule> {
+fn newly_denied<'a>(
+    before: &[FilterRule],
+    after: &'a [FilterRule],
+    address: IpAddr,
+) -> Option<&'a FilterRule> {
     let Verdict::Denied { rule } = verdict(after, address, false) else { return None };
     if matches!(verdict(before, address, false), Verdict::Denied { .. }) {
         return None;
@@ -62,7 +69,8 @@ fn newly_denied<'a>(before: &[FilterRule], after: &'a [FilterRule], address: IpA
 
 fn problem(rule: &FilterRule, whose: &str) -> Problem {
     let (filter, name) = rule.name.split_once('/').unwrap_or((&rule.name, ""));
-    let message =
-        format!("rule {name} would drop {whose}; leave the address out, or publish again with a confirmation");
+    let message = format!(
+        "rule {name} would drop {whose}; leave the address out, or publish again with a confirmation"
+    );
     Problem::new(format!("PacketFilter/{filter}"), "spec.rules", Code::NeedsConfirmation, message)
 }

@@ -103,7 +103,8 @@ impl Authority {
     /// # Errors
     /// When the request is none.
     pub fn node(&self, csr: &str, node: &str, now: OffsetDateTime) -> Result<Issued, IssueError> {
-        let request = CertificateSigningRequestParams::from_pem(csr).map_err(|_rejected| IssueError::Request)?;
+        let request =
+            CertificateSigningRequestParams::from_pem(csr).map_err(|_rejected| IssueError::Request)?;
         let mut params = dated(now, Duration::days(NODE_DAYS))?;
         params.distinguished_name = named(node);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -116,7 +117,12 @@ impl Authority {
     ///
     /// # Errors
     /// When a name cannot stand in a certificate.
-    pub fn server(&self, hosts: &[String], addresses: &[IpAddr], now: OffsetDateTime) -> Result<(Issued, Vec<u8>), IssueError> {
+    pub fn server(
+        &self,
+        hosts: &[String],
+        addresses: &[IpAddr],
+        now: OffsetDateTime,
+    ) -> Result<(Issued, Vec<u8>), IssueError> {
         let key = KeyPair::generate()?;
         let mut params = dated(now, Duration::days(HOST_DAYS))?;
         params.distinguished_name = named(hosts.first().map_or("sallyport", String::as_str));

@@ -7,7 +7,7 @@ mod seal;
 mod signer;
 mod text;
 
-pub use ca::{Authority, Issued, IssueError};
+pub use ca::{Authority, IssueError, Issued};
 pub use seal::{MasterKey, SealError};
 pub use signer::{Signer, SignerError};
 pub use text::{random, random_text};

@@ -40,7 +40,9 @@ pub enum SealError {
     #[error("{0} is not a master key (32 bytes); put the right file back from a backup")]
     Length(PathBuf),
     /// The tag does not fit.
-    #[error("master.key does not belong to this database, or the database is damaged; put the right pair back from a backup")]
+    #[error(
+        "master.key does not belong to this database, or the database is damaged; put the right pair back from a backup"
+    )]
     Wrong,
 }
 
@@ -81,7 +83,8 @@ impl MasterKey {
     fn make(path: &Path) -> Result<Self, SealError> {
         let failed = |reason| SealError::File { path: path.to_owned(), reason };
         let bytes = Zeroizing::new(random::<32>()?);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         file.write_all(bytes.as_slice()).and_then(|()| file.sync_all()).map_err(failed)?;
         Self::of(bytes.as_slice()).ok_or(SealError::Random)
     }
@@ -110,7 +113,8 @@ impl MasterKey {
     /// [`SealError::Wrong`].
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let (nonce, body) = sealed.split_at_checked(12).ok_or(SealError::Wrong)?;
-        let nonce = aws_lc_rs::aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_unspecified| SealError::Wrong)?;
+        let nonce = aws_lc_rs::aead::Nonce::try_assume_unique_for_key(nonce)
+            .map_err(|_unspecified| SealError::Wrong)?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = self
             .0

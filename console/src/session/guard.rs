@@ -16,12 +16,15 @@ pub(crate) fn address(extensions: &axum::http::Extensions) -> Option<IpAddr> {
 
 /// Around all pages: refuses forged requests, finds out who is signed in.
 pub(crate) async fn pages(State(sessions): State<Sessions>, mut request: Request, next: Next) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) && !same_origin(request.headers(), request.uri()) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        && !same_origin(request.headers(), request.uri())
+    {
         let sentence = "This request does not come from the console's own pages, so it was refused. Open the console and try again there.\n";
         return (StatusCode::FORBIDDEN, sentence).into_response();
     }
     let from = address(request.extensions());
-    let cookies = request.headers().get(header::COOKIE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let cookies =
+        request.headers().get(header::COOKIE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(cookies) = cookies {
         match sessions.find(&cookies, from).await {
             Ok(Some(signed_in)) => {
@@ -46,7 +49,9 @@ fn same_origin(headers: &HeaderMap, uri: &Uri) -> bool {
     }
     let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(header::HOST));
     match (text(header::ORIGIN), host) {
-        (Some(origin), Some(host)) => origin.strip_prefix("https://").is_some_and(|from| from.eq_ignore_ascii_case(host)),
+        (Some(origin), Some(host)) => {
+            origin.strip_prefix("https://").is_some_and(|from| from.eq_ignore_ascii_case(host))
+        }
         _ => false,
     }
 }
@@ -60,7 +65,9 @@ pub(super) fn login_url(uri: &Uri, method: &Method) -> String {
     let encoded: String = path
         .bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect();
@@ -72,7 +79,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -81,7 +91,11 @@ mod tests {
         let judge = |pairs: &[(&'static str, &str)]| same_origin(&headers(pairs), &uri);
         assert!(judge(&[("sec-fetch-site", "same-origin")]));
         assert!(!judge(&[("sec-fetch-site", "same-site")]));
-        assert!(!judge(&[("sec-fetch-site", "cross-site"), ("origin", "https://c:9443"), ("host", "c:9443")]));
+        assert!(!judge(&[
+            ("sec-fetch-site", "cross-site"),
+            ("origin", "https://c:9443"),
+            ("host", "c:9443")
+        ]));
         assert!(judge(&[("origin", "https://c:9443"), ("host", "c:9443")]));
         assert!(!judge(&[("origin", "https://evil"), ("host", "c:9443")]));
         assert!(!judge(&[("origin", "null"), ("host", "c:9443")]));
@@ -90,7 +104,10 @@ mod tests {
 
     #[test]
     fn whoever_must_log_in_comes_back() {
-        assert_eq!(login_url(&"/routes?q=a&page=2".parse().unwrap(), &Method::GET), "/login?next=/routes%3Fq%3Da%26page%3D2");
+        assert_eq!(
+            login_url(&"/routes?q=a&page=2".parse().unwrap(), &Method::GET),
+            "/login?next=/routes%3Fq%3Da%26page%3D2"
+        );
         assert_eq!(login_url(&"/routes".parse().unwrap(), &Method::POST), "/login");
     }
 }

@@ -89,7 +89,9 @@ pub enum LoginError {
     #[error("too many attempts; try again in {0} seconds")]
     Throttled(u64),
     /// The link for the first administrator is wrong or was used.
-    #[error("this link is not valid (any more); run `sallyport user reset NAME` on the console's machine instead")]
+    #[error(
+        "this link is not valid (any more); run `sallyport user reset NAME` on the console's machine instead"
+    )]
     SetupToken,
     /// The name is not a name, or the password is too short.
     #[error("{0}")]
@@ -139,13 +141,14 @@ impl Sessions {
     }
 
     async fn begin(&self, user: &str) -> Result<Begun, LoginError> {
-        let (secret, csrf) =
-            (random_text().map_err(OpsError::from)?, random_text().map_err(OpsError::from)?);
+        let (secret, csrf) = (random_text().map_err(OpsError::from)?, random_text().map_err(OpsError::from)?);
         let ends = clock::to_ms(clock::now() + LIFE);
         let hash = Digest::of(secret.as_bytes());
         self.ops.store().add_session(&hash, user, &csrf, ends).await.map_err(OpsError::from)?;
         let age = LIFE.whole_seconds();
-        Ok(Begun { cookie: format!("{COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age}") })
+        Ok(Begun {
+            cookie: format!("{COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age}"),
+        })
     }
 
     /// Ends a session; gives the `Set-Cookie` value that forgets it.
@@ -158,7 +161,11 @@ impl Sessions {
     }
 
     /// Who a `Cookie` header belongs to.
-    pub(crate) async fn find(&self, cookies: &str, from: Option<IpAddr>) -> Result<Option<SignedIn>, OpsError> {
+    pub(crate) async fn find(
+        &self,
+        cookies: &str,
+        from: Option<IpAddr>,
+    ) -> Result<Option<SignedIn>, OpsError> {
         let Some(secret) = session_cookie(cookies) else { return Ok(None) };
         let hash = Digest::of(secret.as_bytes());
         let Some(row) = self.ops.store().session(&hash).await? else { return Ok(None) };
@@ -212,7 +219,9 @@ impl Sessions {
         match self.ops.put_user(name, password, Role::Administrator, &Actor::console()).await {
             Ok(()) => {}
             Err(OpsError::Problems(problems)) => {
-                return Err(LoginError::Weak(problems.into_iter().map(|p| p.message).collect::<Vec<_>>().join("; ")));
+                return Err(LoginError::Weak(
+                    problems.into_iter().map(|p| p.message).collect::<Vec<_>>().join("; "),
+                ));
             }
             Err(error) => return Err(error.into()),
         }

@@ -29,7 +29,9 @@ pub(crate) async fn verify(password: String, phc: Option<String>) -> Result<bool
     let _permit = AT_ONCE.acquire().await.map_err(|_closed| OpsError::Stopped)?;
     let right = tokio::task::spawn_blocking(move || {
         let Some(phc) = phc else {
-            let _spent = Argon2::default().hash_password(password.as_bytes()).map(|hash: PasswordHash| hash.to_string());
+            let _spent = Argon2::default()
+                .hash_password(password.as_bytes())
+                .map(|hash: PasswordHash| hash.to_string());
             return false;
         };
         PasswordHash::new(&phc)

@@ -31,7 +31,8 @@ impl Failures {
     fn until(&self) -> Instant {
         let over = self.count.saturating_sub(FREE);
         // 1, 2, 4 ... seconds.
-        let wait = if over == 0 { Duration::ZERO } else { Duration::from_secs(1 << (over - 1).min(9)).min(LONGEST) };
+        let wait =
+            if over == 0 { Duration::ZERO } else { Duration::from_secs(1 << (over - 1).min(9)).min(LONGEST) };
         self.last + wait
     }
 }
@@ -64,7 +65,8 @@ impl Throttle {
         for key in keys(name, from) {
             if failures.len() >= REMEMBERED
                 && !failures.contains_key(&key)
-                && let Some(oldest) = failures.iter().min_by_key(|(_, one)| one.last).map(|(key, _)| key.clone())
+                && let Some(oldest) =
+                    failures.iter().min_by_key(|(_, one)| one.last).map(|(key, _)| key.clone())
             {
                 failures.remove(&oldest);
             }

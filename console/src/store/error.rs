@@ -12,7 +12,9 @@ pub enum StoreError {
     #[error("the disk with the console's database is full: nothing was changed; make room and try again")]
     Full,
     /// `SQLITE_READONLY`.
-    #[error("the console's database cannot be written: nothing was changed; check the owner and mode of its files")]
+    #[error(
+        "the console's database cannot be written: nothing was changed; check the owner and mode of its files"
+    )]
     ReadOnly,
     /// `SQLITE_CORRUPT`, `SQLITE_NOTADB`.
     #[error(

@@ -22,6 +22,8 @@ impl Store {
     /// When the database fails.
     pub async fn sealed_key(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let digest = digest.to_string();
-        Ok(sqlx::query_scalar!("SELECT sealed FROM keys WHERE digest = ?", digest).fetch_optional(&self.reader).await?)
+        Ok(sqlx::query_scalar!("SELECT sealed FROM keys WHERE digest = ?", digest)
+            .fetch_optional(&self.reader)
+            .await?)
     }
 }

@@ -31,7 +31,12 @@ impl ObjectRow {
     /// None in practice: every field serialises.
     pub fn of(object: &Object) -> Result<Self, StoreError> {
         let body = serde_json::to_string(object).map_err(|_json| StoreError::Row("object"))?;
-        Ok(Self { kind: object.kind(), name: object.metadata.name.clone(), search: search_text(object), body })
+        Ok(Self {
+            kind: object.kind(),
+            name: object.metadata.name.clone(),
+            search: search_text(object),
+            body,
+        })
     }
 }
 

@@ -37,8 +37,11 @@ impl Store {
             return Err(StoreError::Corrupt(sound));
         }
         MIGRATIONS.run(&writer).await.map_err(|error| migration(path, error))?;
-        let reader =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await.map_err(named)?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(named)?;
         Ok(Self { writer, reader })
     }
 
@@ -68,7 +71,9 @@ fn name_file(path: &Path, error: sqlx::Error) -> StoreError {
 fn migration(path: &Path, error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) => name_file(path, error),
-        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => StoreError::Newer(path.to_owned()),
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
+            StoreError::Newer(path.to_owned())
+        }
         other => StoreError::Open { path: path.to_owned(), reason: other.to_string() },
     }
 }

@@ -78,7 +78,10 @@ impl TryFrom<Row> for RevisionRow {
             actor: row.actor,
             message: row.message,
             changes: serde_json::from_str(&row.changes).map_err(|_json| StoreError::Row("revision"))?,
-            rollback: row.rollback_at_ms.zip(row.rollback_to).map(|(at, to)| (clock::from_ms(at), unsigned(to))),
+            rollback: row
+                .rollback_at_ms
+                .zip(row.rollback_to)
+                .map(|(at, to)| (clock::from_ms(at), unsigned(to))),
         })
     }
 }
@@ -94,9 +97,11 @@ impl Store {
         let rollback_at = new.rollback.map(|(at, _)| clock::to_ms(at));
         let rollback_to = new.rollback.map(|(_, to)| signed(to));
         let mut write = self.writer.begin().await?;
-        sqlx::query!("UPDATE revisions SET rollback_at_ms = NULL, rollback_to = NULL WHERE rollback_at_ms IS NOT NULL")
-            .execute(&mut *write)
-            .await?;
+        sqlx::query!(
+            "UPDATE revisions SET rollback_at_ms = NULL, rollback_to = NULL WHERE rollback_at_ms IS NOT NULL"
+        )
+        .execute(&mut *write)
+        .await?;
         sqlx::query!(
             "INSERT INTO revisions
                  (number, epoch, at_ms, actor, message, changes, rollback_at_ms, rollback_to)
@@ -112,7 +117,9 @@ impl Store {
         )
         .execute(&mut *write)
         .await?;
-        for (kind, name) in new.put.iter().map(|row| (row.kind, &row.name)).chain(new.remove.iter().map(|(k, n)| (*k, n))) {
+        for (kind, name) in
+            new.put.iter().map(|row| (row.kind, &row.name)).chain(new.remove.iter().map(|(k, n)| (*k, n)))
+        {
             end_version(&mut write, kind, name, number).await?;
         }
         for row in &new.put {
@@ -161,7 +168,9 @@ impl Store {
     /// When the database fails.
     pub async fn revisions(&self, limit: u32, offset: u64) -> Result<(Vec<RevisionRow>, u64), StoreError> {
         let (limit, offset) = (i64::from(limit), signed(offset));
-        let total = sqlx::query_scalar!("SELECT COUNT(*) AS \"n!: i64\" FROM revisions").fetch_one(&self.reader).await?;
+        let total = sqlx::query_scalar!("SELECT COUNT(*) AS \"n!: i64\" FROM revisions")
+            .fetch_one(&self.reader)
+            .await?;
         let rows = sqlx::query_as!(
             Row,
             "SELECT number, epoch, at_ms, actor, message, changes, rollback_at_ms, rollback_to
@@ -221,7 +230,12 @@ impl Store {
     }
 }
 
-async fn end_version(write: &mut SqliteConnection, kind: Kind, name: &str, at: i64) -> Result<(), StoreError> {
+async fn end_version(
+    write: &mut SqliteConnection,
+    kind: Kind,
+    name: &str,
+    at: i64,
+) -> Result<(), StoreError> {
     let kind = kind.as_str();
     sqlx::query!(
         "UPDATE objects SET to_revision = ? WHERE kind = ? AND name = ? AND to_revision IS NULL",
@@ -249,7 +263,11 @@ async fn begin_version(write: &mut SqliteConnection, row: &ObjectRow, at: i64) -
     Ok(())
 }
 
-async fn add_keys_and_rules(write: &mut SqliteConnection, new: &NewRevision<'_>, at: i64) -> Result<(), StoreError> {
+async fn add_keys_and_rules(
+    write: &mut SqliteConnection,
+    new: &NewRevision<'_>,
+    at: i64,
+) -> Result<(), StoreError> {
     for (digest, sealed) in &new.keys {
         let digest = digest.to_string();
         sqlx::query!(

@@ -8,7 +8,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(sqlx::query_scalar!("SELECT value FROM settings WHERE name = ?", name).fetch_optional(&self.writer).await?)
+        Ok(sqlx::query_scalar!("SELECT value FROM settings WHERE name = ?", name)
+            .fetch_optional(&self.writer)
+            .await?)
     }
 
     /// Writes several settings at once.

@@ -103,9 +103,15 @@ impl Store {
         }
         for (route, client, leg, at) in &row.legs {
             let (side, leg) = (if *client { "client" } else { "origin" }, json(leg)?);
-            sqlx::query!("INSERT OR REPLACE INTO legs (route, side, leg, at_ms) VALUES (?, ?, ?, ?)", route, side, leg, at)
-                .execute(&mut *write)
-                .await?;
+            sqlx::query!(
+                "INSERT OR REPLACE INTO legs (route, side, leg, at_ms) VALUES (?, ?, ?, ?)",
+                route,
+                side,
+                leg,
+                at
+            )
+            .execute(&mut *write)
+            .await?;
         }
         sqlx::query!("DELETE FROM traffic WHERE minute < ?", keep_from).execute(&mut *write).await?;
         sqlx::query!("DELETE FROM drops WHERE minute < ?", keep_from).execute(&mut *write).await?;
@@ -193,7 +199,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn legs(&self, route: &str) -> Result<(Option<SeenLeg>, Option<SeenLeg>), StoreError> {
-        let rows = sqlx::query!("SELECT side, leg, at_ms FROM legs WHERE route = ?", route).fetch_all(&self.reader).await?;
+        let rows = sqlx::query!("SELECT side, leg, at_ms FROM legs WHERE route = ?", route)
+            .fetch_all(&self.reader)
+            .await?;
         let mut legs = (None, None);
         for row in rows {
             let at: OffsetDateTime = clock::from_ms(row.at_ms);

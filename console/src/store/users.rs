@@ -39,7 +39,8 @@ impl Store {
         let row = sqlx::query!("SELECT name, password, role FROM users WHERE name = ?", name)
             .fetch_optional(&self.reader)
             .await?;
-        row.map(|row| Ok(UserRow { name: row.name, password: row.password, role: role(&row.role)? })).transpose()
+        row.map(|row| Ok(UserRow { name: row.name, password: row.password, role: role(&row.role)? }))
+            .transpose()
     }
 
     /// All users, by name.
@@ -47,8 +48,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn users(&self) -> Result<Vec<User>, StoreError> {
-        let rows =
-            sqlx::query!("SELECT name, role, created_ms FROM users ORDER BY name").fetch_all(&self.reader).await?;
+        let rows = sqlx::query!("SELECT name, role, created_ms FROM users ORDER BY name")
+            .fetch_all(&self.reader)
+            .await?;
         let user = |name, text: &str, ms| Ok(User { name, role: role(text)?, created: clock::from_ms(ms) });
         rows.into_iter().map(|row| user(row.name, &row.role, row.created_ms)).collect()
     }
@@ -79,7 +81,13 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn add_session(&self, hash: &Digest, user: &str, csrf: &str, ends_ms: i64) -> Result<(), StoreError> {
+    pub async fn add_session(
+        &self,
+        hash: &Digest,
+        user: &str,
+        csrf: &str,
+        ends_ms: i64,
+    ) -> Result<(), StoreError> {
         let (hash, now) = (hash.as_bytes().as_slice(), clock::to_ms(clock::now()));
         let mut write = self.writer.begin().await?;
         sqlx::query!("DELETE FROM sessions WHERE expires_ms <= ?", now).execute(&mut *write).await?;
@@ -123,7 +131,9 @@ impl Store {
     /// When the database fails.
     pub async fn session_seen(&self, hash: &Digest, seen_ms: i64) -> Result<(), StoreError> {
         let hash = hash.as_bytes().as_slice();
-        sqlx::query!("UPDATE sessions SET seen_ms = ? WHERE hash = ?", seen_ms, hash).execute(&self.writer).await?;
+        sqlx::query!("UPDATE sessions SET seen_ms = ? WHERE hash = ?", seen_ms, hash)
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 
@@ -162,8 +172,9 @@ impl Store {
     /// When the database fails.
     pub async fn token(&self, hash: &Digest) -> Result<Option<(String, Role)>, StoreError> {
         let hash = hash.as_bytes().as_slice();
-        let row =
-            sqlx::query!("SELECT name, role FROM tokens WHERE hash = ?", hash).fetch_optional(&self.reader).await?;
+        let row = sqlx::query!("SELECT name, role FROM tokens WHERE hash = ?", hash)
+            .fetch_optional(&self.reader)
+            .await?;
         row.map(|row| Ok((row.name, role(&row.role)?))).transpose()
     }
 }

@@ -1,0 +1,162 @@
+//! The REST API's client: one connection a call, the token and CA from `cli.json` unless told otherwise.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use model::problem::Problem;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// The longest a call may take: a publish of 10,000 objects on a busy machine, and then some.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How to reach the console.
+#[derive(Clone)]
+pub(crate) struct Client {
+    authority: String,
+    token: String,
+    tls: Arc<rustls::ClientConfig>,
+    /// The CA the console is verified against, PEM.
+    pub(crate) ca: String,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("cannot read {}; is the console running on this machine, and may you read it? (--server, --token-file and --ca name another one)", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is not complete; start the console again, it writes it anew", .0.display())]
+    Incomplete(PathBuf),
+    #[error("{0:?} is no console's address; write https://host:port")]
+    Address(String),
+    #[error("the CA file holds no PEM certificate")]
+    Ca,
+    #[error("cannot reach the console at https://{authority}")]
+    Unreachable {
+        authority: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the console did not answer within {} s", PATIENCE.as_secs())]
+    TimedOut,
+    #[error("the console refuses the token; `cli.json` is written anew when the console starts")]
+    Token,
+    /// 409 and 422.
+    #[error("refused")]
+    Problems(Vec<Problem>),
+    #[error("the console answered {status}: {said}")]
+    Status { status: u16, said: String },
+}
+
+impl Client {
+    /// The console whose state is on this machine.
+    pub(crate) fn local(path: &Path) -> Result<Self, ClientError> {
+        let text =
+            std::fs::read(path).map_err(|source| ClientError::File { path: path.to_owned(), source })?;
+        let file: Value = serde_json::from_slice(&text).unwrap_or_default();
+        match (file["url"].as_str(), file["token"].as_str(), file["ca"].as_str()) {
+            (Some(url), Some(token), Some(ca)) => Self::new(url, token, ca),
+            _ => Err(ClientError::Incomplete(path.to_owned())),
+        }
+    }
+
+    /// Any console.
+    pub(crate) fn new(url: &str, token: &str, ca: &str) -> Result<Self, ClientError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()).flatten() {
+            roots.add(certificate).map_err(|_not_x509| ClientError::Ca)?;
+        }
+        if roots.is_empty() {
+            return Err(ClientError::Ca);
+        }
+        let authority = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/').to_owned());
+        let authority = authority.filter(|authority| !authority.contains('/'));
+        let mut authority = authority.ok_or_else(|| ClientError::Address(url.to_owned()))?;
+        if !authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
+            authority.push_str(":443");
+        }
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { authority, token: token.to_owned(), tls: Arc::new(tls), ca: ca.to_owned() })
+    }
+
+    /// One call; the status and the JSON that came back (null when it was none).
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), ClientError> {
+        let exchange = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
+        exchange
+            .map_err(|_elapsed| ClientError::TimedOut)?
+            .map_err(|source| ClientError::Unreachable { authority: self.authority.clone(), source })
+    }
+
+    /// A call that must succeed.
+    pub(crate) async fn must(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let (status, value) = self.call(method, path, body).await?;
+        if (200..=299).contains(&status) {
+            return Ok(value);
+        }
+        let problems = serde_json::from_value::<Vec<Problem>>(value["problems"].clone()).unwrap_or_default();
+        Err(match (status, problems.as_slice()) {
+            (401, _) => ClientError::Token,
+            (409 | 422, [_, ..]) => ClientError::Problems(problems),
+            (_, [problem, ..]) => ClientError::Status { status, said: problem.to_string() },
+            _ => ClientError::Status { status, said: value.to_string() },
+        })
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> std::io::Result<(u16, Value)> {
+        let tcp = TcpStream::connect(&self.authority).await?;
+        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await;
+        let (mut sender, connection) = handshake.map_err(std::io::Error::other)?;
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.authority)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.map_or_else(String::new, Value::to_string))))
+            .map_err(std::io::Error::other)?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(std::io::Error::other)?;
+            let status = response.status().as_u16();
+            let bytes = response.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+            Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+        };
+        tokio::pin!(exchange);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            ended = connection => match ended {
+                Ok(()) => exchange.await,
+                Err(error) => Err(std::io::Error::other(error)),
+            },
+        }
+    }
+}

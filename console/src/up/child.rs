@@ -1,0 +1,78 @@
+//! One child process, kept running.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use tokio::process::Child;
+
+use super::{EX_CONFIG, UpError};
+use crate::cli::say;
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A child that ran this long is started again at once.
+const STEADY: Duration = Duration::from_secs(10);
+/// The longest drain of a listener is far below.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Makes the command for each start: what it depends on may have changed since the last.
+pub(super) type Make = Box<dyn Fn() -> Command>;
+
+/// A child that is started again whenever it ends.
+pub(super) struct Keep {
+    name: &'static str,
+    make: Make,
+    child: Child,
+    since: Instant,
+    pause: Duration,
+    /// Whether it ever ran steadily: before that, `EX_CONFIG` is the operator's to mend.
+    proven: bool,
+}
+
+impl Keep {
+    pub(super) fn start(name: &'static str, make: Make) -> Result<Self, UpError> {
+        let child = spawn(name, &make)?;
+        Ok(Self { name, make, child, since: Instant::now(), pause: SHORTEST_PAUSE, proven: false })
+    }
+
+    /// Watches it, and starts it again with growing pauses; ends only when starting again is of no use.
+    pub(super) async fn watch(&mut self) -> UpError {
+        loop {
+            let status = match self.child.wait().await {
+                Ok(status) => status,
+                Err(error) => return UpError::io(format!("wait for the {}", self.name))(error),
+            };
+            let steady = self.since.elapsed() >= STEADY;
+            self.proven |= steady;
+            if !self.proven && status.code() == Some(i32::from(EX_CONFIG)) {
+                return UpError::Config(self.name);
+            }
+            self.pause = if steady { SHORTEST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
+            say(&format!("the {} ended ({status}); starting it again in {:?}", self.name, self.pause));
+            tokio::time::sleep(self.pause).await;
+            match spawn(self.name, &self.make) {
+                Ok(child) => self.child = child,
+                Err(error) => return error,
+            }
+            self.since = Instant::now();
+        }
+    }
+
+    /// Asks it to end in an orderly way, and waits.
+    pub(super) async fn stop(&mut self) {
+        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
+            say(&format!("the {} does not end; killing it", self.name));
+            drop(self.child.kill().await);
+        }
+    }
+}
+
+fn spawn(name: &'static str, make: &Make) -> Result<Child, UpError> {
+    let command = make();
+    tokio::process::Command::from(command).spawn().map_err(UpError::io(format!("start the {name}")))
+}

@@ -1,0 +1,239 @@
+//! `sallyport up`: a console and a node on this machine, kept running.
+//!
+//! The parent parses nothing and listens on nothing. With root's rights the console half runs as the caller of sudo or
+//! as a system user; the node keeps the privileges it needs and drops the rest by itself.
+
+mod child;
+mod user;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use model::name::Name;
+
+use crate::cli::{places, say};
+use crate::client::{Client, ClientError};
+use child::Keep;
+use user::User;
+
+/// Exit status of a process that would fail in the same way when started again (sysexits.h).
+pub(crate) const EX_CONFIG: u8 = 78;
+
+/// How long the console may take until it answers.
+const READY: Duration = Duration::from_secs(60);
+
+/// What is passed on to the two processes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    console: crate::cli::ConsoleOptions,
+    /// The node's metrics and health
+    #[arg(long)]
+    metrics_listen: Option<SocketAddr>,
+    /// Where the node's sockets and status are [default: /run/sallyport, or run/ below the state]
+    #[arg(long)]
+    run_dir: Option<PathBuf>,
+    /// Filter packets on this interface (repeatable) [default: those of the default routes]
+    #[arg(long)]
+    interface: Vec<String>,
+    /// Plain sockets and no packet filter in the kernel, even as root
+    #[arg(long)]
+    no_kernel: bool,
+    /// Keeps several nodes on one machine apart
+    #[arg(long)]
+    instance: Option<String>,
+    /// The node's worker threads [default: one a core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// The node's labels, key=value (repeatable)
+    #[arg(long)]
+    label: Vec<String>,
+    /// A file for the access log [default: standard output]
+    #[arg(long)]
+    access_log: Option<PathBuf>,
+}
+
+/// Why `up` ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpError {
+    #[error("cannot {what}")]
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{} is missing; build it with: cargo build --release -p sallyport-node", .0.display())]
+    NoNode(PathBuf),
+    #[error("the {0} cannot start; it says why above")]
+    Config(&'static str),
+    #[error("the console did not answer within {} s; it says why above", READY.as_secs())]
+    NotReady,
+}
+
+impl UpError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { what: what.into(), source }
+    }
+}
+
+/// Runs both until SIGTERM or SIGINT.
+pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitCode, UpError> {
+    let own = std::env::current_exe().map_err(UpError::io("find the own executable"))?;
+    let binary = own.with_file_name("sallyport-node");
+    if !binary.exists() {
+        return Err(UpError::NoNode(binary));
+    }
+    let state_dir = places::state_dir(said.as_deref())?;
+    let root = rustix::process::geteuid().is_root();
+    let user = root.then(User::for_console).transpose()?;
+    directories(&state_dir, user.as_ref())?;
+    announce(&state_dir, user.as_ref(), root);
+
+    let token = state_dir.join("console/local-node.token");
+    let plan = Arc::new(Plan { state_dir, token, user, options });
+    let mut console = Keep::start("console", console_command(own, &plan))?;
+    let mut stop = std::pin::pin!(places::stopped());
+    tokio::select! {
+        ready = ready(&plan.state_dir) => ready?,
+        failed = console.watch() => return Err(failed),
+        () = &mut stop => {
+            console.stop().await;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let mut node = Keep::start("node", node_command(binary, &plan))?;
+    let ended = tokio::select! {
+        failed = console.watch() => Err(failed),
+        failed = node.watch() => Err(failed),
+        () = &mut stop => Ok(ExitCode::SUCCESS),
+    };
+    say("stopping: connections may finish what they are doing");
+    node.stop().await;
+    console.stop().await;
+    ended
+}
+
+fn announce(state_dir: &Path, user: Option<&User>, root: bool) {
+    say(&format!("Sallyport {} keeps its state in {}", env!("CARGO_PKG_VERSION"), state_dir.display()));
+    match user {
+        Some(user) => {
+            say(&format!("  the console runs as {}, the node with the capabilities it needs", user.name))
+        }
+        None if !root => say(
+            "  without root: plain sockets, no packet filter in the kernel; `sallyport status` says what is off",
+        ),
+        None => {}
+    }
+}
+
+/// The state directory, open for passing through; the console's part is the console's alone.
+fn directories(state_dir: &Path, user: Option<&User>) -> Result<(), UpError> {
+    use std::os::unix::fs::{DirBuilderExt as _, chown};
+    let make = |path: &Path, mode| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(UpError::io(format!("create {}", path.display())))
+    };
+    make(state_dir, 0o755)?;
+    let console = state_dir.join("console");
+    make(&console, 0o700)?;
+    match user {
+        Some(user) => chown(&console, Some(user.uid), Some(user.gid)).map_err(UpError::io(format!(
+            "give {} to {}",
+            console.display(),
+            user.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What both commands are made from.
+struct Plan {
+    state_dir: PathBuf,
+    token: PathBuf,
+    user: Option<User>,
+    options: Options,
+}
+
+fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
+    use std::os::unix::process::CommandExt as _;
+    let plan = Arc::clone(plan);
+    Box::new(move || {
+        let mut command = Command::new(&own);
+        let listen = &plan.options.console;
+        command.arg("--state-dir").arg(&plan.state_dir).arg("console");
+        for (flag, addresses) in
+            [("--console-listen", &listen.console_listen), ("--node-listen", &listen.node_listen)]
+        {
+            addresses.iter().for_each(|address| drop(command.args([flag, &address.to_string()])));
+        }
+        let port = listen.first_listener.unwrap_or(if plan.user.is_some() { 443 } else { 8443 });
+        command.args(["--first-listener", &port.to_string()]);
+        command.args(["--local-node", node_name().as_str()]).arg("--local-token").arg(&plan.token);
+        if let Some(user) = &plan.user {
+            command.uid(user.uid).gid(user.gid).env("HOME", plan.state_dir.join("console"));
+        }
+        command
+    })
+}
+
+fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
+    let plan = Arc::clone(plan);
+    Box::new(move || {
+        let options = &plan.options;
+        let mut command = Command::new(&binary);
+        command.arg("run").arg("--state-dir").arg(&plan.state_dir);
+        // Written by the console while the node is not enrolled; one that was used before changes nothing.
+        if plan.token.exists() {
+            command.arg("--token-file").arg(&plan.token);
+        }
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let pairs = [
+            ("--run-dir", path(&options.run_dir)),
+            ("--metrics-listen", options.metrics_listen.map(|address| address.to_string())),
+            ("--instance", options.instance.clone()),
+            ("--threads", options.threads.map(|threads| threads.to_string())),
+            ("--access-log", path(&options.access_log)),
+        ];
+        for (flag, value) in pairs {
+            value.into_iter().for_each(|value| drop(command.arg(flag).arg(value)));
+        }
+        options.interface.iter().for_each(|name| drop(command.arg("--interface").arg(name)));
+        options.label.iter().for_each(|label| drop(command.arg("--label").arg(label)));
+        if options.no_kernel {
+            command.arg("--no-kernel");
+        }
+        command
+    })
+}
+
+/// The host name's first label where it can be a node's name, else `local`.
+fn node_name() -> Name {
+    let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    let label = host.split('.').next().unwrap_or_default();
+    let fallback = || "local".parse().ok();
+    label.parse().ok().or_else(fallback).unwrap_or_else(|| unreachable!("`local` is a name"))
+}
+
+/// Waits until the console answers its own command line.
+async fn ready(state_dir: &Path) -> Result<(), UpError> {
+    let file = state_dir.join("console/cli.json");
+    let end = Instant::now() + READY;
+    while Instant::now() < end {
+        if let Ok(client) = Client::local(&file)
+            && matches!(client.call("GET", "/readyz", None).await, Ok((200, _)))
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(UpError::NotReady)
+}
