@@ -99,7 +99,7 @@ function armFilter() {
   }
 }
 
-// The route form: a private key in the chain's file goes to the server as it is; the form only says what was chosen.
+// A form with changes in it is not left by a slip of the hand.
 function armLeave() {
   const form = document.querySelector("form[data-guard]");
   if (!form) return;
@@ -111,6 +111,7 @@ function armLeave() {
 
 // Live figures: an event says that something changed; the page fetches itself and takes over the parts marked live.
 // So there is one way of drawing a figure, the server's.
+const shown = new WeakMap();
 let busy = false;
 let again = false;
 
@@ -123,9 +124,10 @@ async function refresh() {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = fresh.getElementById(part.id);
-      if (!next || next.innerHTML === part.dataset.was) continue;
-      part.dataset.was = next.innerHTML;
+      if (!next || next.innerHTML === shown.get(part)) continue;
+      // Never from under somebody's hands: a focused control or an opened fold stays; the next event tries again.
       if (part.contains(document.activeElement) || part.querySelector("details[open]")) continue;
+      shown.set(part, next.innerHTML);
       part.replaceChildren(...next.childNodes);
       arm(part);
     }

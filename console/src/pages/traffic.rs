@@ -85,14 +85,10 @@ impl Grid {
         count as f64 / self.step as f64
     }
 
-    /// Seconds in the window.
-    pub(crate) fn seconds(&self) -> f64 {
-        (self.step as f64 * self.steps as f64).max(1.0)
-    }
-
     /// The step as words.
     pub(crate) fn step_words(&self) -> String {
         match when::unit(self.step.unsigned_abs()) {
+            (1, "minute") => "min".to_owned(),
             (1, unit) => unit.to_owned(),
             (count, unit) => format!("{count} {unit}s"),
         }

@@ -1,0 +1,257 @@
+// Visits every page of a running console and fails on anything a person would stumble over. See README.md.
+
+import { X509Certificate, createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import tls from "node:tls";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const { values: given } = parseArgs({
+  options: {
+    url: { type: "string" },
+    ca: { type: "string" },
+    "setup-token": { type: "string" },
+    name: { type: "string", default: "admin" },
+    password: { type: "string", default: "the browser test's password" },
+    out: { type: "string", default: resolve(here, "../../target/screenshots") },
+    chromium: { type: "string", default: "/usr/bin/chromium" },
+    "read-only": { type: "boolean", default: false },
+    pages: { type: "string" },
+  },
+});
+
+function missing(sentence) {
+  console.error(`browser test: ${sentence}`);
+  process.exit(2);
+}
+
+if (!given.url) missing("say where the console listens: --url https://127.0.0.1:9443");
+if (!existsSync(given.chromium)) missing(`there is no browser at ${given.chromium}; install chromium or say --chromium FILE`);
+const { chromium } = await import("playwright-core");
+const axe = readFileSync(join(here, "node_modules/axe-core/axe.min.js"), "utf8");
+const base = new URL(given.url);
+const problems = [];
+const problem = (where, what) => {
+  const line = `${where}: ${what}`;
+  if (!problems.includes(line)) { problems.push(line); console.log(`FAIL ${line}`); }
+};
+
+const WIDTHS = [1440, 390];
+const THEMES = ["light", "dark"];
+const START = [
+  "/", "/?range=24h", "/routes", "/routes/new", "/origins", "/origins/new", "/certificates", "/certificates/new",
+  "/trust-bundles", "/trust-bundles/new", "/listeners", "/listeners/new", "/packet-filter", "/packet-filter/new",
+  "/nodes", "/changes",
+];
+// Of a hundred revisions two tell as much as all.
+const AT_MOST = { "/changes/": 2, "/routes/": 3, "/origins/": 3, "/certificates/": 3, "/nodes/": 3, "/listeners/": 2, "/trust-bundles/": 2, "/packet-filter/": 2 };
+
+// Verifies the console against its CA and gives the leaf's key, which is all that Chromium is then told to accept.
+function pin(ca) {
+  return new Promise((done, failed) => {
+    const socket = tls.connect({ host: base.hostname, port: base.port || 443, ca: readFileSync(ca), servername: /^[\d.:[\]]+$/.test(base.hostname) ? undefined : base.hostname }, () => {
+      const leaf = new X509Certificate(socket.getPeerCertificate(true).raw);
+      socket.end();
+      done(createHash("sha256").update(leaf.publicKey.export({ type: "spki", format: "der" })).digest("base64"));
+    });
+    socket.on("error", failed);
+  });
+}
+
+async function launch() {
+  const args = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-proxy-server",
+  ];
+  if (given.ca) args.push(`--ignore-certificate-errors-spki-list=${await pin(given.ca)}`);
+  return chromium.launch({ executablePath: given.chromium, headless: true, args });
+}
+
+// A page whose every complaint is kept.
+async function watched(context, label) {
+  const page = await context.newPage();
+  let where = label;
+  const complain = (what) => problem(where, what);
+  page.on("console", (message) => {
+    const text = message.text();
+    // The browser writes a line for each answer that is not 2xx; those are judged where they are expected.
+    if (["error", "warning"].includes(message.type()) && !text.startsWith("Failed to load resource")) complain(text);
+  });
+  page.on("pageerror", (error) => complain(`page error: ${error.message}`));
+  page.on("requestfailed", (request) => {
+    const ended = request.url().endsWith("/events") || request.failure()?.errorText === "net::ERR_ABORTED";
+    if (!ended) complain(`${request.url()} failed: ${request.failure()?.errorText}`);
+  });
+  page.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.origin !== base.origin && url.protocol !== "data:") complain(`loads ${request.url()} from elsewhere`);
+  });
+  return { page, at: (path) => { where = `${label} ${path}`; } };
+}
+
+const context = (browser, more = {}) => browser.newContext({ baseURL: base.origin, ignoreHTTPSErrors: !given.ca, ...more });
+
+async function signIn(browser) {
+  const first = await context(browser);
+  const { page, at } = await watched(first, "sign in");
+  if (given["setup-token"]) {
+    at("/setup");
+    await page.goto(`/setup?token=${encodeURIComponent(given["setup-token"])}`);
+    await audit(page, "setup");
+    await page.screenshot({ path: join(given.out, "setup.png") });
+    await page.fill("#name", given.name);
+    await page.fill("#password", given.password);
+    await page.fill("#again", given.password);
+    await page.click("button.main");
+  } else {
+    at("/login");
+    await page.goto("/login?next=/nodes");
+    await audit(page, "login");
+    await page.screenshot({ path: join(given.out, "login.png") });
+    await page.fill("#name", given.name);
+    await page.fill("#password", "not the password");
+    await page.click("button.main");
+    if (await page.locator("[role=alert]").count() !== 1) problem("/login", "a wrong password shows no message");
+    await page.fill("#password", given.password);
+    await page.click("button.main");
+    await page.waitForURL("**/nodes");
+  }
+  if (new URL(page.url()).pathname.match(/^\/(login|setup)/)) {
+    missing(`could not sign in: ${(await page.locator("[role=alert]").allTextContents()).join(" ").trim() || page.url()}`);
+  }
+  const state = await first.storageState();
+  await first.close();
+  return state;
+}
+
+async function audit(page, where) {
+  const client = await page.context().newCDPSession(page);
+  // Through the debugger, not as a script element: the page's policy stays as strict as it is.
+  await client.send("Runtime.evaluate", { expression: axe });
+  const expression = "axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }).then((r) => JSON.stringify(r.violations))";
+  const { result } = await client.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
+  await client.detach();
+  for (const finding of JSON.parse(result.value)) {
+    if (!["serious", "critical"].includes(finding.impact)) continue;
+    const nodes = finding.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} (${(node.any[0] ?? node.all[0] ?? node.none[0])?.message ?? ""})`);
+    problem(where, `axe ${finding.id}: ${finding.help}: ${nodes.join("; ")}`);
+  }
+}
+
+const fileName = (path) => path === "/" ? "overview" : path.slice(1).replace(/[^a-z0-9]+/gi, "-");
+
+// One page at one size in one theme; gives the links on it.
+async function visit({ page, at }, path, width, theme) {
+  const label = `${path} at ${width} ${theme}`;
+  at(label);
+  const answer = await page.goto(path, { waitUntil: "load" });
+  if (answer.status() !== 200) problem(label, `answers ${answer.status()}`);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  if (wide > 0) {
+    const culprits = await page.evaluate(() => [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll")).slice(0, 3).map((e) => e.outerHTML.slice(0, 90)));
+    problem(label, `scrolls sideways by ${wide} px: ${culprits.join(" | ")}`);
+  }
+  await audit(page, label);
+  await page.screenshot({ path: join(given.out, `${fileName(path)}-${width}-${theme}.png`), fullPage: true });
+  return page.evaluate(() => [...document.querySelectorAll("a[href]")].map((a) => a.getAttribute("href")));
+}
+
+function wanted(links, seen) {
+  const found = [];
+  for (const link of links) {
+    const path = link.split("#")[0];
+    const group = Object.keys(AT_MOST).find((start) => path.startsWith(start));
+    if (!group || path.includes("?") || path.endsWith("/new") || seen.has(path)) continue;
+    if ([...seen].filter((other) => other.startsWith(group) && !other.endsWith("/new")).length >= AT_MOST[group]) continue;
+    seen.add(path);
+    found.push(path);
+  }
+  return found;
+}
+
+// The one form, without script: the server alone must carry it to a published route.
+async function withoutScript(browser, state) {
+  const plain = await context(browser, { storageState: state, javaScriptEnabled: false });
+  const { page, at } = await watched(plain, "without script");
+  at("/routes/new");
+  await page.goto("/routes/new");
+  await page.fill("#host", "browser-test.example.com");
+  await page.check("#source-internal");
+  await page.check("#origin-new");
+  await page.fill("#origins", "https://127.0.0.1:1 not-a-scheme://x");
+  await page.click("button[value=review]");
+  if (await page.locator("#problems").count() !== 1) problem("/routes/new", "a wrong origin is not refused");
+  if (await page.inputValue("#host") !== "browser-test.example.com") problem("/routes/new", "what was typed is lost");
+  await page.screenshot({ path: join(given.out, "route-form-refused.png"), fullPage: true });
+  await page.fill("#origins", "https://127.0.0.1:1");
+  await page.click("button[value=review]");
+  if (await page.locator("button[value=publish]").count() !== 1) {
+    return problem("/routes/new", `no review: ${(await page.locator("main").innerText()).slice(0, 300)}`);
+  }
+  await page.screenshot({ path: join(given.out, "review.png"), fullPage: true });
+  await page.click("button[value=edit]");
+  if (await page.inputValue("#origins") !== "https://127.0.0.1:1") problem("/routes/new", "going back loses what was typed");
+  await page.click("button[value=review]");
+  await page.fill("#message", "added by the browser test");
+  await page.click("button[value=publish]");
+  await page.waitForURL(/\/changes\/\d+$/, { timeout: 20_000 }).catch(() => problem("/routes/new", `publishing ended at ${page.url()}`));
+  await page.screenshot({ path: join(given.out, "published.png"), fullPage: true });
+  await plain.close();
+}
+
+// The script's own work: sorting in place, the phone's menu, the skip link.
+async function withScript(browser, state) {
+  const fancy = await context(browser, { storageState: state, viewport: { width: 390, height: 844 } });
+  const { page, at } = await watched(fancy, "with script");
+  at("/routes");
+  await page.goto("/routes");
+  await page.locator(".top summary").click();
+  if (!await page.locator(".top nav a[href='/nodes']").isVisible()) problem("menu", "does not open on a phone");
+  await page.screenshot({ path: join(given.out, "menu-390.png") });
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto("/certificates");
+  const header = page.locator("th a", { hasText: "ends" });
+  if (await header.count() === 1) {
+    await header.click();
+    if (!page.url().includes("sort=ends")) problem("/certificates", "sorting in place leaves the address behind");
+    if (await page.locator("th[aria-sort]").count() !== 1) problem("/certificates", "sorting in place does not say so");
+  }
+  await page.goto("/");
+  await page.keyboard.press("Tab");
+  if (await page.evaluate(() => document.activeElement?.className) !== "skip") problem("/", "the skip link is not first");
+  const response = await page.goto("/nowhere");
+  if (response.status() !== 404) problem("/nowhere", `answers ${response.status()}, not 404`);
+  await audit(page, "/nowhere");
+  await page.screenshot({ path: join(given.out, "not-found.png") });
+  await fancy.close();
+}
+
+mkdirSync(given.out, { recursive: true });
+const browser = await launch().catch((error) => missing(`the browser does not start, or the console is not there: ${error.message.split("\n")[0]}`));
+let pages = 0;
+try {
+  const state = await signIn(browser);
+  if (!given["read-only"]) await withoutScript(browser, state);
+  if (!given.pages) await withScript(browser, state);
+  const paths = given.pages ? given.pages.split(",") : [...START];
+  const seen = new Set(paths);
+  for (const width of WIDTHS) {
+    for (const theme of THEMES) {
+      const sized = await context(browser, { storageState: state, colorScheme: theme, reducedMotion: "reduce", viewport: { width, height: 900 } });
+      const tab = await watched(sized, "visit");
+      for (const path of paths) {
+        const links = await visit(tab, path, width, theme);
+        pages += 1;
+        // The list grows on the first round only, so that all rounds see the same pages.
+        if (!given.pages && width === WIDTHS[0] && theme === THEMES[0]) paths.push(...wanted(links, seen));
+      }
+      await sized.close();
+    }
+  }
+} finally {
+  await browser.close();
+}
+console.log(`${pages} pages looked at, ${problems.length} problems; screenshots are in ${given.out}`);
+process.exit(problems.length === 0 ? 0 : 1);
