@@ -115,8 +115,11 @@ pub(crate) async fn list(
     let (now, current) = (now(), ops.current());
     let users = users_of(&current.objects, Kind::Certificate);
     let used = |name: &str| users.get(name).map_or(0, Vec::len);
-    let rows: Vec<Row> =
-        found.items.iter().map(|stored| row(&stored.object, used(&stored.object.metadata.name), now)).collect();
+    let rows: Vec<Row> = found
+        .items
+        .iter()
+        .map(|stored| row(&stored.object, used(&stored.object.metadata.name), now))
+        .collect();
     let urgent = rows.iter().filter(|row| row.life.as_ref().is_some_and(|life| life.class != "good")).count();
     let (list, rows) = query.arrange("/certificates", rows, found.total, found.complete, order);
     page(&CertificatesPage { shell, list, rows, urgent })
@@ -194,19 +197,15 @@ impl Editor for Certificates {
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             shown: base.and_then(facts).map(|facts| shown(&facts, now())),
-            users: users.iter().map(|user| link(user)).collect(),
+            users: users.into_iter().map(|(kind, name)| (path(kind).to_owned(), name)).collect(),
             form,
         })
     }
 }
 
-/// The page and the name of a user, `Kind/name`.
-fn link(user: &str) -> (String, String) {
-    match user.split_once('/') {
-        Some(("Listener", name)) => ("/listeners".to_owned(), name.to_owned()),
-        Some((_, name)) => ("/routes".to_owned(), name.to_owned()),
-        None => ("/routes".to_owned(), user.to_owned()),
-    }
+/// The page of a user: only listeners and routes name certificates.
+fn path(kind: Kind) -> &'static str {
+    if kind == Kind::Listener { "/listeners" } else { "/routes" }
 }
 
 fn shown(facts: &Facts, now: OffsetDateTime) -> Shown {

@@ -1,16 +1,15 @@
 //! Signing in and out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use askama::Template;
-use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{ConnectInfo, Extension, Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::{PageError, PageResult, page};
 use crate::forms::Fields;
-use crate::session::guard::Peer;
 use crate::session::{Begun, LoginError, Sessions, SignedIn};
 
 #[derive(Template)]
@@ -39,10 +38,11 @@ pub(crate) async fn show(Query(after): Query<After>, user: Option<Extension<Sign
 /// `POST /login`.
 pub(crate) async fn login(
     State(sessions): State<Sessions>,
-    peer: Option<Extension<Peer>>,
+    from: Option<Extension<ConnectInfo<SocketAddr>>>,
     fields: Fields,
 ) -> PageResult {
-    let from = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(Peer(address))| address.ip().to_canonical());
+    let from = from
+        .map_or(IpAddr::from([0, 0, 0, 0]), |Extension(ConnectInfo(address))| address.ip().to_canonical());
     let next = inside(fields.get("next")).to_owned();
     match sessions.login(fields.trimmed("name"), fields.get("password"), from).await {
         Ok(begun) => Ok(enter(&begun, &next)),
@@ -71,10 +71,9 @@ pub(crate) fn enter(begun: &Begun, next: &str) -> Response {
 }
 
 /// `POST /logout`.
-pub(crate) async fn logout(State(sessions): State<Sessions>, user: SignedIn, headers: HeaderMap, fields: Fields) -> PageResult {
+pub(crate) async fn logout(State(sessions): State<Sessions>, user: SignedIn, fields: Fields) -> PageResult {
     user.check(fields.get("csrf"))?;
-    let cookies = headers.get(header::COOKIE).and_then(|value| value.to_str().ok());
-    let cookie = sessions.logout(cookies).await?;
+    let cookie = sessions.logout(&user).await?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
 }
 

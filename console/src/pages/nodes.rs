@@ -147,7 +147,9 @@ fn view(node: &Node, status: &Status) -> View {
         Node { enrolled: false, .. } => ("warn", "waiting for its token to be used"),
         Node { connected: None, .. } => ("bad", "not connected"),
         Node { drained: true, .. } => ("warn", "drained"),
-        _ if node.refused.as_ref().is_some_and(|(id, _)| id.revision == status.revision) => ("bad", "refused the newest revision"),
+        _ if node.refused.as_ref().is_some_and(|(id, _)| id.revision == status.revision) => {
+            ("bad", "refused the newest revision")
+        }
         _ if !current => ("warn", "catching up"),
         _ => ("good", "connected"),
     };

@@ -14,7 +14,6 @@ use super::list::{List, ListQuery};
 use super::route_form::bundles;
 use super::shell::{Section, Shell};
 use super::when::{self, When};
-use super::submit::name_of;
 use super::{PageResult, page};
 use crate::clock::now;
 use crate::forms::{Fields, FormView, Opt, OriginForm};
@@ -216,7 +215,7 @@ impl Editor for Origins {
                 let states = states(ops.origins().await?);
                 let users = ops.used_by(Kind::OriginGroup, &metadata.name).await?;
                 let views = views(spec, states.get(&metadata.name).map_or(&[], Vec::as_slice));
-                (views, users.iter().map(|user| name_of(user)).collect())
+                (views, users.into_iter().map(|(_, name)| name).collect())
             }
             _ => (Vec::new(), Vec::new()),
         };

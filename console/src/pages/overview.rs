@@ -54,14 +54,20 @@ pub(crate) struct OverviewQuery {
 }
 
 /// `GET /`.
-pub(crate) async fn show(State(ops): State<Ops>, Query(query): Query<OverviewQuery>, user: SignedIn) -> PageResult {
+pub(crate) async fn show(
+    State(ops): State<Ops>,
+    Query(query): Query<OverviewQuery>,
+    user: SignedIn,
+) -> PageResult {
     let range = Range::of(&query.range);
     let window = Duration::from_secs(range.seconds);
     let status = ops.status().await?;
     let shell = Shell::with(&ops, &user, Section::Overview, "Overview", &status).await?;
     let (traffic, drops) = (ops.traffic(window).await?, ops.drops(window).await?);
     let grid = Grid::of(&traffic);
-    let listed = ops.list(&ListQuery { kind: Some(Kind::Route), per_page: HOPS, page: 1, ..ListQuery::default() }).await?;
+    let listed = ops
+        .list(&ListQuery { kind: Some(Kind::Route), per_page: HOPS, page: 1, ..ListQuery::default() })
+        .await?;
     let hops = rows(&ops, listed.items, window, grid).await?;
     page(&Overview {
         shell,
@@ -86,11 +92,15 @@ fn need(need: &Need) -> NeedView {
 
 fn requests(grid: &Grid, traffic: &Traffic) -> Panel {
     let series = classes(grid, &traffic.points);
-    let now: Option<f64> = series.iter().filter_map(|one| one.values.iter().rev().flatten().next().copied()).reduce(|a, b| a + b);
+    let now: Option<f64> = series
+        .iter()
+        .filter_map(|one| one.values.iter().rev().flatten().next().copied())
+        .reduce(|a, b| a + b);
     Panel {
         figure: now.map_or("–".to_owned(), figure),
         words: "per second".to_owned(),
-        chart: now.map(|_| Chart::new("Requests per second by class", "/s", Style::Stacked, grid.axis(), &series)),
+        chart: now
+            .map(|_| Chart::new("Requests per second by class", "/s", Style::Stacked, grid.axis(), &series)),
     }
 }
 
@@ -100,7 +110,8 @@ fn added(grid: &Grid, traffic: &Traffic) -> Panel {
     Panel {
         figure: millis(added),
         words: format!("ms at p99 · {} ms with origin", millis(total)),
-        chart: added.map(|_| Chart::new("Latency added by Sallyport", "ms", Style::Lines, grid.axis(), &series)),
+        chart: added
+            .map(|_| Chart::new("Latency added by Sallyport", "ms", Style::Lines, grid.axis(), &series)),
     }
 }
 
@@ -108,14 +119,19 @@ fn dropped(grid: &Grid, traffic: &Traffic, drops: &[DropSeries]) -> Panel {
     let sum = |place| drops.iter().filter(|one| one.place == place).map(|one| one.count).sum::<u64>() as f64;
     let (kernel, proxy) = (sum(Place::Kernel), sum(Place::Proxy));
     let reported = grid.traffic(&traffic.points, |point| Some(point.requests() as f64));
-    let heard = grid.values(&drops.iter().flat_map(|one| one.points.clone()).collect::<Vec<_>>(), |(at, _)| *at, |_| Some(0.0));
+    let heard = grid.values(
+        &drops.iter().flat_map(|one| one.points.clone()).collect::<Vec<_>>(),
+        |(at, _)| *at,
+        |_| Some(0.0),
+    );
     let reported: Vec<Option<f64>> = reported.into_iter().zip(heard).map(|(a, b)| a.or(b)).collect();
     let series = drop_series(grid, drops, &reported);
     let unit = format!("/{}", grid.step_words());
     Panel {
         figure: figure(kernel),
         words: format!("packets · {} requests refused", figure(proxy)),
-        chart: (!series.is_empty()).then(|| Chart::new("Drops and refusals by reason", &unit, Style::Stacked, grid.axis(), &series)),
+        chart: (!series.is_empty())
+            .then(|| Chart::new("Drops and refusals by reason", &unit, Style::Stacked, grid.axis(), &series)),
     }
 }
 

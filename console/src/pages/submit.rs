@@ -94,11 +94,6 @@ pub(crate) fn noun(object: &str) -> String {
     }
 }
 
-/// `shop` for `OriginGroup/shop`.
-pub(crate) fn name_of(object: &str) -> String {
-    object.split_once('/').map_or(object, |(_, name)| name).to_owned()
-}
-
 /// Seals a private key that came with a form and leaves its digest in it.
 pub(crate) async fn take_key(state: &AppState, user: &SignedIn, fields: &mut Fields) -> Option<Problem> {
     let key = Pem::take(fields)?;

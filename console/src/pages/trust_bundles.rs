@@ -13,7 +13,6 @@ use super::certificates::Life;
 use super::editor::Editor;
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
-use super::submit::name_of;
 use super::{PageResult, page};
 use crate::clock::now;
 use crate::forms::{BundleForm, Fields, FormView};
@@ -65,7 +64,7 @@ pub(crate) async fn list(
     let found = query.fetch(&ops, Kind::TrustBundle).await?;
     let current = ops.current();
     let users = users_of(&current.objects, Kind::TrustBundle);
-    let used = |name: &str| users.get(name).into_iter().flatten().map(|user| name_of(user)).collect();
+    let used = |name: &str| users.get(name).into_iter().flatten().map(|(_, name)| name.clone()).collect();
     let rows =
         found.items.iter().map(|stored| row(&stored.object, used(&stored.object.metadata.name))).collect();
     let (list, rows) = query.arrange("/trust-bundles", rows, found.total, found.complete, order);
@@ -139,7 +138,7 @@ impl Editor for TrustBundles {
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             authorities: base.map(authorities).unwrap_or_default().into_iter().map(shown).collect(),
-            users: users.iter().map(|user| name_of(user)).collect(),
+            users: users.into_iter().map(|(_, name)| name).collect(),
             form,
         })
     }

@@ -10,9 +10,9 @@ mod protect;
 mod staged;
 mod words;
 
+pub(crate) use certificates::purpose as key_purpose;
 pub use current::Current;
 pub use protect::Links;
-pub(crate) use certificates::purpose as key_purpose;
 pub use words::difference;
 pub(crate) use words::{used_by, users_of};
 
@@ -67,7 +67,12 @@ impl Publisher {
     ///
     /// # Errors
     /// When the store fails or has objects that this release cannot compile.
-    pub async fn open(store: Store, master: MasterKey, authority: Authority, links: Links) -> Result<Self, OpsError> {
+    pub async fn open(
+        store: Store,
+        master: MasterKey,
+        authority: Authority,
+        links: Links,
+    ) -> Result<Self, OpsError> {
         let mut cache = FactsCache::default();
         let current = Current::load(&store, &authority, &mut cache).await?;
         let inner = Inner {
@@ -120,14 +125,24 @@ impl Publisher {
     ///
     /// # Errors
     /// Problems, a missing confirmation, a conflict; or the store failed. Then nothing has changed.
-    pub async fn publish(&self, wish: Wish, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
+    pub async fn publish(
+        &self,
+        wish: Wish,
+        actor: &Actor,
+        options: PublishOptions,
+    ) -> Result<Published, OpsError> {
         let (me, actor) = (self.clone(), actor.clone());
         // A task of its own: a caller that goes away must not stop it between the commit and the nodes.
         let task = tokio::spawn(async move { me.publish_now(wish, &actor, options).await });
         task.await.map_err(|_panicked| OpsError::Stopped)?
     }
 
-    async fn publish_now(&self, wish: Wish, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
+    async fn publish_now(
+        &self,
+        wish: Wish,
+        actor: &Actor,
+        options: PublishOptions,
+    ) -> Result<Published, OpsError> {
         let mut cache = self.0.gate.lock().await;
         let base = Arc::clone(&self.0.current.borrow());
         let present = base.id.revision;
@@ -168,7 +183,13 @@ impl Publisher {
         options: &PublishOptions,
     ) -> Result<Published, OpsError> {
         let (number, at) = (base.id.revision + 1, clock::now());
-        tracing::info!(revision = number, epoch, actor = actor.name, changes = prepared.lines.len(), "publish begin");
+        tracing::info!(
+            revision = number,
+            epoch,
+            actor = actor.name,
+            changes = prepared.lines.len(),
+            "publish begin"
+        );
         let rollback = options.rollback_after.map(|after| (at + after, base.id.revision));
         let put = prepared.put.iter().map(ObjectRow::of).collect::<Result<Vec<_>, _>>()?;
         let new = NewRevision {
@@ -191,7 +212,12 @@ impl Publisher {
         Ok(Published { revision: number, changes: prepared.lines, rollback_at: rollback.map(|(at, _)| at) })
     }
 
-    async fn prepare(&self, base: &Arc<Current>, wish: Wish, cache: &mut FactsCache) -> Result<Prepared, OpsError> {
+    async fn prepare(
+        &self,
+        base: &Arc<Current>,
+        wish: Wish,
+        cache: &mut FactsCache,
+    ) -> Result<Prepared, OpsError> {
         let old = match wish {
             Wish::Rollback(to) => Some(self.old_objects(base, to).await?),
             Wish::Changes(_) | Wish::Again { .. } => None,
@@ -199,11 +225,14 @@ impl Publisher {
         let (me, base, mut taken) = (self.clone(), Arc::clone(base), std::mem::take(cache));
         // 10,000 objects take a while: not on the thread that answers everybody else.
         let task = tokio::task::spawn_blocking(move || {
-            let maker = prepare::Maker { master: &me.0.master, authority: &me.0.authority, staged: &me.0.staged };
+            let maker =
+                prepare::Maker { master: &me.0.master, authority: &me.0.authority, staged: &me.0.staged };
             let prepared = match (wish, old) {
                 (_, Some(objects)) => maker.set(&base, objects, &mut taken),
                 (Wish::Changes(changes), None) => maker.changes(&base, changes, &mut taken),
-                (Wish::Rollback(_) | Wish::Again { .. }, None) => maker.changes(&base, Changes::default(), &mut taken),
+                (Wish::Rollback(_) | Wish::Again { .. }, None) => {
+                    maker.changes(&base, Changes::default(), &mut taken)
+                }
             };
             (prepared, taken)
         });
@@ -214,7 +243,10 @@ impl Publisher {
 
     async fn old_objects(&self, base: &Current, to: u64) -> Result<Vec<Object>, OpsError> {
         if to == 0 || to > base.id.revision {
-            return Err(OpsError::NotFound(format!("there is no revision {to}; the newest is {}", base.id.revision)));
+            return Err(OpsError::NotFound(format!(
+                "there is no revision {to}; the newest is {}",
+                base.id.revision
+            )));
         }
         Ok(self.0.store.objects_at(to).await?)
     }

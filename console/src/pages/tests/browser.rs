@@ -59,7 +59,11 @@ impl Answer {
     /// All hidden inputs of the page's form with this id.
     pub(super) fn hidden(&self) -> Vec<(String, String)> {
         let unescape = |text: &str| {
-            text.replace("&#34;", "\"").replace("&#38;", "&").replace("&#60;", "<").replace("&#62;", ">").replace("&#39;", "'")
+            text.replace("&#34;", "\"")
+                .replace("&#38;", "&")
+                .replace("&#60;", "<")
+                .replace("&#62;", ">")
+                .replace("&#39;", "'")
         };
         let inputs = self.body.split("<input type=\"hidden\" name=\"").skip(1);
         let pair = |input: &str| {
@@ -89,7 +93,8 @@ impl Browser {
         let page = browser.get(&format!("/setup?token={token}")).await;
         assert_eq!(page.status, StatusCode::OK);
         let password = "a long enough password";
-        let fields = [("token", token.as_str()), ("name", "admin"), ("password", password), ("again", password)];
+        let fields =
+            [("token", token.as_str()), ("name", "admin"), ("password", password), ("again", password)];
         let answer = browser.post("/setup", &fields).await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
         browser.cookie = answer.cookie.split(';').next().unwrap_or_default().to_owned();
@@ -115,7 +120,8 @@ impl Browser {
     /// Posts a form as a browser on the console's own page does.
     pub(super) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let escape = super::super::list::escape;
-        let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
+        let pairs: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
         let request = Request::post(path)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header("sec-fetch-site", "same-origin")
@@ -136,11 +142,20 @@ impl Browser {
             request.headers_mut().insert(header::COOKIE, self.cookie.parse().unwrap());
         }
         let response = self.app.clone().oneshot(request).await.unwrap();
-        let header = |name| response.headers().get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let header = |name| {
+            response.headers().get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
         let (location, policy) = (header(header::LOCATION), header(header::CONTENT_SECURITY_POLICY));
         let (status, cookie) = (response.status(), header(header::SET_COOKIE));
         let body = match status {
-            StatusCode::OK if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream") => String::new(),
+            StatusCode::OK
+                if response
+                    .headers()
+                    .get(header::CONTENT_TYPE)
+                    .is_some_and(|kind| kind == "text/event-stream") =>
+            {
+                String::new()
+            }
             _ => {
                 let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
                 String::from_utf8_lossy(&bytes).into_owned()

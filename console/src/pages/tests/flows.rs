@@ -17,7 +17,8 @@ const ROUTE: [(&str, &str); 7] = [
 /// Publishes what a review shows.
 async fn publish(browser: &Browser, path: &str, review: &Answer, more: &[(&str, &str)]) -> Answer {
     let hidden = review.hidden();
-    let mut fields: Vec<(&str, &str)> = hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut fields: Vec<(&str, &str)> =
+        hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     fields.push(("step", "publish"));
     fields.extend(more);
     browser.post(path, &fields).await
@@ -28,10 +29,19 @@ async fn one_form_makes_a_route_live() {
     let browser = Browser::administrator().await;
     let review = browser.submit("/routes/new", &ROUTE).await;
     assert_eq!(review.status, StatusCode::OK, "{}", review.body);
-    for line in ["route shop-example-com", "certificate shop-example-com", "origin group origin-internal-8443", "Becomes revision 2"] {
+    for line in [
+        "route shop-example-com",
+        "certificate shop-example-com",
+        "origin group origin-internal-8443",
+        "Becomes revision 2",
+    ] {
         assert!(review.body.contains(line), "{line}: {}", review.body);
     }
-    assert_eq!(browser.get("/routes/shop-example-com").await.status, StatusCode::NOT_FOUND, "nothing is published yet");
+    assert_eq!(
+        browser.get("/routes/shop-example-com").await.status,
+        StatusCode::NOT_FOUND,
+        "nothing is published yet"
+    );
     let done = publish(&browser, "/routes/new", &review, &[("message", "the shop goes live")]).await;
     assert_eq!((done.status, done.location.as_str()), (StatusCode::SEE_OTHER, "/changes/2"), "{}", done.body);
     let change = browser.get("/changes/2").await.body;
@@ -48,11 +58,18 @@ async fn nothing_typed_is_lost() {
     let form = browser.submit("/routes/new", &fields).await;
     assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(form.body.contains("value=\"not a_host! &#60;b&#62;\""));
-    assert!(form.body.contains("href=\"#response_timeout_ms\"") && form.body.contains("id=\"response_timeout_ms-wrong\""));
+    assert!(
+        form.body.contains("href=\"#response_timeout_ms\"")
+            && form.body.contains("id=\"response_timeout_ms-wrong\"")
+    );
     fields.pop();
     let form = browser.submit("/routes/new", &fields).await;
     assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(form.body.contains("id=\"host-wrong\"") && form.body.contains("https://origin.internal:8443"), "{}", form.body);
+    assert!(
+        form.body.contains("id=\"host-wrong\"") && form.body.contains("https://origin.internal:8443"),
+        "{}",
+        form.body
+    );
 }
 
 #[tokio::test]
@@ -60,7 +77,8 @@ async fn back_to_the_form_has_everything() {
     let browser = Browser::administrator().await;
     let review = browser.submit("/routes/new", &ROUTE).await;
     let hidden = review.hidden();
-    let mut fields: Vec<(&str, &str)> = hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut fields: Vec<(&str, &str)> =
+        hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     fields.push(("step", "edit"));
     let form = browser.post("/routes/new", &fields).await;
     assert_eq!(form.status, StatusCode::OK);
@@ -122,7 +140,10 @@ async fn rolling_back_is_reviewed_too() {
     let newest = browser.state.ops.status().await.unwrap().revision;
     let review = browser.submit("/changes/1/rollback", &[]).await;
     assert_eq!(review.status, StatusCode::OK, "{}", review.body);
-    assert!(review.body.contains("Roll back to revision 1") && review.body.contains("- </span>") | review.body.contains("class=\"remove\""));
+    assert!(
+        review.body.contains("Roll back to revision 1")
+            && review.body.contains("- </span>") | review.body.contains("class=\"remove\"")
+    );
     let done = publish(&browser, "/changes/1/rollback", &review, &[]).await;
     assert_eq!(done.location, format!("/changes/{}", newest + 1), "{}", done.body);
     assert!(browser.get("/routes").await.body.contains("No route yet"));
@@ -155,7 +176,8 @@ async fn a_node_is_enrolled_with_one_command() {
 #[tokio::test]
 async fn signing_in_and_out() {
     let browser = Browser::administrator().await;
-    let wrong = browser.post("/login", &[("name", "admin"), ("password", "wrong"), ("next", "/routes")]).await;
+    let wrong =
+        browser.post("/login", &[("name", "admin"), ("password", "wrong"), ("next", "/routes")]).await;
     assert_eq!(wrong.status, StatusCode::FORBIDDEN);
     assert!(wrong.body.contains("name or password is wrong") && wrong.body.contains("value=\"/routes\""));
     let right = [("name", "admin"), ("password", "a long enough password"), ("next", "//evil.test")];

@@ -32,7 +32,8 @@ const PAGES: [&str; 16] = [
 fn assert_clean(path: &str, html: &str) {
     assert!(html.starts_with("<!doctype html>"), "{path}");
     for forbidden in [" style=", "<style", "javascript:", " onclick=", " onload=", "http://", "{{", "{%"] {
-        let html = html.replace("http://www.w3.org", "").replace("http:// origins", "").replace("http:// in", "");
+        let html =
+            html.replace("http://www.w3.org", "").replace("http:// origins", "").replace("http:// in", "");
         let html = html.replace("http://legacy.internal", "");
         assert!(!html.contains(forbidden), "{path} has {forbidden}");
     }
@@ -41,7 +42,10 @@ fn assert_clean(path: &str, html: &str) {
     for form in html.split("<form").skip(1) {
         let form = form.split("</form>").next().unwrap_or_default();
         let public = form.contains("action=\"/login\"") || form.contains("action=\"/setup\"");
-        assert!(!form.contains("method=\"post\"") || public || form.contains("name=\"csrf\""), "{path}: {form}");
+        assert!(
+            !form.contains("method=\"post\"") || public || form.contains("name=\"csrf\""),
+            "{path}: {form}"
+        );
     }
 }
 
@@ -91,7 +95,8 @@ async fn every_page_with_things_on_it() {
 #[tokio::test]
 async fn what_is_not_there() {
     let browser = Browser::administrator().await;
-    for path in ["/nowhere", "/routes/none", "/nodes/none", "/changes/99", "/changes/x", "/certificates/none"] {
+    for path in ["/nowhere", "/routes/none", "/nodes/none", "/changes/99", "/changes/x", "/certificates/none"]
+    {
         let answer = browser.get(path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
         assert!(answer.body.contains("Not here"), "{path}");

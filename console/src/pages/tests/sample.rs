@@ -6,7 +6,9 @@ use model::draft::{
     CertificateSpec, FilterRuleSpec, InternalCa, MatchSpec, Object, OriginGroupSpec, OriginSpec, OriginTls,
     PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
 };
-use model::report::{Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, Report, RouteReport};
+use model::report::{
+    Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, Report, RouteReport,
+};
 use model::snapshot::SnapshotId;
 use time::Duration;
 
@@ -16,7 +18,11 @@ use crate::ops::{Actor, Changes, Ops, PublishOptions};
 /// Fills a console that has just begun.
 pub(super) async fn fill(ops: &Ops, actor: &Actor) {
     let changes = Changes { put: objects(), ..Changes::default() };
-    let options = PublishOptions { message: "the shop goes live".to_owned(), confirm: true, ..PublishOptions::default() };
+    let options = PublishOptions {
+        message: "the shop goes live".to_owned(),
+        confirm: true,
+        ..PublishOptions::default()
+    };
     let revision = ops.publish(changes, actor, options).await.unwrap().revision;
     for (index, node) in ["fra-1", "fra-2", "fra-3"].into_iter().enumerate() {
         ops.enrol_node(node, actor).await.unwrap();
@@ -25,7 +31,8 @@ pub(super) async fn fill(ops: &Ops, actor: &Actor) {
         ops.store().renewed(node, "01", clock::now() + Duration::days(5)).await.unwrap();
         let applied = SnapshotId { revision: if index == 2 { revision - 1 } else { revision }, ..id };
         ops.store().node_hello(node, "0.1.0", &labels, Some(applied)).await.unwrap();
-        let answer = if index == 2 { Err("port 443 is held by another process (nginx, pid 812)") } else { Ok(12) };
+        let answer =
+            if index == 2 { Err("port 443 is held by another process (nginx, pid 812)") } else { Ok(12) };
         ops.store().node_answer(node, id, answer).await.unwrap();
         let (connection, _) = ops.live().connected(node, ([192, 0, 2, 10], 40_000).into(), false);
         ops.live().reported(node, connection, clock::now(), report(index, 60));
@@ -44,20 +51,30 @@ fn objects() -> Vec<Object> {
     let bundle = TrustBundleSpec { certificates: authority.unwrap() };
     let certificate = |hosts: &[&str]| {
         let hostnames = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Spec::Certificate(CertificateSpec { internal_ca: Some(InternalCa { hostnames }), ..CertificateSpec::default() })
+        Spec::Certificate(CertificateSpec {
+            internal_ca: Some(InternalCa { hostnames }),
+            ..CertificateSpec::default()
+        })
     };
     let rule = |name: &str, action: &str, prefixes: &[&str]| FilterRuleSpec {
         name: name.to_owned(),
         action: action.to_owned(),
         prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
     };
-    let rules = vec![rule("scanners", "Deny", &["198.51.100.0/24", "2001:db8:bad::/48"]), rule("offices", "Allow", &["0.0.0.0/0", "::/0"])];
+    let rules = vec![
+        rule("scanners", "Deny", &["198.51.100.0/24", "2001:db8:bad::/48"]),
+        rule("offices", "Allow", &["0.0.0.0/0", "::/0"]),
+    ];
     vec![
         Object::new("company-ca", Spec::TrustBundle(bundle)),
         Object::new("shop-2027", certificate(&["shop.example.com", "*.shop.example.com"])),
         Object::new("id-ec", certificate(&["id.example.com", "api.example.com"])),
         Object::new("tenants-wild", certificate(&["*.tenants.example.com"])),
-        group("shop-origin", &["https://shop-origin.internal:8443", "https://shop-origin-2.internal:8443"], Some("company-ca")),
+        group(
+            "shop-origin",
+            &["https://shop-origin.internal:8443", "https://shop-origin-2.internal:8443"],
+            Some("company-ca"),
+        ),
         group("billing", &["http://legacy.internal:8080"], None),
         group("idp", &["https://idp.internal"], Some("company-ca")),
         group("tenants", &["https://tenants.internal"], Some("company-ca")),
@@ -73,7 +90,10 @@ fn group(name: &str, urls: &[&str], bundle: Option<&str>) -> Object {
     let origins = urls.iter().map(|url| OriginSpec { url: (*url).to_owned() }).collect();
     let tls = OriginTls { trust_bundle: bundle.map(str::to_owned), ..OriginTls::default() };
     let clear_text = urls[0].starts_with("http://").then(|| "allow".to_owned());
-    Object::new(name, Spec::OriginGroup(OriginGroupSpec { origins, tls, clear_text, connect_timeout_ms: None }))
+    Object::new(
+        name,
+        Spec::OriginGroup(OriginGroupSpec { origins, tls, clear_text, connect_timeout_ms: None }),
+    )
 }
 
 fn route(name: &str, host: &str, path: &str, certificate: &str, group: &str) -> Object {
@@ -105,9 +125,13 @@ fn leg(version: &str, sni: &str, verified: &str) -> Leg {
 
 /// A minute of one node; figures that wander without chance.
 fn report(node: usize, minute: i32) -> Report {
-    let wave = |scale: f64| (scale * (1.0 + 0.25 * f64::from(minute).sin() + 0.1 * (f64::from(minute) * 2.7).cos())) as u64;
+    let wave = |scale: f64| {
+        (scale * (1.0 + 0.25 * f64::from(minute).sin() + 0.1 * (f64::from(minute) * 2.7).cos())) as u64
+    };
     let histogram = |micros: u64, count: u64| {
-        let bucket = |factor: u64, share: u64| (Histogram::bucket(micros * factor / 10), u32::try_from(count * share / 100).unwrap());
+        let bucket = |factor: u64, share: u64| {
+            (Histogram::bucket(micros * factor / 10), u32::try_from(count * share / 100).unwrap())
+        };
         Histogram(vec![bucket(5, 60), bucket(10, 36), bucket(32, 4)])
     };
     let traffic = |route: &str, per_minute: f64, errors: u64, origin: Leg| RouteReport {
@@ -148,9 +172,22 @@ fn report(node: usize, minute: i32) -> Report {
             problem: None,
         }],
         features: vec![
-            Feature { name: "xdp:eth0".to_owned(), on: node != 1, detail: if node == 1 { "the driver of eth0 refused native mode and generic mode is off" } else { "native" }.to_owned() },
+            Feature {
+                name: "xdp:eth0".to_owned(),
+                on: node != 1,
+                detail: if node == 1 {
+                    "the driver of eth0 refused native mode and generic mode is off"
+                } else {
+                    "native"
+                }
+                .to_owned(),
+            },
             Feature { name: "sk_lookup".to_owned(), on: node != 1, detail: "attached".to_owned() },
-            Feature { name: "isolation".to_owned(), on: true, detail: "keeper and worker are separate users".to_owned() },
+            Feature {
+                name: "isolation".to_owned(),
+                on: true,
+                detail: "keeper and worker are separate users".to_owned(),
+            },
         ],
         connections: 140,
         threads: 4,
