@@ -31,7 +31,9 @@ mod object {
             Some(own) => PathBuf::from(own),
             None => {
                 if let Err(mismatch) = check(&root) {
-                    refuse(&format!("{mismatch}; run dataplane-ebpf/build-object and commit dataplane-ebpf/object"));
+                    refuse(&format!(
+                        "{mismatch}; run dataplane-ebpf/build-object and commit dataplane-ebpf/object"
+                    ));
                 }
                 root.join(OBJECT)
             }
@@ -61,7 +63,9 @@ mod object {
                 }
                 ["source", _, file] => return Err(format!("{file} changed since {OBJECT} was built")),
                 ["lock", name, version, checksum] if locked(&lock, name, version, checksum) => {}
-                ["lock", name, ..] => return Err(format!("Cargo.lock's {name} changed since {OBJECT} was built")),
+                ["lock", name, ..] => {
+                    return Err(format!("Cargo.lock's {name} changed since {OBJECT} was built"));
+                }
                 ["toolchain", ..] => {}
                 _ => return Err(format!("{MANIFEST} has a line that means nothing: {line}")),
             }
@@ -75,13 +79,17 @@ mod object {
     }
 
     fn locked(lock: &str, name: &str, version: &str, checksum: &str) -> bool {
-        let has = |entry: &str, key: &str, value: &str| entry.lines().any(|line| line == format!("{key} = \"{value}\""));
-        lock.split("[[package]]")
-            .any(|entry| has(entry, "name", name) && has(entry, "version", version) && has(entry, "checksum", checksum))
+        let has = |entry: &str, key: &str, value: &str| {
+            entry.lines().any(|line| line == format!("{key} = \"{value}\""))
+        };
+        lock.split("[[package]]").any(|entry| {
+            has(entry, "name", name) && has(entry, "version", version) && has(entry, "checksum", checksum)
+        })
     }
 
     fn sources(root: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) {
-        let entries = fs::read_dir(root.join(below)).unwrap_or_else(|error| refuse(&format!("{}: {error}", below.display())));
+        let entries = fs::read_dir(root.join(below))
+            .unwrap_or_else(|error| refuse(&format!("{}: {error}", below.display())));
         for entry in entries.flatten() {
             let path = below.join(entry.file_name());
             if entry.path().is_dir() {

@@ -9,7 +9,7 @@ use console::cli::Cli;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(console::cli::run(cli)),
         Err(_) => ExitCode::FAILURE,

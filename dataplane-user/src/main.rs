@@ -159,7 +159,8 @@ fn settings(args: RunArgs) -> anyhow::Result<Settings> {
         (None, None) => None,
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let sealing_key = std::env::var_os("CREDENTIALS_DIRECTORY").map(|path| Path::new(&path).join("sealing.key"));
+    let sealing_key =
+        std::env::var_os("CREDENTIALS_DIRECTORY").map(|path| Path::new(&path).join("sealing.key"));
     Ok(Settings {
         run_dir: run_dir(&args.places, &state_dir),
         state_dir,
@@ -185,7 +186,10 @@ fn state_dir(places: &Places) -> anyhow::Result<PathBuf> {
     }
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
-    Ok(base.or_else(home).context("there is neither XDG_STATE_HOME nor HOME; say where with --state-dir")?.join("sallyport"))
+    Ok(base
+        .or_else(home)
+        .context("there is neither XDG_STATE_HOME nor HOME; say where with --state-dir")?
+        .join("sallyport"))
 }
 
 fn run_dir(places: &Places, state_dir: &Path) -> PathBuf {
@@ -202,7 +206,10 @@ fn read_token_file(path: &Path) -> anyhow::Result<String> {
     let file = std::fs::File::open(path).with_context(named)?;
     let mode = file.metadata().with_context(named)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        anyhow::bail!("{} is readable by others (mode {mode:o}): chmod 600 it, and make a new token", named());
+        anyhow::bail!(
+            "{} is readable by others (mode {mode:o}): chmod 600 it, and make a new token",
+            named()
+        );
     }
     read_token(file).with_context(named)
 }
@@ -223,7 +230,8 @@ fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
     let Ok(text) = std::fs::read_to_string(&path) else {
         anyhow::bail!("no node runs here ({} is not there)", path.display());
     };
-    let state: Status = serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))?;
+    let state: Status =
+        serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))?;
     let age = Duration::from_millis(u64::try_from(status::now_ms() - state.at_ms).unwrap_or(0));
     let stale = age > status::STALE;
     let mut out = std::io::stdout().lock();
@@ -234,7 +242,10 @@ fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
     }
     if stale {
         let seconds = age.as_secs();
-        writeln!(std::io::stderr(), "sallyport-node: this was {seconds} s ago; the keeper does not run any more")?;
+        writeln!(
+            std::io::stderr(),
+            "sallyport-node: this was {seconds} s ago; the keeper does not run any more"
+        )?;
     }
     Ok(if stale { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

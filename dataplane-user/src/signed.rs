@@ -14,7 +14,9 @@ pub const ROTATION_CONTEXT: &[u8] = b"sallyport snapshot key v1\0";
 #[derive(Debug, thiserror::Error)]
 pub enum Unbelievable {
     /// Not base64, or not the key's signature over these bytes.
-    #[error("the snapshot's signature is not by this node's console; enrol the node again if the console was replaced")]
+    #[error(
+        "the snapshot's signature is not by this node's console; enrol the node again if the console was replaced"
+    )]
     Signature,
     /// As above, for a new key.
     #[error("the new snapshot key is not signed by the present one")]

@@ -1,5 +1,7 @@
 //! The filter in the kernel against the pure decision: verdict and reason, frame by frame.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's failure is its report")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -31,7 +33,8 @@ fn the_corpus_has_its_reasons() {
 fn mutated(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
     let mut frame = random.pick(seeds).clone();
     if random.below(8) == 0 {
-        let ethertype: [u8; 2] = *random.pick(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8], [0x08, 0x06]]);
+        let ethertype: [u8; 2] =
+            *random.pick(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8], [0x08, 0x06]]);
         frame.truncate(12);
         frame.extend_from_slice(&ethertype);
         let length = random.below(120);
@@ -150,7 +153,9 @@ fn one_prefix_changes_in_place_and_more_make_a_generation() {
 fn a_hundred_thousand_prefixes_load_fast_and_one_more_changes_in_place() {
     let bpffs = Bpffs::new();
     let mut kernel = bpffs.open();
-    let prefix = |number: u32| (ipnet::IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + number * 4).into(), 30).unwrap(), 7);
+    let prefix = |number: u32| {
+        (ipnet::IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + number * 4).into(), 30).unwrap(), 7)
+    };
     let mut plan = KernelPlan { deny: (0..100_000).map(prefix).collect(), ..KernelPlan::default() };
     let start = std::time::Instant::now();
     kernel.apply(&plan).unwrap();

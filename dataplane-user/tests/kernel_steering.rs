@@ -1,5 +1,7 @@
 //! Steering, takeover and attachment, with real sockets on wires between namespaces; counters prove the way.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's failure is its report")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -48,7 +50,11 @@ fn connect(to: &str) -> std::io::Result<TcpStream> {
 }
 
 fn feature(kernel: &Linux, name: &str) -> Feature {
-    kernel.features().into_iter().find(|feature| feature.name == name).unwrap_or_else(|| panic!("no feature {name}"))
+    kernel
+        .features()
+        .into_iter()
+        .find(|feature| feature.name == name)
+        .unwrap_or_else(|| panic!("no feature {name}"))
 }
 
 #[test]
@@ -62,7 +68,10 @@ fn connections_reach_the_sockets_through_both_programs() {
         kernel.apply(&listeners(&[443])).unwrap();
         (kernel, sockets, TcpListener::bind("0.0.0.0:8080").unwrap())
     });
-    assert_eq!(feature(&kernel, "xdp:wire0"), Feature { name: "xdp:wire0".into(), on: true, detail: "native".into() });
+    assert_eq!(
+        feature(&kernel, "xdp:wire0"),
+        Feature { name: "xdp:wire0".into(), on: true, detail: "native".into() }
+    );
     assert!(feature(&kernel, "sk_lookup").on && kernel.steers());
     let before = Counts::read(&kernel);
     wire.right.inside(|| {
@@ -94,7 +103,8 @@ fn connections_reach_the_sockets_through_both_programs() {
 
     // A removed listener is nobody's.
     kernel.apply(&listeners(&[])).unwrap();
-    wire.right.inside(|| assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::ConnectionRefused));
+    wire.right
+        .inside(|| assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::ConnectionRefused));
     kernel.detach().unwrap();
     assert!(pins(&bpffs.root(), "test").unwrap().is_empty());
 }
@@ -143,9 +153,15 @@ fn a_dead_keepers_programs_stay_and_are_taken_over() {
     };
     works();
     let links = |kind: fn(&PinKind) -> bool| {
-        pins(&bpffs.root(), "test").unwrap().into_iter().filter(|pin| kind(&pin.kind)).map(|pin| pin.id).collect::<Vec<_>>()
+        pins(&bpffs.root(), "test")
+            .unwrap()
+            .into_iter()
+            .filter(|pin| kind(&pin.kind))
+            .map(|pin| pin.id)
+            .collect::<Vec<_>>()
     };
-    let both: fn(&PinKind) -> bool = |kind| matches!(kind, PinKind::Filter { attached: true, .. } | PinKind::Steering { attached: true });
+    let both: fn(&PinKind) -> bool =
+        |kind| matches!(kind, PinKind::Filter { attached: true, .. } | PinKind::Steering { attached: true });
     let before = links(both);
     assert_eq!(before.len(), 2);
     let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
@@ -156,7 +172,8 @@ fn a_dead_keepers_programs_stay_and_are_taken_over() {
     assert_eq!(kernel.generations(), generations, "what is in force was read back");
     works();
     drop(sockets);
-    wire.right.inside(|| assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::ConnectionRefused));
+    wire.right
+        .inside(|| assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::ConnectionRefused));
     assert!(kernel.packets(Reason::NoSocket).unwrap() > 0);
 }
 
@@ -176,7 +193,9 @@ fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
     let counters = bpffs.root().join("test/current/maps/REASONS");
     std::fs::remove_file(&counters).unwrap();
     PerCpuArray::<MapData, u32>::create(8, 0).unwrap().pin(&counters).unwrap();
-    let denied = || wire.right.inside(|| assert_eq!(connect("[fd99::1]:443").unwrap_err().kind(), ErrorKind::TimedOut));
+    let denied = || {
+        wire.right.inside(|| assert_eq!(connect("[fd99::1]:443").unwrap_err().kind(), ErrorKind::TimedOut))
+    };
 
     // A keeper that dies before it applied anything changes nothing.
     drop(wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap()));
@@ -208,7 +227,10 @@ fn what_cannot_be_attached_is_said_and_the_rest_goes_on() {
     let foreign = wire.left.inside(|| Linux::open(other).unwrap());
     let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0", "nowhere0", "lo"])).unwrap());
     let taken = feature(&kernel, "xdp:wire0");
-    assert!(!taken.on && taken.detail.contains("sallyport_xdp") && taken.detail.contains("ip link set dev wire0"), "{taken:?}");
+    assert!(
+        !taken.on && taken.detail.contains("sallyport_xdp") && taken.detail.contains("ip link set dev wire0"),
+        "{taken:?}"
+    );
     let missing = feature(&kernel, "xdp:nowhere0");
     assert!(!missing.on && missing.detail.starts_with("there is no interface nowhere0"), "{missing:?}");
     let generic = feature(&kernel, "xdp:lo");
@@ -223,9 +245,42 @@ fn what_cannot_be_attached_is_said_and_the_rest_goes_on() {
     let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
     assert_eq!(feature(&kernel, "xdp:wire0").detail, "native");
 
-    let nowhere = Config { pin_root: std::env::temp_dir().join("sallyport"), ..Config::new("test", Vec::new()) };
+    let nowhere =
+        Config { pin_root: std::env::temp_dir().join("sallyport"), ..Config::new("test", Vec::new()) };
     let error = Linux::open(nowhere).map(drop).unwrap_err();
-    assert!(matches!(error, KernelError::NoBpffs { .. }) && error.to_string().contains("mount -t bpf bpf"), "{error}");
+    assert!(
+        matches!(error, KernelError::NoBpffs { .. }) && error.to_string().contains("mount -t bpf bpf"),
+        "{error}"
+    );
+}
+
+/// What decisions 1 leaves the keeper is enough for a whole life, and without `CAP_BPF` the error says what is missing.
+#[test]
+fn the_keepers_capabilities_are_enough() {
+    use caps::{CapSet, Capability};
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let keep =
+        [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_PERFMON];
+    wire.left.inside(|| {
+        caps::set(None, CapSet::Effective, &keep.into_iter().collect()).unwrap();
+        for _ in ["first", "taken over"] {
+            let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+            assert!(kernel.features().iter().all(|feature| feature.on), "{:?}", kernel.features());
+            let sockets = Sockets::new();
+            sockets.enter(&mut kernel, 0);
+            kernel.set_threads(1).unwrap();
+            kernel.apply(&plan()).unwrap();
+            kernel.take_drops().unwrap();
+        }
+        let foreign = Config { instance: "other".into(), ..bpffs.config(&["wire0"]) };
+        let features = Linux::open(foreign).unwrap().features();
+        assert!(features[0].detail.contains("already has the XDP program with id"), "{features:?}");
+        detach_instance(&bpffs.root(), "other").unwrap();
+        detach_instance(&bpffs.root(), "test").unwrap();
+        caps::clear(None, CapSet::Effective).unwrap();
+        let error = Linux::open(bpffs.config(&["wire0"])).map(drop).unwrap_err();
+        assert!(matches!(error, KernelError::NotPermitted), "{error:?}");
+    });
 }
 
 /// An interface made anew under its old name gets the filter again.

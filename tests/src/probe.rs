@@ -70,7 +70,7 @@ impl<'a> Passed<'a> {
     pub fn count(space: &'a Space, source: &str) -> Self {
         let family = if source.contains(':') { "ip6" } else { "ip" };
         let rules = format!(
-            "table inet probe {{ chain pre {{ type filter hook prerouting priority -400; {family} saddr {source} counter }} }}"
+            "table inet probe {{ chain pre {{ type filter hook prerouting priority -400; {family} saddr {source} counter; }} }}"
         );
         space.run("nft", &[&rules]);
         Self(space)

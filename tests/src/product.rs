@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::eventually;
-use crate::space::Space;
+use crate::space::{Space, command};
 
 /// One of the product's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub struct Product {
     child: Option<Child>,
     user: Option<u32>,
     more: Vec<String>,
+    small: bool,
 }
 
 impl Product {
@@ -45,6 +46,15 @@ impl Product {
     ///
     /// With `user` the whole product runs as that user, without any privilege.
     pub fn start(space: &Arc<Space>, name: &str, user: Option<u32>, more: &[&str]) -> Self {
+        Self::start_with(space, name, user, more, false)
+    }
+
+    /// The same with a file system of 24 MiB for its state, which a test can fill.
+    pub fn start_on_small_disk(space: &Arc<Space>, name: &str) -> Self {
+        Self::start_with(space, name, None, &[], true)
+    }
+
+    fn start_with(space: &Arc<Space>, name: &str, user: Option<u32>, more: &[&str], small: bool) -> Self {
         let dir = PathBuf::from(format!("/var/tmp/sallyport-test-{name}"));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("bin")).expect("a directory below /var/tmp");
@@ -53,7 +63,11 @@ impl Product {
             fs::copy(&from, dir.join("bin").join(program))
                 .unwrap_or_else(|error| panic!("{}: {error}; build first, or set SALLYPORT_BIN_DIR", from.display()));
         }
-        fs::create_dir_all(dir.join("state")).expect("state directory");
+        let state = dir.join("state");
+        fs::create_dir_all(&state).expect("state directory");
+        if small {
+            command("mount", &["-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", &state.display().to_string()]);
+        }
         if user.is_some() {
             std::os::unix::fs::chown(dir.join("state"), user, user).expect("chown");
         }
@@ -64,6 +78,7 @@ impl Product {
             child: None,
             user,
             more: more.iter().map(|word| (*word).to_owned()).collect(),
+            small,
         };
         product.up();
         product
@@ -251,6 +266,9 @@ impl Drop for Product {
             let _ = child.wait();
         }
         let _ = fs::remove_dir_all(crate::probe::pins(&self.instance));
+        if self.small {
+            let _ = Command::new("umount").arg("-l").arg(self.dir.join("state")).output();
+        }
         if !std::thread::panicking() {
             let _ = fs::remove_dir_all(&self.dir);
         }

@@ -1,1 +1,300 @@
-//! x
+//! Every reason of the worker's closed list, provoked from outside and seen in its counter. A reason that nothing here
+//! provokes fails the test, so a new one needs a line. (The kernel's list: `dataplane-user/tests/kernel_steering.rs`.)
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use sallyport_node::worker::refusal::Reason;
+use sallyport_tests::api::Api;
+use sallyport_tests::client::{Connection, Dial};
+use sallyport_tests::origin::Origin;
+use sallyport_tests::product::Product;
+use sallyport_tests::stage::{FOE4, HOST, NODE4, ORIGIN_NAME, ORIGINS4, Stage, target4};
+use sallyport_tests::{eventually, objects};
+use serde_json::{Value, json};
+
+/// A listener with limits that a test reaches soon.
+const STRICT: u16 = 8601;
+/// One connection in all.
+const ONE: u16 = 8602;
+/// One connection from an address.
+const ONE_EACH: u16 = 8603;
+
+struct Place {
+    stage: Stage,
+    product: Product,
+    api: Api,
+    origin: Origin,
+}
+
+type Provoke = fn(&Place);
+
+impl Place {
+    fn new() -> Self {
+        let stage = Stage::new("reasons");
+        let origin = stage.origin("one", 8443);
+        let mut product = stage.product();
+        let api = product.ready();
+        stage.configure(&product, &api, &[origin.url()]);
+        let place = Self { stage, product, api, origin };
+        place.product.applied(place.api.apply(&place.objects()));
+        place
+    }
+
+    fn objects(&self) -> Vec<Value> {
+        let listener = |name: &str, port: u16, limits: Value| {
+            objects::object("Listener", name, json!({ "port": port, "certificates": ["front"], "limits": limits }))
+        };
+        let strict = json!({
+            "handshakeMs": 600, "headerMs": 600, "stallMs": 900, "bodyBytes": 1000, "targetBytes": 200,
+            "headerBytes": 4000, "headerCount": 20,
+        });
+        let group = |name: &str, url: String, expected: &str| {
+            let mut group = objects::origin_group(name, &[url], "origins", expected);
+            group["spec"]["connectTimeoutMs"] = json!(700);
+            group
+        };
+        let mut all = vec![
+            listener("strict", STRICT, strict),
+            listener("one", ONE, json!({ "connections": 1 })),
+            listener("one-each", ONE_EACH, json!({ "connectionsPerAddress": 1 })),
+            objects::certificate("exact", &self.stage.front_ca.issue(&["exact.walk.test"])),
+            objects::route("exact", &["exact.walk.test"], "exact", "group"),
+        ];
+        for (name, group) in [
+            ("unreachable", group("unreachable", format!("https://{ORIGINS4}:9"), ORIGIN_NAME)),
+            ("unresolved", group("unresolved", "https://nowhere.invalid".to_owned(), ORIGIN_NAME)),
+            ("unverified", group("unverified", self.origin.url(), "somebody-else.walk.test")),
+            // Nobody has this address: packets to it lead nowhere.
+            ("silent", group("silent", "https://10.99.1.200:8443".to_owned(), ORIGIN_NAME)),
+        ] {
+            all.push(group);
+            all.push(objects::route(name, &[&format!("{name}.walk.test")], "front", name));
+        }
+        let mut late = objects::route("late", &["late.walk.test"], "front", "group");
+        late["spec"]["responseTimeoutMs"] = json!(700);
+        all.push(late);
+        all
+    }
+
+    fn dial(&self, port: u16, name: &str) -> Dial {
+        let mut dial = self.stage.dial();
+        dial.target = target4(port);
+        dial.name = name.to_owned();
+        dial
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.stage.clients.inside(work)
+    }
+
+    /// Sends a request's bytes on a connection of its own and reads whatever comes until the end, or for two seconds.
+    fn raw(&self, port: u16, bytes: &[u8]) {
+        self.inside(|| {
+            let mut connection = self.dial(port, HOST).patience(Duration::from_secs(3)).open().expect("handshake");
+            connection.send(bytes).expect("send");
+            let _ = connection.answer();
+        });
+    }
+
+    /// A request for `path` of `host` that is right in itself.
+    fn get(&self, port: u16, host: &str, path: &str) {
+        self.inside(|| {
+            let _ = self.dial(port, host).patience(Duration::from_secs(20)).get(host, path);
+        });
+    }
+
+    fn tcp(&self, port: u16, bytes: &[u8], wait: Duration) {
+        self.inside(|| {
+            let mut stream = self.dial(port, HOST).tcp().expect("connect");
+            stream.write_all(bytes).expect("write");
+            stream.set_read_timeout(Some(wait)).expect("time-out");
+            let _ = stream.read(&mut [0; 1000]);
+        });
+    }
+
+    /// Two connections at once; the second is one too many.
+    fn two(&self, port: u16) {
+        self.inside(|| {
+            let first = self.dial(port, HOST).open().expect("the first");
+            let second = self.dial(port, HOST).patience(Duration::from_secs(3)).get(HOST, "/");
+            assert!(second.is_err(), "the second was served");
+            drop(first);
+        });
+    }
+
+    fn count(&self, reason: Reason) -> f64 {
+        self.product.metric("sallyport_refusals_total", &format!("reason=\"{}\"", reason.name()))
+    }
+}
+
+fn head(line: &str, fields: &str) -> Vec<u8> {
+    format!("{line}\r\nHost: {HOST}\r\n{fields}\r\n").into_bytes()
+}
+
+/// How each reason is provoked.
+fn provocations() -> BTreeMap<Reason, Provoke> {
+    let list: &[(Reason, Provoke)] = &[
+        (Reason::NoListener, no_listener),
+        (Reason::Denied, denied),
+        (Reason::TooManyConnections, |place| place.two(ONE)),
+        (Reason::TooManyFromAddress, too_many_from_address),
+        (Reason::HandshakeTimeout, |place| place.tcp(STRICT, b"", Duration::from_secs(2))),
+        (Reason::HandshakeFailed, |place| place.tcp(443, b"GET / HTTP/1.0\r\n\r\n", Duration::from_secs(2))),
+        (Reason::NoCertificate, |place| {
+            place.inside(|| assert!(place.dial(443, "nobody.example").open().is_err(), "served without a certificate"));
+        }),
+        (Reason::ClientGone, |place| {
+            place.inside(|| {
+                let mut connection = place.dial(443, HOST).open().expect("handshake");
+                connection.send(&head("POST /upload HTTP/1.1", "Content-Length: 100\r\n")).expect("send");
+                std::thread::sleep(Duration::from_millis(200));
+            });
+        }),
+        (Reason::HeaderTimeout, |place| place.raw(STRICT, b"GET / HTTP/1.1\r\nHost: ")),
+        (Reason::HeaderTooLarge, |place| {
+            place.raw(STRICT, &head("GET / HTTP/1.1", &"X-Many: 1\r\n".repeat(40)));
+        }),
+        (Reason::TargetTooLong, |place| {
+            place.raw(STRICT, &head(&format!("GET /{} HTTP/1.1", "a".repeat(300)), ""));
+        }),
+        (Reason::BodyTooLarge, |place| place.raw(STRICT, &head("POST /upload HTTP/1.1", "Content-Length: 2000\r\n"))),
+        (Reason::BodyTimeout, |place| {
+            place.raw(STRICT, &[&head("POST /upload HTTP/1.1", "Content-Length: 100\r\n")[..], b"only this"].concat());
+        }),
+        (Reason::MalformedRequest, |place| place.raw(443, &head("GET / HTTP/1.1", "Bad Name: 1\r\n"))),
+        (Reason::AmbiguousFraming, |place| {
+            let fields = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
+            place.raw(443, &[&head("POST / HTTP/1.1", fields)[..], b"0\r\n\r\n"].concat());
+        }),
+        (Reason::BadHost, |place| place.raw(443, &head("GET / HTTP/1.1", "Host: other.walk.test\r\n"))),
+        (Reason::BadPath, |place| place.raw(443, &head("GET /a%00b HTTP/1.1", ""))),
+        (Reason::UnsupportedVersion, |place| place.raw(443, &head("GET / HTTP/1.7", ""))),
+        (Reason::UnsupportedCoding, |place| {
+            place.raw(443, &head("POST / HTTP/1.1", "Transfer-Encoding: gzip, chunked\r\n"));
+        }),
+        (Reason::UpgradeNotSupported, |place| {
+            place.raw(443, &head("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: websocket\r\n"));
+        }),
+        (Reason::ExpectationFailed, |place| {
+            place.raw(443, &head("POST / HTTP/1.1", "Content-Length: 1\r\nExpect: a-miracle\r\n"));
+        }),
+        (Reason::Misdirected, |place| {
+            place.raw(443, b"GET / HTTP/1.1\r\nHost: exact.walk.test\r\n\r\n");
+        }),
+        (Reason::NoRoute, |place| place.get(443, "nothing-here.walk.test", "/")),
+        (Reason::OriginUnreachable, |place| place.get(443, "unreachable.walk.test", "/")),
+        (Reason::OriginUnresolved, |place| place.get(443, "unresolved.walk.test", "/")),
+        (Reason::OriginUnverified, |place| place.get(443, "unverified.walk.test", "/")),
+        (Reason::OriginConnectTimeout, silent_origin),
+        (Reason::OriginTimeout, |place| place.get(443, "late.walk.test", "/late")),
+        (Reason::OriginGone, |place| place.get(443, HOST, "/cut")),
+        (Reason::MalformedResponse, |place| place.get(443, HOST, "/garbage")),
+        (Reason::OriginStalled, |place| place.get(STRICT, HOST, "/stalled")),
+        (Reason::Http2Abuse, http2_abuse),
+    ];
+    list.iter().copied().collect()
+}
+
+/// The worker's sockets have ports of their own, which no listener has.
+fn no_listener(place: &Place) {
+    let text = place.stage.node.run("ss", &["-Hltnp"]);
+    let known = [443, STRICT, ONE, ONE_EACH, 9443, 9444, 9464];
+    let ports = text.lines().filter(|line| line.contains("sallyport-node")).filter_map(|line| {
+        let local = line.split_whitespace().nth(3)?;
+        if local.starts_with("127.") { None } else { local.rsplit(':').next()?.parse::<u16>().ok() }
+    });
+    let ports: Vec<u16> = ports.filter(|port| !known.contains(port)).collect();
+    assert!(!ports.is_empty(), "no socket of the worker's own in:\n{text}");
+    for port in ports {
+        place.inside(|| {
+            if let Ok(mut stream) = TcpStream::connect((NODE4, port)) {
+                stream.set_read_timeout(Some(Duration::from_secs(1))).expect("time-out");
+                let _ = stream.read(&mut [0; 10]);
+            }
+        });
+    }
+}
+
+/// A live connection that a new snapshot denies.
+fn denied(place: &Place) {
+    let mut kept: Connection = place.inside(|| {
+        let mut connection = place.dial(443, HOST).from(FOE4.into()).open().expect("handshake");
+        connection.get(HOST, "/").expect("an answer before the rule");
+        connection
+    });
+    let rule = objects::packet_filter("foes", "Deny", &[FOE4.to_string()]);
+    place.product.applied(place.api.apply(&[rule]));
+    eventually("the live connection is closed with its reason", Duration::from_secs(5), || {
+        if place.count(Reason::Denied) > 0.0 { Ok(()) } else { Err("not counted".to_owned()) }
+    });
+    assert!(kept.get(HOST, "/").is_err(), "still served");
+    place.api.delete("packet-filters/foes");
+}
+
+/// The limit is per worker thread: as many connections as it takes for two of them to meet.
+fn too_many_from_address(place: &Place) {
+    let held: Vec<_> = (0..16)
+        .filter_map(|_| place.inside(|| place.dial(ONE_EACH, HOST).patience(Duration::from_secs(3)).open().ok()))
+        .collect();
+    assert!(held.len() < 16, "sixteen connections from one address");
+}
+
+/// Packets to the origin vanish.
+fn silent_origin(place: &Place) {
+    place.stage.node.run("ip", &["neigh", "replace", "10.99.1.200", "lladdr", "02:00:00:00:00:99", "dev", "c0"]);
+    place.get(443, "silent.walk.test", "/");
+}
+
+/// Streams opened and reset at once, as fast as they go.
+fn http2_abuse(place: &Place) {
+    let tls = place.stage.front_ca.client(&["h2"]);
+    place.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(target4(443)).await.expect("connect");
+            let name = rustls_pki_types::ServerName::try_from(HOST).expect("name");
+            let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.expect("handshake");
+            let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+            tokio::spawn(connection);
+            for _ in 0..20_000 {
+                let Ok(ready) = requests.ready().await else { break };
+                requests = ready;
+                let request = http::Request::get(format!("https://{HOST}/")).body(()).expect("request");
+                match requests.send_request(request, false) {
+                    Ok((_, mut stream)) => stream.send_reset(h2::Reason::CANCEL),
+                    Err(_) => break,
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    });
+}
+
+#[test]
+fn every_reason_is_provoked_and_counted() {
+    let provocations = provocations();
+    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !provocations.contains_key(reason)).collect();
+    assert!(missing.is_empty(), "nothing provokes {missing:?}");
+
+    let place = Place::new();
+    let mut silent = Vec::new();
+    for reason in Reason::ALL {
+        let before = place.count(*reason);
+        provocations[reason](&place);
+        let counted = (0..150).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            place.count(*reason) > before
+        });
+        println!("{:<24} {}", reason.name(), if counted { "counted" } else { "NOT counted" });
+        if !counted {
+            silent.push(reason.name());
+        }
+    }
+    assert!(silent.is_empty(), "not counted: {silent:?}");
+    // After all of that: served as before.
+    let answer = place.inside(|| place.dial(443, HOST).get(HOST, "/")).expect("an answer");
+    assert_eq!(answer.status, 200);
+}

@@ -312,15 +312,3 @@ fn the_last_good_snapshot_survives_a_restart_without_the_console() {
     walk.product.signal(child.id(), rustix::process::Signal::TERM);
     child.wait().unwrap();
 }
-
-#[test]
-fn namespaces_of_the_stage_reach_each_other_without_the_product() {
-    // The other tests' negative results mean nothing if this one fails.
-    let stage = Stage::new("walkbare");
-    stage.clients.run("ping", &["-c", "1", "-W", "2", &NODE4.to_string()]);
-    stage.clients.run("ping", &["-c", "1", "-W", "2", "-I", &FOE4.to_string(), &NODE4.to_string()]);
-    stage.node.run("ping", &["-c", "1", "-W", "2", &ORIGINS4.to_string()]);
-    stage.node.run("ping", &["-c", "1", "-W", "2", &ORIGINS6.to_string()]);
-    let refused = stage.clients.inside(|| stage.dial().tcp());
-    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused, "{}", target4(443));
-}

@@ -24,7 +24,7 @@ pub struct ApiProblem {
 
 /// What every error answer has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problems {
+pub(super) struct Problems {
     /// Never empty.
     pub problems: Vec<ApiProblem>,
 }
@@ -87,7 +87,9 @@ impl IntoResponse for ApiError {
         let body = Json(Problems { problems: self.problems });
         match self.status {
             // RFC 9110, 11.6.1 wants it said how.
-            StatusCode::UNAUTHORIZED => (self.status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response(),
+            StatusCode::UNAUTHORIZED => {
+                (self.status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+            }
             status => (status, body).into_response(),
         }
     }

@@ -144,8 +144,6 @@ pub(crate) enum CliError {
     Unconfirmed,
     #[error("cannot write YAML")]
     Yaml(#[from] serde_saphyr::SerializeError),
-    #[error("cannot start the runtime")]
-    Runtime(#[source] std::io::Error),
 }
 
 /// Runs a command.

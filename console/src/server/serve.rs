@@ -56,7 +56,7 @@ pub enum BindError {
 ///
 /// # Errors
 /// See [`BindError`].
-pub async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, BindError> {
+pub(super) async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|reason| match reason.kind() {
         ErrorKind::AddrInUse => BindError::InUse { address, owner: super::owner::of(address), option },
         _ => BindError::Other { address, reason, option },
@@ -75,7 +75,7 @@ pub struct Port {
 }
 
 /// Serves until `stop` says so, then lets open requests finish.
-pub async fn serve(listener: TcpListener, port: Port, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: TcpListener, port: Port, mut stop: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -126,7 +126,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
         }
         Err(_elapsed) => return,
     };
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(CertificateDer::as_ref);
+    let leaf =
+        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(CertificateDer::as_ref);
     let certificate = leaf.and_then(|leaf| crate::nodes::Shown::of(&CertificateDer::from(leaf)));
     let router = match port.nodes {
         true => port.router.layer(axum::Extension(Caller { peer, local, certificate })),

@@ -86,7 +86,7 @@ impl Tls {
 }
 
 /// The names and addresses a certificate for these listening addresses needs.
-pub fn server_names(listen: &[SocketAddr], also: &[String]) -> (Vec<String>, Vec<IpAddr>) {
+pub(super) fn server_names(listen: &[SocketAddr], also: &[String]) -> (Vec<String>, Vec<IpAddr>) {
     let mut hosts = vec!["localhost".to_owned()];
     let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let hostname = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();

@@ -173,7 +173,9 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
         for (flag, addresses) in
             [("--console-listen", &listen.console_listen), ("--node-listen", &listen.node_listen)]
         {
-            addresses.iter().for_each(|address| drop(command.args([flag, &address.to_string()])));
+            for address in addresses {
+                command.args([flag, &address.to_string()]);
+            }
         }
         if let Some(address) = &listen.node_address {
             command.args(["--node-address", address]);
@@ -207,10 +209,10 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
             ("--access-log", path(&options.access_log)),
         ];
         for (flag, value) in pairs {
-            value.into_iter().for_each(|value| drop(command.arg(flag).arg(value)));
+            command.args(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
         }
-        options.interface.iter().for_each(|name| drop(command.arg("--interface").arg(name)));
-        options.label.iter().for_each(|label| drop(command.arg("--label").arg(label)));
+        command.args(options.interface.iter().flat_map(|name| ["--interface", name]));
+        command.args(options.label.iter().flat_map(|label| ["--label", label]));
         if options.no_kernel {
             command.arg("--no-kernel");
         }

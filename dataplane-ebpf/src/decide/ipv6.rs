@@ -25,7 +25,9 @@ pub(super) const HEADERS_MAX: usize = 8;
 /// Understands the packet that begins at `start`.
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet, Reason> {
-    let Some([v, _, _, _, l0, l1, next, hop_limit]) = frame.read(start) else { return Err(Reason::MalformedIpv6) };
+    let Some([v, _, _, _, l0, l1, next, hop_limit]) = frame.read(start) else {
+        return Err(Reason::MalformedIpv6);
+    };
     let source: [u8; 16] = frame.read(start + 8).ok_or(Reason::MalformedIpv6)?;
     let destination: [u8; 16] = frame.read(start + 24).ok_or(Reason::MalformedIpv6)?;
     if v >> 4 != 6 {
@@ -85,7 +87,9 @@ fn is_extension(next: u8) -> bool {
 fn icmp<B: Bytes + ?Sized>(frame: &B, at: usize, hop_limit: u8, fragmented: bool) -> Kind {
     match frame.read(at) {
         Some([PACKET_TOO_BIG, _]) => Kind::PathMtu,
-        Some([kind, _]) if NEIGHBOUR_DISCOVERY.contains(&kind) && hop_limit == FROM_THE_LINK && !fragmented => {
+        Some([kind, _])
+            if NEIGHBOUR_DISCOVERY.contains(&kind) && hop_limit == FROM_THE_LINK && !fragmented =>
+        {
             Kind::NeighbourDiscovery
         }
         _ => Kind::Other,

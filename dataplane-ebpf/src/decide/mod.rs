@@ -145,9 +145,12 @@ pub fn judge<T: Tables>(packet: &Packet, tables: &T) -> Result<Decision, Reason>
     let (port, refusal) = match packet.kind {
         Kind::Tcp(port) => (port, Reason::NotAllowed),
         Kind::LaterFragment => (crate::wire::listener::SOME_PORT, Reason::Fragment),
-        Kind::NeighbourDiscovery | Kind::PathMtu | Kind::Other => return Ok(Decision::without_rule(Reason::NoRule)),
+        Kind::NeighbourDiscovery | Kind::PathMtu | Kind::Other => {
+            return Ok(Decision::without_rule(Reason::NoRule));
+        }
     };
     // Port 0 cannot be listened on, and its entry in the table means something else.
-    let concerned = (port != 0 || matches!(packet.kind, Kind::LaterFragment)) && tables.listens(&packet.destination, port)?;
+    let concerned = (port != 0 || matches!(packet.kind, Kind::LaterFragment))
+        && tables.listens(&packet.destination, port)?;
     Ok(Decision::without_rule(if concerned { refusal } else { Reason::NoRule }))
 }

@@ -39,7 +39,8 @@ impl XdpFrame<'_> {
     fn beyond_the_first_buffer<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         // SAFETY: the buffer is N bytes long and ours.
-        let failed = unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
+        let failed =
+            unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
         (failed == 0).then_some(bytes)
     }
 }

@@ -37,7 +37,8 @@ pub(crate) fn steer(context: &SkLookupContext) -> Reason {
 #[inline(always)]
 fn assign(context: &SkLookupContext, lookup: &Lookup) -> Reason {
     // A missing table steers nothing: other services on this host live on, and the filter drops what it must.
-    let listens = InForce::read().is_some_and(|tables| tables.listens(&lookup.local, lookup.port).unwrap_or(false));
+    let listens =
+        InForce::read().is_some_and(|tables| tables.listens(&lookup.local, lookup.port).unwrap_or(false));
     if !listens || lookup.port == 0 {
         return Reason::NotSteered;
     }
@@ -74,7 +75,8 @@ impl Lookup {
         let (protocol, family, port) = (field!(protocol), field!(family), field!(local_port));
         let (local4, remote4, remote_port) = (field!(local_ip4), field!(remote_ip4), field!(remote_port));
         let local6 = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
-        let remote6 = [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
+        let remote6 =
+            [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
         if protocol != TCP {
             return None;
         }
@@ -90,8 +92,7 @@ impl Lookup {
 /// Four words in network order as bytes.
 #[inline(always)]
 const fn join(words: [u32; 4]) -> [u8; 16] {
-    let [w, x, y, z] = [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
-    [
-        w[0], w[1], w[2], w[3], x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3], z[0], z[1], z[2], z[3],
-    ]
+    let [w, x, y, z] =
+        [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
+    [w[0], w[1], w[2], w[3], x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3], z[0], z[1], z[2], z[3]]
 }

@@ -30,8 +30,8 @@ use super::sockets::{CannotOpen, Place, Prepared};
 use super::state::{StateError, Stored};
 use super::status::Refused;
 use super::supervise::{Phase, WorkerNumber};
-use crate::handover::message::{Attachment, Sealed, Start};
 use crate::handover::ToWorker;
+use crate::handover::message::{Attachment, Sealed, Start};
 use crate::sentence;
 use crate::signed::{self, Unbelievable};
 
@@ -69,9 +69,20 @@ enum Refusal {
 
 impl Keeper {
     /// The worker proposes a snapshot.
-    pub(super) async fn consider(&mut self, number: WorkerNumber, signed: SignedSnapshot, keys: BTreeMap<Digest, Sealed>) {
-        if self.current != Some(number) {
+    pub(super) async fn consider(
+        &mut self,
+        number: WorkerNumber,
+        signed: SignedSnapshot,
+        keys: BTreeMap<Digest, Sealed>,
+    ) {
+        // A worker that finds a new keeper may propose what it has just proposed.
+        let known =
+            |transition: &Transition| transition.worker == number && transition.stored.signed == signed;
+        if self.current != Some(number) || self.transition.as_ref().is_some_and(known) {
             return;
+        }
+        if let Some(id) = self.in_force_already(&signed) {
+            return self.say(number, &ToWorker::Settled { id }, &[]).await;
         }
         match self.try_begin(number, signed, &keys) {
             Ok(id) => self.say(number, &ToWorker::Commit { id }, &[]).await,
@@ -91,18 +102,33 @@ impl Keeper {
         Ok(id)
     }
 
+    /// The id of a snapshot that is stored and in force.
+    fn in_force_already(&self, signed: &SignedSnapshot) -> Option<SnapshotId> {
+        let stored = self.state.stored().filter(|stored| stored.signed == *signed)?;
+        self.in_force
+            .as_ref()
+            .is_some_and(|in_force| in_force.id == stored.snapshot.id)
+            .then_some(stored.snapshot.id)
+    }
+
     fn verify(&self, signed: &SignedSnapshot) -> Result<Snapshot, Refusal> {
         let identity = self.state.identity().ok_or(Refusal::NotEnrolled)?;
         Ok(signed::verify(signed, &identity.snapshot_key, &identity.node)?)
     }
 
-    fn begin_transition(&mut self, number: WorkerNumber, stored: Stored, keys: &BTreeMap<Digest, Sealed>) -> Result<(), Refusal> {
+    fn begin_transition(
+        &mut self,
+        number: WorkerNumber,
+        stored: Stored,
+        keys: &BTreeMap<Digest, Sealed>,
+    ) -> Result<(), Refusal> {
         if self.transition.is_some() {
             return Err(Refusal::Busy);
         }
         let id = stored.snapshot.id;
         // What is stored may come again while it is not in force: a worker could not build it without its keys.
-        let again = self.in_force.is_none() && self.state.stored().is_some_and(|known| known.signed == stored.signed);
+        let again =
+            self.in_force.is_none() && self.state.stored().is_some_and(|known| known.signed == stored.signed);
         if !again {
             signed::newer(id, self.state.stored().map(|known| known.snapshot.id))?;
         }
@@ -126,7 +152,8 @@ impl Keeper {
 
     /// The worker has made the committed snapshot live.
     pub(super) async fn settle(&mut self, number: WorkerNumber, id: SnapshotId) {
-        let ours = |transition: &mut Transition| transition.worker == number && transition.stored.snapshot.id == id;
+        let ours =
+            |transition: &mut Transition| transition.worker == number && transition.stored.snapshot.id == id;
         let Some(transition) = self.transition.take_if(ours) else { return };
         let (opening, closing) = (transition.prepared.opening.clone(), transition.prepared.closing.clone());
         match self.finish(transition, number).await {
@@ -161,7 +188,8 @@ impl Keeper {
         self.state.commit(staged, stored)?;
         self.give_sockets(number, &new).await;
         self.in_force = Some(snapshot);
-        self.problems = prepared.problems.iter().map(|(name, problem)| (name.clone(), sentence(problem))).collect();
+        self.problems =
+            prepared.problems.iter().map(|(name, problem)| (name.clone(), sentence(problem))).collect();
         Ok(())
     }
 
@@ -183,7 +211,9 @@ impl Keeper {
 
     /// A worker that does not answer is replaced: the next one has the snapshot in force.
     pub(super) fn check_transition(&mut self) {
-        if let Some(transition) = self.transition.as_ref().filter(|transition| transition.deadline <= Instant::now()) {
+        if let Some(transition) =
+            self.transition.as_ref().filter(|transition| transition.deadline <= Instant::now())
+        {
             tracing::error!("the worker has not made the snapshot live for ten seconds; it is stopped");
             if let Some(worker) = self.workers.get(&transition.worker) {
                 worker.kill();
@@ -215,7 +245,8 @@ impl Keeper {
             (Attachment::AccessLog, self.access_log.as_ref().map(AsFd::as_fd)),
             (Attachment::Metrics, self.metrics.as_ref().map(AsFd::as_fd)),
         ];
-        let present = candidates.into_iter().filter_map(|(attachment, descriptor)| Some((attachment, descriptor?)));
+        let present =
+            candidates.into_iter().filter_map(|(attachment, descriptor)| Some((attachment, descriptor?)));
         let (attached, descriptors): (Vec<Attachment>, Vec<BorrowedFd<'_>>) = present.unzip();
         let start = Start {
             version,
@@ -242,7 +273,8 @@ impl Keeper {
             false => Vec::new(),
         };
         self.open_sockets();
-        let ids: Vec<u64> = self.sockets.held().map(|held| held.info.id).filter(|id| !known.contains(id)).collect();
+        let ids: Vec<u64> =
+            self.sockets.held().map(|held| held.info.id).filter(|id| !known.contains(id)).collect();
         self.give_sockets(number, &ids).await;
         self.enter_sockets();
         self.enter_filter();

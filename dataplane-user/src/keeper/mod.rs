@@ -7,6 +7,7 @@ pub mod apply;
 pub mod directory;
 pub mod interfaces;
 pub mod kernel;
+mod listen;
 pub mod owner;
 pub mod plan;
 pub mod privileges;

@@ -73,7 +73,9 @@ fn find_user(passwd: &str, wanted: &str) -> Option<User> {
 pub fn isolation(user: Option<User>) -> Feature {
     let (on, detail) = match user {
         Some(user) => (true, format!("the worker runs as user {} without capabilities", user.uid)),
-        None => (false, "keeper and worker are not isolated: they run as the same user; start as root".to_owned()),
+        None => {
+            (false, "keeper and worker are not isolated: they run as the same user; start as root".to_owned())
+        }
     };
     Feature { name: "isolation".to_owned(), on, detail }
 }
@@ -83,7 +85,9 @@ pub fn raise_descriptor_limit() {
     let now = rustix::process::getrlimit(Resource::Nofile);
     let most = now.maximum.unwrap_or(DESCRIPTORS);
     for limit in [most.max(DESCRIPTORS), most] {
-        if rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) }).is_ok() {
+        if rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .is_ok()
+        {
             return;
         }
     }
@@ -115,7 +119,8 @@ mod tests {
 
     #[test]
     fn users_by_name_and_number() {
-        let passwd = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65533:nobody:/:/usr/sbin/nologin\nbroken\n";
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65533:nobody:/:/usr/sbin/nologin\nbroken\n";
         assert_eq!(find_user(passwd, "nobody"), Some(User { uid: 65534, gid: 65533 }));
         assert_eq!(find_user(passwd, "65534"), Some(User { uid: 65534, gid: 65533 }));
         assert_eq!(find_user(passwd, "1234"), Some(User { uid: 1234, gid: 1234 }));

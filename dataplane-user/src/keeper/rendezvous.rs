@@ -28,7 +28,12 @@ pub fn listen(run: &Directory, user: Option<User>) -> io::Result<AsyncFd<OwnedFd
     rustix::net::bind(&socket, &SocketAddrUnix::new(run.short_path(SOCKET))?)?;
     let owner = user.map(|user| rustix::fs::Uid::from_raw(user.uid));
     rustix::fs::chownat(run.as_fd(), SOCKET, owner, None, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(run.as_fd(), SOCKET, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, rustix::fs::AtFlags::empty())?;
+    rustix::fs::chmodat(
+        run.as_fd(),
+        SOCKET,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        rustix::fs::AtFlags::empty(),
+    )?;
     rustix::net::listen(&socket, 8)?;
     handover::watch(socket)
 }
@@ -54,7 +59,10 @@ pub fn recognise(run: &Directory, socket: &OwnedFd, uid: u32) -> io::Result<u32>
     if peer.uid.as_raw() == uid && String::from_utf8_lossy(&known).lines().any(|known| known == line) {
         return Ok(pid);
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("process {pid} of user {} is no worker", peer.uid.as_raw())))
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("process {pid} of user {} is no worker", peer.uid.as_raw()),
+    ))
 }
 
 /// Writes down which workers live, those of a former keeper included; the answer is their process ids.
@@ -79,5 +87,7 @@ fn identify(pid: u32) -> io::Result<String> {
     // The second field is the name in parentheses and may hold anything; the start time is the twentieth after it.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let start = after_name.split_ascii_whitespace().nth(19);
-    start.map(|start| format!("{pid} {start}")).ok_or_else(|| io::Error::other("/proc/PID/stat cannot be read"))
+    start
+        .map(|start| format!("{pid} {start}"))
+        .ok_or_else(|| io::Error::other("/proc/PID/stat cannot be read"))
 }

@@ -20,14 +20,14 @@ use super::directory::Directory;
 use super::kernel::Kernel;
 use super::plan::{KernelPlan, plan};
 use super::privileges::{self, User};
+use super::rendezvous;
 use super::settings::Settings;
 use super::sockets::Sockets;
 use super::state::{State, StateError};
 use super::status::{Refused, Status};
 use super::supervise::{Backoff, Phase, Worker, WorkerEvent, WorkerNumber};
-use super::rendezvous;
-use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS, Running, SocketInfo};
-use crate::handover::{self, ToKeeper, ToWorker, common_version};
+use crate::handover::ToWorker;
+use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS};
 use crate::sentence;
 
 /// How long a restarted keeper waits for a worker that is still alive.
@@ -65,11 +65,11 @@ pub struct Keeper {
     pub(super) last_status: Option<Status>,
     pub(super) ticks: u64,
     pub(super) pins: Vec<String>,
-    events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    pub(super) events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     next_worker: WorkerNumber,
-    backoff: Backoff,
-    start_at: Option<Instant>,
-    stop_at: Option<Instant>,
+    pub(super) backoff: Backoff,
+    pub(super) start_at: Option<Instant>,
+    pub(super) stop_at: Option<Instant>,
     _run_lock: OwnedFd,
 }
 
@@ -102,7 +102,10 @@ pub enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(settings: Settings, open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+pub async fn run(
+    settings: Settings,
+    open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>,
+) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
@@ -110,9 +113,12 @@ pub async fn run(settings: Settings, open_kernel: impl FnOnce(&Settings) -> Box<
     let state = State::open(&settings.state_dir.join("node"), settings.token.clone(), credential)?;
     let run = Directory::open(&settings.run_dir, 0o755).map_err(failed("opening the run directory"))?;
     let lock = run.lock("keeper.lock", FlockOperation::NonBlockingLockExclusive);
-    let lock = lock.map_err(failed("locking the run directory"))?.ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
+    let lock = lock
+        .map_err(failed("locking the run directory"))?
+        .ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
     let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
-    let access_log = settings.access_log.as_deref().map(open_log).transpose().map_err(failed("opening the access log"))?;
+    let access_log =
+        settings.access_log.as_deref().map(open_log).transpose().map_err(failed("opening the access log"))?;
     let executable = std::env::current_exe().map_err(failed("finding the executable"))?;
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
@@ -219,7 +225,10 @@ impl Keeper {
 
     fn end(&mut self) {
         if let Err(error) = self.kernel.detach() {
-            tracing::error!(error = sentence(&error), "the kernel could not be left as it was found; run `sallyport-node detach`");
+            tracing::error!(
+                error = sentence(&error),
+                "the kernel could not be left as it was found; run `sallyport-node detach`"
+            );
         }
         for name in ["keeper.sock", "status.json", "workers"] {
             if let Err(error) = self.run.remove(name) {
@@ -266,133 +275,6 @@ impl Keeper {
         }
     }
 
-    async fn hear(&mut self, number: WorkerNumber, event: WorkerEvent) {
-        match event {
-            WorkerEvent::Said(message, descriptors) => self.listen_to(number, message, descriptors).await,
-            WorkerEvent::Silent(error) => {
-                if let Some(worker) = self.workers.get(&number)
-                    && !matches!(error, handover::ChannelError::Closed)
-                {
-                    tracing::error!(pid = worker.pid, error = sentence(&error), "the worker breaks the protocol; it is stopped");
-                    worker.kill();
-                }
-            }
-            WorkerEvent::Exited => self.bury(number).await,
-        }
-    }
-
-    async fn listen_to(&mut self, number: WorkerNumber, message: ToKeeper, descriptors: Vec<OwnedFd>) {
-        match message {
-            ToKeeper::Hello { oldest, newest, release, running } => {
-                tracing::debug!(number, release, "hello");
-                self.greet(number, (oldest, newest), running).await;
-            }
-            ToKeeper::Holding { sockets } => self.take_back(number, sockets, descriptors).await,
-            ToKeeper::HandedBack => self.resume(number).await,
-            ToKeeper::Ready { live, problem, features } => {
-                if let Some(problem) = problem {
-                    tracing::error!(problem, "the stored snapshot is not in force");
-                    self.refused = Some(Refused { id: self.in_force.as_ref().map(|snapshot| snapshot.id), reason: problem });
-                }
-                if live.is_none() {
-                    self.in_force = None;
-                }
-                if let Some(worker) = self.workers.get_mut(&number) {
-                    worker.features = features;
-                }
-                self.put_to_work(number).await;
-            }
-            ToKeeper::Candidate { snapshot, keys } => self.consider(number, *snapshot, keys).await,
-            ToKeeper::Live { id } => self.settle(number, id).await,
-            ToKeeper::NotLive { id, reason } => self.not_live(number, id, reason).await,
-            ToKeeper::Refused { id, reason } => self.refused = Some(Refused { id, reason }),
-            ToKeeper::NodeCertificate { sealed } => {
-                let stored = self.state.store_node(&sealed);
-                self.tell_stored(number, stored).await;
-            }
-            ToKeeper::RotateKey { key, signature } => self.rotate(number, key, &signature).await,
-            ToKeeper::Alive { connections, console } if self.current == Some(number) => {
-                (self.connections, self.console) = (connections, console);
-            }
-            ToKeeper::Alive { .. } => {}
-            ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
-        }
-    }
-
-    /// A worker's first words decide whether it gets any work.
-    async fn greet(&mut self, number: WorkerNumber, (oldest, newest): (u32, u32), running: Option<Running>) {
-        let Some(version) = common_version(oldest, newest) else {
-            tracing::error!(oldest, newest, "the worker speaks another version; the present one stays");
-            let (oldest, newest) = (handover::OLDEST, handover::VERSION);
-            return self.say(number, &ToWorker::Incompatible { oldest, newest }, &[]).await;
-        };
-        let Some(worker) = self.workers.get_mut(&number) else { return };
-        worker.phase = Phase::Starting;
-        match running {
-            None => self.equip(number, version).await,
-            Some(running) if running.draining || self.current.is_some() || self.stop_at.is_some() => {
-                worker.phase = Phase::Draining;
-                let deadline_ms = Limits::default().drain_ms;
-                self.say(number, &ToWorker::Drain { deadline_ms }, &[]).await;
-            }
-            Some(running) => {
-                worker.features = running.features;
-                self.start_at = None;
-                let threads = running.threads.clamp(1, super::settings::MAX_THREADS);
-                self.sockets = Sockets::new(self.kernel.steers(), threads);
-                self.remember_workers();
-            }
-        }
-    }
-
-    async fn take_back(&mut self, number: WorkerNumber, infos: Vec<SocketInfo>, descriptors: Vec<OwnedFd>) {
-        // Only a worker that this keeper has not given any sockets has some to hand back.
-        if self.current.is_some() {
-            return;
-        }
-        let mut refused = Vec::new();
-        for (info, descriptor) in infos.into_iter().zip(descriptors) {
-            let id = info.id;
-            if let Err(error) = self.sockets.take_back(info, descriptor) {
-                tracing::warn!(%error, id, "a socket is not taken back");
-                refused.push(id);
-            }
-        }
-        if !refused.is_empty() {
-            self.say(number, &ToWorker::RemoveSockets { ids: refused }, &[]).await;
-        }
-    }
-
-    async fn resume(&mut self, number: WorkerNumber) {
-        if self.current.is_some() {
-            return;
-        }
-        let identity = self.state.identity().cloned().map(Box::new);
-        let stored = self.state.stored().map(|stored| stored.snapshot.id);
-        self.say(number, &ToWorker::Resume { identity, stored }, &[]).await;
-        self.put_to_work(number).await;
-    }
-
-    /// A worker is gone: another takes its place, with the same sockets.
-    async fn bury(&mut self, number: WorkerNumber) {
-        let Some(mut worker) = self.workers.remove(&number) else { return };
-        let (how, lived) = (worker.reap(), worker.since.elapsed());
-        self.remember_workers();
-        let expected = worker.phase == Phase::Draining || self.stop_at.is_some();
-        tracing::info!(pid = worker.pid, how, expected, "worker ended");
-        if self.current == Some(number) {
-            self.current = None;
-            self.console = ConsoleState::default();
-            self.abandon("the worker ended before the change was in force");
-        }
-        let replaceable = self.current.is_none() && self.stop_at.is_none() && self.start_at.is_none();
-        let starting = self.workers.values().any(|worker| matches!(worker.phase, Phase::Connected | Phase::Starting));
-        if replaceable && !starting {
-            self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
-            self.start_at = Some(Instant::now() + self.backoff.after(lived));
-        }
-    }
-
     /// Says something to a worker that may be gone.
     pub(super) async fn say(&self, number: WorkerNumber, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
         if let Some(worker) = self.workers.get(&number) {
@@ -411,7 +293,7 @@ impl Keeper {
     }
 
     /// Writes down who our workers are: the next keeper recognises them, and their sockets are in nobody's way.
-    fn remember_workers(&mut self) {
+    pub(super) fn remember_workers(&mut self) {
         self.sockets.friends = rendezvous::remember(&self.run, &self.workers);
     }
 
@@ -459,8 +341,17 @@ impl Keeper {
     pub(super) fn features(&self) -> Vec<Feature> {
         let mut features = self.kernel.features();
         features.push(privileges::isolation(self.user));
-        features.extend(self.current.and_then(|number| self.workers.get(&number)).into_iter().flat_map(|worker| worker.features.clone()));
-        let off = |(name, detail): (&&str, &String)| Feature { name: (*name).to_owned(), on: false, detail: detail.clone() };
+        features.extend(
+            self.current
+                .and_then(|number| self.workers.get(&number))
+                .into_iter()
+                .flat_map(|worker| worker.features.clone()),
+        );
+        let off = |(name, detail): (&&str, &String)| Feature {
+            name: (*name).to_owned(),
+            on: false,
+            detail: detail.clone(),
+        };
         features.extend(self.shortcomings.iter().map(off));
         features
     }

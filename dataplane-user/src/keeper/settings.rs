@@ -43,7 +43,10 @@ pub const MAX_THREADS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidToken {
     /// The start is missing.
-    #[error("an enrolment token starts with {}; make one with `sallyport node enrol NAME`", model::link::TOKEN_PREFIX)]
+    #[error(
+        "an enrolment token starts with {}; make one with `sallyport node enrol NAME`",
+        model::link::TOKEN_PREFIX
+    )]
     Prefix,
     /// It was cut off or changed.
     #[error("the enrolment token is damaged; was it cut off while copying?")]

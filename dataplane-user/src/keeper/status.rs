@@ -78,8 +78,11 @@ impl Status {
     /// For people.
     pub fn words(&self) -> String {
         let node = self.node.as_ref().map_or("not enrolled", Name::as_str);
-        let worker = self.worker.map_or("none".to_owned(), |pid| format!("process {pid}, {} threads", self.threads));
-        let applied = self.applied.map_or("nothing yet".to_owned(), |id| format!("revision {} (epoch {})", id.revision, id.epoch));
+        let worker =
+            self.worker.map_or("none".to_owned(), |pid| format!("process {pid}, {} threads", self.threads));
+        let applied = self
+            .applied
+            .map_or("nothing yet".to_owned(), |id| format!("revision {} (epoch {})", id.revision, id.epoch));
         let console = match (&self.console.connected, &self.console.problem) {
             (true, _) => "connected".to_owned(),
             (false, Some(problem)) => problem.clone(),
@@ -93,13 +96,19 @@ impl Status {
             format!("in force  {applied}{}", if self.drained { ", drained by the operator" } else { "" }),
         ];
         if let Some(Refused { id, reason }) = &self.refused {
-            let which = id.map_or(String::new(), |id| format!("revision {} (epoch {}): ", id.revision, id.epoch));
+            let which =
+                id.map_or(String::new(), |id| format!("revision {} (epoch {}): ", id.revision, id.epoch));
             lines.push(format!("refused   {which}{reason}"));
         }
         for listener in &self.listeners {
             let places: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
             let problem = listener.problem.as_ref().map_or(String::new(), |problem| format!(" - {problem}"));
-            lines.push(format!("listener  {} on {} ({}){problem}", listener.listener, places.join(", "), listener.mode));
+            lines.push(format!(
+                "listener  {} on {} ({}){problem}",
+                listener.listener,
+                places.join(", "),
+                listener.mode
+            ));
         }
         for feature in &self.features {
             let on = if feature.on { "on" } else { "off" };
@@ -135,7 +144,10 @@ impl Keeper {
     }
 
     fn listeners(&self) -> Vec<ListenerReport> {
-        self.in_force.as_ref().map(|snapshot| self.sockets.report(snapshot, &self.problems)).unwrap_or_default()
+        self.in_force
+            .as_ref()
+            .map(|snapshot| self.sockets.report(snapshot, &self.problems))
+            .unwrap_or_default()
     }
 
     /// Writes `status.json` when it says something new, or has not been written for a while.
@@ -185,5 +197,7 @@ impl Keeper {
 
 /// The wall clock, milliseconds since the Unix epoch.
 pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -105,7 +105,10 @@ impl Worker {
         events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> io::Result<Self> {
         let channel = Arc::new(WorkerChannel::new(socket)?);
-        let id = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("not a process id"))?;
+        let id = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| io::Error::other("not a process id"))?;
         let process = Arc::new(handover::watch(rustix::process::pidfd_open(id, PidfdFlags::NONBLOCK)?)?);
         tokio::spawn(listen(number, channel.clone(), events.clone()));
         let (events, ended) = (events.clone(), process.clone());
@@ -121,16 +124,20 @@ impl Worker {
     /// Says something to the worker. One that does not listen is killed; its end comes as an event.
     pub async fn say(&self, message: &ToWorker, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
         let sent = async {
-            match message {
-                ToWorker::Start(_) => self.channel.send_secret(message, descriptors).await,
-                _ => self.channel.send(message, descriptors).await,
+            if matches!(message, ToWorker::Start(_)) {
+                self.channel.send_secret(message, descriptors).await
+            } else {
+                self.channel.send(message, descriptors).await
             }
         };
         match tokio::time::timeout(SEND_TIMEOUT, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(pid = self.pid, %error, "the worker does not hear"),
             Err(_elapsed) => {
-                tracing::error!(pid = self.pid, "the worker has not read its channel for ten seconds; it is stopped");
+                tracing::error!(
+                    pid = self.pid,
+                    "the worker has not read its channel for ten seconds; it is stopped"
+                );
                 self.kill();
             }
         }
@@ -166,7 +173,11 @@ impl Worker {
     }
 }
 
-async fn listen(number: WorkerNumber, channel: Arc<WorkerChannel>, events: mpsc::Sender<(WorkerNumber, WorkerEvent)>) {
+async fn listen(
+    number: WorkerNumber,
+    channel: Arc<WorkerChannel>,
+    events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+) {
     loop {
         let (event, last) = match channel.receive().await {
             Ok((message, descriptors)) => (WorkerEvent::Said(message, descriptors), false),

@@ -86,7 +86,9 @@ impl Admin {
         match request.parse(head) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) if head.len() < MOST_HEAD => return None,
-            Ok(httparse::Status::Partial) => return Some(("431 Request Header Fields Too Large", String::new())),
+            Ok(httparse::Status::Partial) => {
+                return Some(("431 Request Header Fields Too Large", String::new()));
+            }
             Err(_) => return Some(("400 Bad Request", "not HTTP/1.1\n".to_owned())),
         }
         if request.method != Some("GET") {
@@ -109,9 +111,64 @@ impl Admin {
 
     fn permitted(&self, fields: &[httparse::Header<'_>]) -> bool {
         let Some(token) = &self.token else { return self.loopback };
-        let given = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("authorization")).map(|field| field.value);
-        given.filter_map(|value| value.strip_prefix(b"Bearer ")).any(|given| {
-            aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok()
-        })
+        let given = fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case("authorization"))
+            .map(|field| field.value);
+        given
+            .filter_map(|value| value.strip_prefix(b"Bearer "))
+            .any(|given| aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::live::Live;
+    use arc_swap::ArcSwap;
+    use model::snapshot::SnapshotId;
+
+    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn health_is_for_everyone_and_metrics_for_loopback_or_the_token() {
+        let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
+        let observe = Arc::new(Observe::new(1, Arc::clone(&live), None).unwrap());
+        let start = |address: &str, token: Option<&str>| {
+            let socket = StdListener::bind(address).unwrap();
+            let port = socket.local_addr().unwrap().port();
+            let served = Admin::serve(socket, token.map(str::to_owned), Arc::clone(&observe));
+            tokio::spawn(async move { served.await.unwrap() });
+            std::net::SocketAddr::from(([127, 0, 0, 1], port))
+        };
+        let (local, guarded, open) =
+            (start("127.0.0.1:0", None), start("0.0.0.0:0", Some("s3")), start("0.0.0.0:0", None));
+        let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+        for (address, request, status) in [
+            (local, get("/metrics", ""), 200),
+            (local, get("/metrics?x", ""), 200),
+            (guarded, get("/metrics", ""), 403),
+            (guarded, get("/metrics", "Authorization: Bearer s4\r\n"), 403),
+            (guarded, get("/metrics", "authorization: Bearer s3\r\n"), 200),
+            (open, get("/metrics", ""), 403),
+            (open, get("/healthz", ""), 200),
+            (guarded, get("/readyz", ""), 503),
+            (local, get("/", ""), 404),
+            (local, get("/metrics", "").replace("GET", "POST"), 405),
+            (local, "nonsense\r\n\r\n".to_owned(), 400),
+        ] {
+            let answer = ask(address, &request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.60} {answer}");
+        }
+        let mut now = Live::empty();
+        now.id = SnapshotId { epoch: 1, revision: 1 };
+        live.store(Arc::new(now));
+        assert!(ask(local, &get("/readyz", "")).await.starts_with("HTTP/1.1 200 "));
     }
 }

@@ -10,31 +10,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use model::link::{ConsoleMessage, NodeMessage};
+use model::link::NodeMessage;
 use model::name::Name;
 use model::report::Feature;
 use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustls::RootCertStore;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
+use tokio::sync::mpsc;
 
+use super::admin::Admin;
+use super::console::Console;
 use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
 use super::live::Live;
 use super::observe::Observe;
 use super::proposal::{Proposal, ProposalError};
 use super::reporter::Reporter;
 use super::sandbox;
-use super::snapshot::follow::{Follower, FromConsole};
-use super::snapshot::link::Connection;
 use super::threads::{Ended, Threads};
-use super::vault::{NodeCertificate, Vault};
-use crate::handover::message::{Attachment, ConsoleState, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start};
+use super::vault::Vault;
+use crate::handover::message::{Attachment, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start};
 use crate::handover::{self, ToKeeper, ToWorker};
 use crate::sentence;
-
-/// Messages to the console that may wait; reports are dropped first.
-const OUTGOING: usize = 64;
 
 /// Why a worker ends other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +59,8 @@ pub enum WorkerError {
 /// See [`WorkerError`].
 pub fn run(channel: OwnedFd) -> Result<(), WorkerError> {
     let failed = |what| move |source| WorkerError::Io { what, source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("starting"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("starting"))?;
     runtime.block_on(async {
         let mut keeper = KeeperLink::new(KeeperChannel::new(channel).map_err(failed("opening the channel"))?);
         let hello = ToKeeper::Hello {
@@ -74,7 +70,9 @@ pub fn run(channel: OwnedFd) -> Result<(), WorkerError> {
             running: None,
         };
         keeper.say(&hello, &[]).await;
-        let Heard::Said(message, descriptors) = keeper.hear().await else { return Err(WorkerError::NotWanted) };
+        let Heard::Said(message, descriptors) = keeper.hear().await else {
+            return Err(WorkerError::NotWanted);
+        };
         let ToWorker::Start(start) = *message else { return Err(WorkerError::NotWanted) };
         let (ended, endings) = mpsc::unbounded_channel();
         let mut control = Control::new(keeper, *start, descriptors, &ended)?;
@@ -98,24 +96,12 @@ pub(super) struct Control {
     pub(super) console: Console,
     pub(super) reporter: Reporter,
     stored: Option<Box<SignedSnapshot>>,
-    secrets: Secrets,
-    labels: BTreeMap<String, String>,
+    pub(super) secrets: Secrets,
+    pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
     /// Held for as long as the process lives.
     _lock: Option<OwnedFd>,
-}
-
-/// The link to the console, as the control thread sees it.
-#[derive(Debug)]
-pub(super) struct Console {
-    pub(super) connection: Option<Connection>,
-    pub(super) state: ConsoleState,
-    pub(super) messages: Option<mpsc::Sender<NodeMessage>>,
-    pub(super) applied: watch::Sender<Option<SnapshotId>>,
-    task: Option<JoinHandle<()>>,
-    events: mpsc::Receiver<FromConsole>,
-    sender: mpsc::Sender<FromConsole>,
 }
 
 impl Control {
@@ -126,7 +112,8 @@ impl Control {
         ended: &mpsc::UnboundedSender<Ended>,
     ) -> Result<Self, WorkerError> {
         let failed = |what| move |source| WorkerError::Io { what, source };
-        let mut attached: BTreeMap<_, _> = start.attached.drain(..).map(|a| a as u8).zip(descriptors).collect();
+        let mut attached: BTreeMap<_, _> =
+            start.attached.drain(..).map(|a| a as u8).zip(descriptors).collect();
         let mut take = |attachment: Attachment| attached.remove(&(attachment as u8));
         if let Some(directory) = take(Attachment::RunDirectory) {
             keeper.set_run_directory(directory);
@@ -139,14 +126,14 @@ impl Control {
         let features = sandbox::enter();
         let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
         let log = access_log.or_else(|| io::stdout().as_fd().try_clone_to_owned().ok());
-        let observe = Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
+        let observe =
+            Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
         let observe = Arc::new(observe);
-        let threads = Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
-        let _ = metrics;
-        let (sender, events) = mpsc::channel(1);
-        let (applied, _) = watch::channel(None);
-        let state = ConsoleState::default();
-        let console = Console { connection: None, state, messages: None, applied, task: None, events, sender };
+        let threads =
+            Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
+        if let Some(socket) = metrics {
+            serve_metrics(socket, &observe);
+        }
         Ok(Self {
             keeper,
             threads,
@@ -156,7 +143,7 @@ impl Control {
             identity: start.identity.take().map(|identity| *identity),
             settled: None,
             proposal: None,
-            console,
+            console: Console::new(),
             reporter: Reporter::new(observe),
             stored: start.snapshot.take(),
             secrets: std::mem::take(&mut start.secrets),
@@ -194,7 +181,7 @@ impl Control {
         Ok(())
     }
 
-    pub(super) fn make_live(&mut self, live: Arc<Live>) -> Arc<Live> {
+    pub(super) fn make_live(&self, live: Arc<Live>) -> Arc<Live> {
         let id = live.id;
         let former = self.live.swap(live);
         self.threads.announce(id);
@@ -207,34 +194,6 @@ impl Control {
         self.vault.retain(&named);
         self.console.applied.send_replace(Some(snapshot.id));
         self.settled = Some(snapshot);
-    }
-
-    /// Starts to follow the console, or another one.
-    fn follow_console(&mut self) {
-        if let Some(task) = self.console.task.take() {
-            task.abort();
-        }
-        (self.console.connection, self.console.messages) = (None, None);
-        let Some(identity) = self.identity.clone() else {
-            self.console.state.problem = Some("this node was never enrolled: start it with --token-file".to_owned());
-            return;
-        };
-        let node = self.secrets.node.as_ref().and_then(|sealed| {
-            let opened = self.vault.unseal_node(sealed);
-            opened.inspect_err(|error| tracing::error!(error = sentence(error), "the node's certificate")).ok()
-        });
-        let (sender, messages) = mpsc::channel(OUTGOING);
-        let follower = Follower {
-            identity,
-            node,
-            secret: self.secrets.enrolment.take().map(Zeroizing::new),
-            labels: self.labels.clone(),
-            applied: self.console.applied.subscribe(),
-            events: self.console.sender.clone(),
-            messages,
-        };
-        self.console.messages = Some(sender);
-        self.console.task = Some(tokio::spawn(follower.run()));
     }
 
     async fn follow(mut self, mut endings: mpsc::UnboundedReceiver<Ended>) -> Result<(), WorkerError> {
@@ -268,7 +227,9 @@ impl Control {
     async fn obey(&mut self, message: ToWorker, descriptors: Vec<OwnedFd>) -> Result<(), WorkerError> {
         match message {
             ToWorker::Start(_) | ToWorker::Incompatible { .. } => return Err(WorkerError::NotWanted),
-            ToWorker::Resume { identity, stored } => self.resume(identity.map(|identity| *identity), stored).await,
+            ToWorker::Resume { identity, stored } => {
+                self.resume(identity.map(|identity| *identity), stored).await
+            }
             ToWorker::AddSockets { sockets } => {
                 for (info, descriptor) in sockets.into_iter().zip(descriptors) {
                     let added = self.threads.add(info, descriptor);
@@ -279,7 +240,9 @@ impl Control {
             ToWorker::Commit { id } => self.commit(id).await,
             ToWorker::Settled { id } => self.settled(id).await,
             ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
-            ToWorker::Figures { drops, features, listeners } => self.reporter.take(drops, features, listeners),
+            ToWorker::Figures { drops, features, listeners } => {
+                self.reporter.take(drops, features, listeners)
+            }
             ToWorker::KeyStored { key } => {
                 if let Some(identity) = &mut self.identity {
                     identity.snapshot_key = key;
@@ -296,10 +259,14 @@ impl Control {
     }
 
     /// Tells another keeper what this worker is doing, and gives it the sockets.
-    async fn introduce(&mut self) {
+    async fn introduce(&self) {
         let live = self.settled.as_ref().map(|snapshot| snapshot.id);
-        let running =
-            Running { live, threads: self.threads.count(), draining: self.draining, features: self.features.clone() };
+        let running = Running {
+            live,
+            threads: self.threads.count(),
+            draining: self.draining,
+            features: self.features.clone(),
+        };
         let hello = ToKeeper::Hello {
             oldest: handover::OLDEST,
             newest: handover::VERSION,
@@ -309,7 +276,8 @@ impl Control {
         self.keeper.say(&hello, &[]).await;
         let sockets: Vec<_> = self.threads.sockets().collect();
         for some in sockets.chunks(MAX_DESCRIPTORS) {
-            let (infos, descriptors): (Vec<_>, Vec<_>) = some.iter().map(|(info, fd)| ((*info).clone(), *fd)).unzip();
+            let (infos, descriptors): (Vec<_>, Vec<_>) =
+                some.iter().map(|(info, fd)| ((*info).clone(), *fd)).unzip();
             self.keeper.say(&ToKeeper::Holding { sockets: infos }, &descriptors).await;
         }
         self.keeper.say(&ToKeeper::HandedBack, &[]).await;
@@ -329,65 +297,19 @@ impl Control {
         }
     }
 
-    /// What the console says.
-    async fn hear_console(&mut self, event: FromConsole) {
-        match event {
-            FromConsole::Up(connection) => {
-                tracing::info!("linked to the console");
-                self.console.connection = Some(connection);
-                self.console.state = ConsoleState { connected: true, problem: None };
-            }
-            FromConsole::Down(why) => {
-                self.console.connection = None;
-                self.console.state = ConsoleState { connected: false, problem: Some(why) };
-            }
-            FromConsole::Certificate(node) => self.keep_certificate(&node).await,
-            FromConsole::Said(ConsoleMessage::Snapshot(signed)) => self.receive(*signed).await,
-            FromConsole::Said(ConsoleMessage::RotateKey { key, signature }) => {
-                self.keeper.say(&ToKeeper::RotateKey { key, signature }, &[]).await;
-            }
-            FromConsole::Said(ConsoleMessage::Drain { on }) => {
-                self.keeper.say(&ToKeeper::OperatorDrain { on }, &[]).await;
-            }
-            FromConsole::Said(ConsoleMessage::Ping) => {
-                self.report(true);
-            },
-        }
-    }
-
-    async fn keep_certificate(&mut self, node: &NodeCertificate) {
-        match self.vault.seal_node(node) {
-            Ok(sealed) => {
-                self.secrets.node = Some(sealed.clone());
-                self.keeper.say(&ToKeeper::NodeCertificate { sealed }, &[]).await;
-            }
-            Err(error) => tracing::error!(error = sentence(&error), "the node's certificate cannot be stored"),
-        }
-    }
-
-    async fn tick(&mut self) {
-        let connections = self.report(false);
-        let console = self.console.state.clone();
-        self.keeper.say(&ToKeeper::Alive { connections, console }, &[]).await;
-    }
-
-    /// Sends a report when one is due; the answer is the number of open connections.
-    fn report(&mut self, now: bool) -> u32 {
-        let link = self.console.messages.as_ref().filter(|_| self.console.state.connected);
-        self.reporter.report(link, now)
-    }
-
-    /// Acknowledgements wait for their turn; a link that is down needs none, for the next one begins with what is applied.
-    pub(super) async fn tell_console(&self, message: NodeMessage) {
-        if let Some(link) = self.console.messages.as_ref().filter(|_| self.console.state.connected) {
-            // A follower that has ended is one that is being replaced.
-            let _ = link.send(message).await;
-        }
-    }
-
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {
         self.identity.as_ref().map(|identity| (&identity.node, &identity.snapshot_key))
     }
+}
+
+/// Metrics and health are this thread's: threads of the path have no time for them.
+fn serve_metrics(socket: OwnedFd, observe: &Arc<Observe>) {
+    let serving = Admin::serve(socket.into(), None, Arc::clone(observe));
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "metrics and health are not served");
+        }
+    });
 }
 
 fn system_roots() -> RootCertStore {

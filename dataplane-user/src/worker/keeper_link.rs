@@ -77,7 +77,8 @@ impl KeeperLink {
 /// Through the directory's descriptor: the path may be one that this user cannot walk.
 fn connect(directory: &OwnedFd) -> std::io::Result<KeeperChannel> {
     let path = format!("/proc/self/fd/{}/keeper.sock", directory.as_raw_fd());
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     KeeperChannel::new(socket)
 }

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod admin;
+mod console;
 pub mod control;
 pub mod hops;
 pub mod http;

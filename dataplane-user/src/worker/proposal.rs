@@ -38,7 +38,7 @@ impl Proposal {
 
 /// Why a snapshot gets no further than the worker.
 #[derive(Debug, thiserror::Error)]
-pub enum ProposalError {
+pub(super) enum ProposalError {
     /// The node has no name and trusts nobody.
     #[error("this node was never enrolled: start it with --token-file")]
     NotEnrolled,
@@ -117,7 +117,7 @@ impl Control {
     }
 
     /// Asks the keeper; also another keeper, which knows nothing of what its predecessor was asked.
-    pub(super) async fn propose(&mut self) {
+    pub(super) async fn propose(&self) {
         if let Some(proposal) = &self.proposal {
             let candidate = ToKeeper::Candidate {
                 snapshot: Box::new(proposal.signed.clone()),
@@ -153,18 +153,21 @@ impl Control {
     }
 
     /// The keeper refused it: back to what was live before.
-    pub(super) async fn rejected(&mut self, _id: SnapshotId, reason: String) {
-        let Some(proposal) = self.proposal.take() else { return };
+    pub(super) async fn rejected(&mut self, id: SnapshotId, reason: String) {
+        // What the keeper could not even read has no id.
+        let ours = |proposal: &mut Proposal| proposal.id() == id || id == SnapshotId::default();
+        let Some(proposal) = self.proposal.take_if(ours) else { return };
         let id = proposal.id();
         if let Some(former) = proposal.former {
             self.make_live(former);
         }
-        let named = self.settled.iter().flat_map(|settled| &settled.certificates).map(|certificate| certificate.key);
+        let named =
+            self.settled.iter().flat_map(|settled| &settled.certificates).map(|certificate| certificate.key);
         self.vault.retain(&named.collect());
         self.tell_console(NodeMessage::Refused { id, reason }).await;
     }
 
-    async fn refuse(&mut self, id: Option<SnapshotId>, reason: String) {
+    async fn refuse(&self, id: Option<SnapshotId>, reason: String) {
         tracing::warn!(?id, reason, "snapshot refused");
         self.keeper.say(&ToKeeper::Refused { id, reason: reason.clone() }, &[]).await;
         self.tell_console(NodeMessage::Refused { id: id.unwrap_or_default(), reason }).await;

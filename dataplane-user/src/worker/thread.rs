@@ -71,7 +71,8 @@ pub fn run(start: ThreadStart) -> io::Result<()> {
 
 async fn work(start: ThreadStart) -> io::Result<()> {
     let ThreadStart { index, live, mut sockets, mut stop, observe, mut changed } = start;
-    let shard = observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
+    let shard =
+        observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
     let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), seed()?));
     let acceptor = Acceptor::new(Rc::clone(&ctx), Rc::clone(&shard));
     let housekeeping = (Rc::clone(&ctx), stop.clone(), changed.clone());
@@ -131,7 +132,7 @@ async fn now(stop: &mut watch::Receiver<Stop>) {
 /// Makes the thread's request ids unlike any other's.
 fn seed() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system has no randomness"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
@@ -146,6 +147,11 @@ impl Tell for Teller {
     fn refused(&self, reason: Reason, listener: &Name) {
         tracing::debug!(%listener, reason = reason.name(), "connection ended");
         self.0.refused(reason);
+    }
+
+    fn denied(&self, rule: u32, listener: &Name) {
+        tracing::debug!(%listener, rule, "connection denied by a new snapshot");
+        self.0.denied(rule);
     }
 
     fn origin(&self, origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>) {

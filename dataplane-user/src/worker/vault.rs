@@ -40,7 +40,9 @@ pub struct NodeCertificate {
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// Another sealing key, another file, or damage.
-    #[error("a sealed key cannot be opened: the sealing key was changed or the file is damaged; it is fetched again")]
+    #[error(
+        "a sealed key cannot be opened: the sealing key was changed or the file is damaged; it is fetched again"
+    )]
     Sealed,
     /// The console sent something else.
     #[error("what the console sent for key {0} is not that key")]
@@ -68,7 +70,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Crypto`].
     pub fn new(sealing_key: &[u8]) -> Result<Self, VaultError> {
-        let sealing = RandomizedNonceKey::new(&AES_256_GCM, sealing_key).map_err(|_unspecified| VaultError::Crypto)?;
+        let sealing =
+            RandomizedNonceKey::new(&AES_256_GCM, sealing_key).map_err(|_unspecified| VaultError::Crypto)?;
         Ok(Self { sealing, keys: BTreeMap::new() })
     }
 
@@ -94,7 +97,8 @@ impl Vault {
     pub fn take_key(&mut self, digest: Digest, der: &[u8]) -> Result<Sealed, VaultError> {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der.to_vec()));
         let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key);
-        let public = signing.ok().and_then(|signing| signing.public_key().map(|spki| Digest::of(spki.as_ref())));
+        let public =
+            signing.ok().and_then(|signing| signing.public_key().map(|spki| Digest::of(spki.as_ref())));
         if public != Some(digest) {
             return Err(VaultError::Wrong(digest));
         }

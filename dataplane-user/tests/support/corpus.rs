@@ -14,12 +14,22 @@ pub(crate) const XDP_PASS: u32 = 2;
 
 /// The plan all of the corpus is judged by: deny and allow nested both ways, listeners at one address and at every one.
 pub(crate) fn plan() -> KernelPlan {
-    let nets = |rules: &[(&str, u32)]| rules.iter().map(|(net, rule)| (net.parse().unwrap(), *rule)).collect();
+    let nets =
+        |rules: &[(&str, u32)]| rules.iter().map(|(net, rule)| (net.parse().unwrap(), *rule)).collect();
     KernelPlan {
         deny: nets(&[("10.1.0.0/16", 1), ("10.2.3.4/32", 2), ("2001:db8:1::/48", 3), ("192.0.2.0/24", 4)]),
-        allow: nets(&[("10.1.2.0/24", 11), ("10.2.0.0/16", 12), ("2001:db8:1:2::/64", 13), ("192.0.2.0/24", 14)]),
+        allow: nets(&[
+            ("10.1.2.0/24", 11),
+            ("10.2.0.0/16", 12),
+            ("2001:db8:1:2::/64", 13),
+            ("192.0.2.0/24", 14),
+        ]),
         allow_required: true,
-        listeners: vec![(None, 443), (Some("10.0.0.1".parse().unwrap()), 8443), (Some("fd00::1".parse().unwrap()), 8443)],
+        listeners: vec![
+            (None, 443),
+            (Some("10.0.0.1".parse().unwrap()), 8443),
+            (Some("fd00::1".parse().unwrap()), 8443),
+        ],
     }
 }
 
@@ -33,7 +43,10 @@ impl Counts {
     /// What was counted since.
     pub(crate) fn since(&self, kernel: &Linux) -> BTreeMap<Reason, u64> {
         let now = Self::read(kernel);
-        let moved = Reason::ALL.iter().zip(self.0.iter().zip(&now.0)).map(|(reason, (before, after))| (*reason, after - before));
+        let moved = Reason::ALL
+            .iter()
+            .zip(self.0.iter().zip(&now.0))
+            .map(|(reason, (before, after))| (*reason, after - before));
         moved.filter(|(_, count)| *count != 0).collect()
     }
 
@@ -82,7 +95,11 @@ fn lists() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("its port elsewhere", syn("10.9.9.9", "10.0.0.2", 8443), Reason::NoRule),
         ("no listener's port", syn("10.9.9.9", "10.0.0.1", 22), Reason::NoRule),
         ("port 0 is nobody's", syn("10.9.9.9", "10.0.0.1", 0), Reason::NoRule),
-        ("udp to a listener's port", v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 0, &[], &tcp(443))), Reason::NoRule),
+        (
+            "udp to a listener's port",
+            v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 0, &[], &tcp(443))),
+            Reason::NoRule,
+        ),
         ("ipv6 denied", syn("2001:db8:1::9", "fd00::1", 22), Reason::Denied),
         ("ipv6 allowed", syn("2001:db8:1:2::9", "fd00::1", 443), Reason::Allowed),
         ("ipv6 to a listener", syn("fd00::9", "fd00::7", 443), Reason::NotAllowed),
@@ -96,7 +113,9 @@ fn lists() -> Vec<(&'static str, Vec<u8>, Reason)> {
 fn around() -> Vec<(&'static str, Vec<u8>, Reason)> {
     let denied = ipv4("10.1.9.9", "10.0.0.1", TCP, 0, &[], &tcp(443));
     let denied6 = ipv6("2001:db8:1::9", "fd00::1", TCP, 64, &tcp(443));
-    let stranger = |fragment, options: &[u8], payload: &[u8]| v4(&ipv4("10.9.9.9", "10.0.0.1", TCP, fragment, options, payload));
+    let stranger = |fragment, options: &[u8], payload: &[u8]| {
+        v4(&ipv4("10.9.9.9", "10.0.0.1", TCP, fragment, options, payload))
+    };
     let mut contradicting = denied.clone();
     contradicting[0] = 0x44;
     let mut short_total = denied.clone();
@@ -128,9 +147,17 @@ fn around() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("first fragment", stranger(0x2000, &[], &tcp(443)), Reason::NotAllowed),
         ("later fragment", stranger(0x2005, &[], &[7; 32]), Reason::Fragment),
         ("last fragment", stranger(0x0005, &[], &[7; 32]), Reason::Fragment),
-        ("fragment from an allowed source", v4(&ipv4("10.2.9.9", "10.0.0.1", TCP, 5, &[], &[7; 8])), Reason::Allowed),
+        (
+            "fragment from an allowed source",
+            v4(&ipv4("10.2.9.9", "10.0.0.1", TCP, 5, &[], &[7; 8])),
+            Reason::Allowed,
+        ),
         ("udp fragment", v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 5, &[], &[7; 8])), Reason::NoRule),
-        ("fragmentation needed", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 4, 0, 0])), Reason::PathMtu),
+        (
+            "fragmentation needed",
+            v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 4, 0, 0])),
+            Reason::PathMtu,
+        ),
         ("other unreachable", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 3, 0, 0])), Reason::Denied),
         ("ping", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &[8, 0, 0, 0])), Reason::NoRule),
         ("half an icmp header", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &[3])), Reason::NoRule),
@@ -143,7 +170,8 @@ fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
     let chain = |length: usize, payload: Vec<u8>| {
         (0..length).fold((TCP, payload), |(next, payload), _| (60, extension(next, 0, &payload))).1
     };
-    let solicitation = |hop_limit| v6(&ipv6("2001:db8:1::9", "ff02::1", 58, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0]));
+    let solicitation =
+        |hop_limit| v6(&ipv6("2001:db8:1::9", "ff02::1", 58, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0]));
     let mut version = ipv6("fd00::9", "fd00::1", TCP, 64, &tcp(443));
     version[0] = 0x45;
     vec![
@@ -153,7 +181,11 @@ fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("eight headers", stranger(60, &chain(8, tcp(443))), Reason::NotAllowed),
         ("nine headers", stranger(60, &chain(9, tcp(443))), Reason::ExtensionHeaders),
         ("an extension cut short", stranger(0, &[TCP, 0, 0]), Reason::MalformedIpv6),
-        ("an extension longer than the packet", stranger(0, &[TCP, 9, 0, 0, 0, 0, 0, 0]), Reason::MalformedIpv6),
+        (
+            "an extension longer than the packet",
+            stranger(0, &[TCP, 9, 0, 0, 0, 0, 0, 0]),
+            Reason::MalformedIpv6,
+        ),
         ("no next header", stranger(59, &[]), Reason::NoRule),
         ("esp", stranger(50, &[0; 16]), Reason::NoRule),
         ("half a header", v6(&ipv6("fd00::9", "fd00::1", TCP, 64, &[])[..30]), Reason::MalformedIpv6),
@@ -161,7 +193,11 @@ fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("no tcp header", stranger(TCP, &[]), Reason::MalformedTcp),
         ("first fragment", stranger(44, &fragment(TCP, 0, &tcp(443))), Reason::NotAllowed),
         ("later fragment", stranger(44, &fragment(TCP, 2, &[7; 16])), Reason::Fragment),
-        ("later fragment behind an extension", stranger(0, &extension(44, 0, &fragment(TCP, 2, &[7; 16]))), Reason::Fragment),
+        (
+            "later fragment behind an extension",
+            stranger(0, &extension(44, 0, &fragment(TCP, 2, &[7; 16]))),
+            Reason::Fragment,
+        ),
         ("later fragment that may hide tcp", stranger(44, &fragment(60, 2, &[7; 16])), Reason::Fragment),
         ("later udp fragment", stranger(44, &fragment(UDP, 2, &[7; 16])), Reason::NoRule),
         ("neighbour discovery from a denied source", solicitation(255), Reason::NeighbourDiscovery),

@@ -18,7 +18,14 @@ pub(crate) fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> 
 }
 
 /// An IPv4 packet; `options` must be a multiple of four bytes, `fragment` is the flags and offset word.
-pub(crate) fn ipv4(source: &str, destination: &str, protocol: u8, fragment: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv4(
+    source: &str,
+    destination: &str,
+    protocol: u8,
+    fragment: u16,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
     let (source, destination): (Ipv4Addr, Ipv4Addr) = (source.parse().unwrap(), destination.parse().unwrap());
     let words = 5 + u8::try_from(options.len() / 4).unwrap();
     let total = u16::try_from(20 + options.len() + payload.len()).unwrap();

@@ -2,15 +2,18 @@
 //!
 //! These tests need root and fail without it: a skipped test of a filter proves nothing.
 #![allow(dead_code, reason = "every test file uses another part")]
-#![allow(clippy::allow_attributes, reason = "an expectation would be unfulfilled in the file that uses all of it")]
+#![allow(
+    clippy::allow_attributes,
+    reason = "an expectation would be unfulfilled in the file that uses all of it"
+)]
 
 pub(crate) mod corpus;
 pub(crate) mod frames;
 pub(crate) mod random;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -27,7 +30,10 @@ fn unique(what: &str) -> String {
 /// Runs a command that must succeed.
 pub(crate) fn run(command: &str) -> String {
     let mut words = command.split(' ');
-    let output = Command::new(words.next().unwrap()).args(words).output().unwrap_or_else(|error| panic!("{command}: {error}"));
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap_or_else(|error| panic!("{command}: {error}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`{command}` failed (these tests need root): {complaint}");
     String::from_utf8_lossy(&output.stdout).into_owned()

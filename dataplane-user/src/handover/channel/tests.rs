@@ -80,7 +80,8 @@ fn a_file_that_could_change_or_block_is_refused() {
             let mut control = SendAncillaryBuffer::new(&mut space);
             let descriptors = [descriptor.as_fd()];
             assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
-            rustix::net::sendmsg(&raw, &[IoSlice::new(&[IN_FILE])], &mut control, SendFlags::empty()).unwrap();
+            rustix::net::sendmsg(&raw, &[IoSlice::new(&[IN_FILE])], &mut control, SendFlags::empty())
+                .unwrap();
             assert!(matches!(right.receive().await, Err(ChannelError::Packet)));
         }
     });

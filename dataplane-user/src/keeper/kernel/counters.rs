@@ -28,12 +28,14 @@ pub(super) struct Counters {
 impl Counters {
     /// Opens the slot's counters; makes the table of what was taken where there is none.
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| KernelError::table("counting the CPUs for", maps::REASONS)(error))?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(_, error)| KernelError::table("counting the CPUs for", maps::REASONS)(error))?;
         let path = slot.map(TAKEN.name);
         let taken = match sys::pinned(&path) {
             Ok(taken) => taken,
             Err(_) => {
-                let made = sys::map_create(TAKEN.name, TAKEN.shape).map_err(KernelError::table("making", TAKEN.name))?;
+                let made = sys::map_create(TAKEN.name, TAKEN.shape)
+                    .map_err(KernelError::table("making", TAKEN.name))?;
                 pin_over(&made, &path)?;
                 made
             }
@@ -41,7 +43,14 @@ impl Counters {
         let rules = slot.open(maps::RULES)?;
         let keys = sys::map_keys::<8>(rules.as_fd()).map_err(KernelError::table("reading", maps::RULES))?;
         let known: BTreeSet<RuleReason> = keys.into_iter().map(RuleReason::from_bytes).collect();
-        Ok(Self { reasons: slot.open(maps::REASONS)?, rules, taken, buffer: vec![0; cpus * 8], wanted: known.clone(), known })
+        Ok(Self {
+            reasons: slot.open(maps::REASONS)?,
+            rules,
+            taken,
+            buffer: vec![0; cpus * 8],
+            wanted: known.clone(),
+            known,
+        })
     }
 
     /// Makes the counters of a plan's rules before it comes into force. Where the map is full the rest are counted by
@@ -69,7 +78,8 @@ impl Counters {
         let mut drops = Vec::new();
         for reason in Reason::ALL.iter().filter(|reason| reason.is_drop()) {
             let of_reason = |(key, _): &(&RuleReason, &(u64, u64))| key.reason == reason.number();
-            let rules: Vec<(u32, u64)> = by_rule.iter().filter(of_reason).map(|(key, (_, new))| (key.rule, *new)).collect();
+            let rules: Vec<(u32, u64)> =
+                by_rule.iter().filter(of_reason).map(|(key, (_, new))| (key.rule, *new)).collect();
             drops.extend(self.take_reason(*reason, &rules)?);
         }
         self.settle(&by_rule)?;
@@ -87,8 +97,14 @@ impl Counters {
         if now_taken != taken {
             self.set_taken(key, now_taken)?;
         }
-        let drops = |(rule, count)| Drops { place: Place::Kernel, reason: reason.name().to_owned(), rule, count };
-        Ok([(0, rest)].into_iter().chain(rules.iter().copied()).filter(|(_, count)| *count != 0).map(drops).collect())
+        let drops =
+            |(rule, count)| Drops { place: Place::Kernel, reason: reason.name().to_owned(), rule, count };
+        Ok([(0, rest)]
+            .into_iter()
+            .chain(rules.iter().copied())
+            .filter(|(_, count)| *count != 0)
+            .map(drops)
+            .collect())
     }
 
     /// Remembers what was taken of each rule; counters of rules that are gone go when nothing moved.
@@ -97,7 +113,8 @@ impl Counters {
             if *new != 0 {
                 self.set_taken(*key, *total)?;
             } else if !self.wanted.contains(key) {
-                sys::map_delete(self.rules.as_fd(), &key.to_bytes()).map_err(KernelError::table("clearing", maps::RULES))?;
+                sys::map_delete(self.rules.as_fd(), &key.to_bytes())
+                    .map_err(KernelError::table("clearing", maps::RULES))?;
                 // A counter that never moved has nothing taken.
                 let _absent_is_fine = sys::map_delete(self.taken.as_fd(), &key.to_bytes());
                 self.known.remove(key);
@@ -106,7 +123,12 @@ impl Counters {
         Ok(())
     }
 
-    fn total(&self, map: std::os::fd::BorrowedFd<'_>, name: &'static str, key: &[u8]) -> Result<u64, KernelError> {
+    fn total(
+        &self,
+        map: std::os::fd::BorrowedFd<'_>,
+        name: &'static str,
+        key: &[u8],
+    ) -> Result<u64, KernelError> {
         let mut values = self.buffer.clone();
         sys::map_lookup(map, key, &mut values).map_err(KernelError::table("reading", name))?;
         let (values, _) = values.as_chunks::<8>();
@@ -115,12 +137,14 @@ impl Counters {
 
     fn taken(&self, key: RuleReason) -> Result<u64, KernelError> {
         let mut value = [0; 8];
-        sys::map_lookup(self.taken.as_fd(), &key.to_bytes(), &mut value).map_err(KernelError::table("reading", TAKEN.name))?;
+        sys::map_lookup(self.taken.as_fd(), &key.to_bytes(), &mut value)
+            .map_err(KernelError::table("reading", TAKEN.name))?;
         Ok(u64::from_ne_bytes(value))
     }
 
     fn set_taken(&self, key: RuleReason, total: u64) -> Result<(), KernelError> {
-        sys::map_update(self.taken.as_fd(), &key.to_bytes(), &total.to_ne_bytes()).map_err(KernelError::table("writing", TAKEN.name))
+        sys::map_update(self.taken.as_fd(), &key.to_bytes(), &total.to_ne_bytes())
+            .map_err(KernelError::table("writing", TAKEN.name))
     }
 
     /// Packets counted under a reason, passes too, since the counters were made.

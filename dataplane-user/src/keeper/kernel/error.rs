@@ -27,16 +27,22 @@ pub enum KernelError {
         name: String,
     },
     /// aya could not make sense of the object or make its maps.
-    #[error("the kernel programs cannot be loaded: rebuild the object with dataplane-ebpf/build-object, or run without the kernel")]
+    #[error(
+        "the kernel programs cannot be loaded: rebuild the object with dataplane-ebpf/build-object, or run without the kernel"
+    )]
     Object(#[source] Box<aya::EbpfError>),
     /// The programs pinned belong to a node in another network namespace.
-    #[error("the instance {instance} is in use in another network namespace: choose another --instance, or detach it there")]
+    #[error(
+        "the instance {instance} is in use in another network namespace: choose another --instance, or detach it there"
+    )]
     OtherNamespace {
         /// The instance.
         instance: String,
     },
     /// A pin or a directory of pins.
-    #[error("{doing} {path} failed: look at it with `bpftool`, or run `sallyport-node detach` and start again")]
+    #[error(
+        "{doing} {path} failed: look at it with `bpftool`, or run `sallyport-node detach` and start again"
+    )]
     Pin {
         /// What was done.
         doing: &'static str,
@@ -58,7 +64,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// A map of ours that is not as the programs need it.
-    #[error("the kernel table {table} is not as this release needs it: run `sallyport-node detach` and start again")]
+    #[error(
+        "the kernel table {table} is not as this release needs it: run `sallyport-node detach` and start again"
+    )]
     Layout {
         /// Which.
         table: &'static str,

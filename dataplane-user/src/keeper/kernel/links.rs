@@ -53,7 +53,9 @@ impl State {
 /// Puts the filter on an interface, or the new one in the old one's place.
 pub(super) fn filter(pins: &Pins, name: &str, program: &OwnedFd) -> Interface {
     let Some(index) = sys::interface_index(name) else {
-        let why = format!("there is no interface {name}: name another with --interface; the rest goes on without it");
+        let why = format!(
+            "there is no interface {name}: name another with --interface; the rest goes on without it"
+        );
         return Interface { name: name.to_owned(), state: State::Off(why), queues: None };
     };
     let state = match attach(pins, name, index, program) {
@@ -66,7 +68,11 @@ pub(super) fn filter(pins: &Pins, name: &str, program: &OwnedFd) -> Interface {
         )),
         Err(Refusal::Pin(error)) => State::Off(super::off::with_causes(&error)),
     };
-    Interface { name: name.to_owned(), state, queues: netlink::interface(index).ok().map(|found| found.queues) }
+    Interface {
+        name: name.to_owned(),
+        state,
+        queues: netlink::interface(index).ok().map(|found| found.queues),
+    }
 }
 
 enum Refusal {
@@ -83,7 +89,8 @@ fn attach(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> Result<(), 
         if stands && sys::link_update(link.as_fd(), program.as_fd()).is_ok() {
             return Ok(());
         }
-        std::fs::remove_file(&path).map_err(|error| Refusal::Pin(KernelError::pin("unpinning", &path)(error)))?;
+        std::fs::remove_file(&path)
+            .map_err(|error| Refusal::Pin(KernelError::pin("unpinning", &path)(error)))?;
     }
     if let Some(foreign) = foreign(index) {
         return Err(Refusal::Foreign(foreign));
@@ -115,14 +122,16 @@ fn mode(index: u32) -> String {
 
 /// Puts steering on this thread's network namespace, or the new program in the old one's place.
 pub(super) fn steer(pins: &Pins, instance: &str, program: &OwnedFd) -> Result<(), KernelError> {
-    let failed = |doing| move |source| KernelError::Link { doing, target: "the network namespace".to_owned(), source };
+    let failed =
+        |doing| move |source| KernelError::Link { doing, target: "the network namespace".to_owned(), source };
     let namespace = File::open(NAMESPACE).map_err(failed("opening"))?;
     let inode = namespace.metadata().map_err(failed("reading"))?.ino();
     let path = pins.link(STEER);
     if let Ok(link) = sys::pinned(&path) {
         let target = sys::link_info(link.as_fd()).map_err(failed("reading the link on"))?.target;
         if u64::from(target) == inode {
-            return sys::link_update(link.as_fd(), program.as_fd()).map_err(failed("replacing the program on"));
+            return sys::link_update(link.as_fd(), program.as_fd())
+                .map_err(failed("replacing the program on"));
         }
         if target != 0 {
             return Err(KernelError::OtherNamespace { instance: instance.to_owned() });
@@ -130,7 +139,8 @@ pub(super) fn steer(pins: &Pins, instance: &str, program: &OwnedFd) -> Result<()
         std::fs::remove_file(&path).map_err(KernelError::pin("unpinning", &path))?;
     }
     let target = namespace.as_raw_fd().cast_unsigned();
-    let link = sys::link_create(program.as_fd(), target, sys::ATTACH_SK_LOOKUP, 0).map_err(failed("attaching to"))?;
+    let link = sys::link_create(program.as_fd(), target, sys::ATTACH_SK_LOOKUP, 0)
+        .map_err(failed("attaching to"))?;
     sys::pin(link.as_fd(), &path).map_err(KernelError::pin("pinning", &path))
 }
 
@@ -140,7 +150,9 @@ pub(super) fn detach(pins: &Pins) -> Result<(), KernelError> {
         let path = pins.link(&name);
         let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOLINK);
         match sys::link_detach(link.as_fd()) {
-            Err(error) if !gone(&error) => return Err(KernelError::Link { doing: "detaching", target: name, source: error }),
+            Err(error) if !gone(&error) => {
+                return Err(KernelError::Link { doing: "detaching", target: name, source: error });
+            }
             _ => std::fs::remove_file(&path).map_err(KernelError::pin("unpinning", &path))?,
         }
     }

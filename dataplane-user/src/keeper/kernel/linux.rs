@@ -121,7 +121,9 @@ impl Linux {
     fn attach_steering(&mut self) -> Result<(), KernelError> {
         self.steer = match &self.programs.steer {
             Ok(program) => match links::steer(&self.pins, &self.config.instance, program) {
-                Ok(()) => State::On("the kernel hands connections to the worker thread of their CPU".to_owned()),
+                Ok(()) => {
+                    State::On("the kernel hands connections to the worker thread of their CPU".to_owned())
+                }
                 Err(error @ KernelError::OtherNamespace { .. }) => return Err(error),
                 Err(error) => State::Off(super::off::with_causes(&error)),
             },
@@ -133,7 +135,8 @@ impl Linux {
     /// Moves the links to the new programs as soon as their tables say everything, then drops the old tables.
     fn settle(&mut self) -> Result<(), KernelError> {
         let Progress::Beside { filled: true, sockets, threads } = self.progress else { return Ok(()) };
-        let all = u64::MAX.checked_shr(u64::BITS.saturating_sub(u32::try_from(threads).unwrap_or(0))).unwrap_or(0);
+        let all =
+            u64::MAX.checked_shr(u64::BITS.saturating_sub(u32::try_from(threads).unwrap_or(0))).unwrap_or(0);
         if self.programs.steer.is_ok() && (threads == 0 || sockets & all != all) {
             return Ok(());
         }
@@ -148,7 +151,10 @@ impl Linux {
 
     /// Whether fewer receive queues than threads would leave threads idle if the CPU chose.
     fn by_flow(&self, threads: usize) -> bool {
-        self.interfaces.iter().filter_map(|interface| interface.queues).any(|queues| (queues as usize) < threads)
+        self.interfaces
+            .iter()
+            .filter_map(|interface| interface.queues)
+            .any(|queues| (queues as usize) < threads)
     }
 
     /// Packets counted under a reason since the counters were made; passes too. Tests prove with it which way a packet went.
@@ -164,8 +170,10 @@ impl Linux {
     /// # Errors
     /// The kernel did not accept it.
     pub fn filter(&self) -> Result<Filter, KernelError> {
-        let failed = |source| KernelError::Link { doing: "reaching", target: "the filter".to_owned(), source };
-        let program = self.programs.filter.as_ref().map_err(|why| failed(std::io::Error::other(why.clone())))?;
+        let failed =
+            |source| KernelError::Link { doing: "reaching", target: "the filter".to_owned(), source };
+        let program =
+            self.programs.filter.as_ref().map_err(|why| failed(std::io::Error::other(why.clone())))?;
         program.try_clone().map(Filter).map_err(failed)
     }
 
@@ -185,7 +193,11 @@ impl Filter {
     /// # Errors
     /// What the kernel refused.
     pub fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
-        let failed = |source| KernelError::Link { doing: "running the filter over", target: "a frame".to_owned(), source };
+        let failed = |source| KernelError::Link {
+            doing: "running the filter over",
+            target: "a frame".to_owned(),
+            source,
+        };
         sys::test_run(self.0.as_fd(), frame, repeat).map_err(failed)
     }
 }
@@ -218,12 +230,15 @@ fn threads_in_range(threads: usize) -> Result<u32, KernelError> {
 
 impl Kernel for Linux {
     fn features(&self) -> Vec<Feature> {
-        let bpffs = Feature { name: "bpffs".to_owned(), on: true, detail: self.pins.dir().display().to_string() };
+        let bpffs =
+            Feature { name: "bpffs".to_owned(), on: true, detail: self.pins.dir().display().to_string() };
         let waiting = || State::Off("waiting for the first snapshot".to_owned());
         let mut features: Vec<Feature> = match self.progress {
-            Progress::Settled => {
-                self.interfaces.iter().map(|interface| interface.state.feature(format!("xdp:{}", interface.name))).collect()
-            }
+            Progress::Settled => self
+                .interfaces
+                .iter()
+                .map(|interface| interface.state.feature(format!("xdp:{}", interface.name)))
+                .collect(),
             Progress::Beside { .. } => {
                 self.config.interfaces.iter().map(|name| waiting().feature(format!("xdp:{name}"))).collect()
             }
@@ -250,7 +265,12 @@ impl Kernel for Linux {
         self.settle()
     }
 
-    fn set_sockets(&mut self, thread: usize, v4: BorrowedFd<'_>, v6: BorrowedFd<'_>) -> Result<(), KernelError> {
+    fn set_sockets(
+        &mut self,
+        thread: usize,
+        v4: BorrowedFd<'_>,
+        v6: BorrowedFd<'_>,
+    ) -> Result<(), KernelError> {
         let index = threads_in_range(thread.saturating_add(1))? - 1;
         for (socket, is_v6) in [(v4, false), (v6, true)] {
             let value = socket.as_raw_fd().to_ne_bytes();

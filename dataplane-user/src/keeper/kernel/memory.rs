@@ -75,8 +75,11 @@ impl Memory {
 pub struct PlanTables<'a>(pub &'a KernelPlan);
 
 impl PlanTables<'_> {
-    fn longest<'p>(rules: &'p [(IpNet, u32)], source: IpAddr) -> Option<&'p (IpNet, u32)> {
-        rules.iter().filter(|(prefix, _)| prefix.contains(&source)).max_by_key(|(prefix, _)| prefix.prefix_len())
+    fn longest(rules: &[(IpNet, u32)], source: IpAddr) -> Option<&(IpNet, u32)> {
+        rules
+            .iter()
+            .filter(|(prefix, _)| prefix.contains(&source))
+            .max_by_key(|(prefix, _)| prefix.prefix_len())
     }
 }
 
@@ -96,7 +99,9 @@ impl Tables for PlanTables<'_> {
         let source = ip(source);
         let (deny, allow) = (Self::longest(&self.0.deny, source), Self::longest(&self.0.allow, source));
         Ok(match (deny, allow) {
-            (Some((denied, _)), Some((allowed, rule))) if allowed.prefix_len() > denied.prefix_len() => Some(Entry::allow(*rule)),
+            (Some((denied, _)), Some((allowed, rule))) if allowed.prefix_len() > denied.prefix_len() => {
+                Some(Entry::allow(*rule))
+            }
             (Some((_, rule)), _) => Some(Entry::deny(*rule)),
             (None, Some((_, rule))) => Some(Entry::allow(*rule)),
             (None, None) => None,
@@ -117,7 +122,11 @@ impl Tables for PlanTables<'_> {
 
 impl Kernel for Memory {
     fn features(&self) -> Vec<Feature> {
-        let on = |name: &str| Feature { name: name.to_owned(), on: !self.detached, detail: "in memory".to_owned() };
+        let on = |name: &str| Feature {
+            name: name.to_owned(),
+            on: !self.detached,
+            detail: "in memory".to_owned(),
+        };
         vec![on("xdp:memory"), on("sk_lookup")]
     }
 
@@ -134,7 +143,12 @@ impl Kernel for Memory {
         Ok(())
     }
 
-    fn set_sockets(&mut self, thread: usize, _: BorrowedFd<'_>, _: BorrowedFd<'_>) -> Result<(), KernelError> {
+    fn set_sockets(
+        &mut self,
+        thread: usize,
+        _: BorrowedFd<'_>,
+        _: BorrowedFd<'_>,
+    ) -> Result<(), KernelError> {
         self.sockets.insert(thread);
         Ok(())
     }
@@ -147,8 +161,11 @@ impl Kernel for Memory {
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
         let drops = std::mem::take(&mut self.drops);
-        let drop = |((reason, rule), count): ((Reason, u32), u64)| {
-            Drops { place: Place::Kernel, reason: reason.name().to_owned(), rule, count }
+        let drop = |((reason, rule), count): ((Reason, u32), u64)| Drops {
+            place: Place::Kernel,
+            reason: reason.name().to_owned(),
+            rule,
+            count,
         };
         Ok(drops.into_iter().map(drop).collect())
     }

@@ -42,7 +42,8 @@ pub(super) fn interface(index: u32) -> io::Result<Interface> {
     socket.write_all(&request)?;
     let mut answer = vec![0; 32 * 1024];
     let length = socket.read(&mut answer)?;
-    parse(answer.get(..length).unwrap_or_default()).ok_or_else(|| io::Error::other("an unexpected rtnetlink answer"))
+    parse(answer.get(..length).unwrap_or_default())
+        .ok_or_else(|| io::Error::other("an unexpected rtnetlink answer"))
 }
 
 fn parse(answer: &[u8]) -> Option<Interface> {

@@ -91,7 +91,7 @@ impl Pins {
             .ancestors()
             .find(|ancestor| ancestor.exists())
             .and_then(|existing| rustix::fs::statfs(existing).ok())
-            .is_some_and(|stat| i64::from(stat.f_type) == BPF_FS_MAGIC);
+            .is_some_and(|stat| stat.f_type == BPF_FS_MAGIC);
         if !on_bpffs {
             return Err(KernelError::NoBpffs { root: root.parent().unwrap_or(root).to_path_buf() });
         }
@@ -124,7 +124,9 @@ impl Pins {
     /// The links pinned: name and descriptor.
     pub(super) fn links(&self) -> Vec<(String, OwnedFd)> {
         let Ok(entries) = fs::read_dir(self.dir.join("links")) else { return Vec::new() };
-        let named = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, sys::pinned(&entry.path()).ok()?));
+        let named = |entry: fs::DirEntry| {
+            Some((entry.file_name().into_string().ok()?, sys::pinned(&entry.path()).ok()?))
+        };
         entries.flatten().filter_map(named).collect()
     }
 
@@ -225,7 +227,9 @@ impl Slot {
 /// Pins over whatever was pinned there.
 pub(super) fn pin_over(object: &OwnedFd, path: &Path) -> Result<(), KernelError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::pin("unpinning", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::pin("unpinning", path)(error))
+        }
         _ => sys::pin(object.as_fd(), path).map_err(KernelError::pin("pinning", path)),
     }
 }
@@ -241,12 +245,18 @@ pub(super) fn interface_of(link: &str) -> Option<String> {
 }
 
 fn make(dir: &Path) -> Result<(), KernelError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(KernelError::pin("making the directory", dir))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(KernelError::pin("making the directory", dir))
 }
 
 fn remove(dir: &Path) -> Result<(), KernelError> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::pin("removing", dir)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::pin("removing", dir)(error))
+        }
         _ => Ok(()),
     }
 }

@@ -138,7 +138,12 @@ pub(super) fn map_keys<const N: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<[u
 }
 
 /// Enters many elements with few calls. Keys and values lie one behind the other.
-pub(super) fn map_update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: u32) -> io::Result<()> {
+pub(super) fn map_update_batch(
+    map: BorrowedFd<'_>,
+    keys: &[u8],
+    values: &[u8],
+    count: u32,
+) -> io::Result<()> {
     #[repr(C)]
     struct Attribute {
         in_batch: u64,
@@ -198,7 +203,12 @@ pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     descriptor(bpf(PROG_GET_FD_BY_ID, &mut Attribute { id, next: 0, flags: 0 })?)
 }
 
-pub(super) fn link_create(program: BorrowedFd<'_>, target: u32, attach: u32, flags: u32) -> io::Result<OwnedFd> {
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    target: u32,
+    attach: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attribute {
         program: u32,
@@ -218,7 +228,8 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         flags: u32,
         old: u32,
     }
-    bpf(LINK_UPDATE, &mut Attribute { link: number(link), program: number(program), flags: 0, old: 0 }).map(drop)
+    bpf(LINK_UPDATE, &mut Attribute { link: number(link), program: number(program), flags: 0, old: 0 })
+        .map(drop)
 }
 
 pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
@@ -251,7 +262,10 @@ fn info<const WORDS: usize>(object: BorrowedFd<'_>) -> io::Result<[u32; WORDS]> 
     }
     let mut words = [0_u32; WORDS];
     let length = u32::try_from(size_of_val(&words)).map_err(io::Error::other)?;
-    bpf(OBJ_GET_INFO_BY_FD, &mut Attribute { object: number(object), length, info: words.as_mut_ptr() as u64 })?;
+    bpf(
+        OBJ_GET_INFO_BY_FD,
+        &mut Attribute { object: number(object), length, info: words.as_mut_ptr() as u64 },
+    )?;
     Ok(words)
 }
 
@@ -269,7 +283,8 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// A program's id and name.
 pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(u32, String)> {
     let words: [u32; 20] = info(program)?;
-    let name: Vec<u8> = words[16..].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
+    let name: Vec<u8> =
+        words[16..].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
     Ok((words[1], String::from_utf8_lossy(&name).into_owned()))
 }
 

@@ -81,8 +81,12 @@ fn a_busy_port_names_its_owner_and_refuses_only_what_is_new() {
 fn an_address_that_is_not_local_says_the_command() {
     for steered in [false, true] {
         let mut sockets = Sockets::new(steered, 1);
-        for (address, command) in [("192.0.2.77", "`ip route add local 192.0.2.77 dev lo`"), ("2001:db8::77", "`ip -6 route add local 2001:db8::77 dev lo`")] {
-            let error = sockets.prepare(&snapshot(vec![listener("a", &[address], free_port())]), None).unwrap_err();
+        for (address, command) in [
+            ("192.0.2.77", "`ip route add local 192.0.2.77 dev lo`"),
+            ("2001:db8::77", "`ip -6 route add local 2001:db8::77 dev lo`"),
+        ] {
+            let error =
+                sockets.prepare(&snapshot(vec![listener("a", &[address], free_port())]), None).unwrap_err();
             if address.contains('.') || TcpListener::bind("[::1]:0").is_ok() {
                 assert!(error.source.to_string().contains(command), "{}", error.source);
             }

@@ -38,7 +38,10 @@ fn stored(key: &Ed25519KeyPair, revision: u64) -> Stored {
         Digest::of(&revision.to_be_bytes()),
     );
     let signature = STANDARD.encode(key.sign(&SignedSnapshot::signed_bytes(&body)));
-    Stored { snapshot: Snapshot::from_verified_json(&body).unwrap(), signed: SignedSnapshot { body, signature } }
+    Stored {
+        snapshot: Snapshot::from_verified_json(&body).unwrap(),
+        signed: SignedSnapshot { body, signature },
+    }
 }
 
 #[test]

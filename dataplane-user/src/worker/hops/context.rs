@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior};
 use crate::worker::http::date::Date;
 use crate::worker::http::h1::ROOM;
 use crate::worker::live::{Live, OriginLive};
-use crate::worker::observe::{Exchange, Shard};
+use crate::worker::observe::Exchange;
 use crate::worker::origin::pick::Unreached;
 use crate::worker::origin::pool::Pool;
 use crate::worker::origin::resolve::{Known, Names, System};
@@ -35,28 +35,6 @@ pub trait Tell {
     fn origin(&self, origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>);
     /// An origin's name was resolved again, or could not be.
     fn resolved(&self, name: &HostName, known: &Known);
-}
-
-impl Tell for Shard {
-    fn exchange(&self, exchange: &Exchange<'_>) {
-        Self::exchange(self, exchange);
-    }
-
-    fn refused(&self, reason: Reason, _listener: &Name) {
-        Self::refused(self, reason);
-    }
-
-    fn denied(&self, rule: u32, _listener: &Name) {
-        Self::denied(self, rule);
-    }
-
-    fn origin(&self, origin: &OriginLive, outcome: Result<SocketAddr, &Unreached>) {
-        Self::origin(self, origin, outcome.map_err(|unreached| unreached.sentence.as_str()));
-    }
-
-    fn resolved(&self, name: &HostName, known: &Known) {
-        Self::resolved(self, name, &known.addresses, known.stale_since);
-    }
 }
 
 /// Whether and how a thread is to end its connections.

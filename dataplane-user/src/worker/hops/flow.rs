@@ -280,6 +280,15 @@ impl<'a, C: Client> Flow<'a, C> {
                     return Ok(());
                 }
             };
+            let held = self.origin.decode_held(room).map_err(reason)?;
+            if held.produced > 0 {
+                self.sent += held.produced as u64;
+                self.client.data(cx, self.origin.held(held))?;
+            }
+            self.origin.drop_held(held);
+            if held.produced > 0 {
+                continue;
+            }
             let mut scratch = self.ctx.scratch.borrow_mut();
             let room = room.min(scratch.len());
             match self.origin.poll_body(cx, scratch.get_mut(..room).unwrap_or_default()) {
@@ -292,8 +301,7 @@ impl<'a, C: Client> Flow<'a, C> {
                     self.downloaded = true;
                     self.client.finish(trailers.as_ref())?;
                 }
-                Poll::Ready(Err(Broken::Gone)) => return Err(Reason::OriginGone),
-                Poll::Ready(Err(Broken::Bad)) => return Err(Reason::MalformedResponse),
+                Poll::Ready(Err(broken)) => return Err(reason(broken)),
                 Poll::Pending => {
                     self.blocked = Side::Origin;
                     return Ok(());
@@ -306,5 +314,13 @@ impl<'a, C: Client> Flow<'a, C> {
             }
         }
         Ok(())
+    }
+}
+
+/// What an origin's broken body is called.
+fn reason(broken: Broken) -> Reason {
+    match broken {
+        Broken::Gone => Reason::OriginGone,
+        Broken::Bad => Reason::MalformedResponse,
     }
 }

@@ -19,13 +19,17 @@ use crate::worker::refusal::Reason;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// How long a client that has just connected may take to its first request when the connection is to close: it could not
+/// have known.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Serves the connection until it ends.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
     let mut client = H1::new(stream);
     let mut timer = ctx.timers.get();
     let mut served = 0_u32;
     loop {
-        let read = read(ctx, hop, &mut client, &mut timer).await;
+        let read = read(ctx, hop, &mut client, &mut timer, served == 0).await;
         let Some(request) = read.transpose() else { break };
         if request.as_ref().is_err_and(|reason| reason.status() == 0) {
             ctx.tell.refused(request.err().unwrap_or(Reason::ClientGone), &hop.listener().name);
@@ -49,8 +53,9 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     hop: &Hop,
     client: &mut H1<S>,
     timer: &mut Timer<'_>,
+    first: bool,
 ) -> Result<Option<Request>, Reason> {
-    let mut reading = Reading { idle_since: Instant::now(), begun: None };
+    let mut reading = Reading { idle_since: Instant::now(), begun: None, first };
     let raw = poll_fn(|cx| reading.poll(cx, ctx, hop, client, timer)).await?;
     let Some(raw) = raw else { return Ok(None) };
     let request = request::check(raw)?;
@@ -61,6 +66,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
 struct Reading {
     idle_since: Instant,
     begun: Option<Instant>,
+    first: bool,
 }
 
 impl Reading {
@@ -83,8 +89,12 @@ impl Reading {
             return Poll::Ready(read);
         }
         if client.wire.input.is_empty() {
-            let deadline = self.idle_since + Duration::from_millis(u64::from(limits.idle_ms));
-            if hop.closing().is_some() || timer.poll_expired(cx, deadline) {
+            let patience = match (hop.closing(), self.first) {
+                (None, _) => Duration::from_millis(u64::from(limits.idle_ms)),
+                (Some(_), true) => FIRST_REQUEST,
+                (Some(_), false) => return Poll::Ready(Ok(None)),
+            };
+            if timer.poll_expired(cx, self.idle_since + patience) {
                 return Poll::Ready(Ok(None));
             }
         } else {

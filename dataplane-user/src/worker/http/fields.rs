@@ -78,8 +78,8 @@ known! {
 }
 
 impl Known {
-    /// Whether the field belongs to one connection and is never forwarded (RFC 9110, 7.6.1). `TE` and `Trailer` are
-    /// among them: what we understand of them is written anew.
+    /// Whether the field belongs to one connection and is never forwarded (RFC 9110, 7.6.1). `TE: trailers` is written
+    /// anew; `Trailer` is not among them (RFC 9110, 6.6.2).
     pub fn hop_by_hop(self) -> bool {
         matches!(
             self,

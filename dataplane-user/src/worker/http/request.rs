@@ -215,7 +215,13 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
     }
     let target = target(&raw, method)?;
     let authority = authority(&raw, target.authority)?;
-    let framing = framing(&raw)?;
+    let framing = match framing(&raw)? {
+        // HTTP/2 says by END_STREAM what HTTP/1.1 origins want to read of a method that should have content.
+        Framing::None if raw.version == Version::Http2 && matches!(method, Method::Put | Method::Other) => {
+            Framing::Length(0)
+        }
+        framing @ (Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close) => framing,
+    };
     let expect_continue = expectation(&raw)?;
     let te_trailers =
         values(&raw, Known::Te).any(|te| te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers"));

@@ -167,7 +167,14 @@ impl Live {
             listeners.insert(listener.name.clone(), live);
         }
         builder.kept.routes = routes;
-        Ok(Self { id: snapshot.id, listeners, places, filter: Index::new(&snapshot.filter), groups, kept: builder.kept })
+        Ok(Self {
+            id: snapshot.id,
+            listeners,
+            places,
+            filter: Index::new(&snapshot.filter),
+            groups,
+            kept: builder.kept,
+        })
     }
 }
 
@@ -285,7 +292,13 @@ impl Builder<'_> {
                 };
                 let key = NEXT.fetch_add(1, Ordering::Relaxed);
                 let label = id.address.to_string().into();
-                Arc::new(OriginLive { group: id.group.clone(), address: id.address.clone(), label, key, security })
+                Arc::new(OriginLive {
+                    group: id.group.clone(),
+                    address: id.address.clone(),
+                    label,
+                    key,
+                    security,
+                })
             }
         };
         if let (Some(client), SecurityLive::Tls { config, .. }) = (&id.client, &live.security) {
@@ -311,7 +324,9 @@ impl Builder<'_> {
             OriginSecurity::Verified { trust: Trust::Bundle(name), .. } => {
                 bundles.get(name).map(|(_, bundle)| *bundle)
             }
-            _ => None,
+            OriginSecurity::Verified { trust: Trust::System, .. }
+            | OriginSecurity::Unverified { .. }
+            | OriginSecurity::ClearText => None,
         };
         let config = match (id, bundle) {
             (ClientId::Unverified, _) => dial::unverified(),

@@ -4,6 +4,8 @@
 //! what did not change live on. [`Live::build`] (in `build.rs`) decides that.
 
 mod build;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

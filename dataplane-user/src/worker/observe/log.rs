@@ -42,8 +42,9 @@ impl Sink {
         let Some(file) = file else { return Ok(Self { queue: None, dropped, writer: None }) };
         let (queue, lines) = sync_channel(QUEUE);
         let (file, lost) = (File::from(file), Arc::clone(&dropped));
-        let writer =
-            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(file, &lines, &lost))?;
+        let writer = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write(file, &lines, &lost))?;
         Ok(Self { queue: Some(queue), dropped, writer: Some(writer) })
     }
 

@@ -105,8 +105,11 @@ pub(super) struct Shared {
     pub(super) accept_errors: Count,
     pub(super) open: AtomicI64,
     pub(super) accepting: AtomicBool,
-    pub(super) names: Mutex<HashMap<HostName, (Vec<IpAddr>, Option<SystemTime>)>>,
+    pub(super) names: Mutex<HashMap<HostName, Resolved>>,
 }
+
+/// What a name stands for, and since when that is old.
+type Resolved = (Vec<IpAddr>, Option<SystemTime>);
 
 /// By reason, in the order of [`Reason::ALL`].
 #[derive(Debug)]
@@ -256,9 +259,10 @@ impl Shard {
         local.held.clear();
         local.origins.retain(|key, _| keys.contains(key));
         lock(&self.shared.names).retain(|name, _| {
-            live.groups.values().flat_map(|group| &group.origins).any(|origin| {
-                matches!(&origin.address.host, model::net::Host::Name(host) if host == name)
-            })
+            live.groups
+                .values()
+                .flat_map(|group| &group.origins)
+                .any(|origin| matches!(&origin.address.host, model::net::Host::Name(host) if host == name))
         });
     }
 }

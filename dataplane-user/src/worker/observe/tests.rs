@@ -1,1 +1,289 @@
+//! Figures as the reader sees them: after several threads, routes beyond the bound, and a log that does not flow.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use model::name::Name;
+use model::report::{Drops, Leg, Place};
+
+use super::totals::{MOST_ROUTES, OTHER};
+use super::{Exchange, Observe, OriginPart};
+use crate::worker::live::{GroupLive, ListenerLive, Live, OriginLive, RouteLive, SecurityLive};
+use crate::worker::refusal::Reason;
+use crate::worker::tls::certificates::Resolver;
+use crate::worker::tls::serve;
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn observe(threads: usize) -> Observe {
+    Observe::new(threads, Arc::new(ArcSwap::from_pointee(Live::empty())), None).unwrap()
+}
+
+fn listener(text: &str) -> ListenerLive {
+    let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+    let resolver = Resolver(crate::worker::live::BySni::default());
+    let snapshot = model::snapshot::Snapshot {
+        format: model::snapshot::FORMAT,
+        node: name("node"),
+        id: Default::default(),
+        listeners: Vec::new(),
+        certificates: Vec::new(),
+        routes: Vec::new(),
+        origin_groups: Vec::new(),
+        trust_bundles: Vec::new(),
+        filter: Vec::new(),
+    };
+    ListenerLive {
+        name: name(text),
+        limits: Default::default(),
+        tls: serve::config(model::snapshot::TlsVersion::V13, resolver, tickets).unwrap(),
+        open: Arc::default(),
+        certificates: Default::default(),
+        routes: model::route::Table::build(&snapshot, &name(text), |_| unreachable!()),
+        trusted: Vec::new(),
+    }
+}
+
+fn route(slot: usize) -> RouteLive {
+    let group = GroupLive { name: name("g"), origins: Vec::new(), connect_timeout: Duration::from_secs(1) };
+    RouteLive {
+        name: name(&format!("r{slot}")),
+        slot,
+        group: Arc::new(group),
+        allow_encoded_slash: false,
+        response_timeout: Duration::from_secs(1),
+    }
+}
+
+fn leg(version: &str) -> Leg {
+    let empty = String::new;
+    Leg { version: version.to_owned(), suite: empty(), group: empty(), sni: empty(), verified: empty() }
+}
+
+fn exchange<'a>(listener: &'a ListenerLive, route: Option<&'a RouteLive>, leg: &'a Leg) -> Exchange<'a> {
+    Exchange {
+        listener,
+        route,
+        client: "192.0.2.1:5".parse().unwrap(),
+        client_leg: leg,
+        protocol: "HTTP/2",
+        request_id: "0123456789abcdef",
+        method: "GET",
+        host: "a.test",
+        path: "/",
+        status: 204,
+        refusal: None,
+        received: 3,
+        sent: 5,
+        total: Duration::from_micros(900),
+        waited: Duration::from_micros(600),
+        origin: None,
+    }
+}
+
+/// Every sample by its name and labels; panics on a line that is no sample, a duplicate, or one without its family.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let (mut families, mut samples) = (Vec::new(), BTreeMap::new());
+    for line in text.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            families.push(family.split(' ').next().unwrap().to_owned());
+            continue;
+        }
+        if line.starts_with("# HELP ") {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let bare = series.split('{').next().unwrap();
+        let family = families.last().unwrap();
+        let suffix =
+            bare.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("{line} is not of {family}"));
+        assert!(["", "_bucket", "_sum", "_count"].contains(&suffix), "{line}");
+        assert!(samples.insert(series.to_owned(), value.parse().unwrap()).is_none(), "twice: {line}");
+    }
+    samples
+}
+
+#[test]
+fn threads_are_added_up_and_reports_are_differences() {
+    let observe = observe(2);
+    let (listener, route, leg) = (listener("l"), route(1), leg("TLSv1.3"));
+    for index in 0..2 {
+        let shard = observe.shard(index).unwrap();
+        shard.exchange(&exchange(&listener, Some(&route), &leg));
+        shard.exchange(&Exchange {
+            status: 404,
+            refusal: Some(Reason::NoRoute),
+            ..exchange(&listener, None, &leg)
+        });
+        shard.denied(9);
+        shard.refused(Reason::Denied);
+        shard.handshake(&leg, index == 1);
+    }
+    assert!(observe.shard(2).is_none());
+    observe.kernel_drops(&[Drops { place: Place::Kernel, reason: "denied".to_owned(), rule: 4, count: 7 }]);
+    for _ in 0..2 {
+        let samples = samples(&observe.metrics_text());
+        let value = |series: &str| *samples.get(series).unwrap_or_else(|| panic!("{series} in {samples:#?}"));
+        assert_eq!(value(r#"sallyport_requests_total{listener="l",route="r1",class="2xx"}"#), 2.0);
+        assert_eq!(value(r#"sallyport_requests_total{listener="l",route="",class="4xx"}"#), 2.0);
+        assert_eq!(value(r#"sallyport_refusals_total{reason="denied",fault="policy"}"#), 4.0);
+        assert_eq!(value(r#"sallyport_kernel_drops_total{reason="denied",rule="4"}"#), 7.0);
+        assert_eq!(value(r#"sallyport_sent_bytes_total{listener="l",route="r1"}"#), 10.0);
+        assert_eq!(
+            value(r#"sallyport_added_duration_seconds_bucket{listener="l",route="r1",le="0.00025"}"#),
+            0.0
+        );
+        assert_eq!(
+            value(r#"sallyport_added_duration_seconds_bucket{listener="l",route="r1",le="0.0005"}"#),
+            2.0
+        );
+        assert_eq!(value(r#"sallyport_request_duration_seconds_count{listener="l",route="r1"}"#), 2.0);
+        assert!(
+            (value(r#"sallyport_request_duration_seconds_sum{listener="l",route="r1"}"#) - 0.0018).abs()
+                < 1e-9
+        );
+        assert_eq!(
+            value(r#"sallyport_tls_handshakes_total{version="TLSv1.3",group="",resumed="true"}"#),
+            1.0
+        );
+    }
+    let report = observe.report();
+    let [told] = report.routes.as_slice() else { panic!("{report:?}") };
+    assert_eq!((told.responses, told.total.count(), told.added.quantile(500)), ([2, 0, 0, 0], 2, Some(320)));
+    assert_eq!(told.client, Some(leg));
+    let drops: Vec<_> =
+        report.drops.iter().map(|one| (one.place, one.reason.as_str(), one.rule, one.count)).collect();
+    let expected = [
+        (Place::Kernel, "denied", 4, 7),
+        (Place::Proxy, "denied", 9, 2),
+        (Place::Proxy, "denied", 0, 2),
+        (Place::Proxy, "no-route", 0, 2),
+    ];
+    assert_eq!(drops, expected);
+    let quiet = observe.report();
+    assert!(quiet.routes.is_empty() && quiet.drops.is_empty());
+}
+
+#[test]
+fn routes_beyond_the_bound_are_counted_together_and_none_is_lost() {
+    let observe = observe(1);
+    let shard = observe.shard(0).unwrap();
+    let (listener, leg) = (listener("l"), leg("TLSv1.2"));
+    let routes: Vec<_> = (0..MOST_ROUTES + 50).map(route).collect();
+    for route in &routes {
+        shard.exchange(&exchange(&listener, Some(route), &leg));
+    }
+    let samples = samples(&observe.metrics_text());
+    let requests = samples.iter().filter(|(series, _)| series.starts_with("sallyport_requests_total"));
+    let (series, sum) = requests.fold((0, 0.0), |(series, sum), (_, value)| (series + 1, sum + value));
+    assert_eq!((series, sum), (MOST_ROUTES + 1, (MOST_ROUTES + 50) as f64));
+    assert_eq!(
+        samples[&format!(r#"sallyport_requests_total{{listener="{OTHER}",route="{OTHER}",class="2xx"}}"#)],
+        50.0
+    );
+    assert_eq!(observe.report().routes.len(), MOST_ROUTES + 50);
+}
+
+#[test]
+fn what_a_thread_forgot_is_counted_once() {
+    let observe = observe(1);
+    let shard = observe.shard(0).unwrap();
+    let (listener, route, leg) = (listener("l"), route(1), leg("none"));
+    shard.exchange(&exchange(&listener, Some(&route), &leg));
+    shard.prune(&Live::empty());
+    shard.exchange(&exchange(&listener, Some(&route), &leg));
+    let report = observe.report();
+    assert_eq!(report.routes[0].responses, [2, 0, 0, 0]);
+}
+
+#[test]
+fn an_origin_fails_until_it_answers_again() {
+    let observe = observe(2);
+    let origin = Arc::new(OriginLive {
+        group: name("g"),
+        address: "192.0.2.7:443".parse().unwrap(),
+        label: "192.0.2.7:443".into(),
+        key: 5,
+        security: SecurityLive::ClearText,
+    });
+    let group =
+        GroupLive { name: name("g"), origins: vec![Arc::clone(&origin)], connect_timeout: Duration::ZERO };
+    let mut live = Live::empty();
+    live.groups.insert(name("g"), Arc::new(group));
+    observe.live.store(Arc::new(live));
+    let (one, other) = (observe.shard(0).unwrap(), observe.shard(1).unwrap());
+    one.origin(&origin, Err("refused"));
+    let report = observe.report();
+    assert_eq!(report.origins[0].failing.as_deref(), Some("refused"));
+    assert_eq!((report.origins[0].failures, report.origins[0].resolved.len()), (1, 1));
+    std::thread::sleep(Duration::from_millis(2));
+    other.origin(&origin, Ok("192.0.2.7:443".parse().unwrap()));
+    let report = observe.report();
+    assert_eq!((report.origins[0].failing.as_deref(), report.origins[0].failures), (None, 0));
+}
+
+#[test]
+fn a_log_that_does_not_flow_loses_lines_and_says_how_many_but_holds_nobody_up() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
+    let observe = Observe::new(1, live, Some(writer.into())).unwrap();
+    let shard = observe.shard(0).unwrap();
+    let (listener, leg) = (listener("l"), leg("TLSv1.3"));
+    let path = format!("/{}", "x".repeat(8000));
+    let began = std::time::Instant::now();
+    let told = 2500;
+    for _ in 0..told {
+        shard.exchange(&Exchange { path: &path, ..exchange(&listener, None, &leg) });
+    }
+    shard.flush();
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let dropped = observe.sink.dropped();
+    assert!(dropped > 0);
+    let read = std::thread::spawn(move || std::io::read_to_string(reader).unwrap());
+    drop((shard, observe));
+    let text = read.join().unwrap();
+    assert_eq!(text.lines().count() as u64, told - dropped);
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+#[test]
+fn a_line_has_both_legs() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let observe =
+        Observe::new(1, Arc::new(ArcSwap::from_pointee(Live::empty())), Some(writer.into())).unwrap();
+    let shard = observe.shard(0).unwrap();
+    let (listener, route, leg) = (listener("l"), route(1), leg("TLSv1.3"));
+    let origin = OriginLive {
+        group: name("g"),
+        address: "o.test:443".parse().unwrap(),
+        label: "o.test:443".into(),
+        key: 1,
+        security: SecurityLive::ClearText,
+    };
+    let seen = Leg { verified: "o.test".to_owned(), ..leg.clone() };
+    let address = "[2001:db8::1]:443".parse().unwrap();
+    let part =
+        OriginPart { origin: &origin, address: Some(address), leg: Some(&seen), reused: true, attempts: 2 };
+    shard.exchange(&Exchange {
+        origin: Some(part),
+        refusal: Some(Reason::OriginGone),
+        path: "/\"\u{7f}",
+        ..exchange(&listener, Some(&route), &leg)
+    });
+    drop((shard, observe));
+    let line: serde_json::Value = serde_json::from_str(&std::io::read_to_string(reader).unwrap()).unwrap();
+    assert_eq!(line["time"].as_str().unwrap().len(), 24);
+    assert_eq!((line["route"].as_str(), line["path"].as_str()), (Some("r1"), Some("/\"\u{7f}")));
+    assert_eq!((line["reason"].as_str(), line["totalUs"].as_u64()), (Some("origin-gone"), Some(900)));
+    assert_eq!(line["origin"]["peer"], "[2001:db8::1]:443");
+    assert_eq!(line["origin"]["tls"]["verified"], "o.test");
+    assert_eq!(
+        (line["origin"]["reused"].as_bool(), line["origin"]["attempts"].as_u64()),
+        (Some(true), Some(2))
+    );
+    assert_eq!(line["clientTls"]["version"], "TLSv1.3");
+}

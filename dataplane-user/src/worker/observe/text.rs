@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use model::report::Histogram;
 
-use super::totals::Totals;
 use super::Observe;
+use super::totals::Totals;
 use crate::worker::live::Live;
 
 /// Upper bounds of the histograms' buckets: microseconds, and seconds as written. A duration is counted below a bound only
@@ -94,12 +94,20 @@ impl Page {
             let fault = format!("{:?}", reason.fault()).to_lowercase();
             self.sample("sallyport_refusals_total", &[("reason", reason.name()), ("fault", &fault)], count);
         }
-        self.family("sallyport_kernel_drops_total", "counter", "Packets the kernel dropped, by reason and rule id.");
+        self.family(
+            "sallyport_kernel_drops_total",
+            "counter",
+            "Packets the kernel dropped, by reason and rule id.",
+        );
         for ((reason, rule), count) in &totals.kernel {
             let rule = rule.to_string();
             self.sample("sallyport_kernel_drops_total", &[("reason", reason), ("rule", &rule)], count);
         }
-        self.family("sallyport_tls_handshakes_total", "counter", "TLS handshakes with clients that succeeded.");
+        self.family(
+            "sallyport_tls_handshakes_total",
+            "counter",
+            "TLS handshakes with clients that succeeded.",
+        );
         for ((version, group, resumed), count) in &totals.handshakes {
             let resumed = if *resumed { "true" } else { "false" };
             let labels = [("version", version.as_str()), ("group", group), ("resumed", resumed)];
@@ -108,7 +116,11 @@ impl Page {
         self.origins(totals);
         self.family("sallyport_connections_accepted_total", "counter", "Client connections accepted.");
         self.sample("sallyport_connections_accepted_total", &[], totals.accepted);
-        self.family("sallyport_accept_errors_total", "counter", "Failures of accept, such as no descriptor left.");
+        self.family(
+            "sallyport_accept_errors_total",
+            "counter",
+            "Failures of accept, such as no descriptor left.",
+        );
         self.sample("sallyport_accept_errors_total", &[], totals.accept_errors);
     }
 
@@ -131,12 +143,20 @@ impl Page {
                 self.sample(name, &[("listener", listener), ("route", route)], value);
             }
         }
-        self.family("sallyport_request_duration_seconds", "histogram", "Request head read to answer complete.");
+        self.family(
+            "sallyport_request_duration_seconds",
+            "histogram",
+            "Request head read to answer complete.",
+        );
         for ((listener, route), sums) in &totals.routes {
             let labels = [("listener", listener.as_str()), ("route", route)];
             self.histogram("sallyport_request_duration_seconds", &labels, &sums.total, sums.total_sum);
         }
-        self.family("sallyport_added_duration_seconds", "histogram", "The same, less the time spent waiting for the origin.");
+        self.family(
+            "sallyport_added_duration_seconds",
+            "histogram",
+            "The same, less the time spent waiting for the origin.",
+        );
         for ((listener, route), sums) in &totals.routes {
             let labels = [("listener", listener.as_str()), ("route", route)];
             self.histogram("sallyport_added_duration_seconds", &labels, &sums.added, sums.added_sum);
@@ -159,7 +179,11 @@ impl Page {
 
     /// What is so at this moment.
     pub(super) fn present(&mut self, observe: &Observe, live: &Live) {
-        self.family("sallyport_log_lines_dropped_total", "counter", "Access log lines dropped because the log is slow.");
+        self.family(
+            "sallyport_log_lines_dropped_total",
+            "counter",
+            "Access log lines dropped because the log is slow.",
+        );
         self.sample("sallyport_log_lines_dropped_total", &[], observe.sink.dropped());
         self.family("sallyport_connections", "gauge", "Open client connections.");
         let mut listeners: Vec<_> = live.listeners.values().collect();
@@ -174,7 +198,11 @@ impl Page {
         self.sample("sallyport_threads_accepting", &[], observe.accepting());
         self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
         self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
-        self.family("sallyport_snapshot_revision", "gauge", "The revision of the snapshot in force; 0 before the first.");
+        self.family(
+            "sallyport_snapshot_revision",
+            "gauge",
+            "The revision of the snapshot in force; 0 before the first.",
+        );
         self.sample("sallyport_snapshot_revision", &[], live.id.revision);
         self.family("sallyport_build_info", "gauge", "Always 1; the release is a label.");
         self.sample("sallyport_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

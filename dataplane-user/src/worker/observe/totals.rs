@@ -94,8 +94,10 @@ impl Totals {
             let mut origins = lock(&shared.origins);
             for counts in origins.iter() {
                 let labels = (counts.group.to_string(), counts.address.to_string());
-                let totals = bounded(&mut self.origins, labels, MOST_ORIGINS, (OTHER.to_owned(), OTHER.to_owned()));
-                let (requests, attempts, failures) = (counts.requests.take(), counts.attempts.take(), counts.failures.take());
+                let totals =
+                    bounded(&mut self.origins, labels, MOST_ORIGINS, (OTHER.to_owned(), OTHER.to_owned()));
+                let (requests, attempts, failures) =
+                    (counts.requests.take(), counts.attempts.take(), counts.failures.take());
                 totals.requests += requests;
                 totals.attempts += attempts;
                 totals.failures += failures;
@@ -146,7 +148,9 @@ impl Totals {
             origin: None,
         });
         let [_, informational, success, redirection, client, server] = classes;
-        for (sum, count) in report.responses.iter_mut().zip([informational + success, redirection, client, server]) {
+        for (sum, count) in
+            report.responses.iter_mut().zip([informational + success, redirection, client, server])
+        {
             *sum += count;
         }
         report.added.merge(&added);
@@ -200,7 +204,8 @@ fn drops(next: &Next) -> Vec<Drops> {
     let by_rule: u64 = next.denied.values().sum();
     let drop = |place, reason: &str, rule, count| Drops { place, reason: reason.to_owned(), rule, count };
     let kernel = next.kernel.iter().map(|((reason, rule), count)| drop(Place::Kernel, reason, *rule, *count));
-    let denied = next.denied.iter().map(|(rule, count)| drop(Place::Proxy, Reason::Denied.name(), *rule, *count));
+    let denied =
+        next.denied.iter().map(|(rule, count)| drop(Place::Proxy, Reason::Denied.name(), *rule, *count));
     let proxy = next.refusals.iter().map(|(reason, count)| {
         let told = if *reason == Reason::Denied { by_rule } else { 0 };
         drop(Place::Proxy, reason.name(), 0, count.saturating_sub(told))

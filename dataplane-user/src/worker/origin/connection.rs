@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use model::report::Leg;
 use tokio::time::Instant;
 
-use crate::worker::http::body::BodyReader;
+use crate::worker::http::body::{BodyReader, Decoded};
 use crate::worker::http::fields::Fields;
 use crate::worker::http::receive::{self, Broken, Got, Transmit};
 use crate::worker::http::request::{Framing, Method, Request};
@@ -121,6 +122,22 @@ impl Connection {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Decodes, where they lie, body bytes that were read along with the head; at most `room` of them.
+    pub fn decode_held(&mut self, room: usize) -> Result<Decoded, Broken> {
+        let held = self.wire.input.len().min(room);
+        self.reader.decode(self.wire.input.get_mut(..held).unwrap_or_default()).map_err(|_bad| Broken::Bad)
+    }
+
+    /// The first bytes of what [`Connection::decode_held`] produced.
+    pub fn held(&self, decoded: Decoded) -> &[u8] {
+        self.wire.input.get(..decoded.produced).unwrap_or_default()
+    }
+
+    /// Lets go of what was decoded.
+    pub fn drop_held(&mut self, decoded: Decoded) {
+        self.wire.input.advance(decoded.consumed);
     }
 
     /// Reads response body.

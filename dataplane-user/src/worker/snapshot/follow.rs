@@ -65,7 +65,9 @@ impl Follower {
             if up {
                 wait = BACKOFF.0;
             }
-            let why = ended.err().map_or_else(|| "the console closed the link".to_owned(), |error| sentence(&error));
+            let why = ended
+                .err()
+                .map_or_else(|| "the console closed the link".to_owned(), |error| sentence(&error));
             tracing::warn!(why, "no link to the console");
             if self.events.send(FromConsole::Down(why)).await.is_err() {
                 return;
@@ -138,7 +140,11 @@ impl Follower {
         self.keep(node).await
     }
 
-    async fn next_certificate(&mut self, connection: &Connection, node: &NodeCertificate) -> Result<NodeCertificate, SessionError> {
+    async fn next_certificate(
+        &mut self,
+        connection: &Connection,
+        node: &NodeCertificate,
+    ) -> Result<NodeCertificate, SessionError> {
         let node = renew(connection, node).await?;
         tracing::info!("the node's certificate is renewed");
         self.keep(node).await
@@ -157,7 +163,9 @@ impl Follower {
 
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
-    #[error("this node has no certificate: start it with a new token (`sallyport node enrol NAME`) in --token-file")]
+    #[error(
+        "this node has no certificate: start it with a new token (`sallyport node enrol NAME`) in --token-file"
+    )]
     NoCertificate,
     #[error(transparent)]
     Link(#[from] LinkError),

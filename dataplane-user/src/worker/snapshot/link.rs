@@ -124,7 +124,8 @@ impl Connection {
         let name = ServerName::try_from(host.to_owned()).map_err(|_not_a_name| bad_address())?;
         let config = Arc::new(client_config(credentials)?);
         let connected = TcpStream::connect(console).await;
-        let stream = connected.map_err(|source| LinkError::Connect { console: console.to_owned(), source })?;
+        let stream =
+            connected.map_err(|source| LinkError::Connect { console: console.to_owned(), source })?;
         // Acknowledgements are short and waited for.
         let _ = stream.set_nodelay(true);
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
@@ -144,9 +145,15 @@ impl Connection {
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub async fn post<T: DeserializeOwned>(&self, what: &'static str, body: &impl Serialize) -> Result<T, LinkError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        body: &impl Serialize,
+    ) -> Result<T, LinkError> {
         let path = format!("/node/v1/{what}");
-        let answer = patiently(self.exchange(Method::POST, &path, what, Some(serde_json::to_vec(body)?.into()))).await?;
+        let answer =
+            patiently(self.exchange(Method::POST, &path, what, Some(serde_json::to_vec(body)?.into())))
+                .await?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
@@ -218,7 +225,8 @@ impl Outgoing {
     /// See [`LinkError`].
     pub async fn send(&mut self, message: &NodeMessage) -> Result<(), LinkError> {
         let json = serde_json::to_vec(message)?;
-        let length = u32::try_from(json.len()).ok().filter(|_| json.len() <= MAX_FRAME).ok_or(LinkError::TooLong)?;
+        let length =
+            u32::try_from(json.len()).ok().filter(|_| json.len() <= MAX_FRAME).ok_or(LinkError::TooLong)?;
         let mut rest = Bytes::from([&length.to_be_bytes(), json.as_slice()].concat());
         while rest.has_remaining() {
             self.send.reserve_capacity(rest.len());
@@ -282,7 +290,8 @@ fn refused(what: &'static str, status: u16, body: &[u8]) -> LinkError {
     struct Answer {
         message: String,
     }
-    let message = serde_json::from_slice(body).map_or_else(|_| "no reason given".to_owned(), |a: Answer| a.message);
+    let message =
+        serde_json::from_slice(body).map_or_else(|_| "no reason given".to_owned(), |a: Answer| a.message);
     LinkError::Refused { what, status, message }
 }
 
@@ -300,7 +309,8 @@ fn client_config(credentials: Credentials<'_>) -> Result<rustls::ClientConfig, L
             for ca in CertificateDer::pem_slice_iter(node.ca.as_bytes()) {
                 roots.add(ca.map_err(|_pem| LinkError::Ca)?)?;
             }
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(node.certificate.as_bytes()).collect();
+            let chain: Result<Vec<_>, _> =
+                CertificateDer::pem_slice_iter(node.certificate.as_bytes()).collect();
             let chain = chain.map_err(|_pem| LinkError::Ca)?;
             builder.with_root_certificates(roots).with_client_auth_cert(chain, private_key(node)?)?
         }

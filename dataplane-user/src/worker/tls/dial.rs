@@ -112,9 +112,9 @@ pub enum OriginStream {
 /// # Errors
 /// See [`DialError`].
 pub async fn dial(origin: &OriginLive, address: SocketAddr) -> Result<(OriginStream, Leg), DialError> {
-    let tcp = TcpStream::connect(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::TimedOut => DialError::TimedOut { address },
-        _ => DialError::Connect { address, source },
+    let tcp = TcpStream::connect(address).await.map_err(|source| {
+        let silent = source.kind() == io::ErrorKind::TimedOut;
+        if silent { DialError::TimedOut { address } } else { DialError::Connect { address, source } }
     })?;
     tcp.set_nodelay(true).map_err(|source| DialError::Connect { address, source })?;
     match &origin.security {
@@ -145,10 +145,7 @@ async fn shake(
 
 /// The name that is sent; an address never is (RFC 6066, 3).
 fn sni(name: &ServerName<'_>) -> String {
-    match name {
-        ServerName::DnsName(name) => name.as_ref().to_owned(),
-        _ => String::new(),
-    }
+    if let ServerName::DnsName(name) = name { name.as_ref().to_owned() } else { String::new() }
 }
 
 fn failed(address: SocketAddr, error: HandshakeError) -> DialError {
@@ -161,7 +158,9 @@ fn failed(address: SocketAddr, error: HandshakeError) -> DialError {
         HandshakeError::Tls(certificate @ rustls::Error::InvalidCertificate(_)) => {
             DialError::Unverified { address, source: Arc::new(certificate) }
         }
-        source => DialError::Handshake { address, source },
+        source @ (HandshakeError::Io(_) | HandshakeError::Tls(_) | HandshakeError::Record(_)) => {
+            DialError::Handshake { address, source }
+        }
     }
 }
 

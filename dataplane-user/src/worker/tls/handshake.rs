@@ -190,7 +190,18 @@ impl<E: End> Handshake<E> {
 
     fn step(&mut self) -> Result<Step, HandshakeError> {
         let UnbufferedStatus { discard, state } = self.end.process(&mut self.incoming);
-        let step = match state? {
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                self.incoming.drain(..discard);
+                return Err(error.into());
+            }
+        };
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "rustls's enum is open; a state we do not know ends the handshake"
+        )]
+        let step = match state {
             ConnectionState::EncodeTlsData(message) => {
                 encode(message, &mut self.outgoing)?;
                 Step::Again
@@ -216,10 +227,8 @@ impl<E: End> Handshake<E> {
         self.incoming.drain(..discard);
         // rustls holds on to a record whose handshake message ends in the next one (a long ticket). Its sequence number is
         // used up, so the traffic can only be taken over behind that message.
-        match step {
-            Step::Done if self.holds_record() => Ok(Step::Read),
-            step => Ok(step),
-        }
+        let done = matches!(step, Step::Done);
+        Ok(if done && self.holds_record() { Step::Read } else { step })
     }
 
     fn holds_record(&self) -> bool {
@@ -228,12 +237,18 @@ impl<E: End> Handshake<E> {
         })
     }
 
-    /// After an error rustls has an alert to send.
+    /// After an error rustls has an alert to send, perhaps behind unencrypted messages of the flight that failed. It is asked
+    /// with what it has not used up, where it may hold places; and not again behind its alert, because it would read on.
     fn collect_alert(&mut self) {
-        while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(message)), .. } =
-            self.end.process(&mut [])
+        while let UnbufferedStatus { discard, state: Ok(ConnectionState::EncodeTlsData(message)) } =
+            self.end.process(&mut self.incoming)
         {
+            let start = self.outgoing.len();
             if encode(message, &mut self.outgoing).is_err() {
+                return;
+            }
+            self.incoming.drain(..discard);
+            if !matches!(self.outgoing.get(start), Some(20 | 22)) {
                 return;
             }
         }

@@ -68,6 +68,7 @@ fn iana_suite(suite: SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's names of all others are IANA's")]
 fn iana_group(group: NamedGroup) -> String {
     match group {
         NamedGroup::X25519 => "x25519".to_owned(),

@@ -76,8 +76,8 @@ impl Direction {
             (_, ConnectionTrafficSecrets::Chacha20Poly1305 { .. }) => Kind::Tls12ChaCha,
             _ => Kind::Tls12Gcm,
         };
-        let unbound = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Suite)?;
-        let iv = <[u8; 12]>::try_from(iv.as_ref()).map_err(|_| RecordError::Suite)?;
+        let unbound = UnboundKey::new(algorithm, key.as_ref()).ok().ok_or(RecordError::Suite)?;
+        let iv = *iv.as_ref().first_chunk::<12>().ok_or(RecordError::Suite)?;
         Ok(Self { key: LessSafeKey::new(unbound), iv, sequence: secrets.0, kind })
     }
 
@@ -173,7 +173,7 @@ impl Sealer {
             }
         };
         direction.sequence += 1;
-        sealed.map_err(|_| RecordError::WornOut)?;
+        sealed.ok().ok_or(RecordError::WornOut)?;
         Ok(HEADER + body)
     }
 }
@@ -221,7 +221,8 @@ impl Opener {
                 direction.key.open_separate_gather(nonce, data, text, tag, plain)
             }
         }
-        .map_err(|_| RecordError::Forged)?;
+        .ok()
+        .ok_or(RecordError::Forged)?;
         direction.sequence = direction.sequence.checked_add(1).ok_or(RecordError::WornOut)?;
         let (typ, length) = match direction.kind {
             Kind::Tls13 => {

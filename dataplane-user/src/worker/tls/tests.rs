@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::name::{HostName, HostPattern};
+use model::report::Leg;
 use model::snapshot::TlsVersion;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -13,8 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::certificates::Resolver;
+use super::dial::{self, DialError};
 use super::serve::{self, Served};
-use crate::worker::live::BySni;
+use crate::worker::live::{BySni, OriginLive, SecurityLive};
 use crate::worker::refusal::Reason;
 
 /// A CA that signs what a test asks for.
@@ -77,16 +79,6 @@ fn server(ca: &Ca, lowest: TlsVersion, hosts: &[&str], default: Option<&str>) ->
     }
     table.default = default.map(|name| certified(ca, &[name]));
     serve::config(lowest, Resolver(table), rustls::crypto::aws_lc_rs::Ticketer::new().unwrap()).unwrap()
-}
-
-fn client(ca: &Ca, change: impl FnOnce(&mut ClientConfig)) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(super::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(ca.roots())
-        .with_no_client_auth();
-    change(&mut config);
-    Arc::new(config)
 }
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -152,5 +144,224 @@ async fn traffic_in_every_version_suite_and_size_arrives_as_it_was_sent() {
         assert_eq!(served.stream.read(&mut [0; 9]).await.unwrap(), 0);
         served.stream.shutdown().await.unwrap();
         assert_eq!(theirs.read(&mut [0; 9]).await.unwrap(), 0);
+    }
+}
+
+/// An origin's server configuration and the origin as a group would have it.
+fn origin(
+    address: std::net::SocketAddr,
+    config: Arc<ClientConfig>,
+    name: &str,
+    verified: bool,
+) -> OriginLive {
+    OriginLive {
+        group: "group".parse().unwrap(),
+        address: address.to_string().parse().unwrap(),
+        label: address.to_string().into(),
+        key: 1,
+        security: SecurityLive::Tls {
+            config,
+            name: ServerName::try_from(name.to_owned()).unwrap(),
+            verified,
+        },
+    }
+}
+
+/// Dials a server that shows `chain`, trusting `ca`; says what came of it and whether a second dial resumes.
+async fn dialled(
+    ca: &Ca,
+    trust: &Ca,
+    names: &[&str],
+    expected: &str,
+    change: fn(&mut rcgen::CertificateParams),
+) -> Result<Leg, DialError> {
+    let (chain, key, _) = ca.issue_with(names, change);
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+    let config = ServerConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let address = echo(Arc::new(config)).await;
+    let client = dial::verified(trust.roots(), "trust bundle internal".to_owned()).unwrap();
+    dial::dial(&origin(address, client, expected, true), address).await.map(|(_, leg)| leg)
+}
+
+/// A server that sends back what it gets.
+async fn echo(config: Arc<ServerConfig>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&config));
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let (mut read, mut write) = tokio::io::split(stream);
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_origin_is_believed_for_its_name_or_address_and_the_leg_says_so() {
+    let ca = Ca::new("ca");
+    let leg = dialled(&ca, &ca, &["origin.test"], "origin.test", |_| {}).await.unwrap();
+    assert_eq!((leg.verified.as_str(), leg.sni.as_str()), ("origin.test", "origin.test"));
+    assert_eq!(leg.group, "X25519MLKEM768");
+    let leg = dialled(&ca, &ca, &["127.0.0.1"], "127.0.0.1", |_| {}).await.unwrap();
+    assert_eq!((leg.verified.as_str(), leg.sni.as_str()), ("127.0.0.1", ""));
+}
+
+#[tokio::test]
+async fn an_origin_that_is_not_believed_gets_a_sentence_with_expected_and_got() {
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let old = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let early = |params: &mut rcgen::CertificateParams| params.not_before = rcgen::date_time_ymd(2999, 1, 1);
+    for (error, parts) in [
+        (
+            dialled(&ca, &ca, &["x.test", "127.0.0.2"], "a.test", |_| {}).await,
+            ["for a.test", "one for x.test, 127.0.0.2"],
+        ),
+        (dialled(&ca, &ca, &["x.test"], "127.0.0.1", |_| {}).await, ["for 127.0.0.1", "one for x.test"]),
+        (
+            dialled(&other, &ca, &["a.test"], "a.test", |_| {}).await,
+            ["issued by trust bundle internal", "\"CN=other\""],
+        ),
+        (
+            dialled(&ca, &ca, &["a.test"], "a.test", old).await,
+            ["valid certificate for a.test", "ended Jan  1"],
+        ),
+        (
+            dialled(&ca, &ca, &["a.test"], "a.test", early).await,
+            ["valid certificate for a.test", "begins Jan  1"],
+        ),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.reason(), Reason::OriginUnverified);
+        let sentence = error.to_string();
+        assert!(parts.into_iter().all(|part| sentence.contains(part)), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn verification_turned_off_believes_anyone_who_holds_the_key() {
+    let ca = Ca::new("ca");
+    let address = echo(server(&ca, TlsVersion::V12, &[], Some("x.test"))).await;
+    let (_, leg) =
+        dial::dial(&origin(address, dial::unverified().unwrap(), "a.test", false), address).await.unwrap();
+    assert_eq!((leg.verified.as_str(), leg.sni.as_str()), ("", "a.test"));
+}
+
+#[tokio::test]
+async fn dialling_tells_refused_from_not_tls() {
+    let ca = Ca::new("ca");
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let client = dial::verified(ca.roots(), String::new()).unwrap();
+    let error = dial::dial(&origin(gone, Arc::clone(&client), "a.test", true), gone).await.unwrap_err();
+    assert!(
+        matches!(error, DialError::Connect { .. }) && error.reason() == Reason::OriginUnreachable,
+        "{error}"
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        tcp.read(&mut [0; 999]).await
+    });
+    let error = dial::dial(&origin(address, client, "a.test", true), address).await.unwrap_err();
+    assert!(matches!(error, DialError::Handshake { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn sessions_with_origins_resume() {
+    for version in rustls::ALL_VERSIONS {
+        let ca = Ca::new("ca");
+        let mut config = (*server(&ca, TlsVersion::V12, &["a.test"], None)).clone();
+        // Two listeners that tell what they saw would be more code than one whose tickets are counted.
+        config.send_tls13_tickets = 1;
+        let config = Arc::new(config);
+        let mut provider = (*super::provider()).clone();
+        provider.cipher_suites.retain(|suite| suite.version() == *version);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut resumed = Vec::new();
+            for _ in 0..3 {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut served = serve::accept(tcp, &config, Duration::from_secs(5)).await.unwrap();
+                resumed.push(served.resumed);
+                let mut byte = [0];
+                served.stream.read_exact(&mut byte).await.unwrap();
+                served.stream.write_all(&byte).await.unwrap();
+                served.stream.shutdown().await.unwrap();
+            }
+            resumed
+        });
+        let client = dial::verified(ca.roots(), String::new()).unwrap();
+        let mut client = (*client).clone();
+        client.resumption = rustls::client::Resumption::in_memory_sessions(8);
+        let one = origin(address, Arc::new(client), "a.test", true);
+        for _ in 0..3 {
+            let (mut stream, _) = dial::dial(&one, address).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            let mut back = Vec::new();
+            stream.read_to_end(&mut back).await.unwrap();
+            assert_eq!(back, b"x");
+        }
+        assert_eq!(server.await.unwrap(), [false, true, true]);
+    }
+}
+
+#[tokio::test]
+async fn keys_change_when_the_peer_asks() {
+    let ca = Ca::new("ca");
+    let config = server(&ca, TlsVersion::V12, &["a.test"], None);
+    let mut client = ClientConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(ca.roots())
+        .with_no_client_auth();
+    client.resumption = rustls::client::Resumption::disabled();
+    let (served, theirs) = shake(&config, &Arc::new(client), "a.test").await;
+    let (mut served, mut theirs) = (served.unwrap(), theirs.unwrap());
+    for round in 0..100_u8 {
+        theirs.get_mut().1.refresh_traffic_keys().unwrap();
+        theirs.write_all(&[round]).await.unwrap();
+        theirs.flush().await.unwrap();
+        assert_eq!(served.stream.read_u8().await.unwrap(), round);
+        served.stream.write_all(&[round]).await.unwrap();
+        served.stream.flush().await.unwrap();
+        assert_eq!(theirs.read_u8().await.unwrap(), round);
+    }
+}
+
+#[tokio::test]
+async fn changed_and_cut_traffic_is_an_error_and_never_an_end() {
+    let ca = Ca::new("ca");
+    let config = server(&ca, TlsVersion::V13, &["a.test"], None);
+    for cut in [false, true] {
+        let client = ClientConfig::builder_with_provider(super::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(ca.roots())
+            .with_no_client_auth();
+        let (served, theirs) = shake(&config, &Arc::new(client), "a.test").await;
+        let (mut served, mut theirs) = (served.unwrap(), theirs.unwrap());
+        if !cut {
+            let forged = [&[23, 3, 3, 0, 32][..], &[7; 32]].concat();
+            theirs.get_mut().0.write_all(&forged).await.unwrap();
+        }
+        theirs.get_mut().0.shutdown().await.unwrap();
+        let error = served.stream.read(&mut [0; 9]).await.unwrap_err();
+        let kind = if cut { std::io::ErrorKind::UnexpectedEof } else { std::io::ErrorKind::InvalidData };
+        assert_eq!(error.kind(), kind);
+        drop(served);
+        let told = theirs.read(&mut [0; 9]).await;
+        assert!(cut || told.unwrap_err().to_string().contains("BadRecordMac"));
     }
 }

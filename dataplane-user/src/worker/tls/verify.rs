@@ -187,6 +187,7 @@ fn explain(
 /// The leaf's names, for people; at most five.
 fn names(leaf: &X509Certificate<'_>) -> String {
     let san = leaf.subject_alternative_name().ok().flatten();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other kinds of names print themselves")]
     let mut names: Vec<String> = san
         .iter()
         .flat_map(|extension| &extension.value.general_names)

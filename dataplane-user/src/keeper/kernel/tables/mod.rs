@@ -31,7 +31,8 @@ impl Tables {
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
         let active = slot.open(maps::ACTIVE)?;
         let mut word = [0; 8];
-        sys::map_lookup(active.as_fd(), &0_u32.to_ne_bytes(), &mut word).map_err(KernelError::table("reading", maps::ACTIVE))?;
+        sys::map_lookup(active.as_fd(), &0_u32.to_ne_bytes(), &mut word)
+            .map_err(KernelError::table("reading", maps::ACTIVE))?;
         let word = Active(u64::from_ne_bytes(word));
         let [four, six, listeners] = &INNER;
         Ok(Self {
@@ -70,7 +71,13 @@ impl Tables {
         self.swap(wanted, fours, sixes, listeners)
     }
 
-    fn swap(&mut self, wanted: Wanted, fours: Inner, sixes: Inner, listeners: Inner) -> Result<(), KernelError> {
+    fn swap(
+        &mut self,
+        wanted: Wanted,
+        fours: Inner,
+        sixes: Inner,
+        listeners: Inner,
+    ) -> Result<(), KernelError> {
         self.quiesce()?;
         let spare = (self.word.generation() + 1) % GENERATIONS;
         self.sources4.enter(&self.slot, spare, &fours)?;
@@ -130,8 +137,14 @@ fn index(generation: u32) -> [u8; 4] {
     generation.to_ne_bytes()
 }
 
-fn set_outer(outer: BorrowedFd<'_>, generation: u32, inner: BorrowedFd<'_>, name: &'static str) -> Result<(), KernelError> {
+fn set_outer(
+    outer: BorrowedFd<'_>,
+    generation: u32,
+    inner: BorrowedFd<'_>,
+    name: &'static str,
+) -> Result<(), KernelError> {
     use std::os::fd::AsRawFd;
     let value = inner.as_raw_fd().to_ne_bytes();
-    sys::map_update(outer, &index(generation), &value).map_err(KernelError::table("entering a generation of", name))
+    sys::map_update(outer, &index(generation), &value)
+        .map_err(KernelError::table("entering a generation of", name))
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use dataplane_ebpf::wire::GENERATIONS;
 
 use super::set_outer;
+use crate::keeper::kernel::KernelError;
 use crate::keeper::kernel::pins::{Layout, Slot, pin_over};
 use crate::keeper::kernel::sys::{self, Shape};
-use crate::keeper::kernel::KernelError;
 
 /// Elements a batch; the kernel copies one by one, so more gains nothing.
 const BATCH: usize = 16 * 1024;
@@ -129,7 +129,10 @@ impl Inner {
     }
 
     /// A new inner map with these elements and room for some more.
-    fn make<const K: usize, const V: usize>(layout: &'static Layout, content: &Content<K, V>) -> Result<Self, KernelError> {
+    fn make<const K: usize, const V: usize>(
+        layout: &'static Layout,
+        content: &Content<K, V>,
+    ) -> Result<Self, KernelError> {
         let entries = u32::try_from(content.len() + content.len() / 4 + SLACK).unwrap_or(u32::MAX);
         let map = sys::map_create(layout.name, Shape { entries, ..layout.shape })
             .map_err(KernelError::table("making", layout.name))?;
@@ -137,7 +140,8 @@ impl Inner {
             let keys: Vec<u8> = batch.iter().flat_map(|(key, _)| *key).collect();
             let values: Vec<u8> = batch.iter().flat_map(|(_, value)| *value).collect();
             let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            sys::map_update_batch(map.as_fd(), &keys, &values, count).map_err(KernelError::table("filling", layout.name))?;
+            sys::map_update_batch(map.as_fd(), &keys, &values, count)
+                .map_err(KernelError::table("filling", layout.name))?;
         }
         Self::new(map, layout.name)
     }
@@ -146,7 +150,9 @@ impl Inner {
         let mut content = Content::new();
         for key in sys::map_keys::<K>(self.map.as_fd()).map_err(KernelError::table("reading", name))? {
             let mut value = [0; V];
-            if sys::map_lookup(self.map.as_fd(), &key, &mut value).map_err(KernelError::table("reading", name))? {
+            if sys::map_lookup(self.map.as_fd(), &key, &mut value)
+                .map_err(KernelError::table("reading", name))?
+            {
                 content.push((key, value));
             }
         }
@@ -168,7 +174,8 @@ fn change<const K: usize, const V: usize>(old: &Content<K, V>, new: &Content<K, 
                 Ordering::Less => Edit::Remove(*old_key),
                 Ordering::Greater => Edit::Set(*key, *value),
                 Ordering::Equal if old_value == value => {
-                    (olds.next(), news.next());
+                    olds.next();
+                    news.next();
                     continue;
                 }
                 Ordering::Equal => {

@@ -28,10 +28,14 @@ impl From<&KernelPlan> for Wanted {
         for (prefix, entry) in denies.chain(allows) {
             match prefix {
                 IpNet::V4(net) => {
-                    wanted.sources4.push((source4_key(net.prefix_len(), net.network().octets()), entry.to_bytes()));
+                    wanted
+                        .sources4
+                        .push((source4_key(net.prefix_len(), net.network().octets()), entry.to_bytes()));
                 }
                 IpNet::V6(net) => {
-                    wanted.sources6.push((source6_key(net.prefix_len(), net.network().octets()), entry.to_bytes()));
+                    wanted
+                        .sources6
+                        .push((source6_key(net.prefix_len(), net.network().octets()), entry.to_bytes()));
                 }
             }
         }
@@ -86,7 +90,11 @@ mod tests {
     #[test]
     fn deny_wins_at_equal_length() {
         let both = |deny, allow| {
-            Wanted::from(&KernelPlan { deny: vec![(net("10.0.0.0/8"), deny)], allow: vec![(net("10.0.0.0/8"), allow)], ..KernelPlan::default() })
+            Wanted::from(&KernelPlan {
+                deny: vec![(net("10.0.0.0/8"), deny)],
+                allow: vec![(net("10.0.0.0/8"), allow)],
+                ..KernelPlan::default()
+            })
         };
         assert_eq!(both(1, 2).sources4, [(source4_key(8, [10, 0, 0, 0]), Entry::deny(1).to_bytes())]);
         assert_eq!(both(2, 1).sources4, [(source4_key(8, [10, 0, 0, 0]), Entry::deny(2).to_bytes())]);
@@ -96,7 +104,8 @@ mod tests {
     fn a_listener_without_address_has_both_families_and_a_mapped_one_is_ipv4() {
         let listeners = |address: Option<&str>| {
             let address = address.map(|text| text.parse().unwrap());
-            let wanted = Wanted::from(&KernelPlan { listeners: vec![(address, 443)], ..KernelPlan::default() });
+            let wanted =
+                Wanted::from(&KernelPlan { listeners: vec![(address, 443)], ..KernelPlan::default() });
             wanted.listeners.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         assert_eq!(listeners(None).len(), 4);

@@ -126,7 +126,15 @@ impl Bench {
     /// With a pipe of this size, HTTP/2 or not, and this SNI.
     pub(super) fn connect_as(&self, pipe: usize, alpn_h2: bool, sni: Option<&str>) -> DuplexStream {
         let (client, stream) = tokio::io::duplex(pipe);
-        let secured = Secured {
+        let secured = self.secured(stream, alpn_h2, sni);
+        let ctx = Rc::clone(&self.ctx);
+        tokio::task::spawn_local(async move { serve(secured, &ctx).await });
+        client
+    }
+
+    /// A stream as the listener hands it over.
+    pub(super) fn secured<S>(&self, stream: S, alpn_h2: bool, sni: Option<&str>) -> Secured<S> {
+        Secured {
             stream,
             listener: Arc::clone(self.ctx.live.load().listeners.values().next().unwrap()),
             peer: "192.0.2.9:1234".parse().unwrap(),
@@ -134,10 +142,7 @@ impl Bench {
             sni: sni.map(|sni| sni.parse().unwrap()),
             alpn_h2,
             leg: Arc::new(leg()),
-        };
-        let ctx = Rc::clone(&self.ctx);
-        tokio::task::spawn_local(async move { serve(secured, &ctx).await });
-        client
+        }
     }
 
     /// Sends `request` on a new connection and reads until it closes.

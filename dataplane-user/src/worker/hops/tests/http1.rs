@@ -434,3 +434,14 @@ fn a_new_snapshot_is_seen_by_the_next_request_of_a_live_connection() {
         assert_eq!(bench.told(2).await[1].refusal, Some(Reason::NoRoute));
     });
 }
+
+#[test]
+fn an_idle_connection_stays_small() {
+    local(|| async {
+        let bench = Bench::new(&["127.0.0.1:9".parse().unwrap()]);
+        let (_, stream) = tokio::io::duplex(64);
+        let secured = bench.secured(stream, false, None);
+        let size = size_of_val(&crate::worker::hops::serve(secured, &bench.ctx));
+        assert!(size < 4096, "every connection holds this future: {size}");
+    });
+}

@@ -95,6 +95,30 @@ fn bodies_both_ways_with_trailers() {
 }
 
 #[test]
+fn connections_end_in_an_orderly_way_by_count_and_when_idle() {
+    local(|| async {
+        let (address, seen) = answering(OK).await;
+        let bench = Bench::with(&[address], |snapshot| {
+            snapshot.listeners[0].limits.requests_per_connection = 2;
+            snapshot.listeners[0].limits.idle_ms = 100;
+        });
+        let mut send = connect(&bench).await;
+        for _ in 0..2 {
+            let request = Request::post("https://a.test/").body(()).unwrap();
+            let response = send.send_request(request, true).unwrap().0.await.unwrap();
+            assert_eq!(body_of(response).await.0, b"hi");
+        }
+        assert!(seen.borrow()[0].contains("Content-Length: 0\r\n"));
+        sleep(Duration::from_millis(20)).await;
+        assert!(send.send_request(get("https://a.test/"), true).is_err() || send.ready().await.is_err());
+
+        let stream = bench.connect_as(65536, true, None);
+        let (_send, connection) = client::handshake(stream).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), connection).await.expect("closed when idle").unwrap();
+    });
+}
+
+#[test]
 fn refusals_are_answers_on_their_stream() {
     local(|| async {
         let (address, _) = answering(OK).await;

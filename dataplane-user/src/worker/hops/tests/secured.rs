@@ -43,7 +43,8 @@ fn two_certificates(snapshot: &mut Snapshot, keys: &mut BTreeMap<Digest, Private
     listener.certificates = vec![one.name.clone(), two.name.clone()];
     listener.default_certificate = Some(one.name.clone());
     snapshot.certificates = vec![one, two];
-    snapshot.routes[0].hostnames = ["a.test", "b.test", "*.c.test"].map(|host| host.parse().unwrap()).to_vec();
+    snapshot.routes[0].hostnames =
+        ["a.test", "b.test", "*.c.test"].map(|host| host.parse().unwrap()).to_vec();
 }
 
 #[test]

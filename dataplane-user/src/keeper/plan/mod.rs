@@ -26,7 +26,11 @@ pub struct KernelPlan {
 pub fn plan(snapshot: &Snapshot) -> KernelPlan {
     let prefixes = |action: FilterAction| {
         let rules = snapshot.filter.iter().filter(|rule| rule.action == action);
-        one_each(rules.flat_map(|rule| rule.prefixes.iter().map(|prefix| (prefix.net().trunc(), rule.id))).collect())
+        one_each(
+            rules
+                .flat_map(|rule| rule.prefixes.iter().map(|prefix| (prefix.net().trunc(), rule.id)))
+                .collect(),
+        )
     };
     let allow = prefixes(FilterAction::Allow);
     let mut listeners: Vec<(Option<IpAddr>, u16)> = snapshot
@@ -34,7 +38,10 @@ pub fn plan(snapshot: &Snapshot) -> KernelPlan {
         .iter()
         .flat_map(|listener| {
             let everywhere = listener.addresses.is_empty().then_some(None);
-            everywhere.into_iter().chain(listener.addresses.iter().copied().map(Some)).map(|address| (address, listener.port))
+            everywhere
+                .into_iter()
+                .chain(listener.addresses.iter().copied().map(Some))
+                .map(|address| (address, listener.port))
         })
         .collect();
     listeners.sort_unstable();

@@ -9,6 +9,8 @@
 //! `SO_REUSEPORT` socket to nobody: a removed listener's queue is emptied by the worker before it closes, and what
 //! arrives between the two is reset. Steered sockets do not have this gap, for they are never closed.
 
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,13 +19,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use model::name::Name;
 use model::report::ListenerReport;
 use model::snapshot::{Listener, Snapshot};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Socket, Type};
 
+pub use self::place::{CannotOpen, Place, PlaceError, places};
+use self::place::{addresses, bind, bind_error, check_local, is_taken, no_ipv6};
 use super::owner::{self, Listening, Owner};
-use crate::handover::message::SocketInfo;
 
-/// An address (`None` is every local one) and a port.
-pub type Place = (Option<IpAddr>, u16);
+use crate::handover::message::SocketInfo;
 
 /// Longer queues are cut by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -62,59 +64,6 @@ pub struct Prepared {
     pub problems: BTreeMap<Name, PlaceError>,
 }
 
-/// Why a listener cannot accept.
-#[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
-    /// Another process listens there.
-    #[error(
-        "port {port} is in use by {owner}: stop it, choose another port{}",
-        if *.steered { ", or set takeOver: true" } else { "" }
-    )]
-    Busy {
-        /// The port.
-        port: u16,
-        /// Who has it.
-        owner: Owner,
-        /// Whether `takeOver` would help.
-        steered: bool,
-    },
-    /// `takeOver` without `sk_lookup`.
-    #[error("port {port} is in use by {owner}, and takeOver needs sk_lookup steering, which is off on this node")]
-    CannotTakeOver {
-        /// The port.
-        port: u16,
-        /// Who has it.
-        owner: Owner,
-    },
-    /// The address belongs to no interface and no local route.
-    #[error(
-        "{0} is not an address of this machine: add it to an interface, or run `ip {family}route add local {0} dev lo`",
-        family = if .0.is_ipv6() { "-6 " } else { "" }
-    )]
-    NotLocal(IpAddr),
-    /// A low port without the privilege.
-    #[error("port {0} needs a privilege this node does not have: use a port from 1024, or grant CAP_NET_BIND_SERVICE")]
-    NotPermitted(u16),
-    /// Anything else.
-    #[error("port {port} cannot be opened")]
-    Io {
-        /// The port.
-        port: u16,
-        /// The kernel's word.
-        source: io::Error,
-    },
-}
-
-/// Why a snapshot's listeners cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("listener {listener} cannot be opened")]
-pub struct CannotOpen {
-    /// Which.
-    pub listener: Name,
-    /// Why.
-    pub source: PlaceError,
-}
-
 impl Sockets {
     /// No sockets yet.
     pub fn new(steered: bool, threads: usize) -> Self {
@@ -151,7 +100,9 @@ impl Sockets {
             return Ok(());
         }
         for thread in 0..self.threads {
-            for (v6, address) in [(false, IpAddr::from(Ipv4Addr::LOCALHOST)), (true, Ipv6Addr::LOCALHOST.into())] {
+            for (v6, address) in
+                [(false, IpAddr::from(Ipv4Addr::LOCALHOST)), (true, Ipv6Addr::LOCALHOST.into())]
+            {
                 let socket = match bind(SocketAddr::new(address, 0), false) {
                     Err(error) if v6 && no_ipv6(&error) => continue,
                     other => other?,
@@ -182,7 +133,8 @@ impl Sockets {
         prepared.closing = self.open.difference(&all).copied().collect();
         let busy = owner::listening();
         for listener in &wanted.listeners {
-            let unchanged = current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
+            let unchanged =
+                current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
             for place in places(listener) {
                 if self.open.contains(&place) || prepared.opening.contains(&place) {
                     continue;
@@ -192,7 +144,9 @@ impl Sockets {
                         prepared.opening.push(place);
                         prepared.bound.extend(bound);
                     }
-                    Err(problem) if unchanged => drop(prepared.problems.insert(listener.name.clone(), problem)),
+                    Err(problem) if unchanged => {
+                        drop(prepared.problems.insert(listener.name.clone(), problem))
+                    }
                     Err(source) => return Err(CannotOpen { listener: listener.name.clone(), source }),
                 }
             }
@@ -262,8 +216,12 @@ impl Sockets {
             }
         };
         let listening = rustix::net::sockopt::socket_acceptconn(socket.as_fd())?;
-        if !expected || !listening || socket.r#type()? != Type::STREAM || info.place.is_some() == self.steered {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the listening socket it is said to be"));
+        if !expected || !listening || socket.r#type()? != Type::STREAM || info.place.is_some() == self.steered
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not the listening socket it is said to be",
+            ));
         }
         self.next = self.next.max(info.id.saturating_add(1));
         self.threads = self.threads.max(info.thread + 1);
@@ -278,14 +236,22 @@ impl Sockets {
         let report = |listener: &Listener| ListenerReport {
             listener: listener.name.clone(),
             mode: mode.to_owned(),
-            addresses: places(listener).filter(|place| self.open.contains(place)).flat_map(addresses).collect(),
+            addresses: places(listener)
+                .filter(|place| self.open.contains(place))
+                .flat_map(addresses)
+                .collect(),
             connections: 0,
             problem: problems.get(&listener.name).cloned(),
         };
         snapshot.listeners.iter().map(report).collect()
     }
 
-    fn bind_place(&mut self, place: Place, take_over: bool, busy: &[Listening]) -> Result<Vec<Held>, PlaceError> {
+    fn bind_place(
+        &mut self,
+        place: Place,
+        take_over: bool,
+        busy: &[Listening],
+    ) -> Result<Vec<Held>, PlaceError> {
         if let Some(owner) = self.stranger(place, busy) {
             let port = place.1;
             match (self.steered, take_over) {
@@ -320,15 +286,20 @@ impl Sockets {
             let same_address = match (listening.local.ip(), place.0) {
                 (_, None) => true,
                 // A wildcard IPv6 socket may take IPv4 as well: `/proc` does not say, `bind` does.
-                (IpAddr::V6(ip), Some(IpAddr::V4(address))) => ip.is_unspecified() && is_taken(address.into(), place.1),
-                (ip, Some(address)) => ip == address || ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4(),
+                (IpAddr::V6(ip), Some(IpAddr::V4(address))) => {
+                    ip.is_unspecified() && is_taken(address.into(), place.1)
+                }
+                (ip, Some(address)) => {
+                    ip == address || ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4()
+                }
             };
             listening.local.port() == place.1 && same_address
         };
         busy.iter().filter(overlaps).find_map(|listening| {
             let owner = owner::owner(listening.inode);
             let friend = |pid: &u32| *pid == std::process::id() || self.friends.contains(pid);
-            let ours = self.owns(listening.inode) || owner.process.as_ref().is_some_and(|(pid, _)| friend(pid));
+            let ours =
+                self.owns(listening.inode) || owner.process.as_ref().is_some_and(|(pid, _)| friend(pid));
             (!ours).then_some(owner)
         })
     }
@@ -343,80 +314,9 @@ impl Sockets {
     }
 }
 
-/// Where a listener accepts.
-pub fn places(listener: &Listener) -> impl Iterator<Item = Place> {
-    let every = listener.addresses.is_empty().then_some((None, listener.port));
-    every.into_iter().chain(listener.addresses.iter().map(|address| (Some(*address), listener.port)))
-}
-
 fn same_place(old: &Listener, new: &Listener) -> bool {
-    (&old.name, old.port, old.take_over) == (&new.name, new.port, new.take_over) && old.addresses == new.addresses
-}
-
-fn addresses(place: Place) -> Vec<SocketAddr> {
-    let every = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
-    let ips = place.0.map_or(every.to_vec(), |address| vec![address]);
-    ips.into_iter().map(|ip| SocketAddr::new(ip, place.1)).collect()
-}
-
-/// A socket bound to an address, not yet listening.
-fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        // `bind` knows no local routes of IPv6, unlike those of IPv4; whether there is one is asked before.
-        if is_local_route(address.ip()) {
-            socket.set_freebind_v6(true)?;
-        }
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-fn bind_error(address: SocketAddr, source: io::Error) -> PlaceError {
-    let port = address.port();
-    match source.kind() {
-        io::ErrorKind::AddrNotAvailable => PlaceError::NotLocal(address.ip()),
-        io::ErrorKind::PermissionDenied => PlaceError::NotPermitted(port),
-        io::ErrorKind::AddrInUse => PlaceError::Busy { port, owner: Owner { process: None }, steered: false },
-        _ => PlaceError::Io { port, source },
-    }
-}
-
-fn check_local(address: IpAddr) -> Result<(), PlaceError> {
-    bind(SocketAddr::new(address, 0), false).map(drop).map_err(|error| bind_error(SocketAddr::new(address, 0), error))
-}
-
-fn is_taken(address: IpAddr, port: u16) -> bool {
-    bind(SocketAddr::new(address, port), false).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-}
-
-fn no_ipv6(error: &io::Error) -> bool {
-    let errno = rustix::io::Errno::from_io_error(error);
-    matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
-}
-
-/// Whether a route of type `local` covers an IPv6 address (`RTF_LOCAL`, bit 31 of the flags).
-fn is_local_route(address: IpAddr) -> bool {
-    let IpAddr::V6(address) = address else { return false };
-    let table = std::fs::read_to_string("/proc/self/net/ipv6_route").unwrap_or_default();
-    table.lines().any(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [net, length, _, _, _, _, _, _, flags, ..] = fields.as_slice() else { return false };
-        let parsed = (
-            u128::from_str_radix(net, 16),
-            u32::from_str_radix(length, 16),
-            u32::from_str_radix(flags, 16),
-        );
-        let (Ok(net), Ok(length), Ok(flags)) = parsed else { return false };
-        let mask = u128::MAX.checked_shl(128 - length.min(128)).unwrap_or(0);
-        flags & 0x8000_0000 != 0 && u128::from(address) & mask == net & mask
-    })
+    (&old.name, old.port, old.take_over) == (&new.name, new.port, new.take_over)
+        && old.addresses == new.addresses
 }
 
 #[cfg(test)]

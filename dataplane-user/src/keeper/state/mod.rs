@@ -93,15 +93,30 @@ impl State {
     ///
     /// # Errors
     /// See [`StateError`]. A stored snapshot that does not verify is no error: it is logged and left aside.
-    pub fn open(path: &Path, token: Option<(EnrolmentToken, Digest)>, credential: Option<&Path>) -> Result<Self, StateError> {
+    pub fn open(
+        path: &Path,
+        token: Option<(EnrolmentToken, Digest)>,
+        credential: Option<&Path>,
+    ) -> Result<Self, StateError> {
         let failed = |what, source| StateError::Io { what, path: path.to_owned(), source };
-        let directory = Directory::open(path, 0o700).map_err(|error| failed("opening the state directory", error))?;
+        let directory =
+            Directory::open(path, 0o700).map_err(|error| failed("opening the state directory", error))?;
         let lock = directory.lock("lock", FlockOperation::NonBlockingLockExclusive);
-        let lock = lock.map_err(|error| failed("locking", error))?.ok_or_else(|| StateError::Held(path.to_owned()))?;
+        let lock = lock
+            .map_err(|error| failed("locking", error))?
+            .ok_or_else(|| StateError::Held(path.to_owned()))?;
         let keys = directory.below("keys", 0o700).map_err(|error| failed("opening keys/", error))?;
-        let sealing_key = sealing_key(&directory, credential).map_err(|error| failed("reading the sealing key", error))?;
-        let mut state =
-            Self { directory, keys, _lock: lock, sealing_key, identity: None, enrolment: None, snapshot: None };
+        let sealing_key =
+            sealing_key(&directory, credential).map_err(|error| failed("reading the sealing key", error))?;
+        let mut state = Self {
+            directory,
+            keys,
+            _lock: lock,
+            sealing_key,
+            identity: None,
+            enrolment: None,
+            snapshot: None,
+        };
         state.identity = state.read_json(IDENTITY, "a node's identity")?;
         if let Some((token, digest)) = token {
             state.adopt_token(token, digest)?;
@@ -159,8 +174,11 @@ impl State {
     /// # Errors
     /// What the file system said; the stored one is untouched.
     pub fn stage(&self, signed: &SignedSnapshot) -> Result<Staged, StateError> {
-        let json = serde_json::to_vec(signed).map_err(|error| self.failed("writing the snapshot", error.into()))?;
-        self.directory.stage(SNAPSHOT, &json, 0o600).map_err(|error| self.failed("storing the snapshot", error))
+        let json =
+            serde_json::to_vec(signed).map_err(|error| self.failed("writing the snapshot", error.into()))?;
+        self.directory
+            .stage(SNAPSHOT, &json, 0o600)
+            .map_err(|error| self.failed("storing the snapshot", error))
     }
 
     /// Makes a snapshot the stored one, and forgets keys that it does not name.
@@ -192,21 +210,27 @@ impl State {
         let identity = self.identity.clone().ok_or(StateError::NotEnrolled)?;
         // The key that the stored snapshot is signed with has to stay known, however often the console rotates.
         let signs_stored = |key: &Digest| {
-            self.snapshot.as_ref().is_some_and(|stored| signed::verify(&stored.signed, key, &identity.node).is_ok())
+            self.snapshot
+                .as_ref()
+                .is_some_and(|stored| signed::verify(&stored.signed, key, &identity.node).is_ok())
         };
         let previous = identity.previous_key.filter(signs_stored).unwrap_or(identity.snapshot_key);
         self.store_identity(NodeIdentity { snapshot_key: key, previous_key: Some(previous), ..identity })
     }
 
     fn store_identity(&mut self, identity: NodeIdentity) -> Result<(), StateError> {
-        let json = serde_json::to_vec_pretty(&identity).map_err(|error| self.failed("writing node.json", error.into()))?;
-        self.directory.write(IDENTITY, &json, 0o600).map_err(|error| self.failed("storing node.json", error))?;
+        let json = serde_json::to_vec_pretty(&identity)
+            .map_err(|error| self.failed("writing node.json", error.into()))?;
+        self.directory
+            .write(IDENTITY, &json, 0o600)
+            .map_err(|error| self.failed("storing node.json", error))?;
         self.identity = Some(identity);
         Ok(())
     }
 
     fn adopt_token(&mut self, token: EnrolmentToken, digest: Digest) -> Result<(), StateError> {
-        let enrolled = self.directory.read(NODE).map_err(|error| self.failed("reading node.sealed", error))?.is_some();
+        let enrolled =
+            self.directory.read(NODE).map_err(|error| self.failed("reading node.sealed", error))?.is_some();
         if self.identity.as_ref().is_some_and(|identity| identity.token == digest) {
             self.enrolment = (!enrolled).then(|| Zeroizing::new(token.secret));
             return Ok(());
@@ -225,7 +249,9 @@ impl State {
     }
 
     fn load_snapshot(&self) -> Result<Option<Stored>, StateError> {
-        let Some(bytes) = self.directory.read(SNAPSHOT).map_err(|error| self.failed("reading the snapshot", error))? else {
+        let Some(bytes) =
+            self.directory.read(SNAPSHOT).map_err(|error| self.failed("reading the snapshot", error))?
+        else {
             return Ok(None);
         };
         let Some(identity) = &self.identity else { return Ok(None) };
@@ -238,7 +264,9 @@ impl State {
         match verified.find_map(Result::ok) {
             Some(snapshot) => Ok(Some(Stored { signed, snapshot })),
             None => {
-                tracing::error!("the stored snapshot is not by this node's console; the node waits for its console");
+                tracing::error!(
+                    "the stored snapshot is not by this node's console; the node waits for its console"
+                );
                 Ok(None)
             }
         }
@@ -246,8 +274,12 @@ impl State {
 
     /// A key that no stored snapshot names must not stay readable to whoever gets the disk.
     fn forget_keys(&self) {
-        let named: BTreeSet<_> =
-            self.snapshot.iter().flat_map(|stored| &stored.snapshot.certificates).map(|c| key_file(&c.key)).collect();
+        let named: BTreeSet<_> = self
+            .snapshot
+            .iter()
+            .flat_map(|stored| &stored.snapshot.certificates)
+            .map(|c| key_file(&c.key))
+            .collect();
         let names = self.keys.names().unwrap_or_default();
         for name in names.iter().filter(|name| !named.contains(*name)) {
             if let Err(error) = self.keys.remove(name) {
@@ -256,7 +288,11 @@ impl State {
         }
     }
 
-    fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str, what: &'static str) -> Result<Option<T>, StateError> {
+    fn read_json<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        what: &'static str,
+    ) -> Result<Option<T>, StateError> {
         let bytes = self.directory.read(name).map_err(|error| self.failed("reading the state", error))?;
         let Some(bytes) = bytes else { return Ok(None) };
         let corrupt = |_error| StateError::Corrupt { what, path: self.directory.path().join(name) };
@@ -277,7 +313,8 @@ fn write_sealed(directory: &Directory, name: &str, sealed: &Sealed) -> Result<()
     if sealed.0.len() > MAX_SEALED {
         return Err(StateError::TooLong);
     }
-    let failed = |source| StateError::Io { what: "storing a sealed key", path: directory.path().to_owned(), source };
+    let failed =
+        |source| StateError::Io { what: "storing a sealed key", path: directory.path().to_owned(), source };
     directory.write(name, sealed.0.as_bytes(), 0o600).map_err(failed)
 }
 

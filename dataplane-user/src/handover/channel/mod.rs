@@ -111,7 +111,11 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     ///
     /// # Errors
     /// The other side is gone, or the message is out of bounds.
-    pub async fn send_secret(&self, message: &Out, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub async fn send_secret(
+        &self,
+        message: &Out,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
         let json = zeroize::Zeroizing::new(serde_json::to_vec(message)?);
         self.send_in_file(&json, descriptors).await
     }
@@ -126,7 +130,11 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         self.send_packet(&[IoSlice::new(&[IN_FILE])], &all).await
     }
 
-    async fn send_packet(&self, parts: &[IoSlice<'_>], descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    async fn send_packet(
+        &self,
+        parts: &[IoSlice<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), ChannelError> {
         if descriptors.len() > MAX_DESCRIPTORS + 1 {
             return Err(ChannelError::Descriptors);
         }

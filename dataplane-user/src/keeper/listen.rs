@@ -1,0 +1,153 @@
+//! What workers say, and what the keeper does about it.
+
+use std::os::fd::OwnedFd;
+
+use model::snapshot::Limits;
+use tokio::time::Instant;
+
+use super::run::Keeper;
+use super::settings::MAX_THREADS;
+use super::sockets::Sockets;
+use super::status::Refused;
+use super::supervise::{Phase, WorkerEvent, WorkerNumber};
+use crate::handover::message::{ConsoleState, Running, SocketInfo};
+use crate::handover::{self, ToKeeper, ToWorker, common_version};
+use crate::sentence;
+
+impl Keeper {
+    /// Something happened to a worker.
+    pub(super) async fn hear(&mut self, number: WorkerNumber, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Said(message, descriptors) => self.listen_to(number, message, descriptors).await,
+            WorkerEvent::Silent(error) => {
+                if let Some(worker) = self.workers.get(&number)
+                    && !matches!(error, handover::ChannelError::Closed)
+                {
+                    tracing::error!(
+                        pid = worker.pid,
+                        error = sentence(&error),
+                        "the worker breaks the protocol; it is stopped"
+                    );
+                    worker.kill();
+                }
+            }
+            WorkerEvent::Exited => self.bury(number).await,
+        }
+    }
+
+    async fn listen_to(&mut self, number: WorkerNumber, message: ToKeeper, descriptors: Vec<OwnedFd>) {
+        match message {
+            ToKeeper::Hello { oldest, newest, release, running } => {
+                tracing::debug!(number, release, "hello");
+                self.greet(number, (oldest, newest), running).await;
+            }
+            ToKeeper::Holding { sockets } => self.take_back(number, sockets, descriptors).await,
+            ToKeeper::HandedBack => self.resume(number).await,
+            ToKeeper::Ready { live, problem, features } => {
+                if let Some(problem) = problem {
+                    tracing::error!(problem, "the stored snapshot is not in force");
+                    self.refused = Some(Refused {
+                        id: self.in_force.as_ref().map(|snapshot| snapshot.id),
+                        reason: problem,
+                    });
+                }
+                if live.is_none() {
+                    self.in_force = None;
+                }
+                if let Some(worker) = self.workers.get_mut(&number) {
+                    worker.features = features;
+                }
+                self.put_to_work(number).await;
+            }
+            ToKeeper::Candidate { snapshot, keys } => self.consider(number, *snapshot, keys).await,
+            ToKeeper::Live { id } => self.settle(number, id).await,
+            ToKeeper::NotLive { id, reason } => self.not_live(number, id, reason).await,
+            ToKeeper::Refused { id, reason } => self.refused = Some(Refused { id, reason }),
+            ToKeeper::NodeCertificate { sealed } => {
+                let stored = self.state.store_node(&sealed);
+                self.tell_stored(number, stored).await;
+            }
+            ToKeeper::RotateKey { key, signature } => self.rotate(number, key, &signature).await,
+            ToKeeper::Alive { connections, console } if self.current == Some(number) => {
+                (self.connections, self.console) = (connections, console);
+            }
+            ToKeeper::Alive { .. } => {}
+            ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
+        }
+    }
+
+    /// A worker's first words decide whether it gets any work.
+    async fn greet(&mut self, number: WorkerNumber, (oldest, newest): (u32, u32), running: Option<Running>) {
+        let Some(version) = common_version(oldest, newest) else {
+            tracing::error!(oldest, newest, "the worker speaks another version; the present one stays");
+            let (oldest, newest) = (handover::OLDEST, handover::VERSION);
+            return self.say(number, &ToWorker::Incompatible { oldest, newest }, &[]).await;
+        };
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.phase = Phase::Starting;
+        match running {
+            None => self.equip(number, version).await,
+            Some(running) if running.draining || self.current.is_some() || self.stop_at.is_some() => {
+                worker.phase = Phase::Draining;
+                let deadline_ms = Limits::default().drain_ms;
+                self.say(number, &ToWorker::Drain { deadline_ms }, &[]).await;
+            }
+            Some(running) => {
+                worker.features = running.features;
+                self.start_at = None;
+                let threads = running.threads.clamp(1, MAX_THREADS);
+                self.sockets = Sockets::new(self.kernel.steers(), threads);
+                self.remember_workers();
+            }
+        }
+    }
+
+    async fn take_back(&mut self, number: WorkerNumber, infos: Vec<SocketInfo>, descriptors: Vec<OwnedFd>) {
+        // Only a worker that this keeper has not given any sockets has some to hand back.
+        if self.current.is_some() {
+            return;
+        }
+        let mut refused = Vec::new();
+        for (info, descriptor) in infos.into_iter().zip(descriptors) {
+            let id = info.id;
+            if let Err(error) = self.sockets.take_back(info, descriptor) {
+                tracing::warn!(%error, id, "a socket is not taken back");
+                refused.push(id);
+            }
+        }
+        if !refused.is_empty() {
+            self.say(number, &ToWorker::RemoveSockets { ids: refused }, &[]).await;
+        }
+    }
+
+    async fn resume(&mut self, number: WorkerNumber) {
+        if self.current.is_some() {
+            return;
+        }
+        let identity = self.state.identity().cloned().map(Box::new);
+        let stored = self.state.stored().map(|stored| stored.snapshot.id);
+        self.say(number, &ToWorker::Resume { identity, stored }, &[]).await;
+        self.put_to_work(number).await;
+    }
+
+    /// A worker is gone: another takes its place, with the same sockets.
+    async fn bury(&mut self, number: WorkerNumber) {
+        let Some(mut worker) = self.workers.remove(&number) else { return };
+        let (how, lived) = (worker.reap(), worker.since.elapsed());
+        self.remember_workers();
+        let expected = worker.phase == Phase::Draining || self.stop_at.is_some();
+        tracing::info!(pid = worker.pid, how, expected, "worker ended");
+        if self.current == Some(number) {
+            self.current = None;
+            self.console = ConsoleState::default();
+            self.abandon("the worker ended before the change was in force");
+        }
+        let replaceable = self.current.is_none() && self.stop_at.is_none() && self.start_at.is_none();
+        let starting =
+            self.workers.values().any(|worker| matches!(worker.phase, Phase::Connected | Phase::Starting));
+        if replaceable && !starting {
+            self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
+            self.start_at = Some(Instant::now() + self.backoff.after(lived));
+        }
+    }
+}

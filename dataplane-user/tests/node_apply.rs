@@ -1,0 +1,191 @@
+//! Snapshots from a console to a node: applied, refused, stored. The real executable on plain sockets, as any user.
+
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
+
+mod node_support;
+
+use std::net::TcpListener;
+
+use model::link::{ConsoleMessage, NodeMessage};
+use model::snapshot::SnapshotId;
+use node_support::traffic::{Client, expect_hello, get, origin};
+use node_support::{Console, Node, free_port, id, name, shop, snapshot, wait};
+
+#[test]
+fn enrols_applies_serves_and_changes_without_a_dropped_connection() {
+    let console = Console::start();
+    let node = Node::start(&console);
+    let (port, origin) = (free_port(), origin());
+    console.publish(&shop(&console, 1, port, origin));
+    console.expect_applied(1);
+    expect_hello(&console, port);
+    assert_eq!(console.enrolled(), 1);
+
+    // A second listener, then the first one goes: what is open on a listener that stays is never touched.
+    let mut client = Client::connect(&console, port).unwrap();
+    client.get().unwrap();
+    let second = free_port();
+    let mut both = shop(&console, 2, port, origin);
+    let mut more = both.listeners[0].clone();
+    (more.name, more.port) = (name("second"), second);
+    both.listeners.push(more);
+    both.routes[0].listeners.push(name("second"));
+    console.publish(&both);
+    console.expect_applied(2);
+    expect_hello(&console, second);
+    client.get().unwrap();
+
+    console.publish(&shop(&console, 3, port, origin));
+    console.expect_applied(3);
+    client.get().unwrap();
+    wait("the second listener closes", || get(&console, second).is_err().then_some(()));
+    node.wait_status("revision 3", |status| (status.applied == Some(id(3))).then_some(()));
+    let begins = node.log().matches("swap begin").count();
+    assert_eq!((begins, node.log().matches("swap end").count()), (3, 3));
+}
+
+#[test]
+fn refuses_with_the_reason_and_keeps_what_is_in_force() {
+    let console = Console::start();
+    let node = Node::start(&console);
+    let (port, origin) = (free_port(), origin());
+    console.publish(&shop(&console, 5, port, origin));
+    console.expect_applied(5);
+
+    let other = Console::start();
+    console.send(ConsoleMessage::Snapshot(Box::new(other.sign(&snapshot(6)))));
+    assert!(console.expect_refused(6).contains("signature"), "bad signature");
+
+    let newer = snapshot(7).to_canonical_json().unwrap().replace("\"format\":1", "\"format\":2");
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign_text(newer))));
+    assert!(console.expect_refused(7).contains("format 2"), "newer format");
+
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&snapshot(4)))));
+    assert!(console.expect_refused(4).contains("not newer"), "older revision");
+
+    let mut stranger = snapshot(8);
+    stranger.node = name("other");
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&stranger))));
+    assert!(console.expect_refused(8).contains("for node other"), "wrong node");
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().port();
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&shop(&console, 9, busy, origin)))));
+    let reason = console.expect_refused(9);
+    assert!(reason.contains(&format!("port {busy} is in use by")), "{reason}");
+    assert!(reason.contains(&format!("process {}", std::process::id())), "{reason}");
+
+    let mut strange = shop(&console, 10, free_port(), origin);
+    strange.certificates[0].key = model::digest::Digest::of(b"unknown");
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&strange))));
+    assert!(console.expect_refused(10).contains("private key"), "unknown key");
+
+    expect_hello(&console, port);
+    let status = node.status().unwrap();
+    assert_eq!(status.applied, Some(id(5)));
+    assert!(status.refused.is_some());
+
+    // The same again is acknowledged again, a higher epoch begins anew.
+    console.forget();
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&shop(&console, 5, port, origin)))));
+    console.expect_applied(5);
+    let mut restored = shop(&console, 1, port, origin);
+    restored.id = SnapshotId { epoch: 2, revision: 1 };
+    console.publish(&restored);
+    console.expect_applied(1);
+    expect_hello(&console, port);
+}
+
+#[test]
+fn a_rotated_key_is_trusted_from_then_on_and_after_a_restart() {
+    let console = Console::start();
+    let mut node = Node::start(&console);
+    let (port, origin) = (free_port(), origin());
+    console.publish(&shop(&console, 1, port, origin));
+    console.expect_applied(1);
+    let (message, _new, key) = console.rotation();
+    console.send(message);
+    let rotated = |message: &NodeMessage| {
+        matches!(message, NodeMessage::KeyRotated { key: new } if *new == key).then_some(())
+    };
+    console.expect("key rotated", rotated);
+    console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&snapshot(2)))));
+    assert!(console.expect_refused(2).contains("signature"), "the old key");
+    node.stop();
+    node.run();
+    wait("the stored snapshot", || get(&console, port).ok());
+}
+
+#[test]
+fn a_stored_snapshot_serves_without_the_console() {
+    let mut console = Console::start();
+    let mut node = Node::start(&console);
+    let (port, origin) = (free_port(), origin());
+    console.publish(&shop(&console, 1, port, origin));
+    console.expect_applied(1);
+    console.pause();
+    expect_hello(&console, port);
+    let (status, _) = node.stop();
+    assert!(status.success());
+    assert!(get(&console, port).is_err());
+    node.run();
+    wait("the stored snapshot", || get(&console, port).ok());
+    assert_eq!(node.status().unwrap().applied, Some(id(1)));
+    console.resume();
+    console.publish(&shop(&console, 2, port, origin));
+    console.expect_applied(2);
+    assert_eq!(console.enrolled(), 1, "the certificate is stored too");
+}
+
+#[test]
+fn the_operators_drain_closes_listeners_until_it_ends() {
+    let console = Console::start();
+    let node = Node::start(&console);
+    let (port, origin) = (free_port(), origin());
+    console.publish(&shop(&console, 1, port, origin));
+    console.expect_applied(1);
+    console.send(ConsoleMessage::Drain { on: true });
+    wait("the listener closes", || get(&console, port).is_err().then_some(()));
+    node.wait_status("drained", |status| status.drained.then_some(()));
+    console.send(ConsoleMessage::Drain { on: false });
+    wait("the listener opens", || get(&console, port).ok());
+}
+
+#[test]
+fn two_keepers_do_not_share_a_state_directory() {
+    let console = Console::start();
+    let node = Node::start(&console);
+    node.worker(None);
+    let second =
+        node.command("run").args(["--no-kernel", "--metrics-listen", "127.0.0.1:0"]).output().unwrap();
+    assert!(!second.status.success());
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(text.contains("another sallyport-node already runs"), "{text}");
+
+    let status = node.command("status").output().unwrap();
+    assert!(status.status.success());
+    assert!(String::from_utf8_lossy(&status.stdout).contains("node      edge"));
+    let detach = node.command("detach").output().unwrap();
+    assert!(!detach.status.success());
+    assert!(String::from_utf8_lossy(&detach.stderr).contains("a node runs"));
+}
+
+#[test]
+fn a_token_that_others_can_read_or_that_is_damaged_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let console = Console::start();
+    let mut node = Node::prepare(&console);
+    let token = node.scratch.path().join("token");
+    let run = |node: &mut Node| {
+        let output = node.command("run").args(&node.arguments).arg("--no-kernel").output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(run(&mut node).contains("readable by others"));
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&token, &console.token()[..40]).unwrap();
+    assert!(run(&mut node).contains("damaged"));
+    std::fs::write(&token, "hello").unwrap();
+    assert!(run(&mut node).contains("starts with sallyport1."));
+}

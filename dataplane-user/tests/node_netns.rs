@@ -1,0 +1,254 @@
+//! What needs root: the kernel's part, in network namespaces of its own, and a full disk. Fails without root.
+
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's helper fails the test")]
+
+mod node_support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use node_support::node::kill;
+use node_support::{Console, Node, id, name, shop, snapshot, wait};
+
+/// Two namespaces joined by a cable: `node` (10.77.0.1) and `client` (10.77.0.2). The console, which the test itself is,
+/// is reached through a third address on a second cable.
+struct Net {
+    node: String,
+    client: String,
+    outside: String,
+}
+
+#[track_caller]
+fn ip(line: &str) {
+    let output = Command::new("ip").args(line.split(' ')).output().unwrap();
+    assert!(
+        output.status.success(),
+        "ip {line}: {} (these tests need root)",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+impl Net {
+    /// `index` keeps tests that run at once apart.
+    fn new(index: u8) -> Self {
+        let tag = format!("{}-{index}", std::process::id() % 10000);
+        let net = Self {
+            node: format!("node-n{tag}"),
+            client: format!("node-c{tag}"),
+            outside: format!("nd{tag}o"),
+        };
+        let (node, client) = (&net.node, &net.client);
+        let bpffs = "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf";
+        assert!(Command::new("sh").args(["-c", bpffs]).status().unwrap().success(), "these tests need root");
+        ip(&format!("netns add {node}"));
+        ip(&format!("netns add {client}"));
+        ip(&format!("link add up0 netns {node} type veth peer name up0 netns {client}"));
+        ip(&format!("link add {} type veth peer name mgmt0 netns {node}", net.outside));
+        ip(&format!("addr add 10.77.{index}.1/30 dev {}", net.outside));
+        ip(&format!("link set {} up", net.outside));
+        for (namespace, last) in [(node, 1), (client, 2)] {
+            ip(&format!("-n {namespace} addr add 10.88.0.{last}/24 dev up0"));
+            ip(&format!("-n {namespace} addr add fd88::{last}/64 dev up0 nodad"));
+            ip(&format!("-n {namespace} link set up0 up"));
+            ip(&format!("-n {namespace} link set lo up"));
+        }
+        ip(&format!("-n {node} addr add 10.77.{index}.2/30 dev mgmt0"));
+        ip(&format!("-n {node} link set mgmt0 up"));
+        net
+    }
+
+    /// A command in the client's namespace; its standard output when it succeeds.
+    fn client(&self, line: &[&str]) -> Option<String> {
+        let output = Command::new("ip").args(["netns", "exec", &self.client]).args(line).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn get(&self, address: &str, port: u16) -> Option<String> {
+        let resolve = format!("shop.test:{port}:{address}");
+        let url = format!("https://shop.test:{port}/");
+        self.client(&["curl", "-sk", "-m", "2", "--resolve", &resolve, &url])
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "del", &self.outside]).status();
+        for namespace in [&self.node, &self.client] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+/// An origin inside the node's namespace, as long as it lives.
+struct Origin(std::process::Child);
+
+impl Origin {
+    fn start(net: &Net, port: u16) -> Self {
+        let answer = "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n  protocol_version='HTTP/1.1'\n  \
+                      def log_message(s,*a):pass\n  def do_GET(s):\n    s.send_response(200);s.send_header('Content-Length','5');s.end_headers();s.wfile.write(b'hello')\n";
+        let script = format!("{answer}h.ThreadingHTTPServer(('127.0.0.1',{port}),H).serve_forever()");
+        Self(Command::new("ip").args(["netns", "exec", &net.node, "python3", "-c", &script]).spawn().unwrap())
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A node with the kernel's help in `net`, linked to a console outside.
+fn steered(net: &Net, index: u8) -> (Console, Node) {
+    let console = Console::start_on(&format!("10.77.{index}.1"));
+    let mut node = Node::prepare(&console);
+    // Not `ip netns exec`, which mounts another /sys, without bpffs.
+    node.wrapper = vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", net.node)];
+    let instance = format!("test-{}", net.node);
+    node.arguments.extend(["--interface", "up0", "--instance", &instance].map(str::to_owned));
+    node.run();
+    (console, node)
+}
+
+#[test]
+fn steered_denied_killed_and_stopped() {
+    let net = Net::new(1);
+    let (console, mut node) = steered(&net, 1);
+    let _origin = Origin::start(&net, 9000);
+    let mut wanted = shop(&console, 1, 443, 9000);
+    wanted.listeners[0].addresses.clear();
+    console.publish(&wanted);
+    console.expect_applied(1);
+    let features =
+        node.wait_status("features", |status| (!status.pins.is_empty()).then(|| status.features.clone()));
+    for feature in ["sk_lookup", "xdp:up0", "isolation", "seccomp", "landlock"] {
+        assert!(features.iter().any(|known| known.name == feature && known.on), "{feature}: {features:?}");
+    }
+    for address in ["10.88.0.1", "[fd88::1]"] {
+        assert_eq!(net.get(address, 443).as_deref(), Some("hello"), "{address}");
+    }
+
+    // A worker's death keeps the sockets, a keeper's death the worker and the pins.
+    let worker = node.worker(None);
+    kill(worker);
+    wait("served again", || net.get("10.88.0.1", 443));
+    let worker = node.worker(Some(worker));
+    node.kill_keeper();
+    assert!(net.get("10.88.0.1", 443).is_some());
+    node.run();
+    assert_eq!(node.wait_status("a keeper", |status| status.worker.filter(|_| status.at_ms > 0)), worker);
+
+    // Denied from the moment it is acknowledged, also while the keeper is dead; allowed again afterwards.
+    let mut denied = wanted.clone();
+    denied.id = id(2);
+    denied.filter.push(model::snapshot::FilterRule {
+        id: 7,
+        name: "block/client".to_owned(),
+        action: model::snapshot::FilterAction::Deny,
+        prefixes: vec!["10.88.0.2".parse().unwrap()],
+    });
+    console.publish(&denied);
+    console.expect_applied(2);
+    assert!(net.get("10.88.0.1", 443).is_none());
+    assert!(net.get("[fd88::1]", 443).is_some());
+    node.kill_keeper();
+    assert!(net.get("10.88.0.1", 443).is_none());
+    node.run();
+    let mut allowed = wanted;
+    allowed.id = id(3);
+    console.publish(&allowed);
+    console.expect_applied(3);
+    assert!(net.get("10.88.0.1", 443).is_some());
+
+    let (status, _) = node.stop();
+    assert!(status.success());
+    assert!(net.get("10.88.0.1", 443).is_none());
+    let pins = format!("/sys/fs/bpf/sallyport/test-{}", net.node);
+    assert!(!std::path::Path::new(&pins).exists(), "{pins} is gone");
+}
+
+#[test]
+fn when_both_die_the_next_keeper_swaps_the_entries() {
+    let net = Net::new(2);
+    let (console, mut node) = steered(&net, 2);
+    let _origin = Origin::start(&net, 9000);
+    let mut wanted = shop(&console, 1, 443, 9000);
+    wanted.listeners[0].addresses.clear();
+    console.publish(&wanted);
+    console.expect_applied(1);
+    assert!(net.get("10.88.0.1", 443).is_some());
+    let worker = node.worker(None);
+    node.kill_keeper();
+    kill(worker);
+    assert!(net.get("10.88.0.1", 443).is_none());
+    node.run();
+    wait("served by new sockets", || net.get("10.88.0.1", 443));
+    node.stop();
+}
+
+#[test]
+fn a_port_of_another_process_is_only_taken_when_asked() {
+    let net = Net::new(3);
+    let (console, mut node) = steered(&net, 3);
+    let _origin = Origin::start(&net, 9000);
+    let mut holder = Command::new("ip");
+    holder.args(["netns", "exec", &net.node, "python3", "-m", "http.server", "443"]);
+    let _holder = Origin(
+        holder.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap(),
+    );
+    wait("the port is held", || net.client(&["curl", "-s", "-m", "1", "http://10.88.0.1:443/"]));
+    let mut wanted = shop(&console, 1, 443, 9000);
+    wanted.listeners[0].addresses.clear();
+    console.publish(&wanted);
+    let reason = console.expect_refused(1);
+    assert!(reason.contains("port 443 is in use by python3 (process "), "{reason}");
+    assert!(reason.contains("takeOver: true"), "{reason}");
+    (wanted.id, wanted.listeners[0].take_over) = (id(2), true);
+    console.publish(&wanted);
+    console.expect_applied(2);
+    assert_eq!(net.get("10.88.0.1", 443).as_deref(), Some("hello"));
+    // An address that is not local is no listener's.
+    (wanted.id, wanted.listeners[0].addresses) = (id(3), vec!["192.0.2.1".parse().unwrap()]);
+    console.publish(&wanted);
+    let reason = console.expect_refused(3);
+    assert!(reason.contains("ip route add local 192.0.2.1 dev lo"), "{reason}");
+    node.stop();
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let console = Console::start();
+    let mut node = Node::prepare(&console);
+    node.arguments.push("--no-kernel".to_owned());
+    let state = node.state_dir();
+    std::fs::create_dir_all(&state).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&state).status().unwrap();
+    assert!(mounted.success(), "these tests need root");
+    let unmount = || {
+        let _ = Command::new("umount").arg("-l").arg(&state).status();
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        node.run();
+        console.publish(&snapshot(1));
+        console.expect_applied(1);
+        let mut large = snapshot(2);
+        large
+            .trust_bundles
+            .push(model::snapshot::TrustBundle { name: name("large"), certificates: "x".repeat(512 * 1024) });
+        console.publish(&large);
+        let reason = console.expect_refused(2);
+        assert!(reason.contains("No space left on device"), "{reason}");
+        console.publish(&snapshot(3));
+        console.expect_applied(3);
+        node.stop();
+        node.run();
+        node.wait_status("the stored snapshot", |status| (status.applied == Some(id(3))).then_some(()));
+        node.stop();
+        std::thread::sleep(Duration::from_millis(100));
+    }));
+    unmount();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
