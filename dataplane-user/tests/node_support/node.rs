@@ -138,6 +138,10 @@ impl Drop for Node {
             let _ = keeper.kill();
             let _ = keeper.wait();
         }
+        if let Some(at) = self.arguments.iter().position(|argument| argument == "--instance") {
+            // What a failed test leaves in the kernel is nobody else's to remove.
+            let _ = self.command("detach").args(["--force", "--instance", &self.arguments[at + 1]]).output();
+        }
         let ours = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains("sallyport-node\0worker")
