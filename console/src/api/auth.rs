@@ -16,9 +16,12 @@ pub(super) async fn token(State(ops): State<Ops>, mut request: Request, next: Ne
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     });
-    let refused = |message| ApiError::sentence(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response();
+    let refused =
+        |message| ApiError::sentence(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response();
     let Some(token) = token else {
-        return refused("this needs a token: send Authorization: Bearer TOKEN (the command line's own is in cli.json)");
+        return refused(
+            "this needs a token: send Authorization: Bearer TOKEN (the command line's own is in cli.json)",
+        );
     };
     let (name, role) = match ops.token(&token).await {
         Ok(Some(found)) => found,

@@ -15,18 +15,26 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence != "application/json" && !essence.is_empty() {
-            let message = format!("the body must be JSON: send Content-Type: application/json instead of {essence}");
+            let message =
+                format!("the body must be JSON: send Content-Type: application/json instead of {essence}");
             return Err(ApiError::sentence(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", message));
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|error| match error.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = format!("the body is longer than {} MiB; send fewer objects at once", super::BODY >> 20);
+                let message =
+                    format!("the body is longer than {} MiB; send fewer objects at once", super::BODY >> 20);
                 ApiError::sentence(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
             }
-            status => ApiError::sentence(status, "malformed", "the body could not be received; send it again"),
+            status => {
+                ApiError::sentence(status, "malformed", "the body could not be received; send it again")
+            }
         })?;
         if bytes.is_empty() && essence.is_empty() {
             return Ok(Self(Value::Object(Map::new())));
@@ -60,7 +68,12 @@ impl Fields {
             let hint = model::nearest::did_you_mean(name, known.iter().copied(), || {
                 format!("the fields are {}", known.join(", "))
             });
-            problems.push(Problem::new("", name, Code::UnknownField, format!("nobody reads this field; {hint}")));
+            problems.push(Problem::new(
+                "",
+                name,
+                Code::UnknownField,
+                format!("nobody reads this field; {hint}"),
+            ));
         }
         Self { fields, problems }
     }

@@ -87,7 +87,9 @@ impl IntoResponse for ApiError {
         let body = Json(Problems { problems: self.problems });
         match self.status {
             // RFC 9110, 11.6.1 wants it said how.
-            StatusCode::UNAUTHORIZED => (self.status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response(),
+            StatusCode::UNAUTHORIZED => {
+                (self.status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+            }
             status => (status, body).into_response(),
         }
     }

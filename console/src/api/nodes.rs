@@ -19,14 +19,22 @@ pub(super) async fn list(State(ops): State<Ops>) -> Result<Json<Value>, ApiError
 /// A one-time token that enrols a node of this name.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/enrol", tag = "nodes", params(("name" = String, Path)),
     responses((status = 200, description = "{\"token\": \"sallyport1....\"}"), (status = 422, body = super::error::Problems)))]
-pub(super) async fn enrol(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn enrol(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "token": ops.enrol_node(&name, &actor).await? })))
 }
 
 /// Shuts a node out.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/revoke", tag = "nodes", params(("name" = String, Path)),
     responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems)))]
-pub(super) async fn revoke(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn revoke(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     ops.revoke_node(&name, &actor).await?;
     Ok(Json(json!({})))
 }
@@ -34,7 +42,11 @@ pub(super) async fn revoke(State(ops): State<Ops>, Extension(actor): Extension<A
 /// Lets a node finish what is open and accept nothing new.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/drain", tag = "nodes", params(("name" = String, Path)),
     responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems)))]
-pub(super) async fn drain(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn drain(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     ops.drain_node(&name, true, &actor).await?;
     Ok(Json(json!({})))
 }
@@ -42,7 +54,11 @@ pub(super) async fn drain(State(ops): State<Ops>, Extension(actor): Extension<Ac
 /// Puts a drained node back to work.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/resume", tag = "nodes", params(("name" = String, Path)),
     responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems)))]
-pub(super) async fn resume(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn resume(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     ops.drain_node(&name, false, &actor).await?;
     Ok(Json(json!({})))
 }
@@ -57,7 +73,11 @@ pub(super) async fn status(State(ops): State<Ops>) -> Result<Json<Status>, ApiEr
 /// Gives a user (a new one as administrator) a random password.
 #[utoipa::path(post, path = "/api/v1/users/{name}/reset", tag = "users", params(("name" = String, Path)),
     responses((status = 200, description = "{\"password\": \"...\"}"), (status = 403, body = super::error::Problems)))]
-pub(super) async fn reset_user(State(ops): State<Ops>, Extension(actor): Extension<Actor>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn reset_user(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "password": ops.reset_user(&name, &actor).await? })))
 }
 

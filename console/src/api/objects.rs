@@ -49,7 +49,8 @@ pub(super) struct ApplyRequest {
 }
 
 pub(super) fn kind(text: &str) -> Result<Kind, ApiError> {
-    Kind::parse(text).map_err(|error| ApiError::sentence(StatusCode::NOT_FOUND, "unknown-kind", error.to_string()))
+    Kind::parse(text)
+        .map_err(|error| ApiError::sentence(StatusCode::NOT_FOUND, "unknown-kind", error.to_string()))
 }
 
 pub(super) fn documents(objects: impl IntoIterator<Item = Object>) -> Vec<Value> {
@@ -65,9 +66,16 @@ pub(super) fn documents(objects: impl IntoIterator<Item = Object>) -> Vec<Value>
            ("perPage" = Option<u32>, Query, description = "Objects on a page")),
     responses((status = 200, description = "{\"items\": [object...], \"total\": n}"),
               (status = 401, body = super::error::Problems)))]
-pub(super) async fn list(State(ops): State<Ops>, wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(
+    State(ops): State<Ops>,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
     let Query(wanted) = wanted.map_err(|error| {
-        ApiError::sentence(StatusCode::BAD_REQUEST, "invalid", format!("the query cannot be read: {}", error.body_text()))
+        ApiError::sentence(
+            StatusCode::BAD_REQUEST,
+            "invalid",
+            format!("the query cannot be read: {}", error.body_text()),
+        )
     })?;
     let kind = wanted.kind.as_deref().map(kind).transpose()?;
     if wanted.page.is_none() && wanted.search.is_empty() {
@@ -91,7 +99,10 @@ pub(super) async fn list(State(ops): State<Ops>, wanted: Result<Query<Wanted>, a
     params(("kind" = String, Path, description = "listeners, routes, origin-groups, certificates, trust-bundles, packet-filters"),
            ("name" = String, Path)),
     responses((status = 200, description = "The object"), (status = 404, body = super::error::Problems)))]
-pub(super) async fn get(State(ops): State<Ops>, Path((segment, name)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn get(
+    State(ops): State<Ops>,
+    Path((segment, name)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
     let kind = kind(&segment)?;
     match ops.get(kind, &name).await? {
         Some(stored) => Ok(Json(stored.object.to_value())),
@@ -114,8 +125,14 @@ pub(super) async fn put(
     let kind = kind(&segment)?;
     let object = parse(&body).map_err(ApiError::problems)?;
     if object.kind() != kind || object.name() != name {
-        let message = format!("the URL says {kind}/{name} and the document {}; make them agree", object.label());
-        return Err(ApiError::problems(vec![Problem::new(object.label(), "metadata.name", Code::Invalid, message)]));
+        let message =
+            format!("the URL says {kind}/{name} and the document {}; make them agree", object.label());
+        return Err(ApiError::problems(vec![Problem::new(
+            object.label(),
+            "metadata.name",
+            Code::Invalid,
+            message,
+        )]));
     }
     Ok(Json(ops.publish(Changes::put(object), &actor, options.into()).await?))
 }
@@ -180,9 +197,18 @@ pub(super) async fn apply(
     };
     let dry_run = fields.flag("dryRun");
     for label in fields.list("remove") {
-        match label.as_str().and_then(|label| label.split_once('/')).map(|(kind, name)| (Kind::parse(kind), name)) {
+        match label
+            .as_str()
+            .and_then(|label| label.split_once('/'))
+            .map(|(kind, name)| (Kind::parse(kind), name))
+        {
             Some((Ok(kind), name)) => changes.remove.push((kind, name.to_owned())),
-            _ => fields.also([Problem::new("", "remove", Code::Invalid, "names objects as Kind/name, such as Route/shop")]),
+            _ => fields.also([Problem::new(
+                "",
+                "remove",
+                Code::Invalid,
+                "names objects as Kind/name, such as Route/shop",
+            )]),
         }
     }
     fields.finish()?;

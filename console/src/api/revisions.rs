@@ -23,7 +23,8 @@ pub(super) struct Wanted {
 }
 
 fn number(text: &str) -> Result<u64, ApiError> {
-    let message = || format!("{text:?} is no revision; revisions are numbers, GET /api/v1/revisions lists them");
+    let message =
+        || format!("{text:?} is no revision; revisions are numbers, GET /api/v1/revisions lists them");
     text.parse().map_err(|_number| ApiError::sentence(StatusCode::NOT_FOUND, "not-found", message()))
 }
 
@@ -31,14 +32,20 @@ fn number(text: &str) -> Result<u64, ApiError> {
 #[utoipa::path(get, path = "/api/v1/revisions", tag = "revisions",
     params(("page" = Option<u32>, Query), ("perPage" = Option<u32>, Query)),
     responses((status = 200, description = "{\"items\": [revision...], \"total\": n}")))]
-pub(super) async fn list(State(ops): State<Ops>, Query(wanted): Query<Wanted>) -> Result<Json<Page<Revision>>, ApiError> {
+pub(super) async fn list(
+    State(ops): State<Ops>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Revision>>, ApiError> {
     Ok(Json(ops.revisions(wanted.page, wanted.per_page).await?))
 }
 
 /// One revision with its changes and what the nodes answered.
 #[utoipa::path(get, path = "/api/v1/revisions/{number}", tag = "revisions", params(("number" = u64, Path)),
     responses((status = 200, description = "The revision"), (status = 404, body = super::error::Problems)))]
-pub(super) async fn get(State(ops): State<Ops>, Path(text): Path<String>) -> Result<Json<Revision>, ApiError> {
+pub(super) async fn get(
+    State(ops): State<Ops>,
+    Path(text): Path<String>,
+) -> Result<Json<Revision>, ApiError> {
     let number = number(&text)?;
     let found = ops.revision(number).await?;
     Ok(Json(found.ok_or_else(|| OpsError::NotFound(format!("there is no revision {number}")))?))

@@ -53,7 +53,12 @@ pub(super) enum Stranger {
 
 impl Caller {
     /// The node, if it is one and may come in; `ended` lets in a certificate that has ended (to renew).
-    pub(super) async fn node(&self, ops: &Ops, ended: bool, now: OffsetDateTime) -> Result<(Name, NodeRow), Stranger> {
+    pub(super) async fn node(
+        &self,
+        ops: &Ops,
+        ended: bool,
+        now: OffsetDateTime,
+    ) -> Result<(Name, NodeRow), Stranger> {
         let shown = self.certificate.as_ref().ok_or(Stranger::NoCertificate)?;
         let row = ops.store().node(shown.name.as_str()).await.map_err(OpsError::from)?;
         let revoked = || Stranger::Revoked(shown.name.clone());

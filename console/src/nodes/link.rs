@@ -14,9 +14,9 @@ use model::snapshot::{FORMAT, Snapshot, SnapshotId};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::Caller;
 use super::frames::{FrameError, Frames, frame};
 use super::live::Orders;
-use super::Caller;
 use crate::clock;
 use crate::ops::{Event, Ops, OpsError};
 use crate::publish::Current;
@@ -43,7 +43,9 @@ enum Ended {
     Ordered,
     #[error("the node did not begin with hello")]
     NoHello,
-    #[error("the node reads snapshot formats {0:?} and this console writes {FORMAT}: upgrade the older of the two")]
+    #[error(
+        "the node reads snapshot formats {0:?} and this console writes {FORMAT}: upgrade the older of the two"
+    )]
     Format(Vec<u32>),
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -92,7 +94,8 @@ impl Link {
     }
 
     async fn exchange(&mut self, frames: &mut Frames) -> Result<Infallible, Ended> {
-        let hello = tokio::time::timeout(SILENCE, frames.next()).await.map_err(|_elapsed| Ended::Silence)??;
+        let hello =
+            tokio::time::timeout(SILENCE, frames.next()).await.map_err(|_elapsed| Ended::Silence)??;
         self.hello(hello.ok_or(Ended::ByNode)?).await?;
         if self.orders.borrow_and_update().drain {
             self.tell(&ConsoleMessage::Drain { on: true }).await?;
@@ -137,7 +140,9 @@ impl Link {
     }
 
     async fn hello(&mut self, message: NodeMessage) -> Result<(), Ended> {
-        let NodeMessage::Hello { version, formats, applied, labels } = message else { return Err(Ended::NoHello) };
+        let NodeMessage::Hello { version, formats, applied, labels } = message else {
+            return Err(Ended::NoHello);
+        };
         if !formats.contains(&FORMAT) {
             return Err(Ended::Format(formats));
         }
@@ -148,7 +153,12 @@ impl Link {
         let present = self.current.borrow().id;
         match applied {
             Some(id) if id > present && id.epoch < HIGHEST_EPOCH => {
-                tracing::warn!(node = name, node_epoch = id.epoch, node_revision = id.revision, "the node is ahead of the database: it was restored");
+                tracing::warn!(
+                    node = name,
+                    node_epoch = id.epoch,
+                    node_revision = id.revision,
+                    "the node is ahead of the database: it was restored"
+                );
                 self.ops.raise_epoch(id.epoch + 1).await?;
             }
             // The same number must never stand for two contents.
@@ -182,7 +192,13 @@ impl Link {
         match message {
             NodeMessage::Hello { .. } => {}
             NodeMessage::Applied { id, took_ms } => {
-                tracing::info!(node = name, revision = id.revision, epoch = id.epoch, took_ms, "node applied");
+                tracing::info!(
+                    node = name,
+                    revision = id.revision,
+                    epoch = id.epoch,
+                    took_ms,
+                    "node applied"
+                );
                 store.node_answer(name, id, Ok(took_ms)).await.map_err(OpsError::from)?;
                 self.ops.tell(Event::Applied { node: name.to_owned(), revision: id.revision });
             }
@@ -197,7 +213,9 @@ impl Link {
                 self.ops.live().reported(name, self.connection, now, *report);
                 self.ops.tell_traffic();
             }
-            NodeMessage::KeyRotated { key } => tracing::info!(node = name, %key, "node took over a snapshot key"),
+            NodeMessage::KeyRotated { key } => {
+                tracing::info!(node = name, %key, "node took over a snapshot key")
+            }
         }
         Ok(())
     }

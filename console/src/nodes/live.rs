@@ -51,12 +51,24 @@ impl Live {
     }
 
     /// A node has connected; a connection it had is told to hang up. Gives the connection's number and its orders.
-    pub(crate) fn connected(&self, node: &str, from: SocketAddr, drain: bool) -> (u64, watch::Receiver<Orders>) {
+    pub(crate) fn connected(
+        &self,
+        node: &str,
+        from: SocketAddr,
+        drain: bool,
+    ) -> (u64, watch::Receiver<Orders>) {
         let mut state = self.lock();
         state.connections += 1;
         let connection = state.connections;
         let (orders, receiver) = watch::channel(Orders { drain, close: false });
-        let new = LiveNode { connected: Some(from), report: None, origins: BTreeMap::new(), orders, connection, keys: Default::default() };
+        let new = LiveNode {
+            connected: Some(from),
+            report: None,
+            origins: BTreeMap::new(),
+            orders,
+            connection,
+            keys: Default::default(),
+        };
         if let Some(old) = state.nodes.insert(node.to_owned(), new) {
             old.orders.send_modify(|orders| orders.close = true);
         }
@@ -78,7 +90,9 @@ impl Live {
     /// A node has reported.
     pub(crate) fn reported(&self, node: &str, connection: u64, at: OffsetDateTime, report: Report) {
         let mut state = self.lock();
-        let Some(live) = state.nodes.get_mut(node).filter(|live| live.connection == connection) else { return };
+        let Some(live) = state.nodes.get_mut(node).filter(|live| live.connection == connection) else {
+            return;
+        };
         let mut origins = BTreeMap::new();
         // Only origins still in force stay: the map cannot grow with history.
         for one in &report.origins {

@@ -64,10 +64,15 @@ impl From<IssueError> for Refused {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
-    serde_json::from_slice(body).map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}")))
 }
 
-async fn enrol(State(ops): State<Ops>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<EnrolResponse>, Refused> {
+async fn enrol(
+    State(ops): State<Ops>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Result<Json<EnrolResponse>, Refused> {
     let request: EnrolRequest = parse(&body)?;
     let hash = Digest::of(request.secret.as_bytes());
     let wrong = || {
@@ -88,7 +93,11 @@ async fn enrol(State(ops): State<Ops>, Extension(caller): Extension<Caller>, bod
     Ok(Json(EnrolResponse { certificate: issued.pem, ca: ops.authority().pem().to_owned() }))
 }
 
-async fn renew(State(ops): State<Ops>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<RenewResponse>, Refused> {
+async fn renew(
+    State(ops): State<Ops>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Result<Json<RenewResponse>, Refused> {
     let now = clock::now();
     let (name, _) = caller.node(&ops, true, now).await?;
     let request: RenewRequest = parse(&body)?;
@@ -113,7 +122,11 @@ async fn key(
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], key.to_vec()).into_response())
 }
 
-async fn link(State(ops): State<Ops>, Extension(caller): Extension<Caller>, request: Request<Body>) -> Result<Response, Refused> {
+async fn link(
+    State(ops): State<Ops>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Result<Response, Refused> {
     let (name, row) = caller.node(&ops, false, clock::now()).await?;
     let body = begin(ops, caller, name, row, request.into_body());
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())

@@ -63,11 +63,11 @@ impl Ops {
         Ok(counts)
     }
 
-    /// Objects that refer to this one, `Kind/name`.
+    /// Objects that refer to this one.
     ///
     /// # Errors
     /// None at present.
-    pub async fn used_by(&self, kind: Kind, name: &str) -> Result<Vec<String>, OpsError> {
+    pub async fn used_by(&self, kind: Kind, name: &str) -> Result<Vec<(Kind, String)>, OpsError> {
         Ok(used_by(&self.current().objects, &(kind, name.to_owned())))
     }
 

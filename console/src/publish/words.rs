@@ -177,32 +177,43 @@ pub(super) fn touches(before: &BTreeMap<(Kind, String), Object>, prepared: &Prep
         let key = object_key(object);
         let users = used_by(&prepared.objects, &key);
         if before.contains_key(&key) && !users.is_empty() {
-            sentences.push(format!("{} {} is used by {}", key.0.words(), key.1, list(&users)));
+            sentences.push(format!("{} {} is used by {}", key.0.words(), key.1, list(&labels(&users))));
         }
     }
     for key in &prepared.remove {
         let users = used_by(before, key);
         if !users.is_empty() {
-            sentences.push(format!("{} {} was used by {}", key.0.words(), key.1, list(&users)));
+            sentences.push(format!("{} {} was used by {}", key.0.words(), key.1, list(&labels(&users))));
         }
     }
     sentences
 }
 
-/// Which objects name this one, `Kind/name`.
-pub(crate) fn used_by(objects: &BTreeMap<(Kind, String), Object>, key: &(Kind, String)) -> Vec<String> {
-    let names = |object: &&Object| references(object).iter().any(|(kind, name)| *kind == key.0 && *name == key.1);
-    objects.values().filter(names).map(Object::label).collect()
+/// Which objects name this one.
+pub(crate) fn used_by(
+    objects: &BTreeMap<(Kind, String), Object>,
+    key: &(Kind, String),
+) -> Vec<(Kind, String)> {
+    let names =
+        |object: &Object| references(object).iter().any(|(kind, name)| *kind == key.0 && *name == key.1);
+    objects.iter().filter(|(_, object)| names(object)).map(|(user, _)| user.clone()).collect()
 }
 
-/// What each object of a kind is named by, `Kind/name`: one pass for a whole table.
-pub(crate) fn users_of(objects: &BTreeMap<(Kind, String), Object>, kind: Kind) -> BTreeMap<&str, Vec<String>> {
-    let mut users: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+fn labels(users: &[(Kind, String)]) -> Vec<String> {
+    users.iter().map(|(kind, name)| format!("{} {name}", kind.words())).collect()
+}
+
+/// What each object of a kind is named by: one pass for a whole table.
+pub(crate) fn users_of(
+    objects: &BTreeMap<(Kind, String), Object>,
+    kind: Kind,
+) -> BTreeMap<&str, Vec<(Kind, String)>> {
+    let mut users: BTreeMap<&str, Vec<(Kind, String)>> = BTreeMap::new();
     for object in objects.values() {
         let names: BTreeSet<&str> =
             references(object).into_iter().filter(|(of, _)| *of == kind).map(|(_, name)| name).collect();
         for name in names {
-            users.entry(name).or_default().push(object.label());
+            users.entry(name).or_default().push((object.kind(), object.metadata.name.clone()));
         }
     }
     users
@@ -211,16 +222,22 @@ pub(crate) fn users_of(objects: &BTreeMap<(Kind, String), Object>, kind: Kind) -
 /// What an object names.
 fn references(object: &Object) -> Vec<(Kind, &str)> {
     match &object.spec {
-        Spec::Listener(spec) => {
-            spec.default_certificate.iter().chain(&spec.certificates).map(|n| (Kind::Certificate, n.as_str())).collect()
-        }
+        Spec::Listener(spec) => spec
+            .default_certificate
+            .iter()
+            .chain(&spec.certificates)
+            .map(|n| (Kind::Certificate, n.as_str()))
+            .collect(),
         Spec::Route(spec) => {
-            let mut found: Vec<_> = spec.listeners.iter().map(|name| (Kind::Listener, name.as_str())).collect();
+            let mut found: Vec<_> =
+                spec.listeners.iter().map(|name| (Kind::Listener, name.as_str())).collect();
             found.extend(spec.certificate.iter().map(|name| (Kind::Certificate, name.as_str())));
             found.push((Kind::OriginGroup, &spec.origin_group));
             found
         }
-        Spec::OriginGroup(spec) => spec.tls.trust_bundle.iter().map(|name| (Kind::TrustBundle, name.as_str())).collect(),
+        Spec::OriginGroup(spec) => {
+            spec.tls.trust_bundle.iter().map(|name| (Kind::TrustBundle, name.as_str())).collect()
+        }
         Spec::Certificate(_) | Spec::TrustBundle(_) | Spec::PacketFilter(_) => Vec::new(),
     }
 }

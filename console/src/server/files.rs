@@ -32,7 +32,8 @@ pub(super) fn make(directory: &Path) -> Result<(), StartError> {
 pub(super) fn lock(directory: &Path) -> Result<File, StartError> {
     let path = directory.join("lock");
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed(&path))?;
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed(&path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(StartError::Running(directory.to_owned())),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -16,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Tls;
 use crate::nodes::Caller;
-use crate::session::guard::Peer;
 
 /// TLS handshake and request head must be over in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,11 +126,12 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
         }
         Err(_elapsed) => return,
     };
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(CertificateDer::as_ref);
+    let leaf =
+        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(CertificateDer::as_ref);
     let certificate = leaf.and_then(|leaf| crate::nodes::Shown::of(&CertificateDer::from(leaf)));
     let router = match port.nodes {
         true => port.router.layer(axum::Extension(Caller { peer, local, certificate })),
-        false => port.router.layer(axum::Extension(Peer(peer))),
+        false => port.router.layer(axum::Extension(ConnectInfo(peer))),
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(100);

@@ -2,20 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Sessions;
 
-/// The other end of the request's connection; the server puts it into the request's extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
-
-/// The client's address, as far as known (tests have no connection).
+/// The client's address, as far as known (tests have no connection); the server puts it into the request's extensions.
 pub(crate) fn address(extensions: &axum::http::Extensions) -> Option<IpAddr> {
-    extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical())
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical())
 }
 
 /// Around all pages: refuses forged requests, finds out who is signed in.

@@ -49,6 +49,7 @@ pub struct SignedIn {
     pub actor: Actor,
     /// The form token of this session.
     pub csrf: String,
+    session: Digest,
 }
 
 /// The form's token is not this session's.
@@ -154,10 +155,8 @@ impl Sessions {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn logout(&self, cookies: Option<&str>) -> Result<String, OpsError> {
-        if let Some(secret) = cookies.and_then(session_cookie) {
-            self.ops.store().end_session(&Digest::of(secret.as_bytes())).await?;
-        }
+    pub async fn logout(&self, signed_in: &SignedIn) -> Result<String, OpsError> {
+        self.ops.store().end_session(&signed_in.session).await?;
         Ok(format!("{COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0"))
     }
 
@@ -180,7 +179,7 @@ impl Sessions {
             self.ops.store().session_seen(&hash, clock::to_ms(now)).await?;
         }
         let actor = Actor { name: row.user, role: row.role, address: from };
-        Ok(Some(SignedIn { actor, csrf: row.csrf }))
+        Ok(Some(SignedIn { actor, csrf: row.csrf, session: hash }))
     }
 
     /// Makes the link for the first administrator anew; nothing when there is a user already.

@@ -124,7 +124,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn put_node_secret(&self, name: &str, hash: &Digest, ends: OffsetDateTime) -> Result<(), StoreError> {
+    pub async fn put_node_secret(
+        &self,
+        name: &str,
+        hash: &Digest,
+        ends: OffsetDateTime,
+    ) -> Result<(), StoreError> {
         let (hash, ends) = (hash.as_bytes().as_slice(), clock::to_ms(ends));
         sqlx::query!(
             "INSERT INTO nodes (name, secret_hash, secret_ends_ms) VALUES (?, ?, ?)
@@ -144,10 +149,13 @@ impl Store {
     /// When the database fails.
     pub async fn node_of_secret(&self, hash: &Digest) -> Result<Option<String>, StoreError> {
         let (hash, now) = (hash.as_bytes().as_slice(), clock::to_ms(clock::now()));
-        let name =
-            sqlx::query_scalar!("SELECT name FROM nodes WHERE secret_hash = ? AND secret_ends_ms > ?", hash, now)
-                .fetch_optional(&self.writer)
-                .await?;
+        let name = sqlx::query_scalar!(
+            "SELECT name FROM nodes WHERE secret_hash = ? AND secret_ends_ms > ?",
+            hash,
+            now
+        )
+        .fetch_optional(&self.writer)
+        .await?;
         Ok(name)
     }
 
@@ -203,7 +211,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn set_node(&self, name: &str, revoked: Option<bool>, drained: Option<bool>) -> Result<bool, StoreError> {
+    pub async fn set_node(
+        &self,
+        name: &str,
+        revoked: Option<bool>,
+        drained: Option<bool>,
+    ) -> Result<bool, StoreError> {
         let done = sqlx::query!(
             "UPDATE nodes SET revoked = COALESCE(?1, revoked), drained = COALESCE(?2, drained),
                     secret_hash = CASE WHEN ?1 THEN NULL ELSE secret_hash END
@@ -261,7 +274,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn node_answer(&self, name: &str, id: SnapshotId, answer: Result<u32, &str>) -> Result<(), StoreError> {
+    pub async fn node_answer(
+        &self,
+        name: &str,
+        id: SnapshotId,
+        answer: Result<u32, &str>,
+    ) -> Result<(), StoreError> {
         let (epoch, revision, now) = (signed(id.epoch), signed(id.revision), clock::to_ms(clock::now()));
         let (took, refused) = (answer.ok().map(i64::from), answer.err());
         let mut write = self.writer.begin().await?;
