@@ -178,7 +178,8 @@ fn report(node: usize, minute: i32) -> Report {
 }
 
 fn features(kernel: bool) -> Vec<Feature> {
-    let feature = |name: &str, on: bool, detail: &str| Feature { name: name.to_owned(), on, detail: detail.to_owned() };
+    let feature =
+        |name: &str, on: bool, detail: &str| Feature { name: name.to_owned(), on, detail: detail.to_owned() };
     let why = "the driver of eth0 refused native mode and generic mode is off";
     vec![
         feature("xdp:eth0", kernel, if kernel { "native" } else { why }),
