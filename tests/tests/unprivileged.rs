@@ -24,7 +24,10 @@ fn without_privilege_the_hop_is_the_same() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello from one\n"));
 
     let status = api.get("/api/v1/status").to_string();
-    assert!(status.contains("sk_lookup") && status.contains("isolat"), "the status says what is off: {status}");
+    assert!(
+        status.contains("sk_lookup") && status.contains("isolat"),
+        "the status says what is off: {status}"
+    );
     let (ok, out, err) = product.cli(&["status"]);
     assert!(ok && out.contains("sk_lookup"), "{out}{err}");
     for (pid, role) in product.processes() {
