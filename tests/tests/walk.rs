@@ -296,14 +296,17 @@ fn another_origin_stands_in() {
 fn an_orderly_stop_detaches_and_a_crash_keeps_the_pins() {
     let mut walk = Walk::new("walkstop");
     assert!(probe::has_pins(walk.product.instance()));
-    let keeper = walk.product.pids(Role::Keeper)[0];
+    let (keeper, worker_before) = (walk.product.pids(Role::Keeper)[0], walk.product.pids(Role::Worker)[0]);
     walk.product.signal(keeper, rustix::process::Signal::KILL);
     assert!(probe::has_pins(walk.product.instance()), "a crash keeps the pins");
     let (ok, out, err) = walk.curl(&["https://shop.walk.test/"]);
     assert!(ok && out == "hello from nginx-one\n", "right after the keeper's death: {err}");
-    eventually("the keeper is back", Duration::from_secs(10), || {
-        let keepers = walk.product.pids(Role::Keeper);
-        if keepers.len() == 1 && keepers[0] != keeper { Ok(()) } else { Err(format!("{keepers:?}")) }
+    eventually("another keeper has taken over", Duration::from_secs(10), || {
+        let status = walk.product.node_status()?;
+        let (now, worker) = (status["keeper"].as_u64(), status["worker"].as_u64());
+        let taken =
+            now.is_some_and(|pid| pid != u64::from(keeper)) && worker == Some(u64::from(worker_before));
+        if taken { Ok(()) } else { Err(status.to_string()) }
     });
     let begin = Instant::now();
     let left = walk.product.stop();
