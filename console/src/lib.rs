@@ -19,4 +19,6 @@ pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod testing;
 mod up;

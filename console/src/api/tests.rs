@@ -1,1 +1,211 @@
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
+use super::router;
+use crate::ops::{Actor, Ops, Role};
+use crate::testing::{Directory, shop};
+
+struct Api {
+    router: Router,
+    ops: Ops,
+    token: String,
+    _directory: Directory,
+}
+
+impl Api {
+    async fn new(role: Role) -> Self {
+        let directory = Directory::new();
+        let ops = directory.open().await;
+        let token = ops.make_token("test", role, &Actor::console()).await.unwrap();
+        Self { router: router(ops.clone()), ops, token, _directory: directory }
+    }
+
+    async fn raw(&self, request: Request<Body>) -> (StatusCode, Value) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {}", self.token));
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        self.raw(request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string()))).unwrap())
+            .await
+    }
+
+    async fn apply(&self, body: Value) -> (StatusCode, Value) {
+        self.call(Method::POST, "/api/v1/apply", Some(body)).await
+    }
+}
+
+fn documents() -> Vec<Value> {
+    shop().iter().map(model::draft::Object::to_value).collect()
+}
+
+fn first(answer: &Value) -> (&str, &str) {
+    let problem = &answer["problems"][0];
+    (problem["field"].as_str().unwrap(), problem["code"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn without_a_right_token_there_is_one_sentence() {
+    let api = Api::new(Role::Operator).await;
+    for header in [None, Some("Bearer wrong"), Some("Basic eDp5")] {
+        for path in ["/api/v1/status", "/api/v1/objects", "/api/v1/openapi.json", "/api/nowhere"] {
+            let mut request = Request::builder().uri(path);
+            if let Some(header) = header {
+                request = request.header("authorization", header);
+            }
+            let (status, answer) = api.raw(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+            assert_eq!(first(&answer), ("", "unauthorized"));
+            assert_eq!(answer["problems"].as_array().unwrap().len(), 1);
+        }
+    }
+    for path in ["/healthz", "/readyz"] {
+        let (status, _) = api.raw(Request::builder().uri(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn objects_come_and_go() {
+    let api = Api::new(Role::Operator).await;
+    let (status, answer) = api.apply(json!({ "objects": documents(), "message": "first" })).await;
+    assert_eq!((status, answer["revision"].as_u64()), (StatusCode::OK, Some(1)), "{answer}");
+    assert_eq!(answer["changes"].as_array().unwrap().len(), 4);
+    let (_, listed) = api.call(Method::GET, "/api/v1/objects?kind=Route", None).await;
+    assert_eq!(listed["items"][0]["metadata"]["name"], "shop");
+    let (_, route) = api.call(Method::GET, "/api/v1/routes/shop", None).await;
+    assert_eq!(route["spec"]["originGroup"], "shop");
+    let mut off = route.clone();
+    off["spec"]["enabled"] = json!(false);
+    let (status, answer) = api.call(Method::PUT, "/api/v1/routes/shop", Some(off)).await;
+    assert_eq!((status, answer["revision"].as_u64()), (StatusCode::OK, Some(2)), "{answer}");
+    let (status, _) = api.call(Method::PUT, "/api/v1/routes/other", Some(route)).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, answer) = api.call(Method::DELETE, "/api/v1/origin-groups/shop", None).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    let (status, _) = api.call(Method::DELETE, "/api/v1/routes/shop", None).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = api.call(Method::GET, "/api/v1/routes/shop", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (_, back) = api.call(Method::POST, "/api/v1/revisions/1/rollback", None).await;
+    assert_eq!(back["revision"], 4);
+    let (_, revisions) = api.call(Method::GET, "/api/v1/revisions?perPage=2", None).await;
+    assert_eq!((revisions["total"].as_u64(), revisions["items"].as_array().unwrap().len()), (Some(4), 2));
+    // What was exported and is applied again changes nothing.
+    let (_, all) = api.call(Method::GET, "/api/v1/objects", None).await;
+    let (_, same) = api.apply(json!({ "objects": all["items"], "prune": true })).await;
+    assert_eq!((same["revision"].as_u64(), same["changes"].as_array().unwrap().len()), (Some(4), 0));
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_go_and_does_nothing() {
+    let api = Api::new(Role::Operator).await;
+    api.apply(json!({ "objects": documents() })).await;
+    let (status, answer) = api.apply(json!({ "objects": [], "prune": true, "dryRun": true })).await;
+    assert_eq!((status, answer["changes"].as_array().unwrap().len()), (StatusCode::OK, 4));
+    assert_eq!(api.ops.current().id.revision, 1);
+}
+
+#[tokio::test]
+async fn bad_input_is_named_with_its_place() {
+    let api = Api::new(Role::Operator).await;
+    let mut documents = documents();
+    documents[3]["spec"]["orginGroup"] = json!("x");
+    let (status, answer) = api.apply(json!({ "objects": documents })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(first(&answer), ("spec.orginGroup", "unknown-field"));
+    assert!(answer["problems"][0]["message"].as_str().unwrap().contains("originGroup"), "{answer}");
+    let (_, answer) = api.apply(json!({ "object": [] })).await;
+    assert_eq!(first(&answer), ("object", "unknown-field"));
+    let (_, answer) = api.apply(json!({ "objects": [{ "kind": 7 }] })).await;
+    assert!(
+        answer["problems"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|p| p["field"].as_str().unwrap().starts_with("objects[0]")),
+        "{answer}"
+    );
+    let bearer = format!("Bearer {}", api.token);
+    let request = |kind: &str, body: Vec<u8>| {
+        let builder =
+            Request::post("/api/v1/apply").header("authorization", &bearer).header("content-type", kind);
+        builder.body(Body::from(body)).unwrap()
+    };
+    let (status, _) = api.raw(request("application/json", b"{".to_vec())).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = api.raw(request("text/yaml", b"a: 1".to_vec())).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let (status, answer) = api.raw(request("application/json", vec![b' '; super::BODY + 1])).await;
+    assert_eq!((status, first(&answer).1), (StatusCode::PAYLOAD_TOO_LARGE, "too-large"));
+    let (status, _) = api.call(Method::PATCH, "/api/v1/status", None).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    let (status, _) = api.call(Method::GET, "/api/v1/nowhere/at/all", None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = api.call(Method::GET, "/api/v1/objects?knd=Route", None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(api.ops.current().id.revision, 0);
+}
+
+#[tokio::test]
+async fn a_second_word_is_asked_for_with_409() {
+    let api = Api::new(Role::Operator).await;
+    api.ops.links().opened("n", ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()]);
+    let filter = json!({ "apiVersion": model::draft::API_VERSION, "kind": "PacketFilter", "metadata": { "name": "f" },
+        "spec": { "rules": [{ "name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"] }] } });
+    let (status, answer) = api.apply(json!({ "objects": [filter] })).await;
+    assert_eq!((status, first(&answer).1), (StatusCode::CONFLICT, "needs-confirmation"));
+    let (status, _) = api.apply(json!({ "objects": [filter], "confirm": true })).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_viewer_looks_and_does_not_touch() {
+    let api = Api::new(Role::Viewer).await;
+    assert_eq!(api.call(Method::GET, "/api/v1/status", None).await.0, StatusCode::OK);
+    for (method, path) in [
+        (Method::POST, "/api/v1/apply"),
+        (Method::POST, "/api/v1/nodes/a/enrol"),
+        (Method::POST, "/api/v1/nodes/a/revoke"),
+        (Method::POST, "/api/v1/revisions/1/rollback"),
+        (Method::POST, "/api/v1/users/a/reset"),
+    ] {
+        let (status, answer) = api.call(method, path, Some(json!({}))).await;
+        assert_eq!((status, first(&answer).1), (StatusCode::FORBIDDEN, "forbidden"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_description_lists_every_url() {
+    let api = Api::new(Role::Viewer).await;
+    let (_, description) = api.call(Method::GET, "/api/v1/openapi.json", None).await;
+    let paths = description["paths"].as_object().unwrap();
+    for (path, operations) in paths {
+        for method in operations
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|key| ["get", "put", "post", "delete"].contains(&key.as_str()))
+        {
+            let url = path.replace("{kind}", "routes").replace("{name}", "x").replace("{number}", "1");
+            let method = method.to_uppercase().parse().unwrap();
+            let (status, answer) = api.call(method, &url, None).await;
+            assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            assert!(!answer.to_string().contains("nothing at this URL"), "{path}: {answer}");
+        }
+    }
+    assert_eq!(paths.len(), 14);
+}

@@ -253,9 +253,11 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
+/// Prints a line for whoever ran the command.
 pub(crate) fn say(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    // A reader that went away (`| head`) is no reason to stop.
+    let _gone = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// One line on standard error, the cause behind the symptom; one line each for several problems.

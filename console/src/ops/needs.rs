@@ -101,7 +101,8 @@ impl Ops {
             group.0 += 1;
             if let Some(why) = state.report.failing {
                 group.1 += 1;
-                group.2 = format!("{}: {why}", state.report.address);
+                let address = state.report.address.to_string();
+                group.2 = if why.starts_with(&address) { why } else { format!("{address}: {why}") };
             }
         }
         for (group, (all, failing, why)) in groups {

@@ -1,1 +1,169 @@
+use std::time::Duration;
 
+use model::draft::Kind;
+use model::report::{Drops, Histogram, Leg, Place, Report, RouteReport};
+use serde_json::json;
+
+use super::{ListQuery, OpenError, Role, Severity, Sort};
+use crate::clock;
+use crate::testing::{Directory, object, operator, publish, shop};
+
+#[tokio::test]
+async fn lists_are_paged_searched_and_sorted() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let origins: Vec<_> = (0..30)
+        .map(|n| {
+            object(
+                "OriginGroup",
+                &format!("group{n:02}"),
+                json!({ "origins": [{ "url": format!("https://Host{n:02}.internal") }] }),
+            )
+        })
+        .collect();
+    publish(&ops, origins).await.unwrap();
+    publish(&ops, shop()).await.unwrap();
+    let names = |page: super::Page<super::Stored>| -> Vec<String> {
+        page.items.into_iter().map(|stored| stored.object.metadata.name).collect()
+    };
+    let query = ListQuery { kind: Some(Kind::OriginGroup), page: 4, per_page: 10, ..ListQuery::default() };
+    let last = ops.list(&query).await.unwrap();
+    assert_eq!((last.total, last.pages()), (31, 4));
+    assert_eq!(names(last), ["shop"]);
+    let search = |search: &str| ListQuery { search: search.to_owned(), ..ListQuery::default() };
+    assert_eq!(names(ops.list(&search("HOST07")).await.unwrap()), ["group07"]);
+    assert_eq!(ops.list(&search("host internal 1")).await.unwrap().total, 12);
+    assert_eq!(ops.list(&search("100%_")).await.unwrap().total, 0);
+    // A certificate is found by its host, not by its PEM.
+    assert_eq!(ops.list(&search("shop.example.com")).await.unwrap().total, 2);
+    assert_eq!(ops.list(&search("BEGIN CERTIFICATE")).await.unwrap().total, 0);
+    let newest =
+        ListQuery { kind: Some(Kind::OriginGroup), sort: Sort::Changed, per_page: 1, ..ListQuery::default() };
+    assert_eq!(names(ops.list(&newest).await.unwrap()), ["shop"]);
+    let down = ListQuery {
+        kind: Some(Kind::OriginGroup),
+        sort: Sort::NameDown,
+        per_page: 1,
+        page: 2,
+        ..ListQuery::default()
+    };
+    assert_eq!(names(ops.list(&down).await.unwrap()), ["group29"]);
+    assert_eq!(ops.used_by(Kind::OriginGroup, "shop").await.unwrap(), [(Kind::Route, "shop".to_owned())]);
+}
+
+fn report() -> Report {
+    let leg = Leg { version: "TLSv1.3".to_owned(), verified: "shop.internal".to_owned(), ..empty_leg() };
+    let route = RouteReport {
+        route: "shop".parse().unwrap(),
+        responses: [3, 0, 1, 0],
+        added: Histogram(vec![(10, 4)]),
+        total: Histogram(vec![(20, 4)]),
+        client: None,
+        origin: Some(leg),
+    };
+    let drops = Drops { place: Place::Kernel, reason: "denied".to_owned(), rule: 1, count: 7 };
+    Report { routes: vec![route], drops: vec![drops], ..Report::default() }
+}
+
+fn empty_leg() -> Leg {
+    let none = String::new;
+    Leg { version: none(), suite: none(), group: none(), sni: none(), verified: none() }
+}
+
+#[tokio::test]
+async fn figures_are_summed_written_and_read_back_once() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let deny = json!({ "rules": [{ "name": "bad", "action": "Deny", "prefixes": ["203.0.113.0/24"] }] });
+    publish(&ops, vec![object("PacketFilter", "edge", deny)]).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let now = clock::now();
+    for _ in 0..2 {
+        ops.figures().add(&report(), now);
+    }
+    for pass in 0..3 {
+        let sum = ops.traffic(hour).await.unwrap().sum;
+        assert_eq!(sum.responses, [6, 0, 2, 0], "pass {pass}");
+        let routes = ops.route_traffic(&["shop".to_owned(), "none".to_owned()], hour).await.unwrap();
+        assert_eq!(routes["shop"].sum.added.count(), 8);
+        assert_eq!(routes["shop"].origin.as_ref().unwrap().leg.verified, "shop.internal");
+        assert_eq!((routes["none"].sum.requests(), routes["none"].client.is_none()), (0, true));
+        let drops = ops.drops(hour).await.unwrap();
+        assert_eq!((drops[0].count, drops[0].rule.as_deref()), (14, Some("edge/bad")));
+        // Twice: what was written is not written again, nor lost.
+        ops.figures().write(ops.store()).await.unwrap();
+    }
+    drop(ops);
+    let ops = directory.open().await;
+    ops.figures().add(&report(), now);
+    ops.figures().write(ops.store()).await.unwrap();
+    assert_eq!(ops.traffic(hour).await.unwrap().sum.responses, [9, 0, 3, 0]);
+}
+
+#[tokio::test]
+async fn needs_name_clear_text_and_an_empty_console() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    assert!(ops.needs().await.unwrap().iter().any(|need| need.link == "/routes/new"));
+    let mut objects = shop();
+    objects[2] = object(
+        "OriginGroup",
+        "shop",
+        json!({ "origins": [{ "url": "http://shop.internal" }], "clearText": "allow" }),
+    );
+    publish(&ops, objects).await.unwrap();
+    let needs = ops.needs().await.unwrap();
+    let clear = needs.iter().find(|need| need.link == "/origins/shop").unwrap();
+    assert_eq!(clear.severity, Severity::Warning);
+    assert!(clear.message.contains("clear text"));
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_named_and_left_alone() {
+    let directory = Directory::new();
+    let path = directory.path().join("console.sqlite");
+    std::fs::write(&path, "this is no database, however long one looks at it").unwrap();
+    let error = super::Ops::open(directory.path(), "").await.unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is no database"));
+}
+
+#[tokio::test]
+async fn a_lost_or_wrong_master_key_is_named_and_no_new_one_is_made() {
+    let directory = Directory::new();
+    directory.open().await.store().close().await;
+    let key = directory.path().join("master.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let error = super::Ops::open(directory.path(), "").await.unwrap_err();
+    assert!(error.to_string().contains("master.key is missing"), "{error}");
+    assert!(!key.exists());
+    let other = Directory::new();
+    other.open().await.store().close().await;
+    std::fs::copy(other.path().join("master.key"), &key).unwrap();
+    let error = super::Ops::open(directory.path(), "").await.unwrap_err();
+    assert!(matches!(error, OpenError::Seal(_)) && error.to_string().contains("does not belong"), "{error}");
+    std::fs::write(&key, right).unwrap();
+    directory.open().await;
+}
+
+#[tokio::test]
+async fn users_and_tokens() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let root = super::Actor::console();
+    assert!(ops.put_user("ann", "too short", Role::Viewer, &root).await.is_err());
+    assert!(ops.put_user("a/b", "long enough for this", Role::Viewer, &root).await.is_err());
+    assert!(ops.put_user("ann", "long enough for this", Role::Viewer, &operator()).await.is_err());
+    ops.put_user("ann", "long enough for this", Role::Viewer, &root).await.unwrap();
+    // A reset keeps the role; a new user becomes administrator.
+    ops.reset_user("ann", &root).await.unwrap();
+    ops.reset_user("bob", &root).await.unwrap();
+    let roles: Vec<_> = ops.users().await.unwrap().into_iter().map(|user| (user.name, user.role)).collect();
+    assert_eq!(roles, [("ann".to_owned(), Role::Viewer), ("bob".to_owned(), Role::Administrator)]);
+    let token = ops.make_token("cli", Role::Operator, &root).await.unwrap();
+    assert_eq!(ops.token(&token).await.unwrap(), Some(("cli".to_owned(), Role::Operator)));
+    let renewed = ops.make_token("cli", Role::Operator, &root).await.unwrap();
+    assert_eq!(ops.token(&token).await.unwrap(), None);
+    assert!(ops.token(&renewed).await.unwrap().is_some());
+}

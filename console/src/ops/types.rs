@@ -128,16 +128,7 @@ impl Changes {
 }
 
 /// What happens to one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Action {
-    /// It is new.
-    Add,
-    /// It differs.
-    Change,
-    /// It goes.
-    Remove,
-}
+pub use model::diff::Action;
 
 /// One line of a review or of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +138,7 @@ pub struct ChangeLine {
     pub action: Action,
     /// `Kind/name`.
     pub object: String,
-    /// The difference in words, such as `originGroup: "shop-v1" becomes "shop-v2"`; one clause per field, joined by `; `.
+    /// The difference in words, such as `port 443 → 8443`; one clause per field, joined by `; `.
     pub words: String,
 }
 

@@ -12,7 +12,7 @@ use super::certificates::Resolver;
 use super::staged::{self, Staged};
 use super::{Current, words};
 use crate::clock;
-use crate::ops::{Action, ChangeLine, Changes};
+use crate::ops::{ChangeLine, Changes};
 use crate::secrets::{Authority, MasterKey};
 use crate::store::object_key;
 
@@ -119,14 +119,11 @@ impl Maker<'_> {
             if before == Some(object) {
                 continue;
             }
-            let action = if before.is_some() { Action::Change } else { Action::Add };
-            let words = words::of_change(before, Some(object));
-            prepared.lines.push(ChangeLine { action, object: object.label(), words });
+            prepared.lines.extend(words::of_change(before, Some(object)));
             prepared.put.push(object.clone());
         }
         for (key, object) in base.objects.iter().filter(|(key, _)| !objects.contains_key(key)) {
-            let words = words::of_change(Some(object), None);
-            prepared.lines.push(ChangeLine { action: Action::Remove, object: object.label(), words });
+            prepared.lines.extend(words::of_change(Some(object), None));
             prepared.remove.push(key.clone());
         }
         prepared.rules = new_rules(base, &objects);

@@ -6,6 +6,8 @@
 mod files;
 mod owner;
 mod serve;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tls;
 
 use std::net::SocketAddr;

@@ -1,5 +1,8 @@
 //! Opening: never creates over, repairs or overwrites a file that is not a sound database of ours.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,9 +22,9 @@ impl Store {
     /// # Errors
     /// When it is damaged, newer, not ours, or cannot be written.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // A revision that was answered for survives a power cut.
             .synchronous(SqliteSynchronous::Full)
@@ -58,6 +61,17 @@ impl Store {
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
+    }
+}
+
+/// Makes the file when there is none, for its owner only: SQLite gives its journals the same mode.
+fn private(path: &Path) -> Result<(), StoreError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(StoreError::Open { path: path.to_owned(), reason: error.to_string() })
+        }
+        _ => Ok(()),
     }
 }
 
