@@ -250,6 +250,9 @@ try {
       await sized.close();
     }
   }
+} catch (error) {
+  // A timeout or a page that is gone: a finding like any other, and no reason to leave the browser running.
+  problem("walk", error.message.split("\n")[0]);
 } finally {
   await browser.close();
 }

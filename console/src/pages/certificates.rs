@@ -146,7 +146,7 @@ fn row(object: &Object, users: usize, now: OffsetDateTime) -> Row {
     Row {
         name: object.metadata.name.clone(),
         hosts: facts.as_ref().map(hosts).unwrap_or_default(),
-        issuer: facts.as_ref().map(|facts| short_issuer(facts)).unwrap_or_default(),
+        issuer: facts.as_ref().map(short_issuer).unwrap_or_default(),
         ends: facts.as_ref().map_or(OffsetDateTime::UNIX_EPOCH, |facts| facts.not_after),
         life: facts.map(|facts| Life::new(facts.not_before, facts.not_after, now)),
         users,

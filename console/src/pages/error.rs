@@ -77,10 +77,8 @@ impl IntoResponse for PageError {
             let source = std::error::Error::source(&self).map(ToString::to_string);
             tracing::error!(error = %self, source, "page failed");
         }
-        let sentences = match self {
-            Self::Refused(sentences) => sentences,
-            other => vec![other.to_string()],
-        };
+        let said = self.to_string();
+        let sentences = if let Self::Refused(sentences) = self { sentences } else { vec![said] };
         let body = ErrorPage { title, sentences, next }.render().unwrap_or_else(|_| title.to_owned());
         (status, Html(body)).into_response()
     }

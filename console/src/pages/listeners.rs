@@ -67,9 +67,9 @@ pub(crate) async fn list(
     let shell = Shell::with(&ops, &user, Section::Listeners, "Listeners", &status).await?;
     let mut reports = reports(&status.nodes);
     let found = query.fetch(&ops, Kind::Listener).await?;
-    let rows = found.items.iter().filter_map(|stored| match &stored.object.spec {
-        Spec::Listener(spec) => Some(row(&stored.object.metadata.name, spec, &mut reports)),
-        _ => None,
+    let rows = found.items.iter().filter_map(|stored| {
+        let Spec::Listener(spec) = &stored.object.spec else { return None };
+        Some(row(&stored.object.metadata.name, spec, &mut reports))
     });
     let (list, rows) = query.arrange("/listeners", rows.collect(), found.total, found.complete, order);
     page(&ListenersPage { shell, list, rows })
@@ -131,10 +131,8 @@ impl Editor for Listeners {
     }
 
     fn fields(object: &Object) -> Fields {
-        match &object.spec {
-            Spec::Listener(spec) => ListenerForm::fields(&object.metadata.name, spec),
-            _ => Fields::default(),
-        }
+        let Spec::Listener(spec) = &object.spec else { return Fields::default() };
+        ListenerForm::fields(&object.metadata.name, spec)
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {

@@ -78,9 +78,9 @@ pub(crate) async fn list(
     let shell = Shell::load(&ops, &user, Section::Origins, "Origins").await?;
     let states = states(ops.origins().await?);
     let found = query.fetch(&ops, Kind::OriginGroup).await?;
-    let rows = found.items.iter().filter_map(|stored| match &stored.object.spec {
-        Spec::OriginGroup(spec) => Some(row(&stored.object.metadata.name, spec, &states)),
-        _ => None,
+    let rows = found.items.iter().filter_map(|stored| {
+        let Spec::OriginGroup(spec) = &stored.object.spec else { return None };
+        Some(row(&stored.object.metadata.name, spec, &states))
     });
     let (list, rows) = query.arrange("/origins", rows.collect(), found.total, found.complete, order);
     page(&OriginsPage { shell, list, rows })
@@ -194,10 +194,8 @@ impl Editor for Origins {
     }
 
     fn fields(object: &Object) -> Fields {
-        match &object.spec {
-            Spec::OriginGroup(spec) => OriginForm::fields(&object.metadata.name, spec),
-            _ => Fields::default(),
-        }
+        let Spec::OriginGroup(spec) = &object.spec else { return Fields::default() };
+        OriginForm::fields(&object.metadata.name, spec)
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
@@ -210,15 +208,13 @@ impl Editor for Origins {
 
     async fn show(ops: &Ops, user: &SignedIn, base: Option<&Object>, form: FormView) -> PageResult {
         let stored = base.map(|object| object.metadata.name.clone());
-        let (origins, users) = match base {
-            Some(Object { metadata, spec: Spec::OriginGroup(spec) }) => {
-                let states = states(ops.origins().await?);
-                let users = ops.used_by(Kind::OriginGroup, &metadata.name).await?;
-                let views = views(spec, states.get(&metadata.name).map_or(&[], Vec::as_slice));
-                (views, users.into_iter().map(|(_, name)| name).collect())
-            }
-            _ => (Vec::new(), Vec::new()),
-        };
+        let (mut origins, mut users) = (Vec::new(), Vec::new());
+        if let Some(Object { metadata, spec: Spec::OriginGroup(spec) }) = base {
+            let states = states(ops.origins().await?);
+            origins = views(spec, states.get(&metadata.name).map_or(&[], Vec::as_slice));
+            let named = ops.used_by(Kind::OriginGroup, &metadata.name).await?;
+            users = named.into_iter().map(|(_, name)| name).collect();
+        }
         page(&OriginPage {
             shell: Shell::load(ops, user, Section::Origins, &Self::title(base)).await?,
             stored,

@@ -81,9 +81,9 @@ pub(crate) async fn list(
     let found = ListQuery::default().fetch(&ops, Kind::PacketFilter).await?;
     let (drops, grid) = (ops.drops(WINDOW).await?, Grid::of(&ops.traffic(WINDOW).await?));
     let filters = found.items.iter().map(|stored| stored.object.metadata.name.clone()).collect();
-    let rows = found.items.iter().flat_map(|stored| match &stored.object.spec {
-        Spec::PacketFilter(spec) => rules(&stored.object.metadata.name, spec, &drops, grid),
-        _ => Vec::new(),
+    let rows = found.items.iter().flat_map(|stored| {
+        let Spec::PacketFilter(spec) = &stored.object.spec else { return Vec::new() };
+        rules(&stored.object.metadata.name, spec, &drops, grid)
     });
     let text = |row: &Row| format!("{} {} {}", row.filter, row.rule, row.prefixes);
     let (list, rows) = query.apply("/packet-filter", rows.collect(), text, order);
@@ -156,10 +156,8 @@ impl Editor for PacketFilters {
     }
 
     fn fields(object: &Object) -> Fields {
-        match &object.spec {
-            Spec::PacketFilter(spec) => FilterForm::fields(&object.metadata.name, spec),
-            _ => Fields::default(),
-        }
+        let Spec::PacketFilter(spec) = &object.spec else { return Fields::default() };
+        FilterForm::fields(&object.metadata.name, spec)
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {

@@ -42,10 +42,8 @@ impl Editor for Routes {
     }
 
     fn fields(object: &Object) -> Fields {
-        match &object.spec {
-            Spec::Route(spec) => RouteForm::fields(&object.metadata.name, spec),
-            _ => Fields::default(),
-        }
+        let Spec::Route(spec) = &object.spec else { return Fields::default() };
+        RouteForm::fields(&object.metadata.name, spec)
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {

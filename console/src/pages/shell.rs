@@ -112,13 +112,10 @@ impl Shell {
                 link == *href
                     || link.strip_prefix(*href).is_some_and(|rest| rest.starts_with(['/', '?', '#']))
             };
-            let urgent = match section {
-                Section::Overview => 0,
-                _ => self
-                    .needs
-                    .iter()
-                    .filter(|(severity, link)| *severity < Severity::Note && below(link))
-                    .count() as u64,
+            let urgent = |(severity, link): &&(Severity, String)| *severity < Severity::Note && below(link);
+            let urgent = match *section == Section::Overview {
+                true => 0,
+                false => self.needs.iter().filter(urgent).count() as u64,
             };
             let total = match (section, kind) {
                 (Section::Nodes, _) => Some(self.nodes),

@@ -109,10 +109,8 @@ impl Editor for TrustBundles {
     }
 
     fn fields(object: &Object) -> Fields {
-        match &object.spec {
-            Spec::TrustBundle(spec) => BundleForm::fields(&object.metadata.name, spec),
-            _ => Fields::default(),
-        }
+        let Spec::TrustBundle(spec) = &object.spec else { return Fields::default() };
+        BundleForm::fields(&object.metadata.name, spec)
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {

@@ -171,27 +171,21 @@ fn report(node: usize, minute: i32) -> Report {
             connections: 140,
             problem: None,
         }],
-        features: vec![
-            Feature {
-                name: "xdp:eth0".to_owned(),
-                on: node != 1,
-                detail: if node == 1 {
-                    "the driver of eth0 refused native mode and generic mode is off"
-                } else {
-                    "native"
-                }
-                .to_owned(),
-            },
-            Feature { name: "sk_lookup".to_owned(), on: node != 1, detail: "attached".to_owned() },
-            Feature {
-                name: "isolation".to_owned(),
-                on: true,
-                detail: "keeper and worker are separate users".to_owned(),
-            },
-        ],
+        features: features(node != 1),
         connections: 140,
         threads: 4,
     }
+}
+
+fn features(kernel: bool) -> Vec<Feature> {
+    let feature =
+        |name: &str, on: bool, detail: &str| Feature { name: name.to_owned(), on, detail: detail.to_owned() };
+    let why = "the driver of eth0 refused native mode and generic mode is off";
+    vec![
+        feature("xdp:eth0", kernel, if kernel { "native" } else { why }),
+        feature("sk_lookup", kernel, if kernel { "attached" } else { "CAP_NET_ADMIN is missing" }),
+        feature("isolation", true, "keeper and worker are separate users"),
+    ]
 }
 
 fn origin(group: &str, address: &str, failing: Option<&str>) -> OriginReport {
