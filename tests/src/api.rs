@@ -26,7 +26,8 @@ pub struct Api {
 impl Api {
     /// With what the console wrote for its command line.
     pub fn from_file(space: &Arc<Space>, cli_json: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(cli_json).map_err(|error| format!("{}: {error}", cli_json.display()))?;
+        let text =
+            fs::read_to_string(cli_json).map_err(|error| format!("{}: {error}", cli_json.display()))?;
         let access: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let word = |name: &str| access[name].as_str().unwrap_or_default().to_owned();
         let address = word("url").trim_start_matches("https://").trim_end_matches('/').parse();
@@ -85,7 +86,8 @@ impl Api {
 
     /// A call that must succeed.
     pub fn get(&self, path: &str) -> Value {
-        let (status, value) = self.call("GET", path, None).unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        let (status, value) =
+            self.call("GET", path, None).unwrap_or_else(|error| panic!("GET {path}: {error}"));
         assert_eq!(status, 200, "GET {path}: {value}");
         value
     }

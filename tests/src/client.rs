@@ -55,7 +55,13 @@ pub struct Dial {
 impl Dial {
     /// Ten seconds of patience, any source address.
     pub fn new(target: SocketAddr, name: &str, tls: &Arc<rustls::ClientConfig>) -> Self {
-        Self { target, from: None, name: name.to_owned(), tls: tls.clone(), patience: Duration::from_secs(10) }
+        Self {
+            target,
+            from: None,
+            name: name.to_owned(),
+            tls: tls.clone(),
+            patience: Duration::from_secs(10),
+        }
     }
 
     /// From this source address.
@@ -153,7 +159,8 @@ impl Connection {
     /// What reading says; `UnexpectedEof` when the server closed first; `InvalidData` when it is no HTTP.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let (status, fields) = self.head()?;
-        let field = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let field =
+            |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         let body = if status == 204 || status == 304 {
             Vec::new()
         } else if let Some(length) = field("content-length") {
@@ -203,7 +210,8 @@ impl Connection {
     /// As [`Connection::answer`].
     pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;
-        let length = usize::from_str_radix(line.split(';').next().unwrap_or_default(), 16).map_err(invalid)?;
+        let length =
+            usize::from_str_radix(line.split(';').next().unwrap_or_default(), 16).map_err(invalid)?;
         if length == 0 {
             while !self.line()?.is_empty() {}
             return Ok(None);

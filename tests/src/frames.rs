@@ -12,7 +12,8 @@ use crate::space::Space;
 
 /// Sends Ethernet frames on `interface`. Through Python: an `AF_PACKET` address takes `unsafe` in Rust.
 pub fn send(space: &Space, interface: &str, frames: &[Vec<u8>]) {
-    let hex: Vec<String> = frames.iter().map(|frame| frame.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    let hex: Vec<String> =
+        frames.iter().map(|frame| frame.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
     let script = "import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind((sys.argv[1], 0))
@@ -68,7 +69,8 @@ pub fn syn(source: SocketAddrV4, target: SocketAddrV4, sequence: u32) -> Vec<u8>
 }
 
 fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -86,7 +88,13 @@ pub struct Flood {
 
 impl Flood {
     /// At least `rate` a second; bounded by `at_most`.
-    pub fn start(space: &Arc<Space>, source: Ipv4Addr, target: SocketAddrV4, rate: u64, at_most: Duration) -> Self {
+    pub fn start(
+        space: &Arc<Space>,
+        source: Ipv4Addr,
+        target: SocketAddrV4,
+        rate: u64,
+        at_most: Duration,
+    ) -> Self {
         let (sent, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let (counter, ended, space) = (sent.clone(), stop.clone(), space.clone());
         let begin = Instant::now();

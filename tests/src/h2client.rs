@@ -21,7 +21,12 @@ pub struct Streams {
 
 impl Streams {
     /// `at_once` streams of `GET /`, each followed by another when it is answered.
-    pub fn start(space: &Arc<Space>, target: SocketAddr, tls: &Arc<rustls::ClientConfig>, at_once: usize) -> Self {
+    pub fn start(
+        space: &Arc<Space>,
+        target: SocketAddr,
+        tls: &Arc<rustls::ClientConfig>,
+        at_once: usize,
+    ) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let (space, tls, ended) = (space.clone(), tls.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
@@ -58,7 +63,8 @@ async fn run(
     let name = ServerName::try_from(HOST).map_err(|error| text("name", &error))?;
     let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await;
     let stream = stream.map_err(|error| text("handshake", &error))?;
-    let (requests, connection) = h2::client::handshake(stream).await.map_err(|error| text("HTTP/2", &error))?;
+    let (requests, connection) =
+        h2::client::handshake(stream).await.map_err(|error| text("HTTP/2", &error))?;
     let driver = tokio::spawn(connection);
     let mut tasks = JoinSet::new();
     for _ in 0..at_once {
@@ -76,7 +82,8 @@ async fn run(
 async fn ask(requests: SendRequest<Bytes>, stop: Arc<AtomicBool>) -> Result<u64, String> {
     let mut answers = 0;
     while !stop.load(Ordering::Relaxed) {
-        let request = http::Request::get(format!("https://{HOST}/")).body(()).map_err(|error| error.to_string())?;
+        let request =
+            http::Request::get(format!("https://{HOST}/")).body(()).map_err(|error| error.to_string())?;
         let mut ready = requests.clone().ready().await.map_err(|error| format!("ready: {error}"))?;
         let (answer, _) = ready.send_request(request, true).map_err(|error| format!("send: {error}"))?;
         let mut answer = answer.await.map_err(|error| format!("answer: {error}"))?;
@@ -84,7 +91,11 @@ async fn ask(requests: SendRequest<Bytes>, stop: Arc<AtomicBool>) -> Result<u64,
         while let Some(piece) = answer.body_mut().data().await {
             let piece = piece.map_err(|error| format!("body: {error}"))?;
             length += piece.len();
-            answer.body_mut().flow_control().release_capacity(piece.len()).map_err(|error| error.to_string())?;
+            answer
+                .body_mut()
+                .flow_control()
+                .release_capacity(piece.len())
+                .map_err(|error| error.to_string())?;
         }
         if answer.status() != 200 || length == 0 {
             return Err(format!("{} with {length} bytes", answer.status()));

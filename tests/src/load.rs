@@ -94,7 +94,8 @@ impl Shared {
             Ok(connection) => connection,
             Err(error) => {
                 // A reset during the handshake met an accepted connection; a refusal or a time-out did not.
-                let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
+                let refused =
+                    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
                 self.failed(opened, !refused, format!("connecting: {error}"));
                 std::thread::sleep(Duration::from_millis(50));
                 return;
@@ -112,7 +113,9 @@ impl Shared {
                         return;
                     }
                 }
-                Ok(answer) => return self.failed(opened, true, format!("{} {}", answer.status, answer.text())),
+                Ok(answer) => {
+                    return self.failed(opened, true, format!("{} {}", answer.status, answer.text()));
+                }
                 Err(error) => return self.failed(opened, true, format!("asking: {error}")),
             }
         }
@@ -163,7 +166,11 @@ impl Transfer {
             let answer = connection.answer()?;
             match answer.text() == format!("{at} true\n") {
                 true => Ok(at),
-                false => Err(io::Error::other(format!("sent {at}, origin says {} {}", answer.status, answer.text()))),
+                false => Err(io::Error::other(format!(
+                    "sent {at}, origin says {} {}",
+                    answer.status,
+                    answer.text()
+                ))),
             }
         })
     }

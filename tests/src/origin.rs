@@ -87,7 +87,10 @@ struct Request {
 
 impl Request {
     fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -179,7 +182,12 @@ fn raw(stream: &mut Stream, text: &str) -> io::Result<()> {
 
 fn plain(stream: &mut Stream, status: u16, text: &str) -> io::Result<()> {
     let length = text.len();
-    raw(stream, &format!("HTTP/1.1 {status} OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}"))
+    raw(
+        stream,
+        &format!(
+            "HTTP/1.1 {status} OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}"
+        ),
+    )
 }
 
 fn read_head(stream: &mut BufReader<Stream>) -> io::Result<Option<Request>> {
@@ -188,7 +196,8 @@ fn read_head(stream: &mut BufReader<Stream>) -> io::Result<Option<Request>> {
         return Ok(None);
     }
     let mut words = line.split_whitespace();
-    let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let (method, target) =
+        (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
     let mut fields = Vec::new();
     loop {
         let mut line = String::new();

@@ -29,7 +29,8 @@ pub fn has_pins(instance: &str) -> bool {
 fn pinned(instance: &str, name: &str) -> PathBuf {
     let mut dirs = vec![pins(instance)];
     while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())).flatten() {
+        for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())).flatten()
+        {
             let path = entry.path();
             if path.is_dir() {
                 dirs.push(path);
@@ -44,7 +45,10 @@ fn pinned(instance: &str, name: &str) -> PathBuf {
 /// A kernel reason's counter, summed over processors.
 pub fn reason(instance: &str, number: u32) -> u64 {
     let path = pinned(instance, "REASONS").display().to_string();
-    let text = command("bpftool", &["-j", "map", "lookup", "pinned", &path, "key", &number.to_string(), "0", "0", "0"]);
+    let text = command(
+        "bpftool",
+        &["-j", "map", "lookup", "pinned", &path, "key", &number.to_string(), "0", "0", "0"],
+    );
     let value: Value = serde_json::from_str(&text).expect("bpftool's JSON");
     let values = value["formatted"]["values"].as_array().or(value["values"].as_array()).expect("values");
     values.iter().map(|one| count(&one["value"])).sum()
@@ -70,7 +74,7 @@ impl<'a> Passed<'a> {
     pub fn count(space: &'a Space, source: &str) -> Self {
         let family = if source.contains(':') { "ip6" } else { "ip" };
         let rules = format!(
-            "table inet probe {{ chain pre {{ type filter hook prerouting priority -400; {family} saddr {source} counter; }} }}"
+            "table inet probe {{\nchain pre {{\ntype filter hook prerouting priority -400\n{family} saddr {source} counter\n}}\n}}\n"
         );
         space.run("nft", &[&rules]);
         Self(space)

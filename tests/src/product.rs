@@ -60,13 +60,17 @@ impl Product {
         fs::create_dir_all(dir.join("bin")).expect("a directory below /var/tmp");
         for program in ["sallyport", "sallyport-node"] {
             let from = bin_dir().join(program);
-            fs::copy(&from, dir.join("bin").join(program))
-                .unwrap_or_else(|error| panic!("{}: {error}; build first, or set SALLYPORT_BIN_DIR", from.display()));
+            fs::copy(&from, dir.join("bin").join(program)).unwrap_or_else(|error| {
+                panic!("{}: {error}; build first, or set SALLYPORT_BIN_DIR", from.display())
+            });
         }
         let state = dir.join("state");
         fs::create_dir_all(&state).expect("state directory");
         if small {
-            command("mount", &["-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", &state.display().to_string()]);
+            command(
+                "mount",
+                &["-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", &state.display().to_string()],
+            );
         }
         if user.is_some() {
             std::os::unix::fs::chown(dir.join("state"), user, user).expect("chown");
@@ -124,15 +128,17 @@ impl Product {
         &self.instance
     }
 
-    /// Waits for the API and the node, which must be connected.
+    /// Waits for the API and the node, which must be connected and have applied something.
     pub fn ready(&mut self) -> Api {
         let file = self.dir.join("state/console/cli.json");
         let until = Instant::now() + Duration::from_secs(40);
         loop {
             let state = Api::from_file(&self.space, &file).and_then(|api| {
                 let status = api.call("GET", "/api/v1/status", None).map_err(|error| error.to_string())?;
-                let connected = status.1["nodes"].as_array().is_some_and(|nodes| !nodes.is_empty());
-                if status.0 == 200 && connected { Ok(api) } else { Err(format!("{} {}", status.0, status.1)) }
+                let nodes = status.1["nodes"].as_array().cloned().unwrap_or_default();
+                let serving =
+                    nodes.iter().any(|node| !node["connected"].is_null() && !node["applied"].is_null());
+                if status.0 == 200 && serving { Ok(api) } else { Err(format!("{} {}", status.0, status.1)) }
             });
             let complaint = match state {
                 Ok(api) => return api,
@@ -170,14 +176,13 @@ impl Product {
                 return None;
             }
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let word = line.split(|byte| *byte == 0).nth(1)?.to_vec();
-            let role = match word.as_slice() {
-                b"up" => Role::Up,
-                b"console" => Role::Console,
-                b"run" => Role::Keeper,
-                b"worker" => Role::Worker,
-                _ => return None,
-            };
+            let role = line.split(|byte| *byte == 0).skip(1).find_map(|word| match word {
+                b"up" => Some(Role::Up),
+                b"console" => Some(Role::Console),
+                b"run" => Some(Role::Keeper),
+                b"worker" => Some(Role::Worker),
+                _ => None,
+            })?;
             Some((pid, role))
         })
         .collect()
@@ -227,12 +232,20 @@ impl Product {
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// What the keeper says of the node.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn node_status(&self) -> Result<Value, String> {
+        let path = self.dir.join("state/run/status.json");
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
     /// Waits until the node has applied the revision, or a newer one.
     pub fn applied(&self, revision: u64) {
         eventually("the node applies a revision", Duration::from_secs(20), || {
-            let path = self.dir.join("state/run/status.json");
-            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let status: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let status = self.node_status()?;
             match status["applied"]["revision"].as_u64() {
                 Some(applied) if applied >= revision => Ok(()),
                 other => Err(format!("revision {revision} wanted, {other:?} applied; {}", status["refused"])),

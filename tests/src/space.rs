@@ -42,7 +42,8 @@ impl Space {
 
     /// Moves the calling thread, and so every thread and process it starts from now on, into the namespace.
     pub fn enter(&self) {
-        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter a namespace");
+        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("enter a namespace");
     }
 
     /// Does `work` inside, on a thread of its own.

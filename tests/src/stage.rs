@@ -132,7 +132,8 @@ pub fn target6(port: u16) -> SocketAddr {
 
 /// A veth pair, called the same at both ends.
 fn join(left: &Space, right: &Space, name: &str, left_addresses: [&str; 2], right_addresses: [&str; 2]) {
-    let arguments = format!("link add {name} netns {} type veth peer name {name} netns {}", left.name(), right.name());
+    let arguments =
+        format!("link add {name} netns {} type veth peer name {name} netns {}", left.name(), right.name());
     command("ip", &arguments.split_whitespace().collect::<Vec<_>>());
     for (space, [v4, v6]) in [(left, left_addresses), (right, right_addresses)] {
         space.ip(&format!("address add {v4} dev {name}"));

@@ -60,7 +60,8 @@ impl Soak<'_> {
                 let pair = self.stage.front();
                 self.api.apply(&[objects::certificate("front", &pair)]);
                 self.seen("the new certificate", |soak| {
-                    let shown = soak.stage.clients.inside(|| soak.stage.dial().open()).map_err(text)?.certificate();
+                    let shown =
+                        soak.stage.clients.inside(|| soak.stage.dial().open()).map_err(text)?.certificate();
                     if shown == pair.der { Ok(()) } else { Err("the old one".to_owned()) }
                 });
             }
@@ -103,7 +104,11 @@ impl Soak<'_> {
 
     fn other_listener(&self, on: bool) {
         if on {
-            self.api.apply(&[objects::object("Listener", "other", json!({ "port": 8500, "certificates": ["front"] }))]);
+            self.api.apply(&[objects::object(
+                "Listener",
+                "other",
+                json!({ "port": 8500, "certificates": ["front"] }),
+            )]);
         } else {
             self.api.delete("listeners/other");
         }
@@ -154,7 +159,9 @@ impl Soak<'_> {
         let fields: String = (0..more_fields).map(|number| format!("X-{number}: 1\r\n")).collect();
         self.stage.clients.inside(|| {
             let mut connection = dial.open().map_err(text)?;
-            connection.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n").as_bytes()).map_err(text)?;
+            connection
+                .send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n").as_bytes())
+                .map_err(text)?;
             connection.answer().map_err(text)
         })
     }
@@ -200,14 +207,19 @@ fn two_hundred_changes_under_load_fail_nothing() {
         soak.change(change);
         let failures = load.failures();
         assert!(failures.is_empty(), "after change {number} ({change:?}): {:?}", failures.first());
-        assert!(!download.ended() && !upload.ended() && !streams.ended(), "a long transfer ended after {change:?}");
+        assert!(
+            !download.ended() && !upload.ended() && !streams.ended(),
+            "a long transfer ended after {change:?}"
+        );
     }
     let (took, answers, connections) = (begin.elapsed(), load.answers(), load.connections());
     let failures = load.stop();
     one.finish();
     two.finish();
     let transfers = (download.finish(), upload.finish(), streams.finish());
-    println!("200 changes in {took:?}; {answers} answers on {connections} connections; transfers {transfers:?}");
+    println!(
+        "200 changes in {took:?}; {answers} answers on {connections} connections; transfers {transfers:?}"
+    );
     assert!(failures.is_empty(), "{failures:?}");
     assert!(transfers.0.is_ok() && transfers.1.is_ok() && transfers.2.is_ok(), "{transfers:?}");
     assert!(answers > 2000 && connections >= CLIENTS as u64, "hardly any load: {answers} on {connections}");

@@ -4,11 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use sallyport_tests::api::Api;
+use sallyport_tests::eventually;
 use sallyport_tests::objects::{certificate, object, origin_group, packet_filter, route};
 use sallyport_tests::origin::Origin;
 use sallyport_tests::product::{Product, Role};
 use sallyport_tests::stage::{HOST, ORIGIN_NAME, Stage};
-use sallyport_tests::eventually;
 use serde_json::{Value, json};
 
 struct Place {
@@ -47,7 +47,10 @@ impl Place {
         let (status, answer) = self.api.try_apply(objects).expect_err(what);
         assert!((400..500).contains(&status), "{what}: {status} {answer}");
         let problems = answer["problems"].as_array().cloned().unwrap_or_default();
-        let problem = problems.iter().find(|problem| problem["code"] == code).unwrap_or_else(|| panic!("{what}: {answer}"));
+        let problem = problems
+            .iter()
+            .find(|problem| problem["code"] == code)
+            .unwrap_or_else(|| panic!("{what}: {answer}"));
         let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
         assert!(format!("{} {}", text("object"), text("field")).contains(place), "{what}: {problem}");
         assert!(text("message").len() > 10, "{what}: {problem}");
@@ -57,7 +60,11 @@ impl Place {
         fs::write(&file, documents.join("\n---\n")).unwrap();
         let (ok, out, err) = self.product.cli(&["apply", "--yes", "-f", file.to_str().unwrap()]);
         assert!(!ok, "{what}: the command line accepts it");
-        assert!(format!("{out}{err}").contains(&text("message")), "{what}: {err} instead of {}", text("message"));
+        assert!(
+            format!("{out}{err}").contains(&text("message")),
+            "{what}: {err} instead of {}",
+            text("message")
+        );
         assert_eq!(self.api.revisions(), revisions, "{what}: a revision came of it");
     }
 }
@@ -76,17 +83,37 @@ fn wrong_objects_are_refused_alike() {
 
     place.refused("malformed PEM", &[half], "invalid", "Certificate/bad");
     place.refused("key of another certificate", &[mixed], "key-mismatch", "Certificate/bad");
-    place.refused("expired", &[certificate("bad", &ca.issue_expired(&["bad.walk.test"]))], "expired", "Certificate/bad");
-    place.refused("the same host and path again", &[route("bad", &[HOST], "front", "group")], "duplicate", "Route/");
+    place.refused(
+        "expired",
+        &[certificate("bad", &ca.issue_expired(&["bad.walk.test"]))],
+        "expired",
+        "Certificate/bad",
+    );
+    place.refused(
+        "the same host and path again",
+        &[route("bad", &[HOST], "front", "group")],
+        "duplicate",
+        "Route/",
+    );
     place.refused(
         "unknown origin group",
         &[route("bad", &["bad.walk.test"], "front", "nobody")],
         "unknown-reference",
         "Route/bad spec.originGroup",
     );
-    place.refused("host bits", &[packet_filter("bad", "Deny", &["192.0.2.1/24".to_owned()])], "invalid", "PacketFilter/bad");
+    place.refused(
+        "host bits",
+        &[packet_filter("bad", "Deny", &["192.0.2.1/24".to_owned()])],
+        "invalid",
+        "PacketFilter/bad",
+    );
     place.refused("unknown field", &[typo], "unknown-field", "orignGroup");
-    place.refused("not a port", &[object("Listener", "bad", json!({ "port": 70000 }))], "invalid", "spec.port");
+    place.refused(
+        "not a port",
+        &[object("Listener", "bad", json!({ "port": 70000 }))],
+        "invalid",
+        "spec.port",
+    );
     place.refused("unknown kind", &[object("Rout", "bad", json!({}))], "unknown-kind", "");
     place.refused(
         "not a URL",
@@ -104,7 +131,8 @@ fn not_json_and_not_our_token() {
     assert!(status == 400 || status == 422, "{status} {answer}");
     assert!(answer["problems"][0]["message"].is_string(), "{answer}");
     for token in ["", "wrong", "sp_0000000000000000"] {
-        let (status, answer) = place.api.clone().with_token(token).call("GET", "/api/v1/status", None).unwrap();
+        let (status, answer) =
+            place.api.clone().with_token(token).call("GET", "/api/v1/status", None).unwrap();
         assert_eq!(status, 401, "{token:?}: {answer}");
         assert!(answer["problems"][0]["message"].is_string(), "{answer}");
     }
@@ -119,14 +147,20 @@ fn a_port_in_use_is_named_and_the_rest_goes_on() {
     let place = Place::new("inputport");
     let script = "import socket,time
 s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('0.0.0.0',8700)); s.listen(); time.sleep(60)";
-    let mut holder = place.stage.node.inside(|| {
-        std::process::Command::new("/usr/bin/python3").args(["-c", script]).spawn().unwrap()
-    });
+    let mut holder = place
+        .stage
+        .node
+        .inside(|| std::process::Command::new("/usr/bin/python3").args(["-c", script]).spawn().unwrap());
     std::thread::sleep(Duration::from_millis(500));
-    let _ = place.api.try_apply(&[object("Listener", "busy", json!({ "port": 8700, "certificates": ["front"] }))]);
+    let _ = place.api.try_apply(&[object(
+        "Listener",
+        "busy",
+        json!({ "port": 8700, "certificates": ["front"] }),
+    )]);
     let pid = holder.id().to_string();
     eventually("the status names the port's holder", Duration::from_secs(10), || {
-        let status = place.api.get("/api/v1/status").to_string() + &place.api.get("/api/v1/nodes").to_string();
+        let status =
+            place.api.get("/api/v1/status").to_string() + &place.api.get("/api/v1/nodes").to_string();
         if status.contains("8700") && status.contains(&pid) { Ok(()) } else { Err(status) }
     });
     let _ = holder.kill();
@@ -172,8 +206,10 @@ fn a_full_disk_refuses_the_change_and_nothing_else() {
     let piece = vec![0; 64 * 1024];
     while std::io::Write::write_all(&mut file, &piece).is_ok() {}
     let revisions = place.api.revisions();
-    let large: Vec<String> = (0..40_000_u32).map(|number| std::net::Ipv4Addr::from(0x6440_0000 + number).to_string()).collect();
-    let (status, answer) = place.api.try_apply(&[packet_filter("large", "Deny", &large)]).expect_err("a full disk");
+    let large: Vec<String> =
+        (0..40_000_u32).map(|number| std::net::Ipv4Addr::from(0x6440_0000 + number).to_string()).collect();
+    let (status, answer) =
+        place.api.try_apply(&[packet_filter("large", "Deny", &large)]).expect_err("a full disk");
     assert!(status >= 500 && answer["problems"][0]["message"].is_string(), "{status} {answer}");
     assert_eq!(place.api.revisions(), revisions);
     place.served();

@@ -106,7 +106,10 @@ impl Run<'_> {
 
 /// A client may only be reset on a connection that a worker had when it died.
 fn excusable(failure: &Failure, deaths: &[Instant]) -> bool {
-    failure.established && deaths.iter().any(|death| failure.opened <= *death && failure.at + Duration::from_secs(1) >= *death)
+    failure.established
+        && deaths
+            .iter()
+            .any(|death| failure.opened <= *death && failure.at + Duration::from_secs(1) >= *death)
 }
 
 #[test]
@@ -120,11 +123,13 @@ fn kills_lose_nothing_and_let_nobody_pass() {
     product.applied(api.apply(&[filter(0)]));
 
     let passed = Passed::count(&stage.node, &FOE4.to_string());
-    let flood = Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(3000));
+    let flood =
+        Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(3000));
     let load = Load::start(&stage.clients, &stage.dial(), 16, 50);
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
 
-    let mut roles: Vec<Role> = [Role::Worker, Role::Keeper, Role::Console].iter().flat_map(|role| vec![*role; each]).collect();
+    let mut roles: Vec<Role> =
+        [Role::Worker, Role::Keeper, Role::Console].iter().flat_map(|role| vec![*role; each]).collect();
     let mut random = Random::seeded(0xdead);
     random.shuffle(&mut roles);
     let mut run = Run { product: &product, random, worker_deaths: Vec::new() };
@@ -152,10 +157,15 @@ fn kills_lose_nothing_and_let_nobody_pass() {
 
     let last = acknowledged.load(Ordering::Relaxed);
     eventually("every acknowledged revision is there", Duration::from_secs(20), || {
-        let (status, value) = api.call("GET", "/api/v1/revisions", None).map_err(|error| error.to_string())?;
+        let (status, value) =
+            api.call("GET", "/api/v1/revisions", None).map_err(|error| error.to_string())?;
         let revisions = api.revisions();
         let newest = revisions.iter().copied().max().unwrap_or_default();
-        if status == 200 && newest >= last { Ok(()) } else { Err(format!("{status} {newest} < {last}: {value}")) }
+        if status == 200 && newest >= last {
+            Ok(())
+        } else {
+            Err(format!("{status} {newest} < {last}: {value}"))
+        }
     });
     product.applied(last);
     let answers = load.answers();
@@ -163,16 +173,26 @@ fn kills_lose_nothing_and_let_nobody_pass() {
     assert!(load.answers() > answers, "nobody is served at the end");
     let failures = load.stop();
     let (sent, rate) = flood.stop();
-    let inexcusable: Vec<&Failure> = failures.iter().filter(|failure| !excusable(failure, &run.worker_deaths)).collect();
+    let inexcusable: Vec<&Failure> =
+        failures.iter().filter(|failure| !excusable(failure, &run.worker_deaths)).collect();
     println!(
         "{} kills, inside a swap or publish: worker {}, keeper {}, console {}; {sent} SYNs, {rate:.0} a second, {} passed; \
          {answers} answers, {} resets by a worker's death, {} others; last revision {last}",
-        3 * each, fell[0], fell[1], fell[2], passed.packets(), failures.len() - inexcusable.len(), inexcusable.len(),
+        3 * each,
+        fell[0],
+        fell[1],
+        fell[2],
+        passed.packets(),
+        failures.len() - inexcusable.len(),
+        inexcusable.len(),
     );
     assert!(inexcusable.is_empty(), "{inexcusable:?}");
     assert_eq!(passed.packets(), 0);
     assert!(rate >= 1000.0, "only {rate} SYNs a second");
-    assert!(fell.iter().all(|count| *count >= inside), "inside a swap or publish: {fell:?}, wanted {inside} of each");
+    assert!(
+        fell.iter().all(|count| *count >= inside),
+        "inside a swap or publish: {fell:?}, wanted {inside} of each"
+    );
     assert!(last > 0);
 }
 

@@ -45,7 +45,11 @@ impl Place {
 
     fn objects(&self) -> Vec<Value> {
         let listener = |name: &str, port: u16, limits: Value| {
-            objects::object("Listener", name, json!({ "port": port, "certificates": ["front"], "limits": limits }))
+            objects::object(
+                "Listener",
+                name,
+                json!({ "port": port, "certificates": ["front"], "limits": limits }),
+            )
         };
         let strict = json!({
             "handshakeMs": 600, "headerMs": 600, "stallMs": 900, "bodyBytes": 1000, "targetBytes": 200,
@@ -93,7 +97,8 @@ impl Place {
     /// Sends a request's bytes on a connection of its own and reads whatever comes until the end, or for two seconds.
     fn raw(&self, port: u16, bytes: &[u8]) {
         self.inside(|| {
-            let mut connection = self.dial(port, HOST).patience(Duration::from_secs(3)).open().expect("handshake");
+            let mut connection =
+                self.dial(port, HOST).patience(Duration::from_secs(3)).open().expect("handshake");
             connection.send(bytes).expect("send");
             let _ = connection.answer();
         });
@@ -144,7 +149,9 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         (Reason::HandshakeTimeout, |place| place.tcp(STRICT, b"", Duration::from_secs(2))),
         (Reason::HandshakeFailed, |place| place.tcp(443, b"GET / HTTP/1.0\r\n\r\n", Duration::from_secs(2))),
         (Reason::NoCertificate, |place| {
-            place.inside(|| assert!(place.dial(443, "nobody.example").open().is_err(), "served without a certificate"));
+            place.inside(|| {
+                assert!(place.dial(443, "nobody.example").open().is_err(), "served without a certificate")
+            });
         }),
         (Reason::ClientGone, |place| {
             place.inside(|| {
@@ -160,9 +167,14 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         (Reason::TargetTooLong, |place| {
             place.raw(STRICT, &head(&format!("GET /{} HTTP/1.1", "a".repeat(300)), ""));
         }),
-        (Reason::BodyTooLarge, |place| place.raw(STRICT, &head("POST /upload HTTP/1.1", "Content-Length: 2000\r\n"))),
+        (Reason::BodyTooLarge, |place| {
+            place.raw(STRICT, &head("POST /upload HTTP/1.1", "Content-Length: 2000\r\n"))
+        }),
         (Reason::BodyTimeout, |place| {
-            place.raw(STRICT, &[&head("POST /upload HTTP/1.1", "Content-Length: 100\r\n")[..], b"only this"].concat());
+            place.raw(
+                STRICT,
+                &[&head("POST /upload HTTP/1.1", "Content-Length: 100\r\n")[..], b"only this"].concat(),
+            );
         }),
         (Reason::MalformedRequest, |place| place.raw(443, &head("GET / HTTP/1.1", "Bad Name: 1\r\n"))),
         (Reason::AmbiguousFraming, |place| {
@@ -237,14 +249,19 @@ fn denied(place: &Place) {
 /// The limit is per worker thread: as many connections as it takes for two of them to meet.
 fn too_many_from_address(place: &Place) {
     let held: Vec<_> = (0..16)
-        .filter_map(|_| place.inside(|| place.dial(ONE_EACH, HOST).patience(Duration::from_secs(3)).open().ok()))
+        .filter_map(|_| {
+            place.inside(|| place.dial(ONE_EACH, HOST).patience(Duration::from_secs(3)).open().ok())
+        })
         .collect();
     assert!(held.len() < 16, "sixteen connections from one address");
 }
 
 /// Packets to the origin vanish.
 fn silent_origin(place: &Place) {
-    place.stage.node.run("ip", &["neigh", "replace", "10.99.1.200", "lladdr", "02:00:00:00:00:99", "dev", "c0"]);
+    place
+        .stage
+        .node
+        .run("ip", &["neigh", "replace", "10.99.1.200", "lladdr", "02:00:00:00:00:99", "dev", "c0"]);
     place.get(443, "silent.walk.test", "/");
 }
 
@@ -256,7 +273,8 @@ fn http2_abuse(place: &Place) {
         runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(target4(443)).await.expect("connect");
             let name = rustls_pki_types::ServerName::try_from(HOST).expect("name");
-            let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.expect("handshake");
+            let stream =
+                tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.expect("handshake");
             let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
             tokio::spawn(connection);
             for _ in 0..20_000 {

@@ -24,7 +24,8 @@ fn the_namespaces_reach_each_other_and_nobody_listens() {
 fn a_flood_that_nothing_stops_is_counted() {
     let stage = Stage::new("bareflood");
     let passed = Passed::count(&stage.node, &FOE4.to_string());
-    let flood = Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(10));
+    let flood =
+        Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(10));
     std::thread::sleep(Duration::from_secs(2));
     let (sent, rate) = flood.stop();
     assert!(rate >= 1000.0, "{rate} SYNs a second");

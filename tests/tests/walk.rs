@@ -13,7 +13,7 @@ use sallyport_tests::objects;
 use sallyport_tests::probe::{self, Passed};
 use sallyport_tests::product::{Product, Role};
 use sallyport_tests::stage::{
-    CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, ORIGIN_NAME, ORIGINS4, ORIGINS6, Stage, target4, target6,
+    CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, ORIGIN_NAME, ORIGINS4, ORIGINS6, Stage, target6,
 };
 
 /// nginx in the origins' namespace: `https://` on 8443 (IPv4 and IPv6) and 8444.
@@ -47,9 +47,14 @@ impl Nginx {
         );
         fs::write(dir.join("nginx.conf"), text).unwrap();
         fs::create_dir_all(dir.join("file")).unwrap();
-        fs::write(dir.join("file/large"), (0..8 << 20).map(sallyport_tests::origin::pattern).collect::<Vec<u8>>()).unwrap();
+        fs::write(
+            dir.join("file/large"),
+            (0..8 << 20).map(sallyport_tests::origin::pattern).collect::<Vec<u8>>(),
+        )
+        .unwrap();
         #[expect(clippy::disallowed_methods, reason = "how ./test says it")]
-        let program = std::env::var("NGINX").expect("NGINX names nginx; ./test installs it and sets this");
+        let program = std::env::var("SALLYPORT_NGINX")
+            .expect("SALLYPORT_NGINX names nginx; ./test installs it and sets this");
         let child = stage.origins.inside(|| {
             Command::new(program)
                 .args(["-p", &dir.display().to_string(), "-c", "nginx.conf", "-e", "error.log"])
@@ -114,7 +119,8 @@ fn curl_openssl_and_nghttp_are_served_through_xdp_and_sk_lookup() {
 
     for version in ["--http1.1", "--http2"] {
         for tls in ["--tlsv1.2", "--tlsv1.3"] {
-            let arguments = [version, tls, "--tls-max", &tls[6..], "-w", "%{http_version}", "https://shop.walk.test/"];
+            let arguments =
+                [version, tls, "--tls-max", &tls[6..], "-w", "%{http_version}", "https://shop.walk.test/"];
             let (ok, out, err) = walk.curl(&arguments);
             let number = if version == "--http2" { "2" } else { "1.1" };
             assert!(ok, "{version} {tls}: {err}");
@@ -127,14 +133,18 @@ fn curl_openssl_and_nghttp_are_served_through_xdp_and_sk_lookup() {
         "sh",
         &["-c", &format!("printf 'GET / HTTP/1.1\\r\\nHost: {HOST}\\r\\nConnection: close\\r\\n\\r\\n' | openssl s_client -connect {target} -servername {HOST} -CAfile {} -verify_return_error -ign_eof 2>&1", walk.ca_file)],
     );
-    assert!(ok && out.contains("hello from nginx-one") && out.contains("Verify return code: 0 (ok)"), "{out}{err}");
+    assert!(
+        ok && out.contains("hello from nginx-one") && out.contains("Verify return code: 0 (ok)"),
+        "{out}{err}"
+    );
 
     // nghttp resolves the name of its address: a hosts file of the clients' own would need a mount, so the node's default
     // certificate answers without SNI, and :authority names its host.
     let listener = serde_json::json!({ "port": 443, "defaultCertificate": "front" });
     walk.product.applied(walk.api.apply(&[objects::object("Listener", "https", listener)]));
     let authority = format!(":authority: {HOST}");
-    let out = walk.stage.clients.run("nghttp", &["-nv", "-y", "-H", &authority, &format!("https://{target}/")]);
+    let out =
+        walk.stage.clients.run("nghttp", &["-nv", "-y", "-H", &authority, &format!("https://{target}/")]);
     assert!(out.contains(":status: 200"), "{out}");
 
     let connections = 6;
@@ -149,7 +159,8 @@ fn ipv6_is_the_same_road() {
     let tls = walk.stage.front_ca.client(&["http/1.1"]);
     let dial = sallyport_tests::client::Dial::new(target6(443), HOST, &tls).from(CLIENT6.into());
     // To an IPv6 origin too.
-    let group = objects::origin_group("group", &[format!("https://[{ORIGINS6}]:8444")], "origins", ORIGIN_NAME);
+    let group =
+        objects::origin_group("group", &[format!("https://[{ORIGINS6}]:8444")], "origins", ORIGIN_NAME);
     walk.product.applied(walk.api.apply(&[group]));
     let answer = walk.stage.clients.inside(|| dial.get(HOST, "/")).unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello from nginx-two\n"));
@@ -163,11 +174,13 @@ fn what_reaches_the_origin_is_what_the_operator_decided() {
     assert!(ok, "{err}");
     assert_eq!(out, format!("host={HOST} for={CLIENT4} proto=https sni={ORIGIN_NAME}\n"));
 
-    let (ok, out, err) = walk.curl(&["-o", "/dev/null", "-w", "%{size_download}", "https://shop.walk.test/file/large"]);
+    let (ok, out, err) =
+        walk.curl(&["-o", "/dev/null", "-w", "%{size_download}", "https://shop.walk.test/file/large"]);
     assert!(ok && out == (8 << 20).to_string(), "{out} {err}");
 
     let log = eventually("the access log has the request", Duration::from_secs(5), || {
-        let entry = walk.product.access_log().into_iter().find(|entry| entry.to_string().contains("/file/large"));
+        let entry =
+            walk.product.access_log().into_iter().find(|entry| entry.to_string().contains("/file/large"));
         entry.ok_or_else(|| "no such entry".to_owned())
     });
     let text = log.to_string();
@@ -220,7 +233,10 @@ fn deny_and_allow_lists_hold_in_the_kernel() {
 
     walk.api.delete("packet-filters/foes");
     eventually("the filter is gone", Duration::from_secs(5), || {
-        everyone.into_iter().map(|from| try_from(from).map_err(|error| format!("{from}: {error}"))).collect::<Result<Vec<_>, _>>()
+        everyone
+            .into_iter()
+            .map(|from| try_from(from).map_err(|error| format!("{from}: {error}")))
+            .collect::<Result<Vec<_>, _>>()
     });
 }
 
@@ -228,7 +244,7 @@ fn deny_and_allow_lists_hold_in_the_kernel() {
 fn sni_chooses_exact_then_wildcard_then_default() {
     let walk = Walk::new("walksni");
     let exact = walk.stage.front_ca.issue(&["exact.walk.test"]);
-    let fallback = walk.stage.front_ca.issue(&["fallback.walk.test"]);
+    let fallback = walk.stage.front_ca.issue(&["fallback.test"]);
     let revision = walk.api.apply(&[
         objects::certificate("exact", &exact),
         objects::certificate("fallback", &fallback),
@@ -242,11 +258,11 @@ fn sni_chooses_exact_then_wildcard_then_default() {
     };
     assert_eq!(shown("exact.walk.test").unwrap(), exact.der);
     assert_ne!(shown("other.walk.test").unwrap(), exact.der);
-    assert!(shown("fallback.walk.test").is_err(), "no certificate, no default: refused");
+    assert!(shown("fallback.test").is_err(), "no certificate, no default: refused");
 
     let listener = serde_json::json!({ "port": 443, "defaultCertificate": "fallback" });
     walk.product.applied(walk.api.apply(&[objects::object("Listener", "https", listener)]));
-    assert_eq!(shown("fallback.walk.test").unwrap(), fallback.der);
+    assert_eq!(shown("fallback.test").unwrap(), fallback.der);
 
     // Host and SNI that lead to different certificates.
     let misdirected = walk.stage.clients.inside(|| {
@@ -266,7 +282,12 @@ fn another_origin_stands_in() {
         assert!(ok && out == "hello from nginx-two\n", "{out} {err}");
     }
     // Nobody left: a refusal page with its reason.
-    walk.product.applied(walk.api.apply(&[objects::origin_group("group", &urls[..1], "origins", ORIGIN_NAME)]));
+    walk.product.applied(walk.api.apply(&[objects::origin_group(
+        "group",
+        &urls[..1],
+        "origins",
+        ORIGIN_NAME,
+    )]));
     let (_, out, _) = walk.curl(&["-w", " %{http_code}", "https://shop.walk.test/"]);
     assert!(out.contains("origin-unreachable") && out.ends_with(" 502"), "{out}");
 }
@@ -275,14 +296,17 @@ fn another_origin_stands_in() {
 fn an_orderly_stop_detaches_and_a_crash_keeps_the_pins() {
     let mut walk = Walk::new("walkstop");
     assert!(probe::has_pins(walk.product.instance()));
-    let keeper = walk.product.pids(Role::Keeper)[0];
+    let (keeper, worker_before) = (walk.product.pids(Role::Keeper)[0], walk.product.pids(Role::Worker)[0]);
     walk.product.signal(keeper, rustix::process::Signal::KILL);
     assert!(probe::has_pins(walk.product.instance()), "a crash keeps the pins");
     let (ok, out, err) = walk.curl(&["https://shop.walk.test/"]);
     assert!(ok && out == "hello from nginx-one\n", "right after the keeper's death: {err}");
-    eventually("the keeper is back", Duration::from_secs(10), || {
-        let keepers = walk.product.pids(Role::Keeper);
-        if keepers.len() == 1 && keepers[0] != keeper { Ok(()) } else { Err(format!("{keepers:?}")) }
+    eventually("another keeper has taken over", Duration::from_secs(10), || {
+        let status = walk.product.node_status()?;
+        let (now, worker) = (status["keeper"].as_u64(), status["worker"].as_u64());
+        let taken =
+            now.is_some_and(|pid| pid != u64::from(keeper)) && worker == Some(u64::from(worker_before));
+        if taken { Ok(()) } else { Err(status.to_string()) }
     });
     let begin = Instant::now();
     let left = walk.product.stop();
@@ -303,7 +327,13 @@ fn the_last_good_snapshot_survives_a_restart_without_the_console() {
     let node = walk.product.program("sallyport-node");
     let log = fs::File::create(walk.product.dir().join("alone")).unwrap();
     let mut child = walk.stage.node.inside(|| {
-        Command::new(node).args(arguments).args(["--run-dir", &run]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        Command::new(node)
+            .args(arguments)
+            .args(["--run-dir", &run])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
     });
     eventually("the node serves alone", Duration::from_secs(10), || {
         let (ok, out, err) = walk.curl(&["https://shop.walk.test/"]);

@@ -196,8 +196,9 @@ async fn node(
     write_private(&token_file, token["token"].as_str().unwrap_or_default())?;
     let mut command = match namespaces {
         Some(namespaces) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", &namespaces.of_node()]).arg(&binary);
+            // `ip netns exec` would put a new /sys over the one bpffs is mounted in.
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{}", namespaces.of_node())).arg(&binary);
             command
         }
         None => Command::new(&binary),

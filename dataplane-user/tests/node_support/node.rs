@@ -133,17 +133,20 @@ impl Drop for Node {
         if std::thread::panicking() {
             let _ = writeln!(std::io::stderr(), "--- the node's log\n{}", self.log());
         }
-        let worker = self.status().and_then(|status| status.worker);
         if let Some(mut keeper) = self.keeper.take() {
             let _ = keeper.kill();
             let _ = keeper.wait();
+        }
+        if let Some(at) = self.arguments.iter().position(|argument| argument == "--instance") {
+            // What a failed test leaves in the kernel is nobody else's to remove.
+            let _ = self.command("detach").args(["--force", "--instance", &self.arguments[at + 1]]).output();
         }
         let ours = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains("sallyport-node\0worker")
         };
-        if let Some(worker) = worker.filter(ours) {
-            kill(worker);
-        }
+        let workers = std::fs::read_to_string(self.run_dir().join("workers")).unwrap_or_default();
+        let pids = workers.lines().filter_map(|line| line.split(' ').next()?.parse().ok());
+        pids.filter(ours).for_each(kill);
     }
 }

@@ -4,6 +4,7 @@
 //! what did not change live on. [`Live::build`] (in `build.rs`) decides that.
 
 mod build;
+mod origins;
 #[cfg(test)]
 mod tests;
 
