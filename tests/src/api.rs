@@ -116,10 +116,17 @@ impl Api {
         assert!((200..300).contains(&status), "DELETE {path}: {status} {value}");
     }
 
-    /// All revisions' numbers.
+    /// All revisions' numbers, newest first.
     pub fn revisions(&self) -> Vec<u64> {
-        let value = self.get("/api/v1/revisions");
-        let items = value["items"].as_array().cloned().unwrap_or_default();
-        items.iter().filter_map(|item| item["revision"].as_u64()).collect()
+        let mut numbers = Vec::new();
+        for page in 1.. {
+            let value = self.get(&format!("/api/v1/revisions?page={page}"));
+            let items = value["items"].as_array().cloned().unwrap_or_default();
+            numbers.extend(items.iter().filter_map(|item| item["number"].as_u64()));
+            if items.is_empty() || numbers.len() as u64 >= value["total"].as_u64().expect("a total") {
+                break;
+            }
+        }
+        numbers
     }
 }

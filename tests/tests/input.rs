@@ -171,24 +171,37 @@ s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bi
 #[test]
 fn a_corrupt_database_is_said_and_the_node_serves_on() {
     let mut place = Place::new("inputdb");
-    let database = place.product.dir().join("state/console/console.sqlite");
+    let (database, revisions) =
+        (place.product.dir().join("state/console/console.sqlite"), place.api.revisions());
     let console = place.product.pids(Role::Console)[0];
     place.product.signal(place.product.pids(Role::Up)[0], rustix::process::Signal::STOP);
     place.product.signal(console, rustix::process::Signal::KILL);
-    let good = fs::read(&database).unwrap();
-    fs::write(&database, vec![0x55; good.len()]).unwrap();
-    for name in ["console.sqlite-wal", "console.sqlite-shm"] {
+    let names = ["console.sqlite", "console.sqlite-wal", "console.sqlite-shm"];
+    let good = names.map(|name| (name, fs::read(database.with_file_name(name)).ok()));
+    for name in names {
         let _ = fs::remove_file(database.with_file_name(name));
     }
+    fs::write(&database, vec![0x55; 8192]).unwrap();
+    // What the console's user cannot write would be another fault.
+    fs::set_permissions(&database, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
     place.product.signal(place.product.pids(Role::Up)[0], rustix::process::Signal::CONT);
     eventually("the log says what is wrong with the database", Duration::from_secs(15), || {
         let log = place.product.log();
-        let line = log.lines().rev().find(|line| line.contains("console.sqlite"));
+        let line = log.lines().rev().find(|line| line.contains("database is damaged"));
         line.map(str::to_owned).ok_or_else(|| place.product.log_tail())
     });
     place.served();
-    fs::write(&database, good).unwrap();
-    place.product.ready();
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(database.parent().unwrap()).unwrap());
+    for (name, bytes) in good {
+        let path = database.with_file_name(name);
+        let _ = fs::remove_file(&path);
+        if let Some(bytes) = bytes {
+            fs::write(&path, bytes).unwrap();
+            std::os::unix::fs::chown(&path, Some(owner), None).unwrap();
+        }
+    }
+    let api = place.product.ready();
+    assert_eq!(api.revisions(), revisions, "the restored database has all revisions");
     place.served();
 }
 

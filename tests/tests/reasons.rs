@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use sallyport_node::worker::refusal::Reason;
@@ -11,7 +11,7 @@ use sallyport_tests::api::Api;
 use sallyport_tests::client::{Connection, Dial};
 use sallyport_tests::origin::Origin;
 use sallyport_tests::product::Product;
-use sallyport_tests::stage::{FOE4, HOST, NODE4, ORIGIN_NAME, ORIGINS4, Stage, target4};
+use sallyport_tests::stage::{FOE4, HOST, ORIGIN_NAME, ORIGINS4, Stage, target4};
 use sallyport_tests::{eventually, objects};
 use serde_json::{Value, json};
 
@@ -210,22 +210,21 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
     list.iter().copied().collect()
 }
 
-/// The worker's sockets have ports of their own, which no listener has.
+/// The worker's steered sockets have loopback ports of their own, which no listener has: somebody on the machine finds one.
 fn no_listener(place: &Place) {
     let text = place.stage.node.run("ss", &["-Hltnp"]);
-    let known = [443, STRICT, ONE, ONE_EACH, 9443, 9444, 9464];
-    let ports = text.lines().filter(|line| line.contains("sallyport-node")).filter_map(|line| {
-        let local = line.split_whitespace().nth(3)?;
-        if local.starts_with("127.") { None } else { local.rsplit(':').next()?.parse::<u16>().ok() }
+    let known = [9443, 9444, 9464];
+    let addresses = text.lines().filter(|line| line.contains("sallyport-node")).filter_map(|line| {
+        let address = line.split_whitespace().nth(3)?.parse::<SocketAddr>().ok()?;
+        (address.ip().is_loopback() && !known.contains(&address.port())).then_some(address)
     });
-    let ports: Vec<u16> = ports.filter(|port| !known.contains(port)).collect();
-    assert!(!ports.is_empty(), "no socket of the worker's own in:\n{text}");
-    for port in ports {
-        place.inside(|| {
-            if let Ok(mut stream) = TcpStream::connect((NODE4, port)) {
-                stream.set_read_timeout(Some(Duration::from_secs(1))).expect("time-out");
-                let _ = stream.read(&mut [0; 10]);
-            }
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    assert!(!addresses.is_empty(), "no socket of the worker's own in:\n{text}");
+    for address in addresses {
+        place.stage.node.inside(|| {
+            let mut stream = TcpStream::connect(address).expect("connect");
+            stream.set_read_timeout(Some(Duration::from_secs(1))).expect("time-out");
+            let _ = stream.read(&mut [0; 10]);
         });
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn start(place: &Place<'_>, bin_dir: &Path, listen: SocketAddr) -> Re
     let state = dir.display().to_string();
     let node_link = free_port()?.to_string();
     let console = Command::new(&sallyport)
-        .args(["console", "--state-dir", &state, "--run-dir", &format!("{state}/run-console")])
+        .args(["console", "--state-dir", &state, "--first-listener", &free_port()?.port().to_string()])
         .args(["--console-listen", &free_port()?.to_string(), "--node-listen", &node_link])
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(dir.join("console.out"))?)

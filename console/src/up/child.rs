@@ -36,6 +36,11 @@ impl Keep {
         Ok(Self { name, make, child, since: Instant::now(), pause: SHORTEST_PAUSE, proven: false })
     }
 
+    /// Says that it has done its work once: whatever keeps it from starting from now on, the other child goes on meanwhile.
+    pub(super) fn proven(&mut self) {
+        self.proven = true;
+    }
+
     /// Watches it, and starts it again with growing pauses; ends only when starting again is of no use.
     pub(super) async fn watch(&mut self) -> UpError {
         loop {

@@ -107,6 +107,7 @@ pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitC
             return Ok(ExitCode::SUCCESS);
         }
     }
+    console.proven();
     let mut node = Keep::start("node", node_command(binary, &plan))?;
     let ended = tokio::select! {
         failed = console.watch() => Err(failed),
