@@ -83,7 +83,7 @@ impl Client {
         let authority = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/').to_owned());
         let authority = authority.filter(|authority| !authority.contains('/'));
         let mut authority = authority.ok_or_else(|| ClientError::Address(url.to_owned()))?;
-        if !authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) {
+        if authority.rsplit(':').next().is_none_or(|port| port.parse::<u16>().is_err()) {
             authority.push_str(":443");
         }
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

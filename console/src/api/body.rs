@@ -56,13 +56,12 @@ pub(super) struct Fields {
 impl Fields {
     pub(super) fn of(body: Value, known: &[&'static str]) -> Self {
         let mut problems = Vec::new();
-        let fields = match body {
-            Value::Object(fields) => fields,
-            _ => {
-                let message = format!("the body must be an object with the fields {}", known.join(", "));
-                problems.push(Problem::new("", "", Code::Malformed, message));
-                Map::new()
-            }
+        let fields = if let Value::Object(fields) = body {
+            fields
+        } else {
+            let message = format!("the body must be an object with the fields {}", known.join(", "));
+            problems.push(Problem::new("", "", Code::Malformed, message));
+            Map::new()
         };
         for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
             let hint = model::nearest::did_you_mean(name, known.iter().copied(), || {

@@ -152,10 +152,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
-            ExitCode::from(match error {
-                CliError::Start(_) => crate::up::EX_CONFIG,
-                _ => 1,
-            })
+            ExitCode::from(if matches!(error, CliError::Start(_)) { crate::up::EX_CONFIG } else { 1 })
         }
     }
 }

@@ -147,8 +147,10 @@ fn words(status: &str, origin: Option<&str>, body: &str) -> String {
     if let Some(origin) = origin {
         return format!("{status} from origin {}", origin.trim());
     }
+    // A request that could not be read said nothing of the form it wants, and gets HTML.
     let json: serde_json::Value = serde_json::from_str(body.trim()).unwrap_or_default();
-    match json["reason"].as_str() {
+    let html = || body.split_once("<code>")?.1.split_once("</code>").map(|(reason, _)| reason);
+    match json["reason"].as_str().or_else(html) {
         Some(reason) => format!("{status} {reason}"),
         None => status.to_owned(),
     }

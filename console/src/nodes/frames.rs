@@ -43,10 +43,8 @@ impl Frames {
             return Ok(None);
         }
         let mut head = [0; 4];
-        let mut at = 0;
-        for byte in self.chunks.iter().flatten().take(4) {
-            head[at] = *byte;
-            at += 1;
+        for (to, from) in head.iter_mut().zip(self.chunks.iter().flatten()) {
+            *to = *from;
         }
         let length = u32::from_be_bytes(head) as usize;
         if length > MAX_FROM_NODE {

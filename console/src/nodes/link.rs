@@ -187,7 +187,7 @@ impl Link {
         self.tell(&ConsoleMessage::Snapshot(Box::new(signed))).await
     }
 
-    async fn heard(&mut self, message: NodeMessage) -> Result<(), Ended> {
+    async fn heard(&self, message: NodeMessage) -> Result<(), Ended> {
         let (name, store) = (self.name.as_str(), self.ops.store());
         match message {
             NodeMessage::Hello { .. } => {}

@@ -45,7 +45,9 @@ impl From<Stranger> for Refused {
     fn from(error: Stranger) -> Self {
         match error {
             Stranger::Ops(error) => error.into(),
-            other => Self(StatusCode::FORBIDDEN, other.to_string()),
+            known @ (Stranger::NoCertificate | Stranger::Revoked(_) | Stranger::Ended(_)) => {
+                Self(StatusCode::FORBIDDEN, known.to_string())
+            }
         }
     }
 }

@@ -158,7 +158,7 @@ impl Link {
         Ok(Self { sender, say, heard: answer.into_body(), buffer: BytesMut::new() })
     }
 
-    async fn tell(&mut self, message: &NodeMessage) {
+    async fn tell(&self, message: &NodeMessage) {
         let json = serde_json::to_vec(message).unwrap();
         let mut frame = (json.len() as u32).to_be_bytes().to_vec();
         frame.extend(json);
@@ -186,9 +186,8 @@ impl Link {
 
     async fn snapshot(&mut self, ops: &Ops) -> Snapshot {
         loop {
-            match self.next().await.expect("a snapshot") {
-                ConsoleMessage::Snapshot(signed) => return verified(ops, &signed),
-                _other => {}
+            if let ConsoleMessage::Snapshot(signed) = self.next().await.expect("a snapshot") {
+                return verified(ops, &signed);
             }
         }
     }

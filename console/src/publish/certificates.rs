@@ -161,8 +161,8 @@ fn parsed(object: &str, hosts: &[String]) -> Result<Vec<HostPattern>, Vec<Proble
 }
 
 fn problems(object: &str, error: OpsError) -> Vec<Problem> {
-    match error {
-        OpsError::Problems(problems) => problems,
-        other => vec![Problem::new(object, "spec.privateKey", Code::Conflict, other.to_string())],
+    if let OpsError::Problems(problems) = error {
+        return problems;
     }
+    vec![Problem::new(object, "spec.privateKey", Code::Conflict, error.to_string())]
 }

@@ -9,10 +9,8 @@ use crate::ops::{Action, Actor, Changes, Ops, OpsError, PublishOptions, Role};
 use crate::testing::{Directory, object, operator, publish, shop};
 
 fn codes(error: OpsError) -> Vec<(String, Code)> {
-    match error {
-        OpsError::Problems(problems) => problems.into_iter().map(|p| (p.field, p.code)).collect(),
-        other => panic!("{other}"),
-    }
+    let OpsError::Problems(problems) = error else { panic!("{error}") };
+    problems.into_iter().map(|p| (p.field, p.code)).collect()
 }
 
 fn filter(prefix: &str) -> model::draft::Object {

@@ -57,9 +57,11 @@ pub enum BindError {
 /// # Errors
 /// See [`BindError`].
 pub(super) async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|reason| match reason.kind() {
-        ErrorKind::AddrInUse => BindError::InUse { address, owner: super::owner::of(address), option },
-        _ => BindError::Other { address, reason, option },
+    TcpListener::bind(address).await.map_err(|reason| {
+        if reason.kind() == ErrorKind::AddrInUse {
+            return BindError::InUse { address, owner: super::owner::of(address), option };
+        }
+        BindError::Other { address, reason, option }
     })
 }
 

@@ -76,18 +76,19 @@ fn private(path: &Path) -> Result<(), StoreError> {
 }
 
 fn name_file(path: &Path, error: sqlx::Error) -> StoreError {
-    match StoreError::from(error) {
-        StoreError::Database(error) => StoreError::Open { path: path.to_owned(), reason: error.to_string() },
-        known => known,
+    let error = StoreError::from(error);
+    if matches!(error, StoreError::Database(_)) {
+        return StoreError::Open { path: path.to_owned(), reason: error.to_string() };
     }
+    error
 }
 
 fn migration(path: &Path, error: MigrateError) -> StoreError {
-    match error {
-        MigrateError::Execute(error) => name_file(path, error),
-        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
-            StoreError::Newer(path.to_owned())
-        }
-        other => StoreError::Open { path: path.to_owned(), reason: other.to_string() },
+    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
+        return name_file(path, error);
     }
+    if matches!(error, MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_)) {
+        return StoreError::Newer(path.to_owned());
+    }
+    StoreError::Open { path: path.to_owned(), reason: error.to_string() }
 }
