@@ -134,7 +134,7 @@ struct Link {
 
 impl Link {
     async fn open(console: &Console, identity: &Identity, applied: Option<SnapshotId>) -> Self {
-        let mut link = Self::silent(console, identity).await.unwrap();
+        let link = Self::silent(console, identity).await.unwrap();
         let hello = NodeMessage::Hello {
             version: "test".to_owned(),
             formats: vec![FORMAT],

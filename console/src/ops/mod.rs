@@ -4,6 +4,7 @@
 //! revisions. Deliberately absent: HTTP, HTML and SQL.
 
 mod error;
+mod figures;
 mod needs;
 mod nodes;
 mod objects;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 
 pub use error::OpsError;
+pub use figures::*;
 pub use setup::OpenError;
 pub use types::*;
 
