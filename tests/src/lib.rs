@@ -4,7 +4,7 @@
 //! `sallyport up` in the middle one, configured through its API ([`api::Api`]). Traffic comes from [`client`] and goes
 //! to [`origin::Origin`] or nginx. Deliberately absent: anything that skips; what cannot be tested fails and says why.
 #![expect(
-    clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::expect_used,
     clippy::panic,
     reason = "a test's helpers fail by panicking: there is nobody to hand an error to"

@@ -91,7 +91,6 @@ fn clone3_program() -> Result<BpfProgram, seccompiler::BackendError> {
 }
 
 /// The flags of `clone` that make a namespace.
-#[expect(clippy::cast_sign_loss, reason = "flags, none of them the sign")]
 const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWNS
