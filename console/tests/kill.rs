@@ -1,5 +1,10 @@
 //! `kill -9` of the console while it publishes: what was answered is there afterwards, nothing is half there.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy knows only #[test] functions as tests"
+)]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
