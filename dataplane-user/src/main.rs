@@ -124,8 +124,7 @@ fn main() -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(keeper::run::run(settings, open_kernel))?;
+    keeper::run::run(settings, open_kernel)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -154,7 +153,8 @@ fn open_kernel(settings: &Settings) -> Box<dyn Kernel> {
 fn settings(args: RunArgs) -> anyhow::Result<Settings> {
     let state_dir = state_dir(&args.places)?;
     let token = match (&args.token_file, args.token_fd) {
-        (Some(file), _) => Some(read_token_file(file)?),
+        // A unit always names its file; once the node is enrolled an operator may remove it.
+        (Some(file), _) => file.try_exists()?.then(|| read_token_file(file)).transpose()?,
         (None, Some(number)) => Some(read_token(handover::inherited(number)?.into())?),
         (None, None) => None,
     };

@@ -17,7 +17,7 @@ const SOCKET: &str = "keeper.sock";
 /// Lists live workers, one `pid start-time` a line, so that the next keeper knows whom to expect.
 const WORKERS: &str = "workers";
 
-/// Makes `keeper.sock`, which only the worker's user can connect to.
+/// Makes `keeper.sock`, which only the worker's user can use.
 ///
 /// # Errors
 /// What the kernel said.
@@ -27,13 +27,14 @@ pub fn listen(run: &Directory, user: Option<User>) -> io::Result<AsyncFd<OwnedFd
     run.remove(SOCKET)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(run.short_path(SOCKET))?)?;
     let owner = user.map(|user| rustix::fs::Uid::from_raw(user.uid));
-    rustix::fs::chownat(run.as_fd(), SOCKET, owner, None, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(
-        run.as_fd(),
-        SOCKET,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        rustix::fs::AtFlags::empty(),
-    )?;
+    let owned = rustix::fs::chownat(run.as_fd(), SOCKET, owner, None, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    let mode = match owned {
+        Ok(()) => rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        // A unit gives no CAP_CHOWN: then all may connect, and who is not the worker's user is turned away by SO_PEERCRED.
+        Err(rustix::io::Errno::PERM) => rustix::fs::Mode::from_raw_mode(0o666),
+        Err(error) => return Err(error.into()),
+    };
+    rustix::fs::chmodat(run.as_fd(), SOCKET, mode, rustix::fs::AtFlags::empty())?;
     rustix::net::listen(&socket, 8)?;
     handover::watch(socket)
 }

@@ -102,10 +102,13 @@ pub enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(
-    settings: Settings,
-    open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>,
-) -> Result<(), StartError> {
+pub fn run(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+    let failed = |source| StartError::Io { what: "starting", source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(keep(settings, open_kernel))
+}
+
+async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
