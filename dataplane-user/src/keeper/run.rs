@@ -368,5 +368,7 @@ async fn at(when: Option<Instant>) {
 }
 
 fn open_log(path: &std::path::Path) -> io::Result<OwnedFd> {
-    Ok(std::fs::OpenOptions::new().append(true).create(true).open(path)?.into())
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Paths and queries of requests are not everybody's business.
+    Ok(std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into())
 }

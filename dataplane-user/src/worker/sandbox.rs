@@ -101,7 +101,8 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWTIME) as u64;
 
 /// What tokio, rustls, aws-lc and the allocator need. Deliberately absent: `execve`, `ptrace`, `bpf`, `mount`,
-/// `setuid` and kin, `unlink`, `rename`, `kill` of others (`tgkill` is abort's).
+/// `setuid` and kin, `unlink`, `rename`, `kill` of others (`tgkill` is abort's),
+/// `ftruncate` (the access log's descriptor would allow it).
 const CALLS: &[libc::c_long] = &[
     // Descriptors.
     libc::SYS_read,
@@ -132,7 +133,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_tee,
     libc::SYS_sendfile,
     libc::SYS_memfd_create,
-    libc::SYS_ftruncate,
     libc::SYS_flock,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
