@@ -40,14 +40,14 @@ pub(crate) fn run(command: &str) -> String {
 }
 
 /// A BPF file system of its own; nothing pinned on it outlives the test, also when it fails.
-pub(crate) struct Bpffs(PathBuf);
+pub(crate) struct Bpffs(PathBuf, Namespace);
 
 impl Bpffs {
     pub(crate) fn new() -> Self {
         let dir = std::env::temp_dir().join(unique("bpffs"));
         fs::create_dir(&dir).unwrap();
         run(&format!("mount -t bpf bpf {}", dir.display()));
-        Self(dir)
+        Self(dir, Namespace::new())
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -59,8 +59,9 @@ impl Bpffs {
         Config { pin_root: self.root(), ..Config::new("test", interfaces) }
     }
 
+    /// In a namespace of its own: on the machine's, strangers' packets would be counted too.
     pub(crate) fn open(&self) -> Linux {
-        Linux::open(self.config(&[])).unwrap()
+        self.1.inside(|| Linux::open(self.config(&[])).unwrap())
     }
 }
 
