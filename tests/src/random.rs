@@ -7,14 +7,13 @@ pub struct Random(u64);
 impl Random {
     /// From `SALLYPORT_SEED`, else from `default`; says which.
     pub fn seeded(default: u64) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
         let seed = std::env::var("SALLYPORT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
         eprintln!("seed {seed} (SALLYPORT_SEED)");
         Self(seed | 1)
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,7 +22,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.number() % bound as u64) as usize
     }
 
     /// Fisher and Yates.
