@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// The part of core 0 that the proxy may use.
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = 0.3)]
     quota: f64,
     /// The directory with `sallyport` and `sallyport-node`.
     #[arg(long, default_value = "target/release")]

@@ -41,7 +41,7 @@ impl Api {
             .with_no_client_auth();
         Ok(Self {
             space: space.clone(),
-            address: address.map_err(|_no_address| format!("url in {text}"))?,
+            address: address.map_err(|error: std::net::AddrParseError| format!("url in {text}: {error}"))?,
             token: word("token"),
             tls: Arc::new(tls),
         })

@@ -4,9 +4,9 @@
 //! `sallyport up` in the middle one, configured through its API ([`api::Api`]). Traffic comes from [`client`] and goes
 //! to [`origin::Origin`] or nginx. Deliberately absent: anything that skips; what cannot be tested fails and says why.
 #![expect(
-    clippy::print_stderr,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     reason = "a test's helpers fail by panicking: there is nobody to hand an error to"
 )]
 

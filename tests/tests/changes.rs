@@ -1,4 +1,5 @@
 //! 200 configuration changes under load: each is seen by a new connection before it counts, none fails a request.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking and says what it did")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};

@@ -1,4 +1,10 @@
 //! Bad input through API and command line: one sentence each, the same in both, nothing is lost and traffic goes on.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and says what it did"
+)]
 
 use std::fs;
 use std::time::Duration;
@@ -55,9 +61,9 @@ impl Place {
         assert!(format!("{} {}", text("object"), text("field")).contains(place), "{what}: {problem}");
         assert!(text("message").len() > 10, "{what}: {problem}");
 
-        let file = self.product.dir().join("bad.json");
-        let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
-        fs::write(&file, documents.join("\n---\n")).unwrap();
+        let file = self.product.dir().join("bad.yaml");
+        let documents: String = objects.iter().map(|object| format!("---\n{object}\n")).collect();
+        fs::write(&file, documents).unwrap();
         let (ok, out, err) = self.product.cli(&["apply", "--yes", "-f", file.to_str().unwrap()]);
         assert!(!ok, "{what}: the command line accepts it");
         assert!(

@@ -25,7 +25,6 @@ struct Plan {
 }
 
 fn plan() -> Plan {
-    #[expect(clippy::disallowed_methods, reason = "how ./test says it")]
     let long = std::env::var("SALLYPORT_LONG").is_ok_and(|value| value == "1");
     if long { Plan { each: 34, inside: 10 } } else { Plan { each: 10, inside: 3 } }
 }
@@ -112,31 +111,20 @@ fn excusable(failure: &Failure, deaths: &[Instant]) -> bool {
             .any(|death| failure.opened <= *death && failure.at + Duration::from_secs(1) >= *death)
 }
 
-#[test]
-fn kills_lose_nothing_and_let_nobody_pass() {
-    let Plan { each, inside } = plan();
-    let stage = Stage::new("kills");
-    let origin = stage.origin("one", 8443);
-    let mut product = stage.product();
-    let api = product.ready();
-    stage.configure(&product, &api, &[origin.url()]);
-    product.applied(api.apply(&[filter(0)]));
-
-    let passed = Passed::count(&stage.node, &FOE4.to_string());
-    let flood =
-        Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(3000));
-    let load = Load::start(&stage.clients, &stage.dial(), 16, 50);
-    let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
-
-    let mut roles: Vec<Role> =
-        [Role::Worker, Role::Keeper, Role::Console].iter().flat_map(|role| vec![*role; each]).collect();
-    let mut random = Random::seeded(0xdead);
-    random.shuffle(&mut roles);
-    let mut run = Run { product: &product, random, worker_deaths: Vec::new() };
+/// All kills, one after the other, while an author changes the filter: how many of each role fell inside a swap or publish.
+fn storm(
+    run: &mut Run<'_>,
+    roles: Vec<Role>,
+    inside: usize,
+    passed: &Passed<'_>,
+    api: &Api,
+    acknowledged: &AtomicU64,
+) -> [usize; 3] {
+    let stop = AtomicBool::new(false);
     // Every second kill waits for a swap or a publish; a third would leave no room for those that come too late.
     let mut fell = [0_usize; 3];
     std::thread::scope(|scope| {
-        scope.spawn(|| author(&api, &stop, &acknowledged));
+        scope.spawn(|| author(api, &stop, acknowledged));
         // Ends the author also when an assertion below fails; a scope would wait for ever.
         let _end = OnDrop(&stop);
         for (number, role) in roles.into_iter().enumerate() {
@@ -154,6 +142,31 @@ fn kills_lose_nothing_and_let_nobody_pass() {
             std::thread::sleep(Duration::from_millis(200));
         }
     });
+    fell
+}
+
+#[test]
+fn kills_lose_nothing_and_let_nobody_pass() {
+    let Plan { each, inside } = plan();
+    let stage = Stage::new("kills");
+    let origin = stage.origin("one", 8443);
+    let mut product = stage.product();
+    let api = product.ready();
+    stage.configure(&product, &api, &[origin.url()]);
+    product.applied(api.apply(&[filter(0)]));
+
+    let passed = Passed::count(&stage.node, &FOE4.to_string());
+    let flood =
+        Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(3000));
+    let load = Load::start(&stage.clients, &stage.dial(), 16, 50);
+    let acknowledged = AtomicU64::new(0);
+
+    let mut roles: Vec<Role> =
+        [Role::Worker, Role::Keeper, Role::Console].iter().flat_map(|role| vec![*role; each]).collect();
+    let mut random = Random::seeded(0xdead);
+    random.shuffle(&mut roles);
+    let mut run = Run { product: &product, random, worker_deaths: Vec::new() };
+    let fell = storm(&mut run, roles, inside, &passed, &api, &acknowledged);
 
     let last = acknowledged.load(Ordering::Relaxed);
     let revisions = eventually("the console answers again", Duration::from_secs(20), || {

@@ -1,5 +1,6 @@
 //! Every reason of the worker's closed list, provoked from outside and seen in its counter. A reason that nothing here
 //! provokes fails the test, so a new one needs a line. (The kernel's list: `dataplane-user/tests/kernel_steering.rs`.)
+#![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -140,6 +141,7 @@ fn head(line: &str, fields: &str) -> Vec<u8> {
 }
 
 /// How each reason is provoked.
+#[expect(clippy::too_many_lines, reason = "a table, a line or two a reason")]
 fn provocations() -> BTreeMap<Reason, Provoke> {
     let list: &[(Reason, Provoke)] = &[
         (Reason::NoListener, no_listener),

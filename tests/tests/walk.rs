@@ -1,5 +1,10 @@
 //! The walking hop, end to end: curl, openssl and nghttp through the real product to real nginx origins, and the
 //! kernel's own counters as witnesses.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and says what it did"
+)]
 
 use std::fs;
 use std::net::IpAddr;
@@ -52,7 +57,6 @@ impl Nginx {
             (0..8 << 20).map(sallyport_tests::origin::pattern).collect::<Vec<u8>>(),
         )
         .unwrap();
-        #[expect(clippy::disallowed_methods, reason = "how ./test says it")]
         let program = std::env::var("SALLYPORT_NGINX")
             .expect("SALLYPORT_NGINX names nginx; ./test installs it and sets this");
         let child = stage.origins.inside(|| {

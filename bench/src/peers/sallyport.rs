@@ -37,7 +37,7 @@ pub(crate) fn start(place: &Place<'_>, bin_dir: &Path, listen: SocketAddr) -> Re
     std::fs::set_permissions(&token_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let node = start_node(&bin_dir.join("sallyport-node"), &dir, &token_file)?;
 
-    let objects = dir.join("objects.json");
+    let objects = dir.join("objects.yaml");
     std::fs::write(&objects, objects_text(place, listen)?)?;
     cli(&sallyport, &state, &["apply", "--yes", "-f", &objects.display().to_string()])?;
     let version = super::version(Command::new(&sallyport).arg("--version"))?;
@@ -86,7 +86,8 @@ fn objects_text(place: &Place<'_>, listen: SocketAddr) -> Result<String> {
             }),
         ),
     ];
-    Ok(documents.map(|document| document.to_string()).join("\n---\n"))
+    // What begins with a brace is taken as one JSON document.
+    Ok(documents.map(|document| format!("---\n{document}\n")).concat())
 }
 
 fn cli(program: &Path, state: &str, arguments: &[&str]) -> Result<String> {
