@@ -55,6 +55,9 @@ pub(crate) enum ClientError {
     /// 409 and 422.
     #[error("refused")]
     Problems(Vec<Problem>),
+    /// One sentence of the console's.
+    #[error("{0}")]
+    Said(String),
     #[error("the console answered {status}: {said}")]
     Status { status: u16, said: String },
 }
@@ -119,7 +122,11 @@ impl Client {
             (401, _) => ClientError::Token,
             (409 | 422, [_, ..]) => ClientError::Problems(problems),
             (_, [problem, ..]) => ClientError::Status { status, said: problem.to_string() },
-            _ => ClientError::Status { status, said: value.to_string() },
+            // Codes of the API alone (`fault`, `not-found`): the sentence says it.
+            _ => match value["problems"][0]["message"].as_str() {
+                Some(sentence) => ClientError::Said(sentence.to_owned()),
+                None => ClientError::Status { status, said: value.to_string() },
+            },
         })
     }
 

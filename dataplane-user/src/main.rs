@@ -124,8 +124,7 @@ fn main() -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(keeper::run::run(settings, open_kernel))?;
+    keeper::run::run(settings, open_kernel)?;
     Ok(ExitCode::SUCCESS)
 }
 

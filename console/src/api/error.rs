@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ops::OpsError;
+use crate::store::StoreError;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,6 +75,10 @@ impl From<OpsError> for ApiError {
             OpsError::Problems(problems) => Self::problems(problems),
             OpsError::NotFound(message) => Self::sentence(StatusCode::NOT_FOUND, "not-found", message),
             OpsError::Forbidden(message) => Self::sentence(StatusCode::FORBIDDEN, "forbidden", message),
+            OpsError::Store(full @ StoreError::Full) => {
+                tracing::error!(error = %full, "an API request failed");
+                Self::sentence(StatusCode::INSUFFICIENT_STORAGE, "disk-full", full.to_string())
+            }
             fault @ (OpsError::Store(_) | OpsError::Seal(_) | OpsError::Stopped) => {
                 tracing::error!(error = %fault, "an API request failed");
                 Self::sentence(StatusCode::INTERNAL_SERVER_ERROR, "fault", fault.to_string())

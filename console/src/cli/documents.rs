@@ -62,7 +62,18 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Value>, DocumentsError> {
         return documents
             .map_err(|error| DocumentsError::Syntax { path: path.to_owned(), said: error.to_string() });
     }
-    serde_saphyr::from_multiple(text)
+    // The bounds that grow with an honest file are raised past 10,000 objects; those on what expands (aliases) stay.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_events: 100_000_000,
+            max_nodes: 50_000_000,
+            max_documents: 1_000_000,
+            max_total_scalar_bytes: 512 << 20,
+            max_reader_input_bytes: None,
+        },
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| DocumentsError::Syntax { path: path.to_owned(), said: error.to_string() })
 }
 
@@ -108,6 +119,18 @@ mod tests {
         assert_eq!(documents.len(), 2);
         assert_eq!(documents[1]["kind"], "Route");
         assert_eq!(parse(Path::new("x"), r#"{"kind": "Route"} {"kind": "Listener"}"#).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn many_documents_are_read_and_a_bomb_is_not() {
+        let many = "---\nkind: Route\n".repeat(3000);
+        assert_eq!(parse(Path::new("x"), &many).unwrap().len(), 3000);
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..9 {
+            let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
+            bomb.push_str(&format!("a{n}: &a{n} [{aliases}]\n"));
+        }
+        assert!(parse(Path::new("x"), &bomb).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod export;
 pub(crate) mod places;
 mod status;
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -128,6 +129,8 @@ pub(crate) enum UserCommand {
 /// Why a command failed, after which the exit status is 1.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -146,8 +149,31 @@ pub(crate) enum CliError {
     Yaml(#[from] serde_saphyr::SerializeError),
 }
 
-/// Runs a command.
-pub async fn run(cli: Cli) -> ExitCode {
+/// The whole program. It stands in the library, so that its futures are compiled once and not again in the binary.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => {
+            complain(&CliError::Runtime(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SALLYPORT_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     match perform(cli).await {
         Ok(code) => code,
         Err(error) => {

@@ -60,6 +60,12 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
     let (say, said) = mpsc::channel::<Result<Bytes, Infallible>>(WAITING);
     tokio::spawn(async move {
         let (connection, orders) = ops.live().connected(name.as_str(), caller.peer, row.drained);
+        // Whoever was shut out, or enrolled anew, before the line above was told nothing: so the question is asked again.
+        if let Err(stranger) = caller.node(&ops, false, clock::now()).await {
+            tracing::info!(node = %name, why = %stranger, "node turned away");
+            ops.live().ended(name.as_str(), connection);
+            return;
+        }
         ops.links().opened(name.as_str(), [caller.peer.ip(), caller.local.ip()]);
         ops.tell(Event::Node { node: name.to_string() });
         tracing::info!(node = %name, "node connected");

@@ -106,6 +106,7 @@ pub enum LoginError {
 pub struct Begun {
     /// The whole `Set-Cookie` value.
     pub cookie: String,
+    session: Digest,
 }
 
 impl Sessions {
@@ -129,6 +130,7 @@ impl Sessions {
         }
         let user = self.ops.store().user(name).await.map_err(OpsError::from)?;
         let phc = user.as_ref().map(|user| user.password.clone());
+        let verified = phc.clone();
         let actor = |role| Actor { name: name.to_owned(), role, address: Some(from) };
         if !password::verify(password.to_owned(), phc).await? {
             tracing::info!(%from, "login refused");
@@ -137,7 +139,14 @@ impl Sessions {
         self.throttle.succeeded(name, from);
         let actor = actor(user.map_or(Role::Viewer, |user| user.role));
         self.ops.store().audit(&actor, "logged in").await.map_err(OpsError::from)?;
-        self.begin(name).await
+        let begun = self.begin(name).await?;
+        // A password that was changed meanwhile ended the sessions there were, and this was none of them yet.
+        let user = self.ops.store().user(name).await.map_err(OpsError::from)?;
+        if user.map(|user| user.password) != verified {
+            self.ops.store().end_session(&begun.session).await.map_err(OpsError::from)?;
+            return Err(LoginError::Wrong);
+        }
+        Ok(begun)
     }
 
     async fn begin(&self, user: &str) -> Result<Begun, LoginError> {
@@ -147,6 +156,7 @@ impl Sessions {
         self.ops.store().add_session(&hash, user, &csrf, ends).await.map_err(OpsError::from)?;
         let age = LIFE.whole_seconds();
         Ok(Begun {
+            session: hash,
             cookie: format!("{COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age}"),
         })
     }

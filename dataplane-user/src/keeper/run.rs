@@ -102,10 +102,13 @@ pub enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(
-    settings: Settings,
-    open_kernel: impl FnOnce(&Settings) -> Box<dyn Kernel>,
-) -> Result<(), StartError> {
+pub fn run(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+    let failed = |source| StartError::Io { what: "starting", source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(keep(settings, open_kernel))
+}
+
+async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
@@ -365,5 +368,7 @@ async fn at(when: Option<Instant>) {
 }
 
 fn open_log(path: &std::path::Path) -> io::Result<OwnedFd> {
-    Ok(std::fs::OpenOptions::new().append(true).create(true).open(path)?.into())
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Paths and queries of requests are not everybody's business.
+    Ok(std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into())
 }

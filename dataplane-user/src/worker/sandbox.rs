@@ -8,7 +8,10 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 use model::report::Feature;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
 
 /// Files that a resolver may want to read again; nothing else is readable and nothing at all writable.
 const READABLE: [&str; 5] =
@@ -55,21 +58,51 @@ fn restrict_files() -> Result<String, String> {
 
 /// Everything else answers EPERM, which the standard library and the runtime take as an ordinary error.
 fn restrict_calls() -> Result<String, String> {
-    let program = calls_program().map_err(|error| error.to_string())?;
-    seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
+    // Both are judged for every call; the second forbids to add a third.
+    for program in [clone3_program(), calls_program()] {
+        let program = program.map_err(|error| error.to_string())?;
+        seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
+    }
     Ok(format!("{} system calls allowed", CALLS.len()))
 }
 
 fn calls_program() -> Result<BpfProgram, seccompiler::BackendError> {
-    let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> =
-        CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = CALLS.iter().map(|call| (*call, Vec::new())).collect();
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    // Threads, but no namespaces: in one of its own a process has every capability, and all the kernel's code behind them.
+    let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?;
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![threads])?]);
+    let family = |family: libc::c_int| {
+        let family = u64::from(family.unsigned_abs());
+        SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?])
+    };
+    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].map(family);
+    rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?.try_into()
 }
 
+/// `clone3` keeps its flags in memory, where no filter sees them: with ENOSYS the C library takes `clone`.
+fn clone3_program() -> Result<BpfProgram, seccompiler::BackendError> {
+    let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    SeccompFilter::new(rules, SeccompAction::Allow, absent, architecture)?.try_into()
+}
+
+/// The flags of `clone` that make a namespace.
+const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWTIME) as u64;
+
 /// What tokio, rustls, aws-lc and the allocator need. Deliberately absent: `execve`, `ptrace`, `bpf`, `mount`,
-/// `setuid` and kin, `unlink`, `rename`, `kill` of others (`tgkill` is abort's).
+/// `setuid` and kin, `unlink`, `rename`, `kill` of others (`tgkill` is abort's),
+/// `ftruncate` (the access log's descriptor would allow it).
 const CALLS: &[libc::c_long] = &[
     // Descriptors.
     libc::SYS_read,
@@ -100,7 +133,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_tee,
     libc::SYS_sendfile,
     libc::SYS_memfd_create,
-    libc::SYS_ftruncate,
     libc::SYS_flock,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
@@ -207,6 +239,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let inside = path.clone();
+        let existed: Vec<_> = READABLE.into_iter().filter(|path| std::fs::read(path).is_ok()).collect();
         // The filters are the thread's own: the rest of this test process stays outside.
         let features = std::thread::spawn(move || {
             let features = enter();
@@ -218,8 +251,15 @@ mod tests {
             if on("seccomp") {
                 assert!(std::process::Command::new("/bin/true").status().is_err());
                 assert!(std::fs::remove_file(&inside).is_err());
+                let family = |family| rustix::net::socket(family, rustix::net::SocketType::DGRAM, None);
+                assert!(family(rustix::net::AddressFamily::NETLINK).is_err());
+                assert!(family(rustix::net::AddressFamily::INET6).is_ok());
             }
             std::net::TcpStream::connect(address).unwrap();
+            // What each thread's resolver reads at its start, behind the sandbox.
+            for path in READABLE.iter().filter(|path| existed.contains(path)) {
+                std::fs::read(path).unwrap();
+            }
             std::thread::spawn(|| ()).join().unwrap();
             features
         });

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::fields::Fields;
-use super::request::{Framing, field};
+use super::request::{Framing, trailer};
 use super::scan::Scan;
 
 /// Bytes of chunk extensions in one body before it is refused: they mean nothing to anybody and cost every parser.
@@ -229,7 +229,7 @@ fn parse_trailers(bytes: BytesMut) -> Result<Option<Fields>, BadBody> {
         Ok(_) | Err(_) => return Err(BadBody),
     };
     let list: Vec<_> =
-        headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
+        headers.iter().map(|header| trailer(&text, header.name.as_bytes(), header.value)).collect();
     if list.iter().any(|field| field.known.forbidden_in_trailers()) {
         return Err(BadBody);
     }

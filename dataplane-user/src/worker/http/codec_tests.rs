@@ -393,3 +393,20 @@ proptest! {
         prop_assert_eq!(read_body(&bytes, &[cut], Framing::Chunked), read_body(&bytes, &[], Framing::Chunked));
     }
 }
+
+#[test]
+fn nobody_says_our_fields_in_disguise_or_behind_the_body() {
+    for name in ["X_Forwarded_For", "x-forwarded_for", "Content_Length", "TRANSFER_ENCODING", "x_request_id"]
+    {
+        assert!(Known::disguised(name.as_bytes()), "{name}");
+    }
+    for name in ["X-Forwarded-For", "content-length", "my_field", "a_name_longer_than_any_known", "_"] {
+        assert!(!Known::disguised(name.as_bytes()), "{name}");
+    }
+    let body = b"0\r\nX-Forwarded-For: 6.6.6.6\r\nX_Request_Id: b\r\nU: 2\r\n\r\n";
+    let mut reader = BodyReader::new(Framing::Chunked);
+    reader.decode(&mut body.to_vec()).unwrap();
+    let mut out = BytesMut::new();
+    super::write::last_chunk(&mut out, reader.take_trailers().as_ref());
+    assert_eq!(&out[..], b"0\r\nU: 2\r\n\r\n");
+}

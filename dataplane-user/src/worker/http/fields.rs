@@ -93,6 +93,32 @@ impl Known {
         )
     }
 
+    /// Whether we say the field ourselves, so that no one else may say it behind our back: not as a trailer, and not with
+    /// `_` for `-`, which servers of CGI's kind read as the same name.
+    pub fn ours(self) -> bool {
+        matches!(
+            self,
+            Self::Forwarded
+                | Self::ForwardedFor
+                | Self::ForwardedProto
+                | Self::ForwardedHost
+                | Self::ForwardedPort
+                | Self::RequestId
+        )
+    }
+
+    /// Whether a name is one of ours, or decides the framing, but for `_` where `-` belongs.
+    pub fn disguised(name: &[u8]) -> bool {
+        const LONGEST: usize = 20;
+        let mut plain = [0; LONGEST];
+        let Some(plain) = plain.get_mut(..name.len()).filter(|_| name.contains(&b'_')) else { return false };
+        for (to, from) in plain.iter_mut().zip(name) {
+            *to = if *from == b'_' { b'-' } else { *from };
+        }
+        let known = Self::of(plain);
+        known.ours() || known.hop_by_hop() || known == Self::ContentLength
+    }
+
     /// Whether the field may not stand in a trailer section: framing, routing and connection management
     /// (RFC 9110, 6.5.1).
     pub fn forbidden_in_trailers(self) -> bool {

@@ -221,8 +221,10 @@ pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds
     for (name, value) in &parts.headers {
         if name != http::header::COOKIE {
             let known = Known::of(name.as_str().as_bytes());
+            let hop =
+                known.hop_by_hop() || known == Known::Other && Known::disguised(name.as_str().as_bytes());
             let (name, value) = (put(name.as_str().as_bytes()), put(value.as_bytes()));
-            list.push(super::fields::Field { known, hop: known.hop_by_hop(), name, value });
+            list.push(super::fields::Field { known, hop, name, value });
         }
     }
     if parts.headers.contains_key(http::header::COOKIE) {
@@ -277,7 +279,7 @@ fn trailer_fields(trailers: HeaderMap) -> Result<Option<Fields>, Reason> {
         .iter()
         .map(|(name, value)| {
             let name = part(name.as_str().len());
-            request::field(&text, name, part(value.len()))
+            request::trailer(&text, name, part(value.len()))
         })
         .collect();
     if list.iter().any(|field| field.known.forbidden_in_trailers()) {

@@ -196,10 +196,18 @@ fn parse(text: Bytes, bounds: &HeadBounds) -> Result<Raw, Reason> {
     Ok(Raw { list, method, target, authority: None, version, ended: false, text })
 }
 
+/// A field of a trailer section: what we say in the head is not said again by somebody else behind the body, where some
+/// origins would merge it with the head.
+pub fn trailer(text: &[u8], name: &[u8], value: &[u8]) -> Field {
+    let field = field(text, name, value);
+    Field { hop: field.hop || field.known.ours(), ..field }
+}
+
 /// A field of a head, with its meaning.
 pub fn field(text: &[u8], name: &[u8], value: &[u8]) -> Field {
     let known = Known::of(name);
-    Field { known, hop: known.hop_by_hop(), name: Span::within(text, name), value: Span::within(text, value) }
+    let hop = known.hop_by_hop() || known == Known::Other && Known::disguised(name);
+    Field { known, hop, name: Span::within(text, name), value: Span::within(text, value) }
 }
 
 /// Checks what a head says as a whole.

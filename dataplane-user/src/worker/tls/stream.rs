@@ -45,6 +45,10 @@ pub struct TlsStream {
     ended: bool,
     /// We said so.
     said_end: bool,
+    /// The peer asked us to change our key: we do before the next traffic, once for all it asked until then.
+    pub(super) owed: bool,
+    /// What was received is not to be trusted, or the peer gave up: nothing after that counts, least of all an orderly end.
+    broken: bool,
 }
 
 /// Bytes taken from the front; without any it holds no memory.
@@ -103,6 +107,8 @@ impl TlsStream {
             sealed: Waiting::of(left.sealed),
             ended: false,
             said_end: false,
+            owed: false,
+            broken: false,
         }
     }
 
@@ -193,10 +199,7 @@ impl TlsStream {
             Said::End => self.ended = true,
             Said::KeyUpdate { opener, answer } => {
                 self.opener = *opener;
-                // One answer serves for all updates that came before it left.
-                if answer && self.sealed.is_empty() {
-                    self.rekey()?;
-                }
+                self.owed |= answer;
             }
         }
         Ok(())
@@ -206,6 +209,7 @@ impl TlsStream {
     fn rekey(&mut self) -> io::Result<()> {
         self.seal_aside(ContentType::Handshake, &super::control::KEY_UPDATE)?;
         self.sealer = self.control.next_sealer()?;
+        self.owed = false;
         Ok(())
     }
 
@@ -226,7 +230,8 @@ impl TlsStream {
         if self.sealed.get().len() > SMALL {
             ready!(self.poll_sealed(cx))?;
         }
-        if self.sealer.worn() && self.control.can_rekey() {
+        // RFC 8446, 4.6.3: the answer goes before the next traffic.
+        if self.owed || self.sealer.worn() && self.control.can_rekey() {
             self.rekey()?;
         }
         SEALED.with_borrow_mut(|scratch| {
@@ -285,6 +290,7 @@ impl TlsStream {
 
     /// Tells the peer why we stop, as far as the socket takes it now.
     fn give_up(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
+        self.broken = true;
         if !self.said_end
             && let Some(alert) = super::control::alert_for(&error)
         {
@@ -312,6 +318,9 @@ impl AsyncRead for TlsStream {
             buf.put_slice(&waiting[..count]);
             this.opened.take(count);
             return Poll::Ready(Ok(()));
+        }
+        if this.broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let before = buf.filled().len();
         while !this.ended && buf.filled().len() == before && buf.remaining() > 0 {

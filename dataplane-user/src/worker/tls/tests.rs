@@ -338,6 +338,27 @@ async fn keys_change_when_the_peer_asks() {
         served.stream.flush().await.unwrap();
         assert_eq!(theirs.read_u8().await.unwrap(), round);
     }
+    // Also while traffic of ours waits for a peer that does not read: owed, and paid once before the next.
+    let piece = [7; 64 * 1024];
+    let mut written = 0;
+    let patience = Duration::from_millis(300);
+    while let Ok(some) = tokio::time::timeout(patience, served.stream.write(&piece)).await {
+        written += some.unwrap();
+    }
+    for _ in 0..3 {
+        theirs.get_mut().1.refresh_traffic_keys().unwrap();
+        theirs.write_all(b"x").await.unwrap();
+        theirs.flush().await.unwrap();
+        assert_eq!(served.stream.read_u8().await.unwrap(), b'x');
+    }
+    assert!(served.stream.owed);
+    let (mut all, sent) = (vec![0; written + 1], async {
+        served.stream.write_all(b"y").await.unwrap();
+        served.stream.flush().await.unwrap();
+        assert!(!served.stream.owed);
+    });
+    let (read, ()) = tokio::join!(theirs.read_exact(&mut all), sent);
+    assert_eq!((read.unwrap(), all.last()), (written + 1, Some(&b'y')));
 }
 
 #[tokio::test]
@@ -360,6 +381,7 @@ async fn changed_and_cut_traffic_is_an_error_and_never_an_end() {
         let error = served.stream.read(&mut [0; 9]).await.unwrap_err();
         let kind = if cut { std::io::ErrorKind::UnexpectedEof } else { std::io::ErrorKind::InvalidData };
         assert_eq!(error.kind(), kind);
+        assert!(served.stream.read(&mut [0; 9]).await.is_err(), "it stays an error");
         drop(served);
         let told = theirs.read(&mut [0; 9]).await;
         assert!(cut || told.unwrap_err().to_string().contains("BadRecordMac"));

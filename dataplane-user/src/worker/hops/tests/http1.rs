@@ -20,7 +20,7 @@ fn a_request_goes_through_and_hop_by_hop_fields_do_not() {
         let answer = bench
             .ask(
                 "GET /x/./y?q=%zz HTTP/1.1\r\nHost: A.test:443\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n\
-                 X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\nX-Other: 3\r\n\r\n",
+                 X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\nX-Other: 3\r\n\r\n",
             )
             .await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhi"), "{answer}");
