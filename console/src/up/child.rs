@@ -1,8 +1,12 @@
 //! One child process, kept running.
 
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use tokio::process::Child;
 
@@ -17,7 +21,23 @@ const STEADY: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Makes the command for each start: what it depends on may have changed since the last.
-pub(super) type Make = Box<dyn Fn() -> Command>;
+pub(super) type Make = Box<dyn Fn() -> std::io::Result<Start>>;
+
+/// A command, and the executable it runs.
+pub(super) struct Start {
+    pub(super) command: Command,
+    /// The command's path leads through this descriptor.
+    _executable: OwnedFd,
+}
+
+/// The start of a command that runs `executable`, also as a user who may not walk the path to it (a checkout below
+/// /root): it is opened here, so that a binary replaced under the same name is the new one.
+pub(super) fn start(executable: &Path) -> std::io::Result<Start> {
+    let file = rustix::fs::open(executable, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0(executable);
+    Ok(Start { command, _executable: file })
+}
 
 /// A child that is started again whenever it ends.
 pub(super) struct Keep {
@@ -78,6 +98,9 @@ impl Keep {
 }
 
 fn spawn(name: &'static str, make: &Make) -> Result<Child, UpError> {
-    let command = make();
-    tokio::process::Command::from(command).spawn().map_err(UpError::io(format!("start the {name}")))
+    let spawned = make().and_then(|Start { command, _executable }| {
+        // The descriptor lives until the child has called execve.
+        tokio::process::Command::from(command).spawn()
+    });
+    spawned.map_err(UpError::io(format!("start the {name}")))
 }

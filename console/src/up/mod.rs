@@ -8,7 +8,7 @@ mod user;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -168,7 +168,8 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
     use std::os::unix::process::CommandExt as _;
     let plan = Arc::clone(plan);
     Box::new(move || {
-        let mut command = Command::new(&own);
+        let mut start = child::start(&own)?;
+        let command = &mut start.command;
         let listen = &plan.options.console;
         command.arg("--state-dir").arg(&plan.state_dir).arg("console");
         for (flag, addresses) in
@@ -187,7 +188,7 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
         if let Some(user) = &plan.user {
             command.uid(user.uid).gid(user.gid).env("HOME", plan.state_dir.join("console"));
         }
-        command
+        Ok(start)
     })
 }
 
@@ -195,7 +196,8 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
     let plan = Arc::clone(plan);
     Box::new(move || {
         let options = &plan.options;
-        let mut command = Command::new(&binary);
+        let mut start = child::start(&binary)?;
+        let command = &mut start.command;
         command.arg("run").arg("--state-dir").arg(&plan.state_dir);
         // Written by the console while the node is not enrolled; one that was used before changes nothing.
         if plan.token.exists() {
@@ -217,7 +219,7 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
         if options.no_kernel {
             command.arg("--no-kernel");
         }
-        command
+        Ok(start)
     })
 }
 
