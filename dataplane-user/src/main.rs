@@ -123,6 +123,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    // As below: `sallyport up` starts the node from a descriptor.
+    let _ = rustix::thread::set_name(c"sallyport-node");
     let settings = settings(args)?;
     keeper::run::run(settings, open_kernel)?;
     Ok(ExitCode::SUCCESS)
