@@ -55,10 +55,12 @@ fn refuses_with_the_reason_and_keeps_what_is_in_force() {
     let other = Console::start();
     console.send(ConsoleMessage::Snapshot(Box::new(other.sign(&snapshot(6)))));
     assert!(console.expect_refused(6).contains("signature"), "bad signature");
+    expect_hello(&console, port);
 
     let newer = snapshot(7).to_canonical_json().unwrap().replace("\"format\":1", "\"format\":2");
     console.send(ConsoleMessage::Snapshot(Box::new(console.sign_text(newer))));
     assert!(console.expect_refused(7).contains("format 2"), "newer format");
+    expect_hello(&console, port);
 
     console.send(ConsoleMessage::Snapshot(Box::new(console.sign(&snapshot(4)))));
     assert!(console.expect_refused(4).contains("not newer"), "older revision");

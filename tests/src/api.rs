@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
+use crate::browser::Browser;
 use crate::client::Dial;
 use crate::pki;
 use crate::space::Space;
@@ -45,6 +46,11 @@ impl Api {
             token: word("token"),
             tls: Arc::new(tls),
         })
+    }
+
+    /// The same console's pages.
+    pub fn browser(&self) -> Browser {
+        Browser::stranger(self.space.clone(), self.address, self.tls.clone())
     }
 
     /// With another token.

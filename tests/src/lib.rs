@@ -11,6 +11,7 @@
 )]
 
 pub mod api;
+pub mod browser;
 pub mod client;
 pub mod frames;
 pub mod h2client;

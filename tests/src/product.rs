@@ -38,6 +38,7 @@ pub struct Product {
     child: Option<Child>,
     user: Option<u32>,
     more: Vec<String>,
+    wrapper: Vec<String>,
     small: bool,
 }
 
@@ -46,15 +47,28 @@ impl Product {
     ///
     /// With `user` the whole product runs as that user, without any privilege.
     pub fn start(space: &Arc<Space>, name: &str, user: Option<u32>, more: &[&str]) -> Self {
-        Self::start_with(space, name, user, more, false)
+        Self::start_with(space, name, user, more, &[], false)
+    }
+
+    /// The same as root, its command behind others, such as `setpriv --bounding-set=-bpf`.
+    pub fn start_behind(space: &Arc<Space>, name: &str, wrapper: &[&str]) -> Self {
+        Self::start_with(space, name, None, &[], wrapper, false)
     }
 
     /// The same with a file system of 24 MiB for its state, which a test can fill.
     pub fn start_on_small_disk(space: &Arc<Space>, name: &str) -> Self {
-        Self::start_with(space, name, None, &[], true)
+        Self::start_with(space, name, None, &[], &[], true)
     }
 
-    fn start_with(space: &Arc<Space>, name: &str, user: Option<u32>, more: &[&str], small: bool) -> Self {
+    fn start_with(
+        space: &Arc<Space>,
+        name: &str,
+        user: Option<u32>,
+        more: &[&str],
+        wrapper: &[&str],
+        small: bool,
+    ) -> Self {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let dir = PathBuf::from(format!("/var/tmp/sallyport-test-{name}"));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("bin")).expect("a directory below /var/tmp");
@@ -81,7 +95,8 @@ impl Product {
             instance: name.to_owned(),
             child: None,
             user,
-            more: more.iter().map(|word| (*word).to_owned()).collect(),
+            more: words(more),
+            wrapper: words(wrapper),
             small,
         };
         product.up();
@@ -94,8 +109,11 @@ impl Product {
             let file = fs::OpenOptions::new().create(true).append(true).open(self.dir.join(name));
             file.expect("log file")
         };
-        let mut command = Command::new(self.program("sallyport"));
+        let program = self.program("sallyport").display().to_string();
+        let mut words = self.wrapper.iter().chain([&program]);
+        let mut command = Command::new(words.next().expect("a command"));
         command
+            .args(words)
             .arg("up")
             .args(["--state-dir", &self.dir.join("state").display().to_string()])
             .args(["--run-dir", &self.dir.join("state/run").display().to_string()])
@@ -204,6 +222,16 @@ impl Product {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// The token of the link that makes the first administrator.
+    pub fn setup_token(&self) -> String {
+        eventually("the link to set up", Duration::from_secs(10), || {
+            let said = self.log() + &fs::read_to_string(self.dir.join("out")).unwrap_or_default();
+            let (_, rest) = said.split_once("/setup?token=").ok_or_else(|| said.clone())?;
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+            Ok(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default().to_owned())
+        })
     }
 
     /// The access log.

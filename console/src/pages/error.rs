@@ -6,6 +6,7 @@ use axum::response::{Html, IntoResponse, Response};
 
 use crate::ops::OpsError;
 use crate::session::WrongFormToken;
+use crate::store::StoreError;
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,11 @@ impl IntoResponse for PageError {
             Self::Refused(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed.")
             }
+            Self::Ops(OpsError::Store(StoreError::Full)) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "The disk is full",
+                "Traffic is not affected: nodes go on with what they have applied.",
+            ),
             Self::Ops(_) | Self::Failed(_) | Self::Template(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The console failed",

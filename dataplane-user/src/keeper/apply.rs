@@ -186,6 +186,7 @@ impl Keeper {
         }
         let snapshot = stored.snapshot.clone();
         self.state.commit(staged, stored)?;
+        self.note("stored snapshot", None);
         self.give_sockets(number, &new).await;
         self.in_force = Some(snapshot);
         self.problems =

@@ -170,6 +170,8 @@ impl Keeper {
         let identity = self.state.identity();
         tracing::info!(node = identity.map(|identity| identity.node.as_str()), "keeper starts");
         self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
+        let left_aside = self.state.left_aside().map(|aside| sentence(aside));
+        self.note("stored snapshot", left_aside);
         self.remember_workers();
         let alone = self.run.lock("worker.lock", FlockOperation::NonBlockingLockExclusive);
         if matches!(alone, Ok(None)) {

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::directory::{Directory, Staged};
 use crate::handover::message::{MAX_SEALED, NodeIdentity, Sealed, Secrets};
-use crate::signed;
+use crate::signed::{self, Unbelievable};
 
 const SNAPSHOT: &str = "snapshot.json";
 const IDENTITY: &str = "node.json";
@@ -41,6 +41,23 @@ pub struct State {
     identity: Option<NodeIdentity>,
     enrolment: Option<Zeroizing<String>>,
     snapshot: Option<Stored>,
+    left_aside: Option<LeftAside>,
+}
+
+/// A stored snapshot that cannot be used. Its file stays until the next snapshot replaces it.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored snapshot {} is left aside, nothing of it is in force and the node waits for its console to send one", .path.display())]
+pub struct LeftAside {
+    path: PathBuf,
+    source: Unusable,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("the file is damaged")]
+    Damaged,
+    #[error(transparent)]
+    Unbelievable(#[from] Unbelievable),
 }
 
 /// The last good snapshot.
@@ -68,6 +85,9 @@ pub enum StateError {
         /// Why.
         source: io::Error,
     },
+    /// No room for what is to be kept.
+    #[error("the disk with {} is full: nothing was changed; make room, then publish again", .0.display())]
+    Full(PathBuf),
     /// A file that someone changed or that is another program's.
     #[error("{} cannot be read as {what}; move it away and enrol the node again", .path.display())]
     Corrupt {
@@ -92,7 +112,7 @@ impl State {
     /// unless it is the one already used.
     ///
     /// # Errors
-    /// See [`StateError`]. A stored snapshot that does not verify is no error: it is logged and left aside.
+    /// See [`StateError`]. A stored snapshot that does not verify is no error: see [`State::left_aside`].
     pub fn open(
         path: &Path,
         token: Option<(EnrolmentToken, Digest)>,
@@ -116,13 +136,22 @@ impl State {
             identity: None,
             enrolment: None,
             snapshot: None,
+            left_aside: None,
         };
         state.identity = state.read_json(IDENTITY, "a node's identity")?;
         if let Some((token, digest)) = token {
             state.adopt_token(token, digest)?;
         }
-        state.snapshot = state.load_snapshot()?;
+        match state.load_snapshot()?.transpose() {
+            Ok(snapshot) => state.snapshot = snapshot,
+            Err(left_aside) => state.left_aside = Some(left_aside),
+        }
         Ok(state)
+    }
+
+    /// Why the stored snapshot is not used, until another is stored.
+    pub fn left_aside(&self) -> Option<&LeftAside> {
+        self.left_aside.as_ref()
     }
 
     /// Who the node is.
@@ -188,6 +217,7 @@ impl State {
     pub fn commit(&mut self, staged: Staged, stored: Stored) -> Result<(), StateError> {
         staged.commit().map_err(|error| self.failed("storing the snapshot", error))?;
         self.snapshot = Some(stored);
+        self.left_aside = None;
         self.forget_keys();
         Ok(())
     }
@@ -248,28 +278,15 @@ impl State {
         })
     }
 
-    fn load_snapshot(&self) -> Result<Option<Stored>, StateError> {
+    fn load_snapshot(&self) -> Result<Option<Result<Stored, LeftAside>>, StateError> {
         let Some(bytes) =
             self.directory.read(SNAPSHOT).map_err(|error| self.failed("reading the snapshot", error))?
         else {
             return Ok(None);
         };
         let Some(identity) = &self.identity else { return Ok(None) };
-        let Ok(signed) = serde_json::from_slice::<SignedSnapshot>(&bytes) else {
-            tracing::error!("the stored snapshot is damaged; the node waits for its console");
-            return Ok(None);
-        };
-        let keys = std::iter::once(&identity.snapshot_key).chain(&identity.previous_key);
-        let mut verified = keys.map(|key| signed::verify(&signed, key, &identity.node));
-        match verified.find_map(Result::ok) {
-            Some(snapshot) => Ok(Some(Stored { signed, snapshot })),
-            None => {
-                tracing::error!(
-                    "the stored snapshot is not by this node's console; the node waits for its console"
-                );
-                Ok(None)
-            }
-        }
+        let aside = |source| LeftAside { path: self.directory.path().join(SNAPSHOT), source };
+        Ok(Some(believe(&bytes, identity).map_err(aside)))
     }
 
     /// A key that no stored snapshot names must not stay readable to whoever gets the disk.
@@ -305,16 +322,38 @@ impl State {
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> StateError {
-        StateError::Io { what, path: self.directory.path().to_owned(), source }
+        StateError::io(what, &self.directory, source)
     }
+}
+
+impl StateError {
+    fn io(what: &'static str, directory: &Directory, source: io::Error) -> Self {
+        let path = directory.path().to_owned();
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::Full(path)
+        } else {
+            Self::Io { what, path, source }
+        }
+    }
+}
+
+/// The snapshot in a stored file, signed with the present key or the one before.
+fn believe(bytes: &[u8], identity: &NodeIdentity) -> Result<Stored, Unusable> {
+    let signed: SignedSnapshot = serde_json::from_slice(bytes).map_err(|_damaged| Unusable::Damaged)?;
+    let verify = |key| signed::verify(&signed, key, &identity.node);
+    let snapshot = match (verify(&identity.snapshot_key), &identity.previous_key) {
+        // Only another signature makes the former key's word count.
+        (Err(Unbelievable::Signature), Some(previous)) => verify(previous)?,
+        (verified, _) => verified?,
+    };
+    Ok(Stored { signed, snapshot })
 }
 
 fn write_sealed(directory: &Directory, name: &str, sealed: &Sealed) -> Result<(), StateError> {
     if sealed.0.len() > MAX_SEALED {
         return Err(StateError::TooLong);
     }
-    let failed =
-        |source| StateError::Io { what: "storing a sealed key", path: directory.path().to_owned(), source };
+    let failed = |source| StateError::io("storing a sealed key", directory, source);
     directory.write(name, sealed.0.as_bytes(), 0o600).map_err(failed)
 }
 

@@ -37,11 +37,12 @@ fn stored(key: &Ed25519KeyPair, revision: u64) -> Stored {
         r#"{{"format":1,"node":"edge","id":{{"epoch":1,"revision":{revision}}},"listeners":[],"certificates":[{{"name":"c","chain":"","key":"{}","hostnames":[]}}],"routes":[],"originGroups":[],"trustBundles":[],"filter":[]}}"#,
         Digest::of(&revision.to_be_bytes()),
     );
+    Stored { snapshot: Snapshot::from_verified_json(&body).unwrap(), signed: sign(key, body) }
+}
+
+fn sign(key: &Ed25519KeyPair, body: String) -> SignedSnapshot {
     let signature = STANDARD.encode(key.sign(&SignedSnapshot::signed_bytes(&body)));
-    Stored {
-        snapshot: Snapshot::from_verified_json(&body).unwrap(),
-        signed: SignedSnapshot { body, signature },
-    }
+    SignedSnapshot { body, signature }
 }
 
 #[test]
@@ -110,9 +111,22 @@ fn a_foreign_or_damaged_snapshot_is_left_aside_and_rotation_keeps_ours() {
     let other = Ed25519KeyPair::generate().unwrap();
     let foreign = serde_json::to_vec(&stored(&other, 2).signed).unwrap();
     std::fs::write(scratch.0.join(SNAPSHOT), foreign).unwrap();
-    assert!(State::open(&scratch.0, None, None).unwrap().stored().is_none());
+    let why = || {
+        let state = State::open(&scratch.0, None, None).unwrap();
+        assert!(state.stored().is_none());
+        crate::sentence(state.left_aside().unwrap())
+    };
+    assert!(why().contains("snapshot.json") && why().contains("signature"), "{}", why());
+    let body = stored(&key, 2).signed.body.replace("\"format\":1", "\"format\":2");
+    std::fs::write(scratch.0.join(SNAPSHOT), serde_json::to_vec(&sign(&key, body)).unwrap()).unwrap();
+    assert!(why().contains("format 2"), "signed with the former key: {}", why());
     std::fs::write(scratch.0.join(SNAPSHOT), b"{").unwrap();
-    assert!(State::open(&scratch.0, None, None).unwrap().stored().is_none());
+    assert!(why().contains("damaged"), "{}", why());
+    let mut state = State::open(&scratch.0, None, None).unwrap();
+    let staged = state.stage(&stored(&key, 3).signed).unwrap();
+    state.commit(staged, stored(&key, 3)).unwrap();
+    assert!(state.left_aside().is_none());
+    drop(state);
     std::fs::write(scratch.0.join(IDENTITY), b"{").unwrap();
     assert!(matches!(State::open(&scratch.0, None, None), Err(StateError::Corrupt { .. })));
 }
