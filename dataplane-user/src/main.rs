@@ -13,7 +13,7 @@ use rustix::fs::FlockOperation;
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
 use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
-use sallyport_node::keeper::settings::{MAX_THREADS, Settings, parse_token};
+use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
 use sallyport_node::{handover, keeper, worker};
 
@@ -89,6 +89,9 @@ struct RunArgs {
     /// Metrics and health.
     #[arg(long, default_value = "127.0.0.1:9464")]
     metrics_listen: SocketAddr,
+    /// A file with the token that `/metrics` asks for, readable by its owner only; needed where it is not on loopback.
+    #[arg(long)]
+    metrics_token_file: Option<PathBuf>,
     /// Worker threads; without it one per core.
     #[arg(long)]
     threads: Option<usize>,
@@ -160,6 +163,7 @@ fn settings(args: RunArgs) -> anyhow::Result<Settings> {
         (None, Some(number)) => Some(read_token(handover::inherited(number)?.into())?),
         (None, None) => None,
     };
+    let metrics_token = args.metrics_token_file.as_deref().map(read_token_file).transpose()?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let sealing_key =
         std::env::var_os("CREDENTIALS_DIRECTORY").map(|path| Path::new(&path).join("sealing.key"));
@@ -171,6 +175,7 @@ fn settings(args: RunArgs) -> anyhow::Result<Settings> {
         kernel: !args.no_kernel,
         instance: args.instance,
         metrics: args.metrics_listen,
+        metrics_token: metrics_token.as_deref().map(MetricsToken::parse).transpose()?,
         threads: args.threads.unwrap_or(cores).clamp(1, MAX_THREADS),
         labels: BTreeMap::from_iter(args.label),
         user: args.user,
@@ -209,7 +214,7 @@ fn read_token_file(path: &Path) -> anyhow::Result<String> {
     let mode = file.metadata().with_context(named)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         anyhow::bail!(
-            "{} is readable by others (mode {mode:o}): chmod 600 it, and make a new token",
+            "{} is readable by others (mode {mode:o}): chmod 600 it, and put a new token in",
             named()
         );
     }

@@ -191,3 +191,74 @@ fn a_token_that_others_can_read_or_that_is_damaged_is_refused() {
     std::fs::write(&token, "hello").unwrap();
     assert!(run(&mut node).contains("starts with sallyport1."));
 }
+
+/// What the node's own port answers: status and text.
+fn ask(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n{token}\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some((answer.get(9..12)?.parse().ok()?, answer))
+}
+
+#[test]
+fn metrics_away_from_loopback_need_the_token() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let console = Console::start();
+    let mut node = Node::prepare(&console);
+    let port = free_port();
+    let at = node.arguments.iter().position(|word| word == "127.0.0.1:0").unwrap();
+    node.arguments[at] = format!("[::]:{port}");
+    node.arguments.push("--no-kernel".to_owned());
+    let (v4, v6) = (format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
+    node.run();
+    wait("health", || ask(&v6, "/healthz", None).filter(|(status, _)| *status == 200));
+    let (status, text) = ask(&v6, "/metrics", None).unwrap();
+    assert!(status == 403 && text.contains("--metrics-token-file"), "{text}");
+    node.wait_status("the status says so", |status| {
+        let said = |feature: &&model::report::Feature| feature.name == "metrics" && !feature.on;
+        status
+            .features
+            .iter()
+            .find(said)
+            .filter(|feature| feature.detail.contains("--metrics-token-file"))
+            .cloned()
+    });
+    node.stop();
+
+    let token = "0123456789abcdef0123456789abcdef";
+    let file = node.scratch.path().join("metrics.token");
+    node.arguments.extend(["--metrics-token-file".to_owned(), file.display().to_string()]);
+    let run = |node: &Node, text: &str, mode| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = node.command("run").args(&node.arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(run(&node, token, 0o644).contains("readable by others"));
+    assert!(run(&node, "short", 0o600).contains("openssl rand -hex 32"));
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    node.run();
+    wait("health", || ask(&v6, "/healthz", None).filter(|(status, _)| *status == 200));
+    for address in [&v4, &v6] {
+        for (path, token, wanted) in [
+            ("/metrics", None, 401),
+            ("/metrics", Some("0123456789abcdef0123456789abcdeF"), 401),
+            ("/metrics", Some(token), 200),
+            ("/healthz", None, 200),
+        ] {
+            let answer = ask(address, path, token);
+            // Where IPv6 sockets do not take IPv4 there is nobody to ask.
+            let Some((status, text)) = answer else { continue };
+            assert_eq!(status, wanted, "{address} {path} {text}");
+        }
+    }
+    let (_, text) = ask(&v6, "/metrics", Some(token)).unwrap();
+    let denied = text.lines().find_map(|line| line.strip_prefix("sallyport_metrics_denied_total ")).unwrap();
+    assert!(denied.parse::<u32>().unwrap() >= 2, "{denied}");
+    assert!(!node.log().contains(token), "the token is in no log");
+    node.stop();
+}

@@ -159,3 +159,86 @@ fn a_worker_that_keeps_dying_is_started_again_and_again() {
     node.worker(last);
     expect_hello(&console, port);
 }
+
+/// Whether the process is there and is not just waiting to be collected.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn sigterm_to_a_keeper_that_still_waits_for_its_worker_leaves_no_worker_behind() {
+    // One that comes late is drained, one that never comes is killed.
+    for comes in [true, false] {
+        let (_console, mut node, port) = serving();
+        let worker = node.worker(None);
+        node.kill_keeper();
+        freeze(worker);
+        let known = node.log().len();
+        node.run();
+        wait("the next keeper waits", || node.log()[known..].contains("waiting for it").then_some(()));
+        signal(node.keeper.as_ref().unwrap().id(), Signal::TERM);
+        if comes {
+            std::thread::sleep(Duration::from_millis(300));
+            signal(worker, Signal::CONT);
+        }
+        let begin = Instant::now();
+        assert!(node.keeper.take().unwrap().wait().unwrap().success());
+        assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+        wait("the worker is gone", || (!lives(worker)).then_some(()));
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+}
+
+#[test]
+fn a_console_that_is_slow_with_a_key_does_not_hold_up_the_keeper() {
+    let console = Console::start();
+    console.slow_keys(Duration::from_secs(8));
+    let mut node = Node::start(&console);
+    node.wait_status("linked", |status| status.console.connected.then_some(()));
+    console.publish(&shop(&console, 1, free_port(), origin()));
+    wait("the key is asked for", || (console.keys_asked() > 0).then_some(()));
+    let (status, took) = node.stop();
+    assert!(status.success() && took < Duration::from_secs(3), "{took:?}");
+    assert!(!node.log().contains("cannot be killed") && !node.log().contains("signal: 9"), "{}", node.log());
+    // And one that is not too slow is waited for.
+    console.slow_keys(Duration::from_secs(2));
+    node.run();
+    console.expect_applied(1);
+}
+
+#[test]
+fn an_access_log_that_was_moved_away_is_made_again() {
+    let console = Console::start();
+    let mut node = Node::prepare(&console);
+    let (log, old) = (node.scratch.path().join("access"), node.scratch.path().join("access.1"));
+    node.arguments.extend(["--no-kernel".to_owned(), "--access-log".to_owned(), log.display().to_string()]);
+    node.run();
+    let port = free_port();
+    console.publish(&shop(&console, 1, port, origin()));
+    console.expect_applied(1);
+    let lines = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
+    let logged = |what: &str| {
+        expect_hello(&console, port);
+        wait(what, || (lines(&log) > 0).then_some(()));
+    };
+    logged("a line");
+    let worker = node.worker(None);
+    std::fs::rename(&log, &old).unwrap();
+    wait("a new file", || log.exists().then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    let before = lines(&old);
+    logged("a line in the new file");
+    assert_eq!(lines(&old), before, "nothing more in the old one");
+    // Moved away while there is no keeper.
+    node.kill_keeper();
+    std::fs::rename(&log, &old).unwrap();
+    node.run();
+    wait("a new file", || log.exists().then_some(()));
+    node.wait_status("the worker is back", |status| {
+        (Some(status.keeper) == node.keeper.as_ref().map(std::process::Child::id)
+            && status.worker == Some(worker))
+        .then_some(())
+    });
+    logged("a line in the third file");
+}

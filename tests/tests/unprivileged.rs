@@ -48,8 +48,7 @@ fn with_privilege_the_worker_has_none() {
         text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
     };
     let worker = product.pids(Role::Worker)[0];
-    // Under no_new_privs the bounding set gives nothing back.
-    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(field(worker, name).trim_matches('0'), "", "worker {name}");
     }
     assert_eq!(field(worker, "NoNewPrivs:"), "1");

@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// The node's metrics and health
     #[arg(long)]
     metrics_listen: Option<SocketAddr>,
+    /// A file with the token that the node's /metrics asks for, mode 0600; needed where it is not on loopback
+    #[arg(long)]
+    metrics_token_file: Option<PathBuf>,
     /// Where the node's sockets and status are [default: /run/sallyport, or run/ below the state]
     #[arg(long)]
     run_dir: Option<PathBuf>,
@@ -207,6 +210,7 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
         let pairs = [
             ("--run-dir", path(&options.run_dir)),
             ("--metrics-listen", options.metrics_listen.map(|address| address.to_string())),
+            ("--metrics-token-file", path(&options.metrics_token_file)),
             ("--instance", options.instance.clone()),
             ("--threads", options.threads.map(|threads| threads.to_string())),
             ("--access-log", path(&options.access_log)),

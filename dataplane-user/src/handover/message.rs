@@ -69,6 +69,8 @@ pub enum ToWorker {
         /// Where listeners accept, and why they do not.
         listeners: Vec<ListenerReport>,
     },
+    /// Write the access log here from now on: its file was moved away. Descriptor: the new file. Since version 2.
+    AccessLog,
     /// A new snapshot key is stored; the worker tells the console.
     KeyStored {
         /// The new key.
@@ -138,6 +140,9 @@ pub struct Secrets {
     pub node: Option<Sealed>,
     /// Private keys, sealed.
     pub keys: BTreeMap<Digest, Sealed>,
+    /// What `/metrics` asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -150,6 +155,7 @@ impl Drop for Secrets {
     fn drop(&mut self) {
         self.sealing_key.zeroize();
         self.enrolment.zeroize();
+        self.metrics.zeroize();
     }
 }
 

@@ -19,9 +19,9 @@ pub use channel::{Channel, ChannelError};
 pub use message::{ToKeeper, ToWorker};
 
 /// The protocol this release speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// The oldest protocol this release still speaks: the one before [`VERSION`] (there is none before 1).
+/// The oldest protocol this release still speaks: the one before [`VERSION`].
 pub const OLDEST: u32 = 1;
 
 /// The newest protocol both sides speak, if there is one.

@@ -231,13 +231,16 @@ impl Keeper {
 
     /// Gives a new worker everything it needs.
     pub(super) async fn equip(&mut self, number: WorkerNumber, version: u32) {
-        let secrets = match self.state.secrets() {
+        let mut secrets = match self.state.secrets() {
             Ok(secrets) => secrets,
             Err(error) => {
                 self.note("sealed keys", Some(sentence(&error)));
                 Default::default()
             }
         };
+        // Version 1 knows no such secret.
+        let token = self.settings.metrics_token.as_ref().filter(|_| version >= 2);
+        secrets.metrics = token.map(|token| token.secret().to_owned());
         self.open_metrics();
         let lock = self.run.lock("worker.lock", FlockOperation::NonBlockingLockShared).ok().flatten();
         let candidates = [

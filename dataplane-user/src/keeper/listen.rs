@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 
-use model::snapshot::Limits;
 use tokio::time::Instant;
 
 use super::run::Keeper;
@@ -84,12 +83,12 @@ impl Keeper {
             return self.say(number, &ToWorker::Incompatible { oldest, newest }, &[]).await;
         };
         let Some(worker) = self.workers.get_mut(&number) else { return };
-        worker.phase = Phase::Starting;
+        (worker.phase, worker.version) = (Phase::Starting, version);
         match running {
             None => self.equip(number, version).await,
             Some(running) if running.draining || self.current.is_some() || self.stop_at.is_some() => {
                 worker.phase = Phase::Draining;
-                let deadline_ms = Limits::default().drain_ms;
+                let deadline_ms = self.drain_ms();
                 self.say(number, &ToWorker::Drain { deadline_ms }, &[]).await;
             }
             Some(running) => {
@@ -128,6 +127,8 @@ impl Keeper {
         let stored = self.state.stored().map(|stored| stored.snapshot.id);
         self.say(number, &ToWorker::Resume { identity, stored }, &[]).await;
         self.put_to_work(number).await;
+        // The file may have been moved away while nobody looked.
+        self.give_access_log(number).await;
     }
 
     /// A worker is gone: another takes its place, with the same sockets.

@@ -3,6 +3,7 @@
 //! It parses nothing from the network but snapshots whose signature it has verified. Everything happens one event after
 //! the other in [`run`]; [`apply`] says how a snapshot comes into force.
 
+pub mod access_log;
 pub mod apply;
 pub mod directory;
 pub mod interfaces;

@@ -4,7 +4,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use model::report::Feature;
 use rustix::process::{Resource, Rlimit};
 
-/// All a keeper of root's keeps; everything else is gone from the bounding set too, so no child gets it back.
+/// All a keeper of root's keeps, for itself alone: its bounding set is empty, so no child gets anything back.
 const KEPT: [Capability; 10] = [
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
@@ -93,7 +93,8 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// Drops every capability but the named ones; a process without any is left as it is.
+/// Drops every capability but the named ones, and all from the bounding set, which judges only what `execve` would give:
+/// the keeper replaces itself by nothing, and its worker is to have nothing. A process without any is left as it is.
 ///
 /// # Errors
 /// What the kernel said.
@@ -103,9 +104,7 @@ pub fn drop_to_named() -> Result<(), caps::errors::CapsError> {
     caps::clear(None, CapSet::Ambient)?;
     if kept.contains(&Capability::CAP_SETPCAP) {
         for capability in caps::read(None, CapSet::Bounding)? {
-            if !kept.contains(&capability) {
-                caps::drop(None, CapSet::Bounding, capability)?;
-            }
+            caps::drop(None, CapSet::Bounding, capability)?;
         }
     }
     caps::clear(None, CapSet::Inheritable)?;

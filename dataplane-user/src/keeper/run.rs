@@ -11,10 +11,11 @@ use model::report::{Drops, Feature};
 use model::snapshot::{Limits, Snapshot};
 use rustix::fs::FlockOperation;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::access_log::AccessLog;
 use super::apply::Transition;
 use super::directory::Directory;
 use super::kernel::Kernel;
@@ -35,6 +36,8 @@ const ADOPTION: Duration = Duration::from_secs(3);
 
 /// How long a worker may take over its deadline before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
+
+const NO_METRICS_TOKEN: &str = "/metrics is refused because --metrics-listen is not on loopback and there is no token: name a file with one in --metrics-token-file (health answers)";
 
 /// The privileged process.
 pub struct Keeper {
@@ -59,7 +62,7 @@ pub struct Keeper {
     pub(super) shortcomings: BTreeMap<&'static str, String>,
     pub(super) drops: Vec<Drops>,
     pub(super) user: Option<User>,
-    pub(super) access_log: Option<OwnedFd>,
+    pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<std::net::TcpListener>,
     pub(super) executable: PathBuf,
     pub(super) last_status: Option<Status>,
@@ -108,8 +111,27 @@ pub fn run(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) ->
     runtime.block_on(keep(settings, open_kernel))
 }
 
+/// What people and service managers send.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
+    // Before anything is held that an orderly stop must give back.
+    let signals = Signals::catch().map_err(failed("waiting for signals"))?;
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
     let credential = settings.sealing_key.as_deref();
@@ -120,8 +142,12 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
         .map_err(failed("locking the run directory"))?
         .ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
     let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
-    let access_log =
-        settings.access_log.as_deref().map(open_log).transpose().map_err(failed("opening the access log"))?;
+    let access_log = settings
+        .access_log
+        .clone()
+        .map(AccessLog::open)
+        .transpose()
+        .map_err(failed("opening the access log"))?;
     let executable = std::env::current_exe().map_err(failed("finding the executable"))?;
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
@@ -159,7 +185,7 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
         _run_lock: lock,
     };
     keeper.begin();
-    keeper.follow(socket, received).await.map_err(failed("waiting for signals"))?;
+    keeper.follow(socket, received, signals).await;
     keeper.end();
     Ok(())
 }
@@ -188,20 +214,18 @@ impl Keeper {
         &mut self,
         socket: AsyncFd<OwnedFd>,
         mut events: mpsc::Receiver<(WorkerNumber, WorkerEvent)>,
-    ) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+        mut signals: Signals,
+    ) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        while self.stop_at.is_none() || !self.workers.is_empty() {
+        while self.stop_at.is_none() || !self.workers.is_empty() || self.is_awaiting() {
             tokio::select! {
                 Some((number, event)) = events.recv() => self.hear(number, event).await,
                 () = at(self.start_at) => self.start_worker(),
-                () = at(self.stop_at) => self.workers.values().for_each(Worker::kill),
-                _ = terminate.recv() => self.stop().await,
-                _ = interrupt.recv() => self.stop().await,
-                _ = hang_up.recv() => self.start_at = Some(Instant::now()),
+                () = at(self.stop_at) => self.end_workers(),
+                _ = signals.terminate.recv() => self.stop().await,
+                _ = signals.interrupt.recv() => self.stop().await,
+                _ = signals.hang_up.recv() => self.start_at = Some(Instant::now()),
                 _ = tick.tick() => self.tick().await,
                 accepted = rendezvous::accept(&socket) => match accepted {
                     Ok(socket) => self.meet(socket),
@@ -210,14 +234,29 @@ impl Keeper {
             }
             self.write_status();
         }
-        Ok(())
+    }
+
+    /// A worker that outlived the former keeper still looks for this one: it is told to drain as soon as it comes.
+    fn is_awaiting(&self) -> bool {
+        !rendezvous::astray(&self.run, &self.workers).is_empty()
+    }
+
+    /// Time is up.
+    fn end_workers(&self) {
+        self.workers.values().for_each(Worker::kill);
+        for pid in rendezvous::astray(&self.run, &self.workers) {
+            if let Err(error) = rendezvous::end(&self.run, pid) {
+                tracing::warn!(pid, %error, "a worker that did not come back cannot be killed");
+            }
+        }
     }
 
     /// An orderly stop: nothing new is accepted, what is open may finish, then the kernel is left as it was found.
     async fn stop(&mut self) {
         let deadline_ms = if self.stop_at.is_some() { 0 } else { self.drain_ms() };
         tracing::info!(deadline_ms, "keeper stops");
-        self.stop_at = Some(Instant::now() + Duration::from_millis(deadline_ms.into()) + GRACE);
+        let coming = if self.is_awaiting() { ADOPTION } else { Duration::ZERO };
+        self.stop_at = Some(Instant::now() + coming + Duration::from_millis(deadline_ms.into()) + GRACE);
         self.start_at = None;
         let places: Vec<_> = self.sockets.open().iter().copied().collect();
         self.sockets.close(&places);
@@ -312,7 +351,12 @@ impl Keeper {
     pub(super) fn open_metrics(&mut self) {
         if self.metrics.is_none() {
             let opened = self.sockets.open_metrics(self.settings.metrics);
-            self.note("metrics", opened.as_ref().err().map(|error| sentence(error)));
+            let shut = self.settings.metrics_token.is_none() && !is_loopback(self.settings.metrics);
+            let problem = match &opened {
+                Err(error) => Some(sentence(error)),
+                Ok(_) => shut.then(|| NO_METRICS_TOKEN.to_owned()),
+            };
+            self.note("metrics", problem);
             self.metrics = opened.ok();
         }
     }
@@ -362,15 +406,14 @@ impl Keeper {
     }
 }
 
+/// Whether only this machine reaches it.
+fn is_loopback(address: std::net::SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
     }
-}
-
-fn open_log(path: &std::path::Path) -> io::Result<OwnedFd> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // Paths and queries of requests are not everybody's business.
-    Ok(std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into())
 }

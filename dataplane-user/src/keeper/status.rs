@@ -132,6 +132,7 @@ impl Keeper {
             self.look_up_pins();
         }
         self.ticks += 1;
+        self.follow_access_log().await;
         let Some(number) = self.current else { return };
         if self.transition.is_none() && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
             let ids = self.open_sockets();

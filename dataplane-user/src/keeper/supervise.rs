@@ -45,6 +45,8 @@ pub struct Worker {
     pub pid: u32,
     /// What it has said so far.
     pub phase: Phase,
+    /// The protocol it and this keeper speak; 0 before it has said a word.
+    pub version: u32,
     /// What its sandbox does.
     pub features: Vec<Feature>,
     /// When it was started or adopted.
@@ -118,7 +120,7 @@ impl Worker {
             let _ = events.send((number, WorkerEvent::Exited)).await;
         });
         let (phase, since) = (Phase::Connected, Instant::now());
-        Ok(Self { number, pid, phase, features: Vec::new(), since, child, process, channel })
+        Ok(Self { number, pid, phase, version: 0, features: Vec::new(), since, child, process, channel })
     }
 
     /// Says something to the worker. One that does not listen is killed; its end comes as an event.

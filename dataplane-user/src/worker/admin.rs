@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use zeroize::Zeroizing;
 
 use crate::worker::observe::Observe;
 
@@ -20,23 +21,35 @@ const MOST_OPEN: usize = 32;
 /// For a whole request and its answer.
 const WITHIN: Duration = Duration::from_secs(5);
 
+const BEARER: &[u8] = b"Bearer ";
+const WRONG_TOKEN: &str = "this node's metrics need the bearer token in its --metrics-token-file; send it as Authorization: Bearer TOKEN\n";
+const NO_TOKEN: &str =
+    "metrics are for this machine only: start the node with --metrics-token-file to let others ask\n";
+
+/// Status, fields beyond the usual, text.
+type Answer = (&'static str, &'static str, String);
+
 /// Who may see what.
 #[derive(Debug)]
 pub struct Admin {
     observe: Arc<Observe>,
     /// Needed for `/metrics` where it is set.
-    token: Option<String>,
+    token: Option<Zeroizing<String>>,
     /// Whether the socket is reachable from this machine only.
     loopback: bool,
 }
 
 impl Admin {
-    /// Serves `socket` until dropped. On an address other than loopback `/metrics` needs the token, and without one it is
-    /// refused; health is for everyone.
+    /// Serves `socket` until dropped. Where there is a token `/metrics` needs it; without one it is refused on an address
+    /// other than loopback. Health is for everyone, and says why the node is not ready only to who may see figures.
     ///
     /// # Errors
     /// The descriptor is no listening socket.
-    pub async fn serve(socket: StdListener, token: Option<String>, observe: Arc<Observe>) -> io::Result<()> {
+    pub async fn serve(
+        socket: StdListener,
+        token: Option<Zeroizing<String>>,
+        observe: Arc<Observe>,
+    ) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
         let loopback = socket.local_addr()?.ip().to_canonical().is_loopback();
@@ -59,7 +72,7 @@ impl Admin {
     async fn connection(&self, mut tcp: TcpStream) {
         let exchange = async {
             let mut head = Vec::new();
-            let (status, text) = loop {
+            let (status, more, text) = loop {
                 if tcp.read_buf(&mut head).await? == 0 {
                     return Ok(());
                 }
@@ -68,7 +81,7 @@ impl Admin {
                 }
             };
             let answer = format!(
-                "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
+                "HTTP/1.1 {status}\r\n{more}Content-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
                  Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{text}",
                 text.len()
             );
@@ -79,45 +92,51 @@ impl Admin {
         let _: Result<io::Result<()>, _> = tokio::time::timeout(WITHIN, exchange).await;
     }
 
-    /// The answer to a head, when it is complete.
-    fn answer(&self, head: &[u8]) -> Option<(&'static str, String)> {
+    /// The answer to a head, when it is complete: status, fields beyond the usual, text.
+    fn answer(&self, head: &[u8]) -> Option<Answer> {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut fields);
         match request.parse(head) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) if head.len() < MOST_HEAD => return None,
             Ok(httparse::Status::Partial) => {
-                return Some(("431 Request Header Fields Too Large", String::new()));
+                return Some(("431 Request Header Fields Too Large", "", String::new()));
             }
-            Err(_) => return Some(("400 Bad Request", "not HTTP/1.1\n".to_owned())),
+            Err(_) => return Some(("400 Bad Request", "", "not HTTP/1.1\n".to_owned())),
         }
         if request.method != Some("GET") {
-            return Some(("405 Method Not Allowed", "only GET\n".to_owned()));
+            return Some(("405 Method Not Allowed", "Allow: GET\r\n", "only GET\n".to_owned()));
         }
         let path = request.path.unwrap_or_default();
         Some(match path.split('?').next().unwrap_or_default() {
-            "/healthz" => ("200 OK", "ok\n".to_owned()),
+            "/healthz" => ("200 OK", "", "ok\n".to_owned()),
             "/readyz" => match self.observe.ready() {
-                Ok(()) => ("200 OK", "ready\n".to_owned()),
-                Err(sentence) => ("503 Service Unavailable", sentence + "\n"),
+                Ok(()) => ("200 OK", "", "ready\n".to_owned()),
+                // Why has figures in it: they are for who may see the others.
+                Err(why) if self.permitted(request.headers) => ("503 Service Unavailable", "", why + "\n"),
+                Err(_) => ("503 Service Unavailable", "", "not ready\n".to_owned()),
             },
-            "/metrics" => match self.permitted(request.headers) {
-                true => ("200 OK", self.observe.metrics_text()),
-                false => ("403 Forbidden", "metrics need the node's bearer token here\n".to_owned()),
-            },
-            _ => ("404 Not Found", "there are /metrics, /healthz and /readyz\n".to_owned()),
+            "/metrics" if self.permitted(request.headers) => ("200 OK", "", self.observe.metrics_text()),
+            "/metrics" => {
+                self.observe.metrics_denied();
+                match self.token {
+                    // RFC 6750, 3.
+                    Some(_) => ("401 Unauthorized", "WWW-Authenticate: Bearer\r\n", WRONG_TOKEN.to_owned()),
+                    None => ("403 Forbidden", "", NO_TOKEN.to_owned()),
+                }
+            }
+            _ => ("404 Not Found", "", "there are /metrics, /healthz and /readyz\n".to_owned()),
         })
     }
 
     fn permitted(&self, fields: &[httparse::Header<'_>]) -> bool {
         let Some(token) = &self.token else { return self.loopback };
-        let given = fields
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case("authorization"))
-            .map(|field| field.value);
-        given
-            .filter_map(|value| value.strip_prefix(b"Bearer "))
-            .any(|given| aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok())
+        let mut given = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("authorization"));
+        // Two fields are a request that two readers would read differently.
+        let (Some(field), None) = (given.next(), given.next()) else { return false };
+        let Some((scheme, given)) = field.value.split_at_checked(BEARER.len()) else { return false };
+        scheme.eq_ignore_ascii_case(BEARER)
+            && aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok()
     }
 }
 
@@ -143,7 +162,8 @@ mod tests {
         let start = |address: &str, token: Option<&str>| {
             let socket = StdListener::bind(address).unwrap();
             let port = socket.local_addr().unwrap().port();
-            let served = Admin::serve(socket, token.map(str::to_owned), Arc::clone(&observe));
+            let token = token.map(|token| Zeroizing::new(token.to_owned()));
+            let served = Admin::serve(socket, token, Arc::clone(&observe));
             tokio::spawn(async move { served.await.unwrap() });
             std::net::SocketAddr::from(([127, 0, 0, 1], port))
         };
@@ -153,9 +173,12 @@ mod tests {
         for (address, request, status) in [
             (local, get("/metrics", ""), 200),
             (local, get("/metrics?x", ""), 200),
-            (guarded, get("/metrics", ""), 403),
-            (guarded, get("/metrics", "Authorization: Bearer s4\r\n"), 403),
-            (guarded, get("/metrics", "authorization: Bearer s3\r\n"), 200),
+            (guarded, get("/metrics", ""), 401),
+            (guarded, get("/metrics", "Authorization: Bearer s4\r\n"), 401),
+            (guarded, get("/metrics", "Authorization: Bearer s33\r\n"), 401),
+            (guarded, get("/metrics", "Authorization: s3\r\n"), 401),
+            (guarded, get("/metrics", "Authorization: Bearer s3\r\nAuthorization: Bearer s3\r\n"), 401),
+            (guarded, get("/metrics", "authorization: bearer s3\r\n"), 200),
             (open, get("/metrics", ""), 403),
             (open, get("/healthz", ""), 200),
             (guarded, get("/readyz", ""), 503),
@@ -166,6 +189,14 @@ mod tests {
             let answer = ask(address, &request).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.60} {answer}");
         }
+        let denied = ask(local, &get("/metrics", "")).await;
+        assert!(denied.contains("\nsallyport_metrics_denied_total 6\n"), "{denied}");
+        assert!(ask(guarded, &get("/metrics", "")).await.contains("WWW-Authenticate: Bearer\r\n"));
+        // Why it is not ready is a figure too.
+        let why = "no snapshot is in force yet";
+        assert!(ask(local, &get("/readyz", "")).await.contains(why));
+        assert!(!ask(guarded, &get("/readyz", "")).await.contains(why));
+        assert!(ask(guarded, &get("/readyz", "Authorization: Bearer s3\r\n")).await.contains(why));
         let mut now = Live::empty();
         now.id = SnapshotId { epoch: 1, revision: 1 };
         live.store(Arc::new(now));

@@ -16,13 +16,14 @@ use model::report::Feature;
 use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustls::RootCertStore;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::admin::Admin;
 use super::console::Console;
 use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
 use super::live::Live;
 use super::observe::Observe;
-use super::proposal::{Proposal, ProposalError};
+use super::proposal::{Fetching, Proposal, ProposalError};
 use super::reporter::Reporter;
 use super::sandbox;
 use super::threads::{Ended, Threads};
@@ -93,8 +94,11 @@ pub(super) struct Control {
     /// What is settled; the keeper has stored it.
     pub(super) settled: Option<Snapshot>,
     pub(super) proposal: Option<Proposal>,
+    /// Its keys are on their way.
+    pub(super) fetching: Option<Fetching>,
     pub(super) console: Console,
     pub(super) reporter: Reporter,
+    observe: Arc<Observe>,
     stored: Option<Box<SignedSnapshot>>,
     pub(super) secrets: Secrets,
     pub(super) labels: BTreeMap<String, String>,
@@ -132,7 +136,7 @@ impl Control {
         let threads =
             Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
         if let Some(socket) = metrics {
-            serve_metrics(socket, &observe);
+            serve_metrics(socket, start.secrets.metrics.take(), &observe);
         }
         Ok(Self {
             keeper,
@@ -143,8 +147,10 @@ impl Control {
             identity: start.identity.take().map(|identity| *identity),
             settled: None,
             proposal: None,
+            fetching: None,
             console: Console::new(),
-            reporter: Reporter::new(observe),
+            reporter: Reporter::new(Arc::clone(&observe)),
+            observe,
             stored: start.snapshot.take(),
             secrets: std::mem::take(&mut start.secrets),
             labels: std::mem::take(&mut start.labels),
@@ -207,7 +213,10 @@ impl Control {
                     Heard::Alone => return Err(WorkerError::NotWanted),
                 },
                 // While a snapshot is on its way the link waits: flow control holds the console back.
-                Some(event) = self.console.events.recv(), if self.proposal.is_none() => self.hear_console(event).await,
+                Some(event) = self.console.events.recv(), if self.proposal.is_none() && self.fetching.is_none() => {
+                    self.hear_console(event).await
+                }
+                Some((offer, keys)) = Fetching::done(&mut self.fetching) => self.take(offer, keys).await,
                 Some(ended) = endings.recv() => {
                     let last = self.threads.note_end();
                     if let Some(problem) = ended.problem.or((!self.draining).then(|| "without a reason".to_owned())) {
@@ -242,6 +251,11 @@ impl Control {
             ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
             ToWorker::Figures { drops, features, listeners } => {
                 self.reporter.take(drops, features, listeners)
+            }
+            ToWorker::AccessLog => {
+                if let Some(file) = descriptors.into_iter().next() {
+                    self.observe.reopen_log(file);
+                }
             }
             ToWorker::KeyStored { key } => {
                 if let Some(identity) = &mut self.identity {
@@ -303,8 +317,8 @@ impl Control {
 }
 
 /// Metrics and health are this thread's: threads of the path have no time for them.
-fn serve_metrics(socket: OwnedFd, observe: &Arc<Observe>) {
-    let serving = Admin::serve(socket.into(), None, Arc::clone(observe));
+fn serve_metrics(socket: OwnedFd, token: Option<String>, observe: &Arc<Observe>) {
+    let serving = Admin::serve(socket.into(), token.map(Zeroizing::new), Arc::clone(observe));
     tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "metrics and health are not served");

@@ -1,16 +1,17 @@
 //! A snapshot on its way from the console to being in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use model::digest::Digest;
 use model::link::NodeMessage;
 use model::snapshot::{InvalidSnapshot, SignedSnapshot, Snapshot, SnapshotId};
+use zeroize::Zeroizing;
 
 use super::control::Control;
 use super::live::{Live, LiveError};
-use super::snapshot::link::LinkError;
+use super::snapshot::link::{Connection, LinkError};
 use super::vault::VaultError;
 use crate::handover::ToKeeper;
 use crate::handover::message::Sealed;
@@ -34,6 +35,50 @@ impl Proposal {
     pub(super) fn id(&self) -> SnapshotId {
         self.snapshot.id
     }
+}
+
+/// A snapshot that is believed and not built yet.
+#[derive(Debug)]
+pub(super) struct Offer {
+    signed: SignedSnapshot,
+    snapshot: Snapshot,
+    received: Instant,
+}
+
+/// Private keys as the console sent them.
+type Keys = Vec<(Digest, Zeroizing<Vec<u8>>)>;
+
+/// A task that fetches what an offer needs, so that a slow console holds up neither the keeper nor anything else the
+/// control thread hears. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Fetching(tokio::task::JoinHandle<(Offer, Result<Keys, ProposalError>)>);
+
+impl Fetching {
+    /// What came of the fetching in `slot`; never returns while there is none.
+    pub(super) async fn done(slot: &mut Option<Self>) -> Option<(Offer, Result<Keys, ProposalError>)> {
+        let Some(fetching) = slot else { return std::future::pending().await };
+        let done = (&mut fetching.0).await;
+        *slot = None;
+        // A task that panicked has logged it; the console offers the snapshot again with the next link.
+        done.ok()
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn fetch(offer: Offer, keys: Vec<(Digest, Connection)>) -> (Offer, Result<Keys, ProposalError>) {
+    let mut fetched = Vec::with_capacity(keys.len());
+    for (key, connection) in keys {
+        match connection.key(&key).await {
+            Ok(der) => fetched.push((key, der)),
+            Err(source) => return (offer, Err(ProposalError::Key { key, source })),
+        }
+    }
+    (offer, Ok(fetched))
 }
 
 /// Why a snapshot gets no further than the worker.
@@ -77,13 +122,38 @@ impl Control {
             // The console has not heard of it, or its link broke before.
             return self.tell_console(NodeMessage::Applied { id, took_ms: 0 }).await;
         }
-        match self.prepare(signed, snapshot, received).await {
+        let offer = Offer { signed, snapshot, received };
+        match self.lacking(&offer.snapshot) {
+            Ok(keys) if keys.is_empty() => self.take(offer, Ok(Vec::new())).await,
+            Ok(keys) => self.fetching = Some(Fetching(tokio::spawn(fetch(offer, keys)))),
+            Err(error) => self.refuse(Some(id), sentence(&error)).await,
+        }
+    }
+
+    /// Its keys are here, or will not come.
+    pub(super) async fn take(&mut self, offer: Offer, keys: Result<Keys, ProposalError>) {
+        let id = offer.snapshot.id;
+        match keys.and_then(|keys| self.prepare(offer, keys)) {
             Ok(proposal) => {
                 self.proposal = Some(proposal);
                 self.propose().await;
             }
             Err(error) => self.refuse(Some(id), sentence(&error)).await,
         }
+    }
+
+    /// The keys that are not here yet, and the connection they can be fetched over.
+    fn lacking(&self, snapshot: &Snapshot) -> Result<Vec<(Digest, Connection)>, ProposalError> {
+        let wanted: BTreeSet<Digest> =
+            snapshot.certificates.iter().map(|certificate| certificate.key).collect();
+        let lacking = wanted.into_iter().filter(|key| !self.vault.keys().contains_key(key));
+        let connection = self.console.connection.as_ref();
+        lacking
+            .map(|key| match connection {
+                Some(connection) => Ok((key, connection.clone())),
+                None => Err(ProposalError::Key { key, source: LinkError::Closed }),
+            })
+            .collect()
     }
 
     fn believe(&self, signed: &SignedSnapshot) -> Result<Snapshot, ProposalError> {
@@ -95,21 +165,10 @@ impl Control {
         Ok(snapshot)
     }
 
-    async fn prepare(
-        &mut self,
-        signed: SignedSnapshot,
-        snapshot: Snapshot,
-        received: Instant,
-    ) -> Result<Proposal, ProposalError> {
+    fn prepare(&mut self, offer: Offer, fetched: Keys) -> Result<Proposal, ProposalError> {
+        let Offer { signed, snapshot, received } = offer;
         let mut keys = BTreeMap::new();
-        for certificate in &snapshot.certificates {
-            let key = certificate.key;
-            if self.vault.keys().contains_key(&key) {
-                continue;
-            }
-            let connection = self.console.connection.clone();
-            let connection = connection.ok_or(ProposalError::Key { key, source: LinkError::Closed })?;
-            let der = connection.key(&key).await.map_err(|source| ProposalError::Key { key, source })?;
+        for (key, der) in fetched {
             keys.insert(key, self.vault.take_key(key, &der)?);
         }
         let built = Live::build(snapshot.clone(), self.vault.keys(), &self.roots, Some(&*self.live.load()))?;

@@ -45,6 +45,8 @@ struct State {
     links: u32,
     enrolled: u32,
     renewed: u32,
+    slow_keys: Duration,
+    keys_asked: u32,
 }
 
 fn hex(bytes: &[u8]) -> Digest {
@@ -192,6 +194,15 @@ impl Console {
         self.shared.state.lock().unwrap().renewed
     }
 
+    /// Lets nodes wait this long for a private key.
+    pub(crate) fn slow_keys(&self, wait: Duration) {
+        self.shared.state.lock().unwrap().slow_keys = wait;
+    }
+
+    pub(crate) fn keys_asked(&self) -> u32 {
+        self.shared.state.lock().unwrap().keys_asked
+    }
+
     pub(crate) fn ca_pem(&self) -> &str {
         &self.shared.ca_pem
     }
@@ -267,7 +278,15 @@ async fn answer(
             let certificate = sign_request(&shared, &request.csr);
             (200, serde_json::to_vec(&RenewResponse { certificate }).unwrap())
         }
-        (key, true) if key == format!("/node/v1/keys/{}", shared.key_digest) => (200, shared.key.clone()),
+        (key, true) if key == format!("/node/v1/keys/{}", shared.key_digest) => {
+            let wait = {
+                let mut state = shared.state.lock().unwrap();
+                state.keys_asked += 1;
+                state.slow_keys
+            };
+            tokio::time::sleep(wait).await;
+            (200, shared.key.clone())
+        }
         _ => (404, br#"{"message":"there is no such thing"}"#.to_vec()),
     };
     let head = http::Response::builder().status(status).body(()).unwrap();

@@ -180,6 +180,7 @@ impl State {
             enrolment: self.enrolment.as_ref().map(|secret| secret.to_string()),
             node: self.read_sealed(&self.directory, NODE)?,
             keys,
+            metrics: None,
         })
     }
 

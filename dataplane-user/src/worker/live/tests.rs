@@ -10,9 +10,12 @@ use model::snapshot::{
     Route, Snapshot, SnapshotId, TlsVersion, Trust, TrustBundle,
 };
 use rustls::RootCertStore;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Live, LiveError, SecurityLive};
+use crate::worker::refusal::Reason;
+use crate::worker::tls::dial::{self, DialError};
 use crate::worker::tls::tests::Ca;
 
 type Keys = BTreeMap<Digest, PrivateKeyDer<'static>>;
@@ -125,6 +128,89 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
         Arc::ptr_eq(&third.groups[&group].origins[1], &fourth.groups[&group].origins[1]),
         "clear text has no trust"
     );
+}
+
+/// Sends a byte to the first origin of a group and gets it back.
+async fn talk(live: &Live, group: &str, address: std::net::SocketAddr) -> Result<(), DialError> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (mut stream, _) = dial::dial(&live.groups[&name(group)].origins[0], address).await?;
+    stream.write_all(b"x").await.unwrap();
+    // A ticket comes before the answer.
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    assert_eq!(back, b"x");
+    Ok(())
+}
+
+/// An origin that remembers sessions: each connection gets one byte back; whether it was resumed.
+async fn origin_with_tickets(ca: &Ca) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<bool>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (chain, key, _) = ca.issue(&["o.test"]);
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(crate::worker::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).await.is_ok() {
+                tell.send(resumed).unwrap();
+                stream.write_all(&byte).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        }
+    });
+    (address, told)
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_only_under_the_trust_and_the_name_it_was_got_under() {
+    let (ca, other, mut keys) = (Ca::new("ca"), Ca::new("other"), Keys::new());
+    let (address, mut told) = origin_with_tickets(&ca).await;
+    let mut next = snapshot(&ca, &mut keys);
+    next.trust_bundles.push(TrustBundle { name: name("other"), certificates: other.pem.clone() });
+    let host = |host: &str| ExpectedName::Dns(host.parse().unwrap());
+    let group = |named: &str, security| OriginGroup {
+        name: name(named),
+        origins: vec![origin(&address.to_string(), security)],
+        connect_timeout_ms: 1000,
+    };
+    let bundle = |named: &str| Trust::Bundle(name(named));
+    next.origin_groups.extend([
+        group("blind", OriginSecurity::Unverified { sni: host("o.test") }),
+        group("right", verified(bundle("internal"))),
+        group("same", verified(bundle("internal"))),
+        group("distrust", verified(bundle("other"))),
+        group("renamed", OriginSecurity::Verified { trust: bundle("internal"), expected: host("p.test") }),
+    ]);
+    let live = build(&next, &keys, None).unwrap();
+    let mut talks = async |live: &Live, group: &str| match talk(live, group, address).await {
+        Ok(()) => Ok(told.recv().await.unwrap()),
+        Err(error) => Err(error.reason()),
+    };
+    // Tickets of the group that believes anyone are nobody else's.
+    assert_eq!(talks(&live, "blind").await, Ok(false));
+    assert_eq!(talks(&live, "blind").await, Ok(true));
+    assert_eq!(talks(&live, "right").await, Ok(false));
+    assert_eq!(talks(&live, "right").await, Ok(true));
+    assert_eq!(talks(&live, "same").await, Ok(true), "the same trust and name");
+    for group in ["distrust", "renamed"] {
+        assert_eq!(talks(&live, group).await, Err(Reason::OriginUnverified), "{group}");
+    }
+    // The bundle keeps its name and changes its roots: what was got before is worth nothing.
+    next.trust_bundles[0].certificates = other.pem.clone();
+    let later = build(&next, &keys, Some(&live)).unwrap();
+    assert_eq!(talks(&later, "right").await, Err(Reason::OriginUnverified));
+    assert_eq!(talks(&later, "blind").await, Ok(true));
 }
 
 #[test]

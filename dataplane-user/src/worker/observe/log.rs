@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,7 @@ use model::report::Leg;
 use time::OffsetDateTime;
 
 use super::json::Object;
+use super::shard::lock;
 use super::{Exchange, OriginPart};
 
 /// A thread's lines are handed on at this size.
@@ -32,6 +33,8 @@ type Lines = (Vec<u8>, u64);
 pub(super) struct Sink {
     queue: Option<SyncSender<Lines>>,
     dropped: Arc<AtomicU64>,
+    /// Where to go on writing, from the next buffer on.
+    next: Arc<Mutex<Option<File>>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -39,13 +42,19 @@ impl Sink {
     /// Writes to `file`, or nowhere.
     pub(super) fn new(file: Option<OwnedFd>) -> std::io::Result<Self> {
         let dropped = Arc::new(AtomicU64::new(0));
-        let Some(file) = file else { return Ok(Self { queue: None, dropped, writer: None }) };
+        let next = Arc::new(Mutex::new(None));
+        let Some(file) = file else { return Ok(Self { queue: None, dropped, next, writer: None }) };
         let (queue, lines) = sync_channel(QUEUE);
-        let (file, lost) = (File::from(file), Arc::clone(&dropped));
+        let (file, lost, other) = (File::from(file), Arc::clone(&dropped), Arc::clone(&next));
         let writer = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write(file, &lines, &lost))?;
-        Ok(Self { queue: Some(queue), dropped, writer: Some(writer) })
+            .spawn(move || write(file, &lines, &lost, &other))?;
+        Ok(Self { queue: Some(queue), dropped, next, writer: Some(writer) })
+    }
+
+    /// Goes on in another file: lines that are handed on from now on are in it.
+    pub(super) fn reopen(&self, file: OwnedFd) {
+        *lock(&self.next) = Some(File::from(file));
     }
 
     /// Lines dropped so far.
@@ -75,9 +84,12 @@ impl Drop for Sink {
     }
 }
 
-fn write(mut file: File, lines: &Receiver<Lines>, lost: &AtomicU64) {
+fn write(mut file: File, lines: &Receiver<Lines>, lost: &AtomicU64, next: &Mutex<Option<File>>) {
     let mut failing = false;
     for (text, count) in lines {
+        if let Some(next) = lock(next).take() {
+            file = next;
+        }
         match file.write_all(&text) {
             Ok(()) => failing = false,
             Err(error) => {

@@ -12,7 +12,7 @@ mod totals;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub struct Observe {
     shards: Vec<Arc<Shared>>,
     sink: log::Sink,
     totals: Mutex<Totals>,
+    denied: AtomicU64,
 }
 
 impl Observe {
@@ -43,7 +44,13 @@ impl Observe {
     /// The log's writer thread cannot be started.
     pub fn new(threads: usize, live: Arc<ArcSwap<Live>>, log: Option<OwnedFd>) -> std::io::Result<Self> {
         let shards = (0..threads).map(|_| Arc::default()).collect();
-        Ok(Self { live, shards, sink: log::Sink::new(log)?, totals: Mutex::default() })
+        Ok(Self {
+            live,
+            shards,
+            sink: log::Sink::new(log)?,
+            totals: Mutex::default(),
+            denied: AtomicU64::new(0),
+        })
     }
 
     /// The end of one thread, which alone may use it. Nothing for an index that is not below `threads`.
@@ -70,6 +77,16 @@ impl Observe {
         drop(totals);
         page.present(self, &self.live.load());
         page.finish()
+    }
+
+    /// Somebody asked for `/metrics` who may not see it.
+    pub fn metrics_denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The access log's file was moved away: lines go here from now on.
+    pub fn reopen_log(&self, file: OwnedFd) {
+        self.sink.reopen(file);
     }
 
     /// Open client connections.

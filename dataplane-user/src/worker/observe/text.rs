@@ -185,6 +185,16 @@ impl Page {
             "Access log lines dropped because the log is slow.",
         );
         self.sample("sallyport_log_lines_dropped_total", &[], observe.sink.dropped());
+        self.family(
+            "sallyport_metrics_denied_total",
+            "counter",
+            "Requests for metrics without the right token.",
+        );
+        self.sample(
+            "sallyport_metrics_denied_total",
+            &[],
+            observe.denied.load(std::sync::atomic::Ordering::Relaxed),
+        );
         self.family("sallyport_connections", "gauge", "Open client connections.");
         let mut listeners: Vec<_> = live.listeners.values().collect();
         listeners.sort_by(|a, b| a.name.cmp(&b.name));
