@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::name::{HostName, HostPattern, Name};
 use crate::net::{OriginAddress, Prefix};
+use crate::route::Conditions;
+use crate::transform::Transform;
 
 /// The `format` this release writes; it reads this one and the one before (there is none before 1).
 pub const FORMAT: u32 = 1;
@@ -163,16 +165,33 @@ pub struct Route {
     pub listeners: Vec<Name>,
     /// Hosts.
     pub hostnames: Vec<HostPattern>,
-    /// Paths; never empty.
+    /// Paths, whatever else is asked; never empty unless `matches` is not.
     pub paths: Vec<PathMatch>,
+    /// Paths for requests that fulfil conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<RouteMatch>,
     /// The certificate its hosts are served with, where the route names one.
     pub certificate: Option<Name>,
-    /// Where requests go.
-    pub origin_group: Name,
+    /// Where requests go; absent exactly where the transform has an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_group: Option<Name>,
     /// Let `%2F` through.
     pub allow_encoded_slash: bool,
     /// Until the origin's response head, milliseconds.
     pub response_timeout_ms: u32,
+    /// What happens to requests and responses on the way.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transform: Transform,
+}
+
+/// A path for requests that fulfil conditions.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteMatch {
+    /// The path.
+    pub path: PathMatch,
+    /// The conditions, never empty.
+    pub conditions: Conditions,
 }
 
 /// A path match; the path is normalised as [`crate::route`] says.
@@ -335,4 +354,8 @@ impl Snapshot {
         }
         Ok(serde_json::from_str(body)?)
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -19,6 +19,11 @@ impl<'f> Numbers<'f> {
         Self { fields, object: format!("{kind:?}/{name}"), problems: Vec::new() }
     }
 
+    /// `Kind/name` of the object.
+    pub(super) fn object(&self) -> &str {
+        &self.object
+    }
+
     /// The number in control `name`, which stands for the object's `field`; nothing when it is blank.
     pub(crate) fn read<N: std::str::FromStr>(&mut self, name: &str, field: &str) -> Option<N> {
         let text = self.fields.trimmed(name);

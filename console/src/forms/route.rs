@@ -5,6 +5,7 @@ use model::problem::Problem;
 
 use super::certificate::CertificateForm;
 use super::fields::Fields;
+use super::filters;
 use super::origins::OriginForm;
 use super::parse::{Numbers, blank, slug};
 
@@ -44,6 +45,7 @@ impl RouteForm {
         };
         let group = match fields.get("origin_source") {
             "existing" => fields.trimmed("origin_group").to_owned(),
+            "redirect" | "fixed" => String::new(),
             _ => fields.some("group_name").unwrap_or_else(|| {
                 let url = fields.words("origins").into_iter().next().unwrap_or_default();
                 slug(url.split_once("://").map_or(url.as_str(), |(_, rest)| rest))
@@ -64,7 +66,7 @@ impl RouteForm {
             let spec = Spec::Certificate(CertificateForm::spec(fields, "host"));
             objects.push(Object { metadata: Metadata { name: name.clone(), ..Metadata::default() }, spec });
         }
-        if fields.get("origin_source") != "existing" {
+        if !matches!(fields.get("origin_source"), "existing" | "redirect" | "fixed") {
             match OriginForm::object(fields, &names.group, None) {
                 Ok(group) => objects.push(group),
                 Err(found) => problems.extend(found),
@@ -74,17 +76,13 @@ impl RouteForm {
         let spec = RouteSpec {
             listeners: fields.words("listeners"),
             hostnames: fields.words("host"),
-            matches: fields
-                .words("path")
-                .iter()
-                .map(|path| path_match(path))
-                .filter(|one| *one != root())
-                .collect(),
+            matches: matches(fields, base),
             certificate: names.certificate.clone(),
             origin_group: names.group.clone(),
             enabled: fields.ticked("enabled"),
             allow_encoded_slash: fields.ticked("allow_encoded_slash"),
             response_timeout_ms: numbers.read("response_timeout_ms", "spec.responseTimeoutMs"),
+            filters: filters::read(fields, &mut numbers),
         };
         problems.append(&mut numbers.problems);
         let labels = base.map(|object| object.metadata.labels.clone()).unwrap_or_default();
@@ -95,10 +93,11 @@ impl RouteForm {
     /// The form of a stored route.
     pub(crate) fn fields(name: &str, spec: &RouteSpec) -> Fields {
         let tick = |ticked: bool| if ticked { "on" } else { "" };
-        let paths: Vec<String> = spec.matches.iter().map(|one| path_text(&one.path)).collect();
-        let path = if paths.is_empty() { "/".to_owned() } else { paths.join(" ") };
+        let plain = spec.matches.iter().filter(|one| !one.is_conditional());
+        let paths: Vec<String> = plain.map(|one| path_text(&one.path)).collect();
+        let path = if spec.matches.is_empty() { "/".to_owned() } else { paths.join(" ") };
         let certificate = spec.certificate.as_deref();
-        Fields::default()
+        let fields = Fields::default()
             .with("name", name)
             .with("host", spec.hostnames.join(" "))
             .with("path", path)
@@ -110,7 +109,8 @@ impl RouteForm {
             .with("listeners", spec.listeners.join(" "))
             .with("enabled", tick(spec.enabled))
             .with("allow_encoded_slash", tick(spec.allow_encoded_slash))
-            .with("response_timeout_ms", blank(spec.response_timeout_ms))
+            .with("response_timeout_ms", blank(spec.response_timeout_ms));
+        filters::show(&spec.filters, fields)
     }
 
     /// The control beside which a problem belongs.
@@ -119,7 +119,7 @@ impl RouteForm {
         let (kind, name) = problem.object.split_once('/').unwrap_or_default();
         match kind {
             "Route" if name == names.route => Self::control(fields, &problem.field),
-            "OriginGroup" if name == names.group => match problem.field.as_str() {
+            "OriginGroup" if name == names.group && !name.is_empty() => match problem.field.as_str() {
                 "metadata.name" => Some(control("group_name", "Origin group's name")),
                 field => OriginForm::control(field),
             },
@@ -152,10 +152,19 @@ impl RouteForm {
             field if field.starts_with("spec.responseTimeoutMs") => {
                 ("response_timeout_ms", "Response timeout")
             }
-            _ => return None,
+            field => filters::control(field)?,
         };
         Some(control(id, label))
     }
+}
+
+/// The paths as typed. What the form does not show, the matches with conditions, stays as it is stored.
+fn matches(fields: &Fields, base: Option<&Object>) -> Vec<MatchSpec> {
+    let mut matches: Vec<MatchSpec> = fields.words("path").iter().map(|path| path_match(path)).collect();
+    if let Some(Spec::Route(stored)) = base.map(|object| &object.spec) {
+        matches.extend(stored.matches.iter().filter(|one| one.is_conditional()).cloned());
+    }
+    if matches == [root()] { Vec::new() } else { matches }
 }
 
 fn control(id: &str, label: &str) -> (String, String) {
@@ -167,7 +176,8 @@ fn path_match(text: &str) -> MatchSpec {
         Some(path) => ("Exact", path),
         None => ("PathPrefix", text),
     };
-    MatchSpec { path: PathSpec { kind: kind.to_owned(), value: value.to_owned() } }
+    let path = PathSpec { kind: kind.to_owned(), value: value.to_owned() };
+    MatchSpec { path, ..MatchSpec::default() }
 }
 
 /// The prefix `/`, which is what a route without matches means.
@@ -176,8 +186,18 @@ fn root() -> MatchSpec {
 }
 
 /// A path as it is typed and listed.
-pub(crate) fn path_text(path: &PathSpec) -> String {
+fn path_text(path: &PathSpec) -> String {
     if path.kind == "Exact" { format!("{EXACT}{}", path.value) } else { path.value.clone() }
+}
+
+/// A match in the words of a list: its path, and what else it asks for.
+pub(crate) fn match_words(one: &MatchSpec) -> String {
+    let method = one.method.iter().cloned();
+    let headers = one.headers.iter().map(|one| format!("{}: {}", one.name, one.value));
+    let query = one.query_params.iter().map(|one| format!("?{}={}", one.name, one.value));
+    let conditions: Vec<String> = method.chain(headers).chain(query).collect();
+    let path = path_text(&one.path);
+    if conditions.is_empty() { path } else { format!("{path} ({})", conditions.join(", ")) }
 }
 
 #[cfg(test)]
@@ -221,6 +241,19 @@ mod tests {
             assert_eq!(again.get(name), fields.get(name), "{name}");
         }
         assert_eq!(RouteForm::objects(&again, None).unwrap(), objects);
+    }
+
+    #[test]
+    fn what_the_form_does_not_show_stays() {
+        let objects = RouteForm::objects(&typed().with("path", "/ /v2"), None).unwrap();
+        let mut stored = objects.last().unwrap().clone();
+        let name = stored.metadata.name.clone();
+        let Spec::Route(spec) = &mut stored.spec else { unreachable!() };
+        assert_eq!(spec.matches.len(), 2);
+        spec.matches.push(MatchSpec { method: Some("GET".to_owned()), ..MatchSpec::default() });
+        let again = RouteForm::fields(&name, spec);
+        assert_eq!(again.get("path"), "/ /v2");
+        assert_eq!(RouteForm::objects(&again, Some(&stored)).unwrap(), [stored]);
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl FormView {
         names.iter().any(|name| self.bad(name))
     }
 
+    /// Whether anything stands in any of these fields: their fold-out is open.
+    pub(crate) fn filled(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| !self.fields.trimmed(name).is_empty())
+    }
+
     /// Whether anything is wrong at all.
     pub(crate) fn any_wrong(&self) -> bool {
         !self.wrong.is_empty()

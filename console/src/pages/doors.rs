@@ -13,13 +13,15 @@ pub(crate) enum Lock {
     Configured,
     /// Red and open: clear text, or not verified.
     Open,
+    /// Grey: there is no such leg.
+    None,
 }
 
 impl Lock {
     fn class(self) -> &'static str {
         match self {
             Self::Seen => "seen",
-            Self::Configured => "configured",
+            Self::Configured | Self::None => "configured",
             Self::Open => "open",
         }
     }
@@ -29,6 +31,7 @@ impl Lock {
             Self::Seen => "encrypted, seen on traffic",
             Self::Configured => "configured, no traffic yet",
             Self::Open => "not safe",
+            Self::None => "no origin",
         }
     }
 
@@ -54,6 +57,8 @@ pub(crate) enum Promise {
     Unverified,
     /// At least one origin is `http://`.
     ClearText,
+    /// Nothing is sent to an origin: the gateway answers by itself.
+    Answered,
 }
 
 /// Both legs of a hop.
@@ -123,6 +128,11 @@ fn client_leg(seen: Option<&Leg>, served: &str) -> LegView {
 fn origin_leg(seen: Option<&Leg>, group: &str, promise: Promise) -> LegView {
     let open = |words: String, title: String| LegView { lock: Lock::Open, words, title };
     match (seen, promise) {
+        (_, Promise::Answered) => LegView {
+            lock: Lock::None,
+            words: group.to_owned(),
+            title: "the gateway answers by itself; nothing is sent to an origin".to_owned(),
+        },
         (Some(leg), _) if clear(leg) => open(
             format!("clear text · {group}"),
             "requests travel to this origin readable by anyone on the way".to_owned(),

@@ -9,7 +9,7 @@ use super::editor::Editor;
 use super::routes::doors;
 use super::shell::{Section, Shell};
 use super::{PageResult, page};
-use crate::forms::{Fields, FormView, Opt, RouteForm};
+use crate::forms::{CHANGES, Fields, FormView, Opt, RouteForm, match_words};
 use crate::ops::{Ops, OpsError};
 use crate::session::SignedIn;
 
@@ -25,6 +25,10 @@ struct RoutePage {
     groups: Vec<Opt>,
     bundles: Vec<Opt>,
     listeners: Vec<String>,
+    /// Matches that the form does not edit, in words.
+    conditional: Vec<String>,
+    schemes: Vec<Opt>,
+    statuses: Vec<Opt>,
     doors: Option<Doors>,
 }
 
@@ -70,10 +74,28 @@ impl Editor for Routes {
             groups: opts(&groups),
             bundles: bundles(ops).await?,
             listeners: ops.names(Kind::Listener).await?,
+            conditional: base.map(conditional).unwrap_or_default(),
+            schemes: vec![
+                Opt::new("", "The client's"),
+                Opt::new("https", "https"),
+                Opt::new("http", "http, readable by anyone on the way"),
+            ],
+            statuses: vec![
+                Opt::new("", "302 Found, for now"),
+                Opt::new("301", "301 Moved, for good"),
+                Opt::new("303", "303 See other, with GET"),
+                Opt::new("307", "307 For now, same method"),
+                Opt::new("308", "308 For good, same method"),
+            ],
             doors,
             form,
         })
     }
+}
+
+fn conditional(object: &Object) -> Vec<String> {
+    let Spec::Route(spec) = &object.spec else { return Vec::new() };
+    spec.matches.iter().filter(|one| one.is_conditional()).map(match_words).collect()
 }
 
 /// The choices of whom to believe.

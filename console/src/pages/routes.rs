@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Query, State};
+use model::diff::target;
 use model::draft::{Kind, Object, Spec};
 
 use super::chart::{Spark, figure};
-use super::doors::Doors;
+use super::doors::{Doors, Promise};
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
 use super::submit::promise;
 use super::traffic::{Grid, error_share, millis};
 use super::{PageResult, page};
-use crate::forms::path_text;
+use crate::forms::match_words;
 use crate::ops::{Ops, OpsError, RouteTraffic, Stored};
 use crate::session::SignedIn;
 
@@ -96,7 +97,8 @@ pub(crate) fn doors(object: &Object, group: Option<&Object>, traffic: &RouteTraf
     let leg = |seen: &Option<crate::ops::SeenLeg>| seen.as_ref().map(|seen| seen.leg.clone());
     let (client, origin) = (leg(&traffic.client), leg(&traffic.origin));
     let served = route.certificate.as_deref().unwrap_or_default();
-    Some(Doors::new(client.as_ref(), served, origin.as_ref(), &route.origin_group, promise(group)))
+    let promise = if route.origin_group.is_empty() { Promise::Answered } else { promise(group) };
+    Some(Doors::new(client.as_ref(), served, origin.as_ref(), &target(route), promise))
 }
 
 fn row(object: &Object, group: Option<&Object>, traffic: &RouteTraffic, grid: Grid) -> Option<Row> {
@@ -108,7 +110,7 @@ fn row(object: &Object, group: Option<&Object>, traffic: &RouteTraffic, grid: Gr
     let (requests, failed) = (traffic.sum.requests(), traffic.sum.responses[3]);
     let errors = if requests == 0 { 0.0 } else { failed as f64 / requests as f64 };
     let p99 = traffic.sum.total.quantile(990);
-    let paths: Vec<String> = route.matches.iter().map(|one| path_text(&one.path)).collect();
+    let paths: Vec<String> = route.matches.iter().map(match_words).collect();
     Some(Row {
         name: object.metadata.name.clone(),
         more: route.hostnames.len().saturating_sub(1),

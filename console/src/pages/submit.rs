@@ -4,6 +4,7 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use model::diff::target;
 use model::draft::{Kind, Object, Spec};
 use model::problem::{Code, Problem};
 
@@ -291,7 +292,8 @@ async fn hops(state: &AppState, changes: &Changes) -> Result<Vec<Hop>, OpsError>
         let stored = state.ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
         let group = changes.put.iter().find(|other| is_group(other, &route.origin_group)).or(stored.as_ref());
         let served = route.certificate.as_deref().unwrap_or_default();
-        let doors = Doors::new(None, served, None, &route.origin_group, promise(group));
+        let promise = if route.origin_group.is_empty() { Promise::Answered } else { promise(group) };
+        let doors = Doors::new(None, served, None, &target(route), promise);
         hops.push(Hop { name: route.hostnames.join(", "), doors });
     }
     Ok(hops)

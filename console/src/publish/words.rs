@@ -103,7 +103,7 @@ fn references(object: &Object) -> Vec<(Kind, &str)> {
             let mut found: Vec<_> =
                 spec.listeners.iter().map(|name| (Kind::Listener, name.as_str())).collect();
             found.extend(spec.certificate.iter().map(|name| (Kind::Certificate, name.as_str())));
-            found.push((Kind::OriginGroup, &spec.origin_group));
+            found.extend(Some((Kind::OriginGroup, &*spec.origin_group)).filter(|(_, name)| !name.is_empty()));
             found
         }
         Spec::OriginGroup(spec) => {

@@ -107,3 +107,69 @@ reasons! {
     /// HTTP/2: too many resets, settings, pings or empty frames.
     Http2Abuse = "http2-abuse", Client, 0;
 }
+
+impl Reason {
+    /// The status for gRPC clients: that of the HTTP status (gRPC, "HTTP to gRPC Status Code Mapping"), so that they see
+    /// what a client library would have made of the answer. 0 is never among them.
+    pub fn grpc(self) -> u8 {
+        const UNKNOWN: u8 = 2;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        match self {
+            // 400.
+            Self::MalformedRequest | Self::AmbiguousFraming | Self::BadHost | Self::BadPath => INTERNAL,
+            // 404.
+            Self::NoRoute => UNIMPLEMENTED,
+            // 502, 503, 504.
+            Self::OriginUnreachable
+            | Self::OriginUnresolved
+            | Self::OriginUnverified
+            | Self::OriginConnectTimeout
+            | Self::OriginTimeout
+            | Self::OriginGone
+            | Self::MalformedResponse
+            | Self::OriginStalled => UNAVAILABLE,
+            // All others, and those that end the connection without an answer.
+            Self::HeaderTimeout
+            | Self::HeaderTooLarge
+            | Self::TargetTooLong
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::UnsupportedVersion
+            | Self::UnsupportedCoding
+            | Self::UpgradeNotSupported
+            | Self::ExpectationFailed
+            | Self::Misdirected
+            | Self::NoListener
+            | Self::Denied
+            | Self::TooManyConnections
+            | Self::TooManyFromAddress
+            | Self::HandshakeTimeout
+            | Self::HandshakeFailed
+            | Self::NoCertificate
+            | Self::ClientGone
+            | Self::Http2Abuse => UNKNOWN,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_sees_what_the_http_status_means() {
+        for reason in Reason::ALL {
+            let expected = match reason.status() {
+                400 => 13,
+                401 => 16,
+                403 => 7,
+                404 => 12,
+                429 | 502..=504 => 14,
+                _ => 2,
+            };
+            assert_eq!(reason.grpc(), expected, "{reason:?}");
+        }
+    }
+}

@@ -106,10 +106,12 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         listeners: vec![name("https")],
         hostnames: vec!["shop.test".parse().unwrap()],
         paths: vec![PathMatch::Prefix("/".to_owned())],
+        matches: Vec::new(),
         certificate: Some(name("shop")),
-        origin_group: name("shop"),
+        origin_group: Some(name("shop")),
         allow_encoded_slash: false,
         response_timeout_ms: 5000,
+        transform: Default::default(),
     });
     snapshot.origin_groups.push(OriginGroup {
         name: name("shop"),

@@ -9,6 +9,7 @@ use super::served::Served;
 use crate::draft::Kind;
 use crate::name::{HostPattern, Name};
 use crate::problem::{Code, Problem};
+use crate::route::Conditions;
 use crate::snapshot::{PathMatch, Route};
 
 pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Problem>) {
@@ -55,19 +56,26 @@ fn can_meet(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> bool 
 
 /// Two routes that claim one host and path, or two certificates for one host, on one listener.
 fn claims(compiled: &Compiled, problems: &mut Vec<Problem>) {
-    let mut paths: HashMap<(&Name, &HostPattern, &PathMatch), &Name> = HashMap::new();
+    let none = Conditions::default();
+    let mut paths: HashMap<(&Name, &HostPattern, &PathMatch, &Conditions), &Name> = HashMap::new();
     let mut certificates: HashMap<(&Name, &HostPattern), (&Name, &Name)> = HashMap::new();
     for (name, route) in compiled.enabled_routes() {
         for host in &route.hostnames {
-            for path in &route.paths {
+            let plain = route.paths.iter().map(|path| (path, &none));
+            let demanding = route.matches.iter().map(|one| (&one.path, &one.conditions));
+            for (path, conditions) in plain.chain(demanding) {
                 let rival = route.listeners.iter().find_map(|listener| {
-                    let first = *paths.entry((listener, host, path)).or_insert(name);
+                    let first = *paths.entry((listener, host, path, conditions)).or_insert(name);
                     (first != name).then_some((listener, first))
                 });
                 if let Some((listener, first)) = rival {
                     let message = format!(
                         "Route/{first} already has {} on listener {listener}; change host or path, or disable one of the two",
-                        words(host, path)
+                        if conditions.is_empty() {
+                            words(host, path)
+                        } else {
+                            format!("{} with the same conditions", words(host, path))
+                        }
                     );
                     At::new(problems, format!("Route/{name}")).problem(
                         "spec.hostnames",

@@ -68,7 +68,7 @@ impl Compiled {
             self.enabled_routes().filter_map(|(_, route)| cut(route, &listeners)).collect();
         let certificates: BTreeSet<&Name> =
             listeners.values().flat_map(|listener| &listener.certificates).collect();
-        let groups: BTreeSet<&Name> = routes.iter().map(|route| &route.origin_group).collect();
+        let groups: BTreeSet<&Name> = routes.iter().filter_map(|route| route.origin_group.as_ref()).collect();
         let groups: Vec<&OriginGroup> = groups.into_iter().filter_map(|name| self.groups.get(name)).collect();
         let bundles: BTreeSet<&Name> = groups.iter().flat_map(|group| bundles_of(group)).collect();
         let filter: Vec<FilterRule> = self
@@ -181,7 +181,7 @@ impl Compiled {
     pub fn routes_of_origin_group(&self, group: &Name) -> Vec<&Name> {
         self.routes
             .iter()
-            .filter(|(_, lowered)| lowered.route.origin_group == *group)
+            .filter(|(_, lowered)| lowered.route.origin_group.as_ref() == Some(group))
             .map(|(name, _)| name)
             .collect()
     }
@@ -198,7 +198,9 @@ impl Compiled {
     /// The routes, enabled or not, whose origins are verified against a trust bundle, sorted.
     pub fn routes_of_trust_bundle(&self, bundle: &Name) -> Vec<&Name> {
         let groups = self.origin_groups_of_trust_bundle(bundle);
-        let uses = |lowered: &route::Lowered| groups.contains(&&lowered.route.origin_group);
+        let uses = |lowered: &route::Lowered| {
+            lowered.route.origin_group.as_ref().is_some_and(|group| groups.contains(&group))
+        };
         self.routes.iter().filter(|(_, lowered)| uses(lowered)).map(|(name, _)| name).collect()
     }
 

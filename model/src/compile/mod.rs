@@ -6,7 +6,9 @@
 mod across;
 mod certificate;
 mod compiled;
+mod conditions;
 mod filter;
+mod filters;
 mod listener;
 mod notes;
 mod origin;

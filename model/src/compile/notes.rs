@@ -51,6 +51,11 @@ impl<'p> At<'p> {
         &self.object
     }
 
+    /// How many problems were noted so far, of all objects.
+    pub(super) fn count(&self) -> usize {
+        self.problems.len()
+    }
+
     pub(super) fn problem(&mut self, field: impl Into<String>, code: Code, message: impl Into<String>) {
         self.problems.push(Problem::new(&*self.object, field, code, message));
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::notes::{At, Names, shown};
+use super::{conditions, filters};
 use crate::draft::{Kind, MatchSpec, RouteSpec};
 use crate::name::{HostPattern, Name};
 use crate::problem::Code;
 use crate::route::NormalPath;
-use crate::snapshot::{PathMatch, Route};
+use crate::snapshot::{PathMatch, Route, RouteMatch};
 
 /// A route, with what its spec called each of its hosts and paths (for problems that show only across routes).
 #[derive(Debug, Clone)]
@@ -24,12 +25,18 @@ pub(super) fn whole_host() -> PathMatch {
 pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Lowered> {
     let listeners = listeners(&spec.listeners, names, at);
     let hostnames = hostnames(&spec.hostnames, at);
-    let paths = paths(&spec.matches, spec.allow_encoded_slash, at);
+    let (paths, matches) = matches(&spec.matches, spec.allow_encoded_slash, at);
     let certificate = spec
         .certificate
         .as_ref()
         .map(|text| at.reference("spec.certificate", Kind::Certificate, text, names));
-    let origin_group = at.reference("spec.originGroup", Kind::OriginGroup, &spec.origin_group, names);
+    let around = filters::Around {
+        paths: &paths.iter().chain(matches.iter().map(|one| &one.path)).collect::<Vec<_>>(),
+        allow_encoded_slash: spec.allow_encoded_slash,
+        has_origin: !spec.origin_group.is_empty(),
+    };
+    let transform = filters::lower(&spec.filters, &around, at);
+    let origin_group = origin_group(spec, names, at);
     let response_timeout_ms =
         at.number("spec.responseTimeoutMs", spec.response_timeout_ms, 60_000, 1..=86_400_000);
     let certificate = match certificate {
@@ -43,12 +50,28 @@ pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_
         listeners,
         hostnames,
         paths,
+        matches,
         certificate,
         origin_group: origin_group?,
         allow_encoded_slash: spec.allow_encoded_slash,
         response_timeout_ms,
+        transform: transform?,
     };
     Some(Lowered { route, enabled: spec.enabled })
+}
+
+/// Where requests go: an origin group, or nowhere where a filter answers. Nothing means a problem.
+fn origin_group(spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Option<Name>> {
+    let answered = spec.filters.request_redirect.is_some() || spec.filters.direct_response.is_some();
+    match spec.origin_group.as_str() {
+        "" if answered => Some(None),
+        "" => {
+            let message = "is required; name an origin group, or answer with a filter (requestRedirect, directResponse)";
+            at.problem("spec.originGroup", Code::Missing, message);
+            None
+        }
+        text => at.reference("spec.originGroup", Kind::OriginGroup, text, names).map(Some),
+    }
 }
 
 fn listeners(texts: &[String], names: &Names, at: &mut At<'_>) -> Vec<Name> {
@@ -76,30 +99,42 @@ fn hostnames(texts: &[String], at: &mut At<'_>) -> Vec<HostPattern> {
     hostnames.into_iter().collect()
 }
 
-fn paths(matches: &[MatchSpec], allow_encoded_slash: bool, at: &mut At<'_>) -> Vec<PathMatch> {
-    if matches.is_empty() {
-        return vec![whole_host()];
+/// The matches: those that ask for a path only, and the others.
+fn matches(
+    specs: &[MatchSpec],
+    allow_encoded_slash: bool,
+    at: &mut At<'_>,
+) -> (Vec<PathMatch>, Vec<RouteMatch>) {
+    if specs.is_empty() {
+        return (vec![whole_host()], Vec::new());
     }
-    let mut paths = BTreeSet::new();
-    for (index, spec) in matches.iter().enumerate() {
-        let field = format!("spec.matches[{index}].path");
+    let mut found = BTreeSet::new();
+    for (index, spec) in specs.iter().enumerate() {
+        let field = format!("spec.matches[{index}]");
         let make: Option<fn(String) -> PathMatch> = at.word(
-            format!("{field}.type"),
+            format!("{field}.path.type"),
             &spec.path.kind,
             &[("PathPrefix", prefix as _), ("Exact", PathMatch::Exact as _)],
         );
-        let path = path(&format!("{field}.value"), &spec.path.value, allow_encoded_slash, at);
-        if let (Some(make), Some(path)) = (make, path)
-            && !paths.insert(make(path.to_string()))
+        let path = path(&format!("{field}.path.value"), &spec.path.value, allow_encoded_slash, at);
+        let conditions = conditions::lower(&field, spec, at);
+        if let (Some(make), Some(path), Some(conditions)) = (make, path, conditions)
+            && !found.insert(RouteMatch { path: make(path.to_string()), conditions })
         {
             let message = format!("{} is in this list twice; remove one", shown(&spec.path.value));
-            at.problem(format!("{field}.value"), Code::Duplicate, message);
+            at.problem(format!("{field}.path.value"), Code::Duplicate, message);
         }
     }
-    paths.into_iter().collect()
+    let (plain, demanding): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.conditions.is_empty());
+    (plain.into_iter().map(|one| one.path).collect(), demanding)
 }
 
-fn path(field: &str, text: &str, allow_encoded_slash: bool, at: &mut At<'_>) -> Option<NormalPath> {
+pub(super) fn path(
+    field: &str,
+    text: &str,
+    allow_encoded_slash: bool,
+    at: &mut At<'_>,
+) -> Option<NormalPath> {
     if text.contains(['?', '#']) {
         let message =
             format!("{} has a query or fragment; routes are chosen by the path before it", shown(text));

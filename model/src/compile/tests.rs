@@ -262,7 +262,7 @@ proptest! {
         prop_assert_eq!(&Snapshot::from_verified_json(&snapshot.to_canonical_json().unwrap()).unwrap(), &snapshot);
         let certificates: BTreeSet<&Name> = snapshot.certificates.iter().map(|certificate| &certificate.name).collect();
         let groups: BTreeSet<&Name> = snapshot.origin_groups.iter().map(|group| &group.name).collect();
-        let used: BTreeSet<&Name> = snapshot.routes.iter().map(|route| &route.origin_group).collect();
+        let used: BTreeSet<&Name> = snapshot.routes.iter().filter_map(|route| route.origin_group.as_ref()).collect();
         prop_assert_eq!(groups, used);
         let served: BTreeSet<&Name> = snapshot.listeners.iter().flat_map(|listener| &listener.certificates).collect();
         prop_assert_eq!(certificates, served);
@@ -277,7 +277,7 @@ proptest! {
                     let host: HostName = host.to_string().replace('*', "any").parse().unwrap();
                     for path in &route.paths {
                         let (PathMatch::Exact(text) | PathMatch::Prefix(text)) = path;
-                        let found = table.find(&host, &NormalPath::parse(text).unwrap());
+                        let found = table.find(&host, &NormalPath::parse(text).unwrap(), &());
                         // The exact match of a path comes before the prefix that equals it.
                         let whole = PathMatch::Exact(text.clone());
                         let rival = snapshot.routes.iter().find(|other| other.hostnames == route.hostnames && other.paths.contains(&whole));

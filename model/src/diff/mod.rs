@@ -2,13 +2,14 @@
 //!
 //! Never with key material; certificates by name, end and fingerprint.
 
+mod filters;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::draft::{Kind, Object};
+use crate::draft::{Kind, Object, RouteSpec};
 
 /// What happens to one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,11 @@ pub fn changes(old: &[Object], new: &[Object]) -> Vec<Change> {
     let (old, new) = (by_name(old), by_name(new));
     let names: BTreeSet<&(Kind, &str)> = old.keys().chain(new.keys()).collect();
     names.into_iter().filter_map(|name| change(old.get(name).copied(), new.get(name).copied())).collect()
+}
+
+/// Where a route leads: its origin group's name, or in words what it answers.
+pub fn target(spec: &RouteSpec) -> String {
+    filters::target(spec)
 }
 
 fn by_name(objects: &[Object]) -> BTreeMap<(Kind, &str), &Object> {

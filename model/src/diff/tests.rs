@@ -134,6 +134,38 @@ fn labels_count() {
     assert_eq!(words(&[old], &[new]), ["~ listener l: labels.team (default) → web"]);
 }
 
+#[test]
+fn filters_in_words() {
+    let route = |spec| object("Route", "r", spec);
+    let plain = route(json!({"hostnames": ["a.test"], "originGroup": "o"}));
+    let changed = route(json!({"hostnames": ["a.test"], "originGroup": "o", "filters": {
+        "requestHeaderModifier": {"set": [{"name": "X-A", "value": "1"}], "remove": ["Cookie"]},
+        "urlRewrite": {"hostname": "in.test", "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/v2"}}}}));
+    let moved = route(json!({"hostnames": ["a.test"], "filters": {
+        "requestRedirect": {"hostname": "b.test", "port": 8443, "statusCode": 308}}}));
+    let fixed = route(
+        json!({"hostnames": ["a.test"], "filters": {"directResponse": {"statusCode": 404, "body": "gone"}}}),
+    );
+    assert_eq!(
+        words(&[], std::slice::from_ref(&moved)),
+        ["+ route r: a.test/ → redirect 308 to b.test:8443"]
+    );
+    assert_eq!(
+        words(std::slice::from_ref(&plain), &[changed]),
+        [
+            "~ route r: request header +set X-A: 1, remove Cookie; rewrite (default) → host in.test, path prefix → /v2"
+        ]
+    );
+    assert_eq!(
+        words(&[plain], std::slice::from_ref(&moved)),
+        ["~ route r: answer (default) → redirect 308 to b.test:8443; originGroup o → (default)"]
+    );
+    assert_eq!(
+        words(&[moved], &[fixed]),
+        ["~ route r: answer redirect 308 to b.test:8443 → fixed response 404; body (default) → gone"]
+    );
+}
+
 proptest! {
     #[test]
     fn equal_sets_have_no_changes_and_others_one_each(

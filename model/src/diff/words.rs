@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::filters;
 use crate::certificate::{Facts, trust_bundle};
 use crate::digest::Digest;
 use crate::draft::{CertificateSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object, RouteSpec, Spec};
@@ -66,6 +67,8 @@ fn shown(spec: &Spec) -> Value {
         Spec::Route(spec) => {
             let paths: Vec<Value> = spec.matches.iter().map(|spec| path(spec).into()).collect();
             fields.insert("matches".to_owned(), paths.into());
+            fields.remove("filters");
+            fields.extend(filters::shown(&spec.filters));
         }
         Spec::OriginGroup(spec) => {
             let urls: Vec<Value> = spec.origins.iter().map(|origin| origin.url.clone().into()).collect();
@@ -161,14 +164,19 @@ fn route(spec: &RouteSpec) -> String {
     };
     let hosts = spec.hostnames.iter().flat_map(|host| paths.iter().map(move |path| format!("{host}{path}")));
     let off = if spec.enabled { "" } else { " (disabled)" };
-    format!("{} → {}{off}", list(hosts), spec.origin_group)
+    format!("{} → {}{off}", list(hosts), filters::target(spec))
 }
 
 fn path(spec: &MatchSpec) -> String {
-    match spec.path.kind.as_str() {
+    let path = match spec.path.kind.as_str() {
         "Exact" => format!("{} (exact)", spec.path.value),
         _ => spec.path.value.clone(),
-    }
+    };
+    let method = spec.method.iter().cloned();
+    let headers = spec.headers.iter().map(|one| format!("{}: {}", one.name, one.value));
+    let query = spec.query_params.iter().map(|one| format!("?{}={}", one.name, one.value));
+    let conditions: Vec<String> = method.chain(headers).chain(query).collect();
+    if conditions.is_empty() { path } else { format!("{path} (only {})", conditions.join(", ")) }
 }
 
 fn rule(rule: &FilterRuleSpec) -> String {

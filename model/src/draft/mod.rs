@@ -4,6 +4,7 @@
 //! their JSON type stay text here, so that [`crate::compile`] can report every problem at once, each beside its field.
 
 mod document;
+mod filters;
 mod read;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use document::{UnknownKind, parse};
+pub use filters::{
+    DirectResponseSpec, FieldSpec, FiltersSpec, HeaderModifierSpec, PathModifierSpec, RedirectSpec,
+    RewriteSpec,
+};
 
 /// The `apiVersion` this release writes.
 pub const API_VERSION: &str = "sallyport.dev/v1alpha1";
@@ -184,7 +189,8 @@ pub struct RouteSpec {
     /// The certificate served for these hosts; without it one of the listener's certificates must cover them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
-    /// Where requests go.
+    /// Where requests go; required unless `filters` has an answer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub origin_group: String,
     /// A disabled route stays stored and answers nothing.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
@@ -195,14 +201,53 @@ pub struct RouteSpec {
     /// How long the origin may take until its response head, in milliseconds; default 60,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_timeout_ms: Option<u64>,
+    /// What happens to requests and responses on the way.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub filters: FiltersSpec,
 }
 
-/// One match of a route (Gateway API's `HTTPRouteMatch`, the path part).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One match of a route (Gateway API's `HTTPRouteMatch`); all of it must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MatchSpec {
-    /// The path.
+    /// The path; default: the prefix `/`.
+    #[serde(default)]
     pub path: PathSpec,
+    /// The method, in capitals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Header fields and their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<ValueMatchSpec>,
+    /// Query parameters and their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<ValueMatchSpec>,
+}
+
+impl MatchSpec {
+    /// Whether more is asked for than a path.
+    pub fn is_conditional(&self) -> bool {
+        self.method.is_some() || !self.headers.is_empty() || !self.query_params.is_empty()
+    }
+}
+
+/// A name and the value it must have (Gateway API's `HTTPHeaderMatch` and `HTTPQueryParamMatch`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ValueMatchSpec {
+    /// `Exact`, which is also the default.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+impl Default for PathSpec {
+    fn default() -> Self {
+        Self { kind: path_prefix(), value: "/".to_owned() }
+    }
 }
 
 /// A path match (Gateway API's `HTTPPathMatch`).

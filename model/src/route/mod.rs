@@ -2,17 +2,20 @@
 //!
 //! Precedence is Gateway API's (HTTPRouteSpec.hostnames, HTTPRouteRule.matches): exact host before wildcard, longer
 //! wildcard before shorter; then exact path before prefix, longer prefix before shorter. A wildcard host stands for one
-//! or more labels.
+//! or more labels. Among equal hosts and paths a match with a method comes first, then the one with more header fields, then
+//! with more query parameters, then the route whose name comes first, then the match that stands first.
 //!
 //! Gateway API ranks *rules that match the request*, host first ("precedence must be given to rules from the HTTPRoute
 //! with the largest number of characters in a matching non-wildcard hostname"). A rule whose path does not match is not
 //! among them, so where `shop.example.com` has only `/api`, a request for `shop.example.com/cart` still reaches the
 //! routes of `*.example.com`. (Proxies that choose a virtual host first answer 404 there.)
 
+mod conditions;
 mod path;
 
 use std::collections::{BTreeMap, HashMap};
 
+pub use conditions::{Asked, Conditions, HeaderIs, Precision, QueryIs, Verb};
 pub use path::{InvalidPath, NormalPath, normalise};
 
 use crate::name::{HostName, HostPattern, Name};
@@ -34,8 +37,34 @@ pub struct Table<R> {
 #[derive(Debug, Default)]
 struct Node {
     children: BTreeMap<Box<str>, usize>,
-    exact: Option<usize>,
-    prefix: Option<usize>,
+    exact: Slot,
+    prefix: Slot,
+}
+
+/// The routes that claim one host and path.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Those that ask for more, the most demanding first.
+    demanding: Vec<(Conditions, usize)>,
+    /// The one that does not.
+    plain: Option<usize>,
+}
+
+impl Slot {
+    fn insert(&mut self, conditions: &Conditions, route: usize) {
+        if conditions.is_empty() {
+            self.plain.get_or_insert(route);
+            return;
+        }
+        let precision = conditions.precision();
+        let at = self.demanding.partition_point(|(other, _)| other.precision() <= precision);
+        self.demanding.insert(at, (conditions.clone(), route));
+    }
+
+    fn choose(&self, asked: &impl Asked) -> Option<usize> {
+        let demanding = self.demanding.iter().find(|(conditions, _)| conditions.hold(asked));
+        demanding.map(|(_, route)| *route).or(self.plain)
+    }
 }
 
 impl<R> Table<R> {
@@ -52,21 +81,24 @@ impl<R> Table<R> {
             for host in &route.hostnames {
                 let root = table.root(host);
                 for path in &route.paths {
-                    table.insert(root, path, index);
+                    table.insert(root, path, &Conditions::default(), index);
+                }
+                for one in &route.matches {
+                    table.insert(root, &one.path, &one.conditions, index);
                 }
             }
         }
         table
     }
 
-    /// The route for a host and path. No allocation.
-    pub fn find(&self, host: &HostName, path: &NormalPath) -> Option<&R> {
+    /// The route for a host, a path and what else is asked. No allocation.
+    pub fn find(&self, host: &HostName, path: &NormalPath, asked: &impl Asked) -> Option<&R> {
         let exact = self.exact.get(host);
         exact
-            .and_then(|root| self.walk(*root, path.as_str()))
+            .and_then(|root| self.walk(*root, path.as_str(), asked))
             .or_else(|| {
                 parents(host.as_str())
-                    .find_map(|parent| self.walk(*self.wildcard.get(parent)?, path.as_str()))
+                    .find_map(|parent| self.walk(*self.wildcard.get(parent)?, path.as_str(), asked))
             })
             .and_then(|index| self.routes.get(index))
     }
@@ -90,7 +122,7 @@ impl<R> Table<R> {
         *hosts.entry(name.clone()).or_insert_with(|| push(&mut self.nodes))
     }
 
-    fn insert(&mut self, root: usize, path: &PathMatch, route: usize) {
+    fn insert(&mut self, root: usize, path: &PathMatch, conditions: &Conditions, route: usize) {
         let mut at = root;
         let segments = match path {
             PathMatch::Exact(path) => path.as_str(),
@@ -110,18 +142,18 @@ impl<R> Table<R> {
             PathMatch::Exact(_) => &mut self.nodes[at].exact,
             PathMatch::Prefix(_) => &mut self.nodes[at].prefix,
         };
-        slot.get_or_insert(route);
+        slot.insert(conditions, route);
     }
 
-    fn walk(&self, root: usize, path: &str) -> Option<usize> {
+    fn walk(&self, root: usize, path: &str, asked: &impl Asked) -> Option<usize> {
         let mut node = self.nodes.get(root)?;
-        let mut longest = node.prefix;
+        let mut longest = node.prefix.choose(asked);
         for segment in path.split('/').skip(1) {
             let Some(child) = node.children.get(segment) else { return longest };
             node = self.nodes.get(*child)?;
-            longest = node.prefix.or(longest);
+            longest = node.prefix.choose(asked).or(longest);
         }
-        node.exact.or(longest)
+        node.exact.choose(asked).or(longest)
     }
 }
 

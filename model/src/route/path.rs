@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A path in the one form that is matched and forwarded. The query is not part of it.
 ///
 /// - `%XX` of an unreserved character (RFC 3986, 2.3) is decoded, other escapes stay, their digits in upper case;
@@ -12,7 +14,8 @@ use std::fmt;
 /// - everything else is kept (RFC 3986's `pchar` and `/`) or refused, see [`InvalidPath`].
 ///
 /// Parsing makes one allocation, the one the request keeps; [`normalise`] makes none for a path already in this form.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct NormalPath(Box<str>);
 
 /// Why a path is refused.
@@ -56,9 +59,34 @@ impl NormalPath {
         &self.0
     }
 
+    /// The path with `to` in the place of the prefix `from`, whose trailing slashes mean nothing; nothing where it is not
+    /// under `from`. Both sides of the seam are whole segments, so the result is normal again.
+    pub fn with_prefix(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(from.0.trim_end_matches('/'))?;
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return None;
+        }
+        let path = format!("{}{rest}", to.0.trim_end_matches('/'));
+        Some(Self(if path.is_empty() { "/".into() } else { path.into() }))
+    }
+
     /// Whether `%2F` stands in it.
     pub fn has_encoded_slash(&self) -> bool {
         self.0.contains("%2F")
+    }
+}
+
+impl TryFrom<String> for NormalPath {
+    type Error = InvalidPath;
+
+    fn try_from(text: String) -> Result<Self, InvalidPath> {
+        Self::parse(&text)
+    }
+}
+
+impl From<NormalPath> for String {
+    fn from(path: NormalPath) -> Self {
+        path.0.into()
     }
 }
 

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
+use super::conditions::tests::Plain;
 use super::*;
-use crate::snapshot::{FORMAT, SnapshotId};
+use crate::snapshot::{FORMAT, RouteMatch, SnapshotId};
+use crate::transform::Transform;
 
 fn route(name: &str, listeners: &[&str], hosts: &[&str], paths: &[PathMatch]) -> Route {
     Route {
@@ -9,10 +11,12 @@ fn route(name: &str, listeners: &[&str], hosts: &[&str], paths: &[PathMatch]) ->
         listeners: listeners.iter().map(|name| name.parse().unwrap()).collect(),
         hostnames: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         paths: paths.to_vec(),
+        matches: Vec::new(),
         certificate: None,
-        origin_group: "origin".parse().unwrap(),
+        origin_group: Some("origin".parse().unwrap()),
         allow_encoded_slash: false,
         response_timeout_ms: 60_000,
+        transform: Transform::default(),
     }
 }
 
@@ -40,7 +44,11 @@ fn exact(path: &str) -> PathMatch {
 }
 
 fn find<'a>(table: &'a Table<String>, host: &str, path: &str) -> Option<&'a str> {
-    table.find(&host.parse().unwrap(), &NormalPath::parse(path).unwrap()).map(String::as_str)
+    ask(table, host, path, &Plain::default())
+}
+
+fn ask<'a>(table: &'a Table<String>, host: &str, path: &str, asked: &Plain) -> Option<&'a str> {
+    table.find(&host.parse().unwrap(), &NormalPath::parse(path).unwrap(), asked).map(String::as_str)
 }
 
 #[test]
@@ -83,6 +91,44 @@ fn a_host_without_the_path_leaves_the_request_to_the_wildcards() {
     assert_eq!(find(&table, "shop.example.com", "/api/1"), Some("exact"));
     assert_eq!(find(&table, "shop.example.com", "/cart"), Some("near"));
     assert_eq!(find(&table, "shop.example.com", "/else"), Some("far"));
+}
+
+#[test]
+fn conditions_decide_between_equal_paths_and_leave_the_rest_to_shorter_ones() {
+    let with = |name: &str, path: PathMatch, conditions: Conditions| {
+        let mut route = route(name, &["https"], &["a.test"], &[]);
+        route.matches = vec![RouteMatch { path, conditions }];
+        route
+    };
+    let header = |name: &str, value: &str| HeaderIs { name: name.parse().unwrap(), value: value.to_owned() };
+    let query = |name: &str, value: &str| QueryIs { name: name.to_owned(), value: value.to_owned() };
+    let get = Conditions { method: Some(Verb::Get), ..Conditions::default() };
+    let canary = Conditions { headers: vec![header("x-canary", "1")], ..Conditions::default() };
+    let preview = Conditions { query: vec![query("p", "1"), query("q", "1")], ..Conditions::default() };
+    let table = table(vec![
+        route("all", &["https"], &["a.test"], &[prefix("/")]),
+        with("canary", prefix("/api"), canary),
+        with("get", prefix("/api"), get.clone()),
+        with("one", exact("/api/one"), get),
+        with("preview", prefix("/api"), preview),
+    ]);
+    for (path, method, headers, query, expected) in [
+        ("/api", "GET", &[("X-Canary", "1")][..], None, "get"),
+        ("/api", "POST", &[("X-Canary", "1")], Some("p=1&q=1"), "canary"),
+        ("/api", "POST", &[], Some("q=1&p=1"), "preview"),
+        ("/api", "POST", &[], Some("q=1"), "all"),
+        ("/api/one", "GET", &[], None, "one"),
+        ("/api/one", "POST", &[("X-Canary", "1")], None, "canary"),
+        ("/api/one", "POST", &[("X-Canary", "2")], None, "all"),
+    ] {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let asked = Plain {
+            method: method.to_owned(),
+            headers: headers.iter().map(pair).collect(),
+            query: query.map(str::to_owned),
+        };
+        assert_eq!(ask(&table, "a.test", path, &asked), Some(expected), "{path} {asked:?}");
+    }
 }
 
 #[test]
@@ -138,28 +184,93 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
     })
 }
 
+fn conditions() -> impl Strategy<Value = Conditions> {
+    let pick = |names: &'static [&'static str]| {
+        prop::collection::btree_map(prop::sample::select(names), prop::sample::select(vec!["1", "2"]), 0..3)
+    };
+    (
+        prop::sample::select(vec![None, Some(Verb::Get), Some(Verb::Post)]),
+        pick(&["x-a", "x-b"]),
+        pick(&["p", "q"]),
+    )
+        .prop_map(|(method, headers, query)| Conditions {
+            method,
+            headers: headers
+                .iter()
+                .map(|(name, value)| HeaderIs { name: name.parse().unwrap(), value: (*value).to_owned() })
+                .collect(),
+            query: query
+                .iter()
+                .map(|(name, value)| QueryIs { name: (*name).to_owned(), value: (*value).to_owned() })
+                .collect(),
+        })
+}
+
+fn asked() -> impl Strategy<Value = Plain> {
+    let pairs = |names: &'static [&'static str]| {
+        prop::collection::vec((prop::sample::select(names), prop::sample::select(vec!["1", "2"])), 0..4)
+    };
+    (prop::sample::select(vec!["GET", "POST", "PUT"]), pairs(&["X-A", "x-b"]), pairs(&["p", "q"])).prop_map(
+        |(method, headers, query)| Plain {
+            method: method.to_owned(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            query: Some(
+                query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"),
+            ),
+        },
+    )
+}
+
+/// The conditions, in other words than the table's.
+fn slow_holds(conditions: &Conditions, asked: &Plain) -> bool {
+    let header = |name: &str| {
+        let values: Vec<&str> = asked
+            .headers
+            .iter()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    };
+    let query = |name: &str| {
+        asked.query.as_deref().unwrap_or_default().split('&').find_map(|pair| {
+            pair.split_once('=').filter(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
+        })
+    };
+    conditions.method.is_none_or(|verb| verb.as_str() == asked.method)
+        && conditions.headers.iter().all(|one| header(one.name.as_str()).as_ref() == Some(&one.value))
+        && conditions.query.iter().all(|one| query(&one.name).as_ref() == Some(&one.value))
+}
+
 fn routes() -> impl Strategy<Value = Vec<Route>> {
     let one = (
         prop::collection::vec(pattern(), 1..3),
-        prop::collection::vec(path_match(), 1..3),
+        prop::collection::vec((path_match(), prop_oneof![Just(Conditions::default()), conditions()]), 1..4),
         prop::bool::weighted(0.9),
     );
     prop::collection::vec(one, 0..10).prop_map(|routes| {
         let named = routes.into_iter().enumerate();
         named
-            .map(|(n, (hosts, paths, here))| {
+            .map(|(n, (hosts, matches, here))| {
                 let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-                route(&format!("r{n}"), &[if here { "https" } else { "elsewhere" }], &hosts, &paths)
+                let (plain, demanding): (Vec<_>, Vec<_>) =
+                    matches.into_iter().partition(|(_, conditions)| conditions.is_empty());
+                let paths: Vec<PathMatch> = plain.into_iter().map(|(path, _)| path).collect();
+                let listener = if here { "https" } else { "elsewhere" };
+                let mut route = route(&format!("r{n}"), &[listener], &hosts, &paths);
+                route.matches =
+                    demanding.into_iter().map(|(path, conditions)| RouteMatch { path, conditions }).collect();
+                route
             })
             .collect()
     })
 }
 
-/// Exact host, its length, exact path, its length.
-type Rank = (bool, usize, bool, usize);
+/// Exact host, its length, exact path, its length, a method, header fields, query parameters.
+type Rank = (bool, usize, bool, usize, bool, usize, usize);
 
 /// Ranks every rule that matches; the greatest rank wins, the first route among equals.
-fn slow(routes: &[Route], host: &str, path: &str) -> Option<String> {
+fn slow(routes: &[Route], host: &str, path: &str, asked: &Plain) -> Option<String> {
     let mut best: Option<(Rank, &Route)> = None;
     for route in routes.iter().filter(|route| route.listeners[0].as_str() == "https") {
         for pattern in &route.hostnames {
@@ -168,14 +279,20 @@ fn slow(routes: &[Route], host: &str, path: &str) -> Option<String> {
                 Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
                 None => host == pattern,
             };
-            for path_match in route.paths.iter().filter(|_| matches) {
+            let none = Conditions::default();
+            let plain = route.paths.iter().map(|path| (path, &none));
+            let demanding = route.matches.iter().map(|one| (&one.path, &one.conditions));
+            for (path_match, conditions) in plain.chain(demanding).filter(|_| matches) {
                 let (whole, text) = match path_match {
                     PathMatch::Exact(text) => (true, text.as_str()),
                     PathMatch::Prefix(text) => (false, text.as_str()),
                 };
                 let inside = text == "/" || path == text || path.starts_with(&format!("{text}/"));
-                if if whole { path == text } else { inside } {
-                    let rank = (!pattern.starts_with('*'), pattern.len(), whole, text.len());
+                if if whole { path == text } else { inside } && slow_holds(conditions, asked) {
+                    let (headers, query) = (conditions.headers.len(), conditions.query.len());
+                    let host = (!pattern.starts_with('*'), pattern.len());
+                    let rank =
+                        (host.0, host.1, whole, text.len(), conditions.method.is_some(), headers, query);
                     if best.is_none_or(|(present, _)| rank > present) {
                         best = Some((rank, route));
                     }
@@ -191,12 +308,13 @@ proptest! {
 
     #[test]
     fn agrees_with_the_slow_reference(
-        routes in routes(), requests in prop::collection::vec((host(), path()), 1..20)
+        routes in routes(), requests in prop::collection::vec((host(), path(), asked()), 1..20)
     ) {
-        let expected: Vec<_> = requests.iter().map(|(host, path)| slow(&routes, host, path)).collect();
+        let expected: Vec<_> =
+            requests.iter().map(|(host, path, asked)| slow(&routes, host, path, asked)).collect();
         let table = table(routes);
-        for ((host, path), expected) in requests.iter().zip(expected) {
-            prop_assert_eq!(find(&table, host, path), expected.as_deref(), "{}{}", host, path);
+        for ((host, path, asked), expected) in requests.iter().zip(expected) {
+            prop_assert_eq!(ask(&table, host, path, asked), expected.as_deref(), "{}{} {:?}", host, path, asked);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use model::draft::{
-    CertificateSpec, FilterRuleSpec, InternalCa, MatchSpec, Object, OriginGroupSpec, OriginSpec, OriginTls,
-    PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
+    CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, MatchSpec, Object, OriginGroupSpec, OriginSpec,
+    OriginTls, PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
 };
 use model::report::{
     Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, Report, RouteReport,
@@ -101,12 +101,13 @@ fn route(name: &str, host: &str, path: &str, certificate: &str, group: &str) -> 
     let spec = RouteSpec {
         listeners: Vec::new(),
         hostnames: vec![host.to_owned()],
-        matches: vec![MatchSpec { path }],
+        matches: vec![MatchSpec { path, ..MatchSpec::default() }],
         certificate: Some(certificate.to_owned()),
         origin_group: group.to_owned(),
         enabled: true,
         allow_encoded_slash: false,
         response_timeout_ms: None,
+        filters: FiltersSpec::default(),
     };
     Object::new(name, Spec::Route(spec))
 }

@@ -4,6 +4,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
+use bytes::Bytes;
+use model::header::FieldValue;
+use model::transform::{Asked, Scheme};
 use tokio::time::{Duration, Instant};
 
 use super::connection::Hop;
@@ -11,11 +14,13 @@ use super::context::ThreadCtx;
 use super::flow::{Failed, Flow};
 use super::record::Record;
 use super::timer::Timer;
+use crate::worker::http::authority::Authority;
 use crate::worker::http::client::Client;
 use crate::worker::http::request::{Framing, Request};
-use crate::worker::http::respond;
+use crate::worker::http::response::Response;
 use crate::worker::http::write::{Added, Forwarding};
-use crate::worker::live::ListenerLive;
+use crate::worker::http::{respond, transform};
+use crate::worker::live::{ListenerLive, RouteLive, Target};
 use crate::worker::origin::connection::Connection;
 use crate::worker::origin::pick::Attempts;
 use crate::worker::policy::{Permit, permit};
@@ -90,6 +95,12 @@ async fn proxy<C: Client>(
     bounded(request, &scene.listener)?;
     let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
     record.route = Some(Arc::clone(permit.route()));
+    if let Some((mut response, body)) = answer(scene, permit.route(), request) {
+        if let Some(transform) = &permit.route().transform {
+            response.fields = transform::fields(&response.fields, &transform.response_headers);
+        }
+        return Ok(say(scene, (response, body), Some(request), client, record).await);
+    }
     let mut attempts = Attempts::new(scene.ctx);
     let mut fresh = false;
     loop {
@@ -100,6 +111,26 @@ async fn proxy<C: Client>(
                 attempts.again();
             }
             done => return done,
+        }
+    }
+}
+
+/// What a route answers by itself.
+fn answer(scene: &Scene<'_, '_>, route: &RouteLive, request: &Request) -> Option<(Response, Bytes)> {
+    match &route.target {
+        Target::Origins(_) => None,
+        Target::Redirect(redirect) => {
+            let location = redirect.location(&Asked {
+                scheme: Scheme::Https,
+                host: &Authority { port: None, ..request.authority.clone() },
+                port: scene.hop.local.port(),
+                path: &request.path,
+                query: request.query_bytes().and_then(|query| std::str::from_utf8(query).ok()),
+            });
+            Some(respond::redirect(redirect.status, &location))
+        }
+        Target::Fixed { status, content_type, body } => {
+            Some(respond::fixed(*status, content_type.as_ref().map(FieldValue::as_str), body.clone()))
         }
     }
 }
@@ -141,14 +172,21 @@ async fn forward<C: Client>(
     let id = record.id;
     let peer = scene.hop.peer.ip().to_canonical();
     let trusted = scene.listener.trusted.iter().any(|prefix| prefix.contains(peer));
+    let transform = permit.route().transform.as_deref();
+    let changed = transform
+        .filter(|transform| transform.changes_requests())
+        .map(|transform| transform::request(request, transform));
     origin.begin(
-        request,
+        changed.as_ref().unwrap_or(request),
         &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str() },
     );
     let mut flow = Flow::new(scene, request, permit, client, &mut origin);
     let response = flow.head(scene.timer).await;
     record.waited += flow.waited();
-    let response = response?;
+    let mut response = response?;
+    if let Some(change) = transform.map(|transform| &transform.response_headers).filter(|c| !c.is_empty()) {
+        response.fields = transform::fields(&response.fields, change);
+    }
     let close =
         scene.last || !request.keep_alive || scene.hop.closing().is_some() || !flow.client.body_done();
     let date = *scene.ctx.date.borrow_mut().at(Instant::now());
@@ -179,8 +217,19 @@ async fn respond<C: Client>(
         client.abort();
         return After::Abort;
     }
+    let answer = respond::refusal(reason, request, record.id.as_str());
+    say(scene, answer, request, client, record).await
+}
+
+/// Sends an answer of the node's own.
+async fn say<C: Client>(
+    scene: &mut Scene<'_, '_>,
+    (response, body): (Response, Bytes),
+    request: Option<&Request>,
+    client: &mut C,
+    record: &mut Record<'_>,
+) -> After {
     let id = record.id;
-    let (response, body) = respond::refusal(reason, request, id.as_str());
     let close = scene.last
         || scene.hop.closing().is_some()
         || !request.is_some_and(|request| request.keep_alive)
@@ -197,7 +246,7 @@ async fn respond<C: Client>(
             let room = client.poll_room(cx);
             if room.is_pending() {
                 return if timer.poll_expired(cx, deadline) {
-                    Poll::Ready(Err(reason))
+                    Poll::Ready(Err(Reason::BodyTimeout))
                 } else {
                     Poll::Pending
                 };
@@ -208,7 +257,7 @@ async fn respond<C: Client>(
             queued = true;
         }
         match client.poll_flush(cx) {
-            Poll::Pending if timer.poll_expired(cx, deadline) => Poll::Ready(Err(reason)),
+            Poll::Pending if timer.poll_expired(cx, deadline) => Poll::Ready(Err(Reason::BodyTimeout)),
             flushed @ (Poll::Pending | Poll::Ready(_)) => flushed,
         }
     })

@@ -67,6 +67,7 @@ known! {
     Expect = b"expect",
     Cookie = b"cookie",
     Accept = b"accept",
+    ContentType = b"content-type",
     Via = b"via",
     Forwarded = b"forwarded",
     ForwardedFor = b"x-forwarded-for",

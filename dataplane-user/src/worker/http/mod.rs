@@ -10,11 +10,13 @@ pub mod date;
 pub mod fields;
 pub mod h1;
 pub(crate) mod h2;
+pub mod negotiate;
 pub mod receive;
 pub mod request;
 pub mod respond;
 pub mod response;
 pub mod scan;
+pub mod transform;
 pub mod wire;
 pub mod write;
 

@@ -3,7 +3,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use model::route::NormalPath;
+use model::header::FieldName;
+use model::route::{Asked, NormalPath};
 
 use super::authority::Authority;
 use super::fields::{Field, Fields, Known, Span, connection_options};
@@ -85,7 +86,7 @@ impl Method {
 }
 
 /// A request head that passed every check which needs no configuration but bounds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// All fields as sent.
     pub fields: Fields,
@@ -101,6 +102,8 @@ pub struct Request {
     pub query: Option<Span>,
     /// Whom it is for.
     pub authority: Authority,
+    /// Whom the client asked for, where a rewrite made it for somebody else.
+    pub asked: Option<Authority>,
     /// The version it came with.
     pub version: Version,
     /// Its body.
@@ -119,9 +122,31 @@ impl Request {
         self.method_text.of(self.fields.text())
     }
 
+    /// Whom the client asked for.
+    pub fn asked(&self) -> &Authority {
+        self.asked.as_ref().unwrap_or(&self.authority)
+    }
+
     /// The query's bytes.
     pub fn query_bytes(&self) -> Option<&[u8]> {
         self.query.map(|span| span.of(self.fields.text()))
+    }
+}
+
+impl Asked for Request {
+    fn method(&self) -> &[u8] {
+        self.method_bytes()
+    }
+
+    fn header(&self, name: &FieldName) -> impl Iterator<Item = &[u8]> {
+        self.fields
+            .iter()
+            .filter(move |(field, own, _)| !field.hop && name.is(own))
+            .map(|(_, _, value)| value)
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.query_bytes()
     }
 }
 
@@ -247,6 +272,7 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
         asterisk: target.asterisk,
         query,
         authority,
+        asked: None,
         version: raw.version,
         framing,
         keep_alive,

@@ -2,18 +2,18 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::fields::{Fields, Known};
+use super::fields::Fields;
+use super::negotiate::{self, Form};
 use super::request::{Framing, Request, field};
 use super::response::Response;
 use crate::worker::refusal::Reason;
 
-/// A refusal's answer: head and body.
+/// A refusal's answer: head and body. Nothing of it says more of the inside than the reason's name.
 pub fn refusal(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
     let status = reason.status();
-    let phrase =
-        http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("");
+    let phrase = phrase(status);
     let name = reason.name();
-    let (kind, body) = match request.map_or(Form::Html, form) {
+    let (kind, body) = match negotiate::form(request) {
         Form::Html => (
             "text/html; charset=utf-8",
             format!(
@@ -22,19 +22,63 @@ pub fn refusal(reason: Reason, request: Option<&Request>, request_id: &str) -> (
             ),
         ),
         Form::Json => (
-            "application/json",
-            format!("{{\"status\":{status},\"reason\":\"{name}\",\"request\":\"{request_id}\"}}\n"),
+            "application/problem+json",
+            format!(
+                "{{\"type\":\"about:blank\",\"title\":\"{phrase}\",\"status\":{status},\"reason\":\"{name}\",\"requestId\":\"{request_id}\"}}\n"
+            ),
         ),
-        Form::Plain => (
-            "text/plain; charset=utf-8",
-            format!("{status} {phrase}\nreason: {name}\nrequest: {request_id}\n"),
-        ),
+        Form::Plain => (PLAIN, format!("{status} {phrase}\nreason: {name}\nrequest: {request_id}\n")),
+        Form::Grpc => return grpc(reason, request, request_id),
     };
     let body = Bytes::from(body);
     let fields = fields(&[("Content-Type", kind), ("Cache-Control", "no-store")]);
-    let length = body.len() as u64;
-    let framing = Framing::Length(length);
-    (Response { status, fields, framing, declared: Some(length), keep_alive: true }, body)
+    (of_ours(status, fields, &body), body)
+}
+
+/// gRPC's Trailers-Only: one head with everything in it (gRPC over HTTP2, "Responses"). Names and ids need none of its
+/// percent-encoding.
+fn grpc(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
+    let code = reason.grpc().to_string();
+    let message = format!("{} (request {request_id})", reason.name());
+    let fields =
+        fields(&[("Content-Type", "application/grpc"), ("Grpc-Status", &code), ("Grpc-Message", &message)]);
+    let mut response = of_ours(200, fields, &Bytes::new());
+    if negotiate::ends_with_head(request) {
+        (response.framing, response.declared) = (Framing::None, None);
+    }
+    (response, Bytes::new())
+}
+
+/// Another place for the request.
+pub fn redirect(status: u16, location: &str) -> (Response, Bytes) {
+    let phrase = phrase(status);
+    let body = Bytes::from(format!("{status} {phrase}\n{location}\n"));
+    let fields = fields(&[("Content-Type", PLAIN), ("Location", location)]);
+    (of_ours(status, fields, &body), body)
+}
+
+/// An operator's own response.
+pub fn fixed(status: u16, content_type: Option<&str>, body: Bytes) -> (Response, Bytes) {
+    let fields = match content_type {
+        Some(kind) => fields(&[("Content-Type", kind)]),
+        None => Fields::default(),
+    };
+    (of_ours(status, fields, &body), body)
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
+}
+
+fn of_ours(status: u16, fields: Fields, body: &Bytes) -> Response {
+    // RFC 9110, 6.4.1: these have no content whatever their head says.
+    let (framing, declared) = match status {
+        204 | 304 => (Framing::None, None),
+        _ => (Framing::Length(body.len() as u64), Some(body.len() as u64)),
+    };
+    Response { status, fields, framing, declared, keep_alive: true }
 }
 
 /// Fields of our own making.
@@ -58,27 +102,4 @@ pub fn fields(pairs: &[(&str, &str)]) -> Fields {
         })
         .collect();
     Fields::new(text.clone(), list)
-}
-
-#[derive(Clone, Copy)]
-enum Form {
-    Html,
-    Json,
-    Plain,
-}
-
-/// The first of the forms we have that `Accept` names; quality values are not worth their parser here.
-fn form(request: &Request) -> Form {
-    for value in request.fields.values(Known::Accept) {
-        for range in value.split(|byte| *byte == b',') {
-            let range = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            match range {
-                b"text/html" | b"application/xhtml+xml" => return Form::Html,
-                b"application/json" | b"application/problem+json" => return Form::Json,
-                b"text/plain" => return Form::Plain,
-                _ => {}
-            }
-        }
-    }
-    Form::Plain
 }

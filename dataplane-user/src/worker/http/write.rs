@@ -88,7 +88,7 @@ fn forwarded(out: &mut BytesMut, request: &Request, forwarding: &Forwarding<'_>)
     out.put_slice(b"\r\nX-Forwarded-Host: ");
     match said(Known::ForwardedHost).next() {
         Some(host) => out.put_slice(host),
-        None => put(out, &request.authority),
+        None => put(out, request.asked()),
     }
     out.put_slice(b"\r\nX-Forwarded-Port: ");
     match said(Known::ForwardedPort).next() {
@@ -108,7 +108,8 @@ fn forwarded(out: &mut BytesMut, request: &Request, forwarding: &Forwarding<'_>)
         out,
         &format_args!(
             ";host=\"{}\";proto=https\r\nX-Request-Id: {}\r\n",
-            request.authority, forwarding.request_id
+            request.asked(),
+            forwarding.request_id
         ),
     );
 }

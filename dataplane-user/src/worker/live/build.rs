@@ -10,13 +10,14 @@ use model::filter::Index;
 use model::name::{HostPattern, Name};
 use model::route::Table;
 use model::snapshot::{Certificate, Listener, Route, Snapshot, TlsVersion};
+use model::transform::{Answer, Transform};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::ProducesTickets;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::origins::{ClientId, OriginId};
-use super::{BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Places, RouteLive};
+use super::{BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Places, RouteLive, Target};
 use crate::worker::tls::certificates::{CertificateError, Resolver, certified};
 use crate::worker::tls::serve;
 
@@ -41,6 +42,9 @@ pub enum LiveError {
         /// The missing one.
         name: Name,
     },
+    /// A route that leads nowhere.
+    #[error("route {0} has neither an origin group nor an answer; publish again from the console")]
+    NoTarget(Name),
     /// An origin group without an origin.
     #[error("origin group {0} has no origin")]
     NoOrigin(Name),
@@ -197,13 +201,12 @@ impl Builder<'_> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mut live = HashMap::with_capacity(routes.len());
         for route in routes {
-            let group = groups
-                .get(&route.origin_group)
-                .ok_or_else(|| missing("Route", &route.name, "origin group", &route.origin_group))?;
+            let (target, transform) = (target(route, groups)?, transform(route));
             let response_timeout = Duration::from_millis(route.response_timeout_ms.into());
             let before = self.previous.and_then(|live| live.kept.routes.get(&route.name));
             let same = before.filter(|before| {
-                Arc::ptr_eq(&before.group, group)
+                before.target.same(&target)
+                    && before.transform == transform
                     && before.allow_encoded_slash == route.allow_encoded_slash
                     && before.response_timeout == response_timeout
             });
@@ -212,9 +215,10 @@ impl Builder<'_> {
                 None => Arc::new(RouteLive {
                     name: route.name.clone(),
                     slot: before.map_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed), |before| before.slot),
-                    group: Arc::clone(group),
+                    target,
                     allow_encoded_slash: route.allow_encoded_slash,
                     response_timeout,
+                    transform,
                 }),
             };
             live.insert(route.name.clone(), now);
@@ -304,6 +308,29 @@ fn certificate_table(
         table.default = Some(name.clone());
     }
     Ok(table)
+}
+
+fn target(route: &Route, groups: &HashMap<Name, Arc<GroupLive>>) -> Result<Target, LiveError> {
+    match (&route.transform.answer, &route.origin_group) {
+        (Some(Answer::Redirect(redirect)), _) => Ok(Target::Redirect(Box::new(redirect.clone()))),
+        (Some(Answer::Fixed(fixed)), _) => Ok(Target::Fixed {
+            status: fixed.status,
+            content_type: fixed.content_type.clone(),
+            body: fixed.body.clone().into(),
+        }),
+        (None, Some(name)) => {
+            let group =
+                groups.get(name).ok_or_else(|| missing("Route", &route.name, "origin group", name))?;
+            Ok(Target::Origins(Arc::clone(group)))
+        }
+        (None, None) => Err(LiveError::NoTarget(route.name.clone())),
+    }
+}
+
+/// What is left of the filters when the answer has become the target.
+fn transform(route: &Route) -> Option<Box<Transform>> {
+    let transform = Transform { answer: None, ..route.transform.clone() };
+    (transform != Transform::default()).then(|| Box::new(transform))
 }
 
 pub(super) fn missing(kind: &'static str, by: &Name, what: &'static str, name: &Name) -> LiveError {

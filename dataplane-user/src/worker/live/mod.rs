@@ -16,11 +16,14 @@ use std::time::Duration;
 
 pub use build::LiveError;
 
+use bytes::Bytes;
 use model::filter::{Index, Verdict};
+use model::header::FieldValue;
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
 use model::route::Table;
 use model::snapshot::{Limits, SnapshotId};
+use model::transform::{Redirect, Transform};
 use rustls_pki_types::ServerName;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
@@ -142,11 +145,46 @@ pub struct RouteLive {
     /// For per-thread counters; no other name of this process has or had it.
     pub slot: usize,
     /// Where requests go.
-    pub group: Arc<GroupLive>,
+    pub target: Target,
     /// Let `%2F` through.
     pub allow_encoded_slash: bool,
     /// Until the origin's response head.
     pub response_timeout: Duration,
+    /// What happens to requests and responses on the way; absent where nothing does.
+    pub transform: Option<Box<Transform>>,
+}
+
+/// Who answers a route's requests.
+#[derive(Debug)]
+pub enum Target {
+    /// An origin of this group.
+    Origins(Arc<GroupLive>),
+    /// We do, with another place.
+    Redirect(Box<Redirect>),
+    /// We do, always the same.
+    Fixed {
+        /// 200 to 599.
+        status: u16,
+        /// `Content-Type`.
+        content_type: Option<FieldValue>,
+        /// The body.
+        body: Bytes,
+    },
+}
+
+impl Target {
+    /// Whether both are the same: the very group, or equal answers.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Origins(one), Self::Origins(other)) => Arc::ptr_eq(one, other),
+            (Self::Redirect(one), Self::Redirect(other)) => one == other,
+            (
+                Self::Fixed { status, content_type, body },
+                Self::Fixed { status: other_status, content_type: other_type, body: other_body },
+            ) => (status, content_type, body) == (other_status, other_type, other_body),
+            (Self::Origins(_) | Self::Redirect(_) | Self::Fixed { .. }, _) => false,
+        }
+    }
 }
 
 /// One origin group.

@@ -49,10 +49,12 @@ fn route(named: &str, host: &str, certificate: Option<&str>) -> Route {
         listeners: vec![name("https")],
         hostnames: vec![host.parse().unwrap()],
         paths: vec![PathMatch::Prefix("/".to_owned())],
+        matches: Vec::new(),
         certificate: certificate.map(name),
-        origin_group: name("g"),
+        origin_group: Some(name("g")),
         allow_encoded_slash: false,
         response_timeout_ms: 1000,
+        transform: Default::default(),
     }
 }
 
@@ -219,7 +221,7 @@ fn slots_belong_to_names() {
     let mut next = snapshot(&ca, &mut keys);
     let slot = |live: &Live, host: &str| {
         let path = model::route::NormalPath::parse("/").unwrap();
-        live.listeners[&name("https")].routes.find(&host.parse().unwrap(), &path).unwrap().slot
+        live.listeners[&name("https")].routes.find(&host.parse().unwrap(), &path, &()).unwrap().slot
     };
     let first = build(&next, &keys, None).unwrap();
     next.routes[0].response_timeout_ms += 1;
@@ -272,7 +274,10 @@ fn a_snapshot_that_cannot_be_served_says_why_in_one_sentence() {
         ),
         ("certificate gone", Box::new(|s| s.listeners[0].default_certificate = Some(name("gone")))),
         ("certificate gone", Box::new(|s| s.routes[0].certificate = Some(name("gone")))),
-        ("Route/one refers to origin group gone", Box::new(|s| s.routes[0].origin_group = name("gone"))),
+        (
+            "Route/one refers to origin group gone",
+            Box::new(|s| s.routes[0].origin_group = Some(name("gone"))),
+        ),
         ("OriginGroup/g refers to trust bundle internal", Box::new(|s| s.trust_bundles.clear())),
         ("no usable CA certificate", Box::new(|s| s.trust_bundles[0].certificates.clear())),
         ("own roots", Box::new(|s| s.origin_groups[0].origins[0].security = verified(Trust::System))),

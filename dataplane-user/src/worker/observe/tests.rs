@@ -10,7 +10,7 @@ use model::report::{Drops, Leg, Place};
 
 use super::totals::{MOST_ROUTES, OTHER};
 use super::{Exchange, Observe, OriginPart};
-use crate::worker::live::{GroupLive, ListenerLive, Live, OriginLive, RouteLive, SecurityLive};
+use crate::worker::live::{GroupLive, ListenerLive, Live, OriginLive, RouteLive, SecurityLive, Target};
 use crate::worker::refusal::Reason;
 use crate::worker::tls::certificates::Resolver;
 use crate::worker::tls::serve;
@@ -53,9 +53,10 @@ fn route(slot: usize) -> RouteLive {
     RouteLive {
         name: name(&format!("r{slot}")),
         slot,
-        group: Arc::new(group),
+        target: Target::Origins(Arc::new(group)),
         allow_encoded_slash: false,
         response_timeout: Duration::from_secs(1),
+        transform: None,
     }
 }
 

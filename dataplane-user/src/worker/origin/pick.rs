@@ -53,7 +53,7 @@ impl Attempts {
         fresh: bool,
         ctx: &ThreadCtx,
     ) -> Result<Connection, Reason> {
-        let group = &permit.route().group;
+        let group = permit.group()?;
         let mut reason = Reason::OriginUnreachable;
         while let Some(origin) = self.following(group, ctx) {
             self.made += 1;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use model::name::HostName;
 
 use super::http::request::Request;
-use super::live::{ListenerLive, RouteLive};
+use super::live::{GroupLive, ListenerLive, RouteLive, Target};
 use super::refusal::Reason;
 
 /// Proof that a request may go to its route's origins.
@@ -22,6 +22,17 @@ impl Permit {
     /// The route that decided.
     pub fn route(&self) -> &Arc<RouteLive> {
         &self.route
+    }
+
+    /// The origins it may go to.
+    ///
+    /// # Errors
+    /// The route has none: it answers by itself, and nobody should have asked for an origin.
+    pub fn group(&self) -> Result<&Arc<GroupLive>, Reason> {
+        match &self.route.target {
+            Target::Origins(group) => Ok(group),
+            Target::Redirect(_) | Target::Fixed { .. } => Err(Reason::OriginUnreachable),
+        }
     }
 }
 
@@ -38,7 +49,8 @@ pub fn permit(listener: &ListenerLive, sni: Option<&HostName>, request: &Request
             return Err(Reason::Misdirected);
         }
     }
-    let route = host.and_then(|host| listener.routes.find(host, &request.path)).ok_or(Reason::NoRoute)?;
+    let route =
+        host.and_then(|host| listener.routes.find(host, &request.path, request)).ok_or(Reason::NoRoute)?;
     if request.path.has_encoded_slash() && !route.allow_encoded_slash {
         return Err(Reason::BadPath);
     }

@@ -204,10 +204,12 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             listeners: vec![name("https")],
             hostnames: vec!["a.test".parse().unwrap()],
             paths: vec![PathMatch::Prefix("/".to_owned())],
+            matches: Vec::new(),
             certificate: None,
-            origin_group: name("group"),
+            origin_group: Some(name("group")),
             allow_encoded_slash: false,
             response_timeout_ms: 5_000,
+            transform: Default::default(),
         }],
         origin_groups: vec![OriginGroup {
             name: name("group"),

@@ -347,3 +347,23 @@ fn a_wrong_preface_is_answered_before_the_connection_ends() {
         assert_eq!(*bench.log.refused.borrow(), [Reason::MalformedRequest]);
     });
 }
+
+#[test]
+fn a_refused_grpc_call_ends_with_its_head() {
+    local(|| async {
+        let bench = Bench::new(&["127.0.0.1:9".parse().unwrap()]);
+        let mut send = connect(&bench).await;
+        let call = Request::post("https://no.test/a.B/C")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let response = send.send_request(call, true).unwrap().0.await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "12");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert!(response.headers()["grpc-message"].to_str().unwrap().starts_with("no-route (request "));
+        assert!(!response.headers().contains_key("content-length") && response.body().is_end_stream());
+        let told = bench.told(1).await;
+        assert_eq!((told[0].status, told[0].refusal), (200, Some(Reason::NoRoute)));
+    });
+}

@@ -250,7 +250,8 @@ fn error_pages_come_in_the_form_the_client_prefers() {
         let bench = Bench::with(&["127.0.0.1:9".parse().unwrap()], tight);
         for (accept, kind) in [
             ("text/html,*/*;q=0.8", "text/html"),
-            ("application/json", "application/json"),
+            ("application/json", "application/problem+json"),
+            ("text/html;q=0.5, application/problem+json;q=0.6", "application/problem+json"),
             ("text/plain", "text/plain"),
             ("*/*", "text/plain"),
         ] {
@@ -262,6 +263,11 @@ fn error_pages_come_in_the_form_the_client_prefers() {
                 "{answer}"
             );
         }
+        let grpc = "POST /a.B/C HTTP/1.1\r\nHost: no.test\r\nContent-Type: application/grpc+proto\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let answer = bench.ask(grpc).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n"), "{answer}");
+        assert!(answer.contains("Grpc-Status: 12\r\nGrpc-Message: no-route (request "), "{answer}");
+        assert!(answer.contains("Content-Length: 0\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
         let answer = bench.ask("HEAD / HTTP/1.1\r\nHost: no.test\r\nConnection: close\r\n\r\n").await;
         assert!(answer.ends_with("\r\n\r\n") && answer.contains("Content-Length: "), "{answer}");
     });
