@@ -36,7 +36,8 @@ impl Drop for Directory {
 }
 
 pub(crate) fn operator() -> Actor {
-    Actor { name: "olga".to_owned(), role: Role::Operator, address: Some("192.0.2.10".parse().unwrap()) }
+    let address = Some("192.0.2.10".parse().unwrap());
+    Actor { name: "olga".to_owned(), role: Role::Operator, address, connection: None }
 }
 
 pub(crate) fn object(kind: &str, name: &str, spec: Value) -> Object {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
 use crate::ops::{Actor, Ops};
-use crate::session::guard::address;
+use crate::session::guard::{address, connection};
 
 /// Finds out whose token the request carries and adds the [`Actor`] to its extensions.
 pub(super) async fn token(State(ops): State<Ops>, mut request: Request, next: Next) -> Response {
@@ -30,7 +30,8 @@ pub(super) async fn token(State(ops): State<Ops>, mut request: Request, next: Ne
         }
         Err(error) => return ApiError::from(error).into_response(),
     };
-    let actor = Actor { name, role, address: address(request.extensions()) };
+    let extensions = request.extensions();
+    let actor = Actor { name, role, address: address(extensions), connection: connection(extensions) };
     request.extensions_mut().insert(actor);
     next.run(request).await
 }

@@ -3,6 +3,7 @@
 //! In: words of the model, and who asks ([`Actor`]). Out: rows made for reading (pages, reviews, figures) and new
 //! revisions. Deliberately absent: HTTP, HTML and SQL.
 
+mod connection;
 mod error;
 mod figures;
 mod needs;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+pub use connection::Connection;
 pub use error::OpsError;
 pub use figures::*;
 pub use setup::OpenError;

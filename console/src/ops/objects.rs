@@ -10,7 +10,7 @@ use model::problem::Code;
 use time::OffsetDateTime;
 
 use super::{
-    Actor, ChangeLine, Changes, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published, Review,
+    Actor, ChangeLine, Changes, Connection, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published, Review,
     Revision, Role, Stored, allowed,
 };
 use crate::publish::{Current, Wish, difference, used_by};
@@ -150,9 +150,18 @@ impl Ops {
     /// Keeps a revision that would roll back by itself.
     ///
     /// # Errors
-    /// When it does not wait for a confirmation.
+    /// When it does not wait for a confirmation, or the actor's connection is older than the revision; that one is closed
+    /// then.
     pub async fn confirm(&self, revision: u64, actor: &Actor) -> Result<(), OpsError> {
         allowed(actor, Role::Operator)?;
+        if !self.0.publisher.may_confirm(revision, actor.connection.as_ref()) {
+            actor.connection.iter().for_each(Connection::close);
+            let message = format!(
+                "revision {revision} is confirmed over a connection that was opened after it was published, to show that one \
+                 still can be; this one is older and closes now: confirm once more, and a new one is opened"
+            );
+            return Err(OpsError::problem("", "", Code::Conflict, message));
+        }
         if !self.0.store.confirm_revision(revision).await? {
             let message = format!(
                 "revision {revision} does not wait for a confirmation (any more); look at the changes"
@@ -225,9 +234,17 @@ impl Ops {
             return Err(OpsError::problem("", "rollbackAfterSeconds", Code::Invalid, message));
         }
         let before = self.current().id.revision;
+        if options.rollback_after.is_some() && before == 0 {
+            let message = "this is the first revision, so there is none to roll back to; publish it without a time";
+            return Err(OpsError::problem("", "rollbackAfterSeconds", Code::Invalid, message));
+        }
         let published = self.0.publisher.publish(wish, actor, options).await?;
         if published.revision != before {
             self.tell(Event::Published { revision: published.revision });
+        }
+        if published.rollback_at.is_some() {
+            // Only a new connection may confirm: whoever published comes back over one.
+            actor.connection.iter().for_each(Connection::close);
         }
         Ok(published)
     }

@@ -11,6 +11,8 @@ use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::Connection;
+
 /// What a user may do; each includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,12 +34,14 @@ pub struct Actor {
     pub role: Role,
     /// Where the request came from: a packet filter that would drop it needs a second confirmation.
     pub address: Option<IpAddr>,
+    /// The connection the request came over: a revision that waits is confirmed over a newer one.
+    pub connection: Option<Connection>,
 }
 
 impl Actor {
     /// The console itself (first start, automatic rollback).
     pub fn console() -> Self {
-        Self { name: "sallyport".to_owned(), role: Role::Administrator, address: None }
+        Self { name: "sallyport".to_owned(), role: Role::Administrator, address: None, connection: None }
     }
 }
 

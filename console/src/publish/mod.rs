@@ -8,6 +8,7 @@ mod current;
 mod prepare;
 mod protect;
 mod staged;
+mod unconfirmed;
 mod words;
 
 pub(crate) use certificates::purpose as key_purpose;
@@ -26,11 +27,12 @@ use model::problem::Code;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::ops::{Actor, Changes, OpsError, PublishOptions, Published, Review};
+use crate::ops::{Actor, Changes, Connection, OpsError, PublishOptions, Published, Review};
 use crate::secrets::{Authority, MasterKey};
 use crate::store::{NewRevision, ObjectRow, Store};
 use prepare::Prepared;
 use staged::Staged;
+use unconfirmed::Unconfirmed;
 
 /// What somebody wants to be in force.
 #[derive(Debug, Clone)]
@@ -57,6 +59,7 @@ struct Inner {
     authority: Authority,
     links: Links,
     staged: Mutex<Staged>,
+    unconfirmed: Unconfirmed,
     // Held while a revision is made: one at a time.
     gate: tokio::sync::Mutex<FactsCache>,
     current: watch::Sender<Arc<Current>>,
@@ -81,6 +84,7 @@ impl Publisher {
             authority,
             links,
             staged: Mutex::default(),
+            unconfirmed: Unconfirmed::default(),
             gate: tokio::sync::Mutex::new(cache),
             current: watch::Sender::new(Arc::new(current)),
         };
@@ -205,9 +209,15 @@ impl Publisher {
             keys: prepared.keys,
             rules: prepared.rules,
         };
+        if rollback.is_some() {
+            self.0.unconfirmed.begin(number);
+        }
         self.0.store.write_revision(&new).await?;
         let current = Current::of(number, epoch, prepared.objects, prepared.compiled, base, &new);
         self.0.current.send_replace(Arc::new(current));
+        if rollback.is_some() {
+            self.0.unconfirmed.published(number);
+        }
         tracing::info!(revision = number, epoch, "publish end");
         Ok(Published { revision: number, changes: prepared.lines, rollback_at: rollback.map(|(at, _)| at) })
     }
@@ -249,6 +259,11 @@ impl Publisher {
             )));
         }
         Ok(self.0.store.objects_at(to).await?)
+    }
+
+    /// Whether a request over this connection may confirm the revision: only one opened after it was published may.
+    pub fn may_confirm(&self, revision: u64, connection: Option<&Connection>) -> bool {
+        self.0.unconfirmed.may_confirm(revision, connection)
     }
 
     /// Digests of the stored keys that what is in force names.

@@ -5,7 +5,7 @@ use model::problem::Code;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::ops::{Action, Actor, Changes, Ops, OpsError, PublishOptions, Role};
+use crate::ops::{Action, Actor, Changes, Connection, Ops, OpsError, PublishOptions, Role};
 use crate::testing::{Directory, object, operator, publish, shop};
 
 fn codes(error: OpsError) -> Vec<(String, Code)> {
@@ -204,10 +204,11 @@ async fn an_unconfirmed_revision_goes_back_by_itself_also_after_a_restart() {
     assert!(ops.compare(1, 3).await.unwrap().is_empty());
     // Confirmed, it stays.
     let published = ops.publish(second(), &operator(), try_it).await.unwrap();
-    ops.confirm(published.revision, &operator()).await.unwrap();
+    let newcomer = Actor { connection: Some(Connection::accepted()), ..operator() };
+    ops.confirm(published.revision, &newcomer).await.unwrap();
     ops.roll_back_unconfirmed(late + Duration::from_secs(999)).await.unwrap();
     assert_eq!(ops.current().id.revision, published.revision);
-    assert_eq!(codes(ops.confirm(published.revision, &operator()).await.unwrap_err())[0].1, Code::Conflict);
+    assert_eq!(codes(ops.confirm(published.revision, &newcomer).await.unwrap_err())[0].1, Code::Conflict);
 }
 
 #[tokio::test]

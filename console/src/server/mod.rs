@@ -8,6 +8,8 @@ mod owner;
 mod serve;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::net::SocketAddr;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -17,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Tls;
 use crate::nodes::Caller;
+use crate::ops::Connection;
 
 /// TLS handshake and request head must be over in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -131,9 +135,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
     let leaf =
         stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(CertificateDer::as_ref);
     let certificate = leaf.and_then(|leaf| crate::nodes::Shown::of(&CertificateDer::from(leaf)));
+    let this = Connection::accepted();
     let router = match port.nodes {
         true => port.router.layer(axum::Extension(Caller { peer, local, certificate })),
-        false => port.router.layer(axum::Extension(ConnectInfo(peer))),
+        false => {
+            let told = from_fn_with_state(this.clone(), say_close);
+            port.router.layer(told).layer(axum::Extension(ConnectInfo(peer))).layer(axum::Extension(this.clone()))
+        }
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(100);
@@ -153,8 +161,23 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
             serving.as_mut().graceful_shutdown();
             serving.await
         }
+        () = this.closing() => {
+            // HTTP/2 says GOAWAY here; HTTP/1.1 says it in the answer's head.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended early");
     }
+}
+
+/// Tells a client of HTTP/1 that its connection ends with this answer (RFC 9112, 9.6).
+async fn say_close(State(this): State<Connection>, request: Request, next: Next) -> Response {
+    let before = request.version() < Version::HTTP_2;
+    let mut answer = next.run(request).await;
+    if before && this.is_closing() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }

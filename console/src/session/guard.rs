@@ -8,10 +8,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Sessions;
+use crate::ops::Connection;
 
 /// The client's address, as far as known (tests have no connection); the server puts it into the request's extensions.
 pub(crate) fn address(extensions: &axum::http::Extensions) -> Option<IpAddr> {
     extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical())
+}
+
+/// The client's connection; the server puts it there too.
+pub(crate) fn connection(extensions: &axum::http::Extensions) -> Option<Connection> {
+    extensions.get::<Connection>().cloned()
 }
 
 /// Around all pages: refuses forged requests, finds out who is signed in.
@@ -22,11 +28,11 @@ pub(crate) async fn pages(State(sessions): State<Sessions>, mut request: Request
         let sentence = "This request does not come from the console's own pages, so it was refused. Open the console and try again there.\n";
         return (StatusCode::FORBIDDEN, sentence).into_response();
     }
-    let from = address(request.extensions());
+    let (from, over) = (address(request.extensions()), connection(request.extensions()));
     let cookies =
         request.headers().get(header::COOKIE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(cookies) = cookies {
-        match sessions.find(&cookies, from).await {
+        match sessions.find(&cookies, from, over).await {
             Ok(Some(signed_in)) => {
                 request.extensions_mut().insert(signed_in);
             }

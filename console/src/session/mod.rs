@@ -17,7 +17,7 @@ use model::digest::Digest;
 use time::Duration;
 
 use crate::clock;
-use crate::ops::{Actor, Ops, OpsError, Role};
+use crate::ops::{Actor, Connection, Ops, OpsError, Role};
 use crate::secrets::random_text;
 use throttle::Throttle;
 
@@ -131,7 +131,7 @@ impl Sessions {
         let user = self.ops.store().user(name).await.map_err(OpsError::from)?;
         let phc = user.as_ref().map(|user| user.password.clone());
         let verified = phc.clone();
-        let actor = |role| Actor { name: name.to_owned(), role, address: Some(from) };
+        let actor = |role| Actor { name: name.to_owned(), role, address: Some(from), connection: None };
         if !password::verify(password.to_owned(), phc).await? {
             tracing::info!(%from, "login refused");
             return Err(LoginError::Wrong);
@@ -175,6 +175,7 @@ impl Sessions {
         &self,
         cookies: &str,
         from: Option<IpAddr>,
+        over: Option<Connection>,
     ) -> Result<Option<SignedIn>, OpsError> {
         let Some(secret) = session_cookie(cookies) else { return Ok(None) };
         let hash = Digest::of(secret.as_bytes());
@@ -188,7 +189,7 @@ impl Sessions {
         if unused > NOTED {
             self.ops.store().session_seen(&hash, clock::to_ms(now)).await?;
         }
-        let actor = Actor { name: row.user, role: row.role, address: from };
+        let actor = Actor { name: row.user, role: row.role, address: from, connection: over };
         Ok(Some(SignedIn { actor, csrf: row.csrf, session: hash }))
     }
 

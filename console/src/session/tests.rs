@@ -33,7 +33,7 @@ async fn a_session_begins_is_found_and_ends() {
         assert!(begun.cookie.contains(attribute), "{}", begun.cookie);
     }
     let header = begun.cookie.split(';').next().unwrap();
-    let signed_in = sessions.find(header, Some(here())).await.unwrap().unwrap();
+    let signed_in = sessions.find(header, Some(here()), None).await.unwrap().unwrap();
     assert_eq!((signed_in.actor.name.as_str(), signed_in.actor.role), ("ann", Role::Operator));
     assert!(
         signed_in.check(&signed_in.csrf).is_ok()
@@ -48,8 +48,8 @@ async fn a_session_begins_is_found_and_ends() {
         assert!(!bytes.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes()));
     }
     sessions.logout(&signed_in).await.unwrap();
-    assert!(sessions.find(header, None).await.unwrap().is_none());
-    assert!(sessions.find("__Host-sallyport=guess", None).await.unwrap().is_none());
+    assert!(sessions.find(header, None, None).await.unwrap().is_none());
+    assert!(sessions.find("__Host-sallyport=guess", None, None).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_new_password_ends_the_old_sessions() {
     let begun = sessions.login("ann", PASSWORD, here()).await.unwrap();
     sessions.ops.reset_user("ann", &Actor::console()).await.unwrap();
     let header = begun.cookie.split(';').next().unwrap();
-    assert!(sessions.find(header, None).await.unwrap().is_none());
+    assert!(sessions.find(header, None, None).await.unwrap().is_none());
     assert!(matches!(sessions.login("ann", PASSWORD, here()).await, Err(LoginError::Wrong)));
 }
 

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use tower::ServiceExt as _;
 
-use crate::ops::{Actor, Ops};
+use crate::ops::{Actor, Connection, Ops};
 use crate::session::{Sessions, guard};
 use crate::state::AppState;
 
@@ -37,6 +37,8 @@ pub(super) struct Browser {
     pub(super) state: AppState,
     app: Router,
     cookie: String,
+    /// What its requests come over; a new connection each when absent.
+    pub(super) over: Option<Connection>,
     _directory: Directory,
 }
 
@@ -83,7 +85,7 @@ impl Browser {
         let state = AppState { sessions: Sessions::new(ops.clone()), ops };
         let guarded = axum::middleware::from_fn_with_state(state.sessions.clone(), guard::pages);
         let app = super::super::router().layer(guarded).with_state(state.clone());
-        Self { state, app, cookie: String::new(), _directory: directory }
+        Self { state, app, cookie: String::new(), over: None, _directory: directory }
     }
 
     /// The first administrator.
@@ -141,6 +143,8 @@ impl Browser {
         if !self.cookie.is_empty() {
             request.headers_mut().insert(header::COOKIE, self.cookie.parse().unwrap());
         }
+        let over = self.over.clone().unwrap_or_else(Connection::accepted);
+        request.extensions_mut().insert(over);
         let response = self.app.clone().oneshot(request).await.unwrap();
         let header = |name| {
             response.headers().get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 
 use super::browser::{Answer, Browser};
+use crate::ops::Connection;
 
 const ROUTE: [(&str, &str); 7] = [
     ("host", "shop.example.com"),
@@ -156,6 +157,25 @@ async fn a_name_is_taken() {
     let form = browser.submit("/listeners/new", &fields).await;
     assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(form.body.contains("there is a listener https already") && form.body.contains("value=\"9999\""));
+}
+
+#[tokio::test]
+async fn a_revision_that_waits_is_kept_from_a_new_connection() {
+    let mut browser = Browser::administrator().await;
+    browser.over = Some(Connection::accepted());
+    let fields =
+        [("name", "more"), ("port", "9999"), ("min_version", "1.3"), ("rollback_after", "5"), ("step", "publish")];
+    let published = browser.submit("/listeners/new", &fields).await;
+    assert_eq!(published.status, StatusCode::SEE_OTHER, "{}", published.body);
+    assert!(browser.over.as_ref().is_some_and(Connection::is_closing), "the next click comes over another one");
+    let keep = format!("{}/confirm", published.location);
+    let refused = browser.submit(&keep, &[]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.body.contains("opened after it was published"), "{}", refused.body);
+    assert!(browser.get(&published.location).await.body.contains("Keep it"));
+    browser.over = None;
+    assert_eq!(browser.submit(&keep, &[]).await.location, published.location);
+    assert!(!browser.get(&published.location).await.body.contains("Keep it"));
 }
 
 #[tokio::test]

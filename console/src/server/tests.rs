@@ -1,0 +1,140 @@
+//! What depends on the connection itself: real ones, over TLS, HTTP/1.1 and HTTP/2.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+
+use super::testing::serve_console;
+use crate::ops::{Actor, Ops, Role};
+use crate::testing::{Directory, object};
+
+struct Console {
+    ops: Ops,
+    address: SocketAddr,
+    token: String,
+    _directory: Directory,
+    _stop: watch::Sender<bool>,
+}
+
+/// One connection.
+enum Wire {
+    One(http1::SendRequest<Body>),
+    Two(http2::SendRequest<Body>),
+}
+
+impl Console {
+    async fn new() -> Self {
+        let directory = Directory::new();
+        let ops = directory.open().await;
+        let token = ops.make_token("test", Role::Operator, &Actor::console()).await.unwrap();
+        let (address, stop) = serve_console(&ops).await;
+        Self { ops, address, token, _directory: directory, _stop: stop }
+    }
+
+    async fn connect(&self, h2: bool) -> Wire {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ops.authority().pem().as_bytes()).unwrap()).unwrap();
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TokioIo::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap());
+        if h2 {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), tls).await.unwrap();
+            tokio::spawn(connection);
+            return Wire::Two(sender);
+        }
+        let (sender, connection) = http1::handshake(tls).await.unwrap();
+        tokio::spawn(connection);
+        Wire::One(sender)
+    }
+
+    async fn post(&self, wire: &mut Wire, path: &str, body: Value) -> (Response<()>, Value) {
+        let request = Request::post(format!("https://{}{path}", self.address))
+            .header("host", self.address.to_string())
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let answer = match wire {
+            Wire::One(sender) => sender.send_request(request).await.unwrap(),
+            Wire::Two(sender) => sender.send_request(request).await.unwrap(),
+        };
+        let (head, body) = answer.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (Response::from_parts(head, ()), serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn publish(&self, wire: &mut Wire, port: u16) -> (Response<()>, Value) {
+        let listener = object("Listener", "more", json!({ "port": port }));
+        let body = json!({ "objects": [listener.to_value()], "rollbackAfterSeconds": 60 });
+        self.post(wire, "/api/v1/apply", body).await
+    }
+}
+
+/// Waits until the server has ended the connection.
+async fn ended(wire: &mut Wire) {
+    let ended = async {
+        let gone = |ready: Result<(), hyper::Error>| ready.is_err();
+        while !match wire {
+            Wire::One(sender) => gone(sender.ready().await),
+            Wire::Two(sender) => gone(sender.ready().await),
+        } {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_newer_connection_confirms_and_the_older_ones_end() {
+    for h2 in [false, true] {
+        let console = Console::new().await;
+        let (mut publishing, mut older) = (console.connect(h2).await, console.connect(h2).await);
+        let (answer, first) = console.publish(&mut publishing, 9000).await;
+        assert_eq!(answer.status().as_u16(), 422, "there is nothing to roll back to: {first}");
+        let listener = object("Listener", "https", json!({ "port": 8443 }));
+        // A request over it: the server has certainly accepted it.
+        console.post(&mut older, "/api/v1/apply", json!({ "objects": [listener.to_value()] })).await;
+        let (answer, published) = console.publish(&mut publishing, 9001).await;
+        assert_eq!((answer.status().as_u16(), published["revision"].as_u64()), (200, Some(2)), "{published}");
+        if !h2 {
+            assert_eq!(answer.headers()["connection"], "close");
+        }
+        ended(&mut publishing).await;
+        let (answer, refused) = console.post(&mut older, "/api/v1/revisions/2/confirm", json!({})).await;
+        assert_eq!(answer.status().as_u16(), 409, "{refused}");
+        assert!(refused["problems"][0]["message"].as_str().unwrap().contains("confirm once more"), "{refused}");
+        ended(&mut older).await;
+        assert!(console.ops.revision(2).await.unwrap().unwrap().rollback_at.is_some());
+        let mut newer = console.connect(h2).await;
+        let (answer, confirmed) = console.post(&mut newer, "/api/v1/revisions/2/confirm", json!({})).await;
+        assert_eq!(answer.status().as_u16(), 200, "{confirmed}");
+        assert!(console.ops.revision(2).await.unwrap().unwrap().rollback_at.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_publishes_for_good_goes_on() {
+    let console = Console::new().await;
+    let mut wire = console.connect(false).await;
+    for port in [9001, 9002] {
+        let listener = object("Listener", "more", json!({ "port": port }));
+        let (answer, _) = console.post(&mut wire, "/api/v1/apply", json!({ "objects": [listener.to_value()] })).await;
+        assert_eq!(answer.status().as_u16(), 200);
+        assert!(answer.headers().get("connection").is_none());
+    }
+}
