@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use dataplane_ebpf::reason::Reason;
 use sallyport_tests::eventually;
+use sallyport_tests::h2client::Streams;
 use sallyport_tests::objects;
 use sallyport_tests::probe::{self, Passed};
 use sallyport_tests::product::{Product, Role};
 use sallyport_tests::stage::{
-    CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, ORIGIN_NAME, ORIGINS4, ORIGINS6, Stage, target6,
+    CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, ORIGIN_NAME, ORIGINS4, ORIGINS6, Stage, target4, target6,
 };
 
 /// nginx in the origins' namespace: `https://` on 8443 (IPv4 and IPv6) and 8444.
@@ -345,4 +346,65 @@ fn the_last_good_snapshot_survives_a_restart_without_the_console() {
     });
     walk.product.signal(child.id(), rustix::process::Signal::TERM);
     child.wait().unwrap();
+}
+
+#[test]
+fn a_drained_node_tells_its_connections_and_comes_back() {
+    let stage = Stage::new("walkdrain");
+    let origin = stage.origin("one", 8443);
+    let mut product = stage.product();
+    let api = product.ready();
+    let mut wanted = stage.basics(&[origin.url()]);
+    let limits = serde_json::json!({ "port": 443, "limits": { "drainMs": 2000 } });
+    wanted.push(objects::object("Listener", "https", limits));
+    let revision = api.apply(&wanted);
+    product.applied(revision);
+    let served =
+        || stage.clients.inside(|| stage.dial().get(HOST, "/")).is_ok_and(|answer| answer.status == 200);
+    eventually("traffic", Duration::from_secs(10), || if served() { Ok(()) } else { Err("none".to_owned()) });
+    let node = api.get("/api/v1/nodes")["items"][0]["name"].as_str().unwrap().to_owned();
+    let (mut idle, mut long) =
+        stage.clients.inside(|| (stage.dial().open().unwrap(), stage.dial().open().unwrap()));
+    assert_eq!(idle.get(HOST, "/").unwrap().status, 200);
+    long.send(format!("GET /endless HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).unwrap();
+    assert_eq!(long.head().unwrap().0, 200);
+    let h2 = Streams::start(&stage.clients, target4(443), &stage.front_ca.client(&["h2"]), 4);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!h2.ended());
+
+    let begin = Instant::now();
+    let (ok, _, err) = product.cli(&["node", "drain", &node]);
+    assert!(ok, "{err}");
+    // Told at once: the idle connection and the one of HTTP/2 end, the download goes on to the listener's deadline.
+    assert!(idle.answer().is_err());
+    eventually("HTTP/2 hears GOAWAY", Duration::from_secs(5), || {
+        if h2.ended() { Ok(()) } else { Err("open".to_owned()) }
+    });
+    assert!(begin.elapsed() < Duration::from_millis(1800), "{:?}", begin.elapsed());
+    while long.chunk().is_ok_and(|chunk| chunk.is_some()) {}
+    let ended = begin.elapsed();
+    assert!((Duration::from_millis(1900)..Duration::from_secs(5)).contains(&ended), "{ended:?}");
+    let drained = || {
+        let state = api.get("/api/v1/nodes")["items"][0].clone();
+        let done = state["drained"] == true && state["connections"] == 0 && !served();
+        if done { Ok(()) } else { Err(state.to_string()) }
+    };
+    eventually("drained, and said so", Duration::from_secs(10), drained);
+    assert!(product.cli(&["status"]).1.contains("drained"));
+    // Another keeper takes over a drained worker: it stays drained.
+    let keeper = product.pids(Role::Keeper)[0];
+    product.signal(keeper, rustix::process::Signal::KILL);
+    eventually("another keeper knows it", Duration::from_secs(10), || {
+        let status = product.node_status()?;
+        let taken = status["keeper"].as_u64().is_some_and(|pid| pid != u64::from(keeper));
+        if taken && status["drained"] == true { Ok(()) } else { Err(status.to_string()) }
+    });
+    eventually("still drained", Duration::from_secs(10), drained);
+
+    let (ok, _, err) = product.cli(&["node", "resume", &node]);
+    assert!(ok, "{err}");
+    eventually("traffic again", Duration::from_secs(10), || {
+        if served() { Ok(()) } else { Err("none".to_owned()) }
+    });
+    assert_eq!(api.revisions()[0], revision, "draining is no change of the configuration");
 }

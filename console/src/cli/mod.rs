@@ -116,6 +116,11 @@ pub(crate) enum NodeCommand {
     Enrol { name: String },
     /// All nodes
     List,
+    /// Let a node finish what is open and accept nothing new
+    Drain { name: String },
+    /// Put a drained node back to work
+    #[command(alias = "undrain")]
+    Resume { name: String },
     /// Refuse a node from now on
     Revoke { name: String },
 }
@@ -248,6 +253,14 @@ async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
         NodeCommand::List => {
             let answer = client.must("GET", "/api/v1/nodes", None).await?;
             answer["items"].as_array().into_iter().flatten().for_each(|node| say(&status::node_line(node)));
+        }
+        NodeCommand::Drain { name } => {
+            client.must("POST", &format!("/api/v1/nodes/{name}/drain"), Some(&json!({}))).await?;
+            say(&format!("node {name} accepts nothing new; back to work: sallyport node resume {name}"));
+        }
+        NodeCommand::Resume { name } => {
+            client.must("POST", &format!("/api/v1/nodes/{name}/resume"), Some(&json!({}))).await?;
+            say(&format!("node {name} goes back to work"));
         }
         NodeCommand::Revoke { name } => {
             client.must("POST", &format!("/api/v1/nodes/{name}/revoke"), Some(&json!({}))).await?;

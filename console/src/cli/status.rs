@@ -57,11 +57,16 @@ pub(crate) fn node_line(node: &Value) -> String {
         None if node["enrolled"] == true => format!("not connected since {}", plain(&node["lastSeen"])),
         None => "not enrolled yet".to_owned(),
     };
+    let drained = match (node["drained"] == true, node["connections"].as_u64()) {
+        (true, Some(open @ 1..)) => format!(", drained, {open} still open"),
+        (true, _) => ", drained".to_owned(),
+        (false, _) => String::new(),
+    };
     let applied =
         node["applied"]["revision"].as_u64().map_or_else(String::new, |n| format!(", revision {n} in force"));
     let refused = match node["refused"][1].as_str() {
         Some(reason) => format!(", refuses revision {}: {reason}", node["refused"][0]["revision"]),
         None => String::new(),
     };
-    format!("node {name}: {link}{applied}{refused}")
+    format!("node {name}: {link}{drained}{applied}{refused}")
 }

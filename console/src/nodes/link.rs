@@ -103,9 +103,9 @@ impl Link {
         let hello =
             tokio::time::timeout(SILENCE, frames.next()).await.map_err(|_elapsed| Ended::Silence)??;
         self.hello(hello.ok_or(Ended::ByNode)?).await?;
-        if self.orders.borrow_and_update().drain {
-            self.tell(&ConsoleMessage::Drain { on: true }).await?;
-        }
+        // Said either way: it may have changed while the node was away.
+        let drain = self.orders.borrow_and_update().drain;
+        self.tell(&ConsoleMessage::Drain { on: drain }).await?;
         let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
         let mut heard = tokio::time::Instant::now();
         loop {

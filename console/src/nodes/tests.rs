@@ -174,7 +174,12 @@ impl Link {
                 let length = u32::from_be_bytes(*head) as usize;
                 if self.buffer.len() >= 4 + length {
                     self.buffer.advance(4);
-                    return Some(serde_json::from_slice(&self.buffer.split_to(length)).unwrap());
+                    let message = serde_json::from_slice(&self.buffer.split_to(length)).unwrap();
+                    // Every exchange begins with it.
+                    if message != (ConsoleMessage::Drain { on: false }) {
+                        return Some(message);
+                    }
+                    continue;
                 }
             }
             match tokio::time::timeout(Duration::from_secs(20), self.heard.frame()).await.unwrap()? {
@@ -284,6 +289,9 @@ async fn a_node_that_has_it_is_not_sent_it_again_and_reports_are_kept() {
     link.tell(&NodeMessage::Report(Box::new(report))).await;
     until(async || console.ops.nodes().await.unwrap()[0].connections == 5).await;
     console.ops.drain_node("n1", true, &operator()).await.unwrap();
+    assert_eq!(link.next().await, Some(ConsoleMessage::Drain { on: true }));
+    // A node that comes back hears of it again.
+    let mut link = Link::open(&console, &identity, Some(id)).await;
     assert_eq!(link.next().await, Some(ConsoleMessage::Drain { on: true }));
     // Keys for a snapshot it already has may still be fetched (after its keeper lost them).
     let snapshot = console.ops.current().snapshot_for(&"n1".parse().unwrap(), &BTreeMap::new()).unwrap();

@@ -10,8 +10,8 @@ use model::problem::Code;
 use time::OffsetDateTime;
 
 use super::{
-    Actor, ChangeLine, Changes, Connection, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published, Review,
-    Revision, Role, Stored, allowed,
+    Actor, ChangeLine, Changes, Connection, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published,
+    Review, Revision, Role, Stored, allowed,
 };
 use crate::publish::{Current, Wish, difference, used_by};
 use crate::store::RevisionRow;
@@ -235,7 +235,8 @@ impl Ops {
         }
         let before = self.current().id.revision;
         if options.rollback_after.is_some() && before == 0 {
-            let message = "this is the first revision, so there is none to roll back to; publish it without a time";
+            let message =
+                "this is the first revision, so there is none to roll back to; publish it without a time";
             return Err(OpsError::problem("", "rollbackAfterSeconds", Code::Invalid, message));
         }
         let published = self.0.publisher.publish(wish, actor, options).await?;

@@ -68,6 +68,8 @@ pub fn router() -> Router<AppState> {
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))
+        .route("/nodes/{name}/drain", post(nodes::drain))
+        .route("/nodes/{name}/resume", post(nodes::resume))
         .route("/changes", get(changes::list))
         .route("/changes/{number}", get(changes::show))
         .route("/changes/{number}/rollback", post(changes::rollback))

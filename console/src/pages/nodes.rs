@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Redirect};
 use model::report::Feature;
 
 use super::list::{List, ListQuery};
-use super::shell::{Section, Shell};
+use super::shell::{Section, Shell, plural};
 use super::when::When;
 use super::{PageError, PageResult, page};
 use crate::clock::now;
@@ -38,6 +38,7 @@ struct View {
     certificate: Option<When>,
     listeners: Vec<(String, String, bool)>,
     revoked: bool,
+    drained: bool,
 }
 
 #[derive(Template)]
@@ -138,15 +139,45 @@ pub(crate) async fn revoke(
     Ok(Redirect::to("/nodes").into_response())
 }
 
+/// `POST /nodes/{name}/drain`.
+pub(crate) async fn drain(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    user: SignedIn,
+    fields: Fields,
+) -> PageResult {
+    set_drained(&state, &name, &user, &fields, true).await
+}
+
+/// `POST /nodes/{name}/resume`.
+pub(crate) async fn resume(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    user: SignedIn,
+    fields: Fields,
+) -> PageResult {
+    set_drained(&state, &name, &user, &fields, false).await
+}
+
+async fn set_drained(state: &AppState, name: &str, user: &SignedIn, fields: &Fields, on: bool) -> PageResult {
+    user.check(fields.get("csrf"))?;
+    state.ops.drain_node(name, on, &user.actor).await?;
+    Ok(Redirect::to(&format!("/nodes/{name}")).into_response())
+}
+
 fn view(node: &Node, status: &Status) -> View {
     let applied = node.applied.map(|id| id.revision);
     let current = applied == Some(status.revision);
     let refused = node.refused.as_ref().map(|(id, why)| format!("refused revision {}: {why}", id.revision));
+    let drained = match node.connections {
+        0 => "drained".to_owned(),
+        open => format!("draining: {open} connection{} still open", plural(open as usize)),
+    };
     let (class, state) = match node {
         Node { revoked: true, .. } => ("muted", "revoked"),
         Node { enrolled: false, .. } => ("warn", "waiting for its token to be used"),
         Node { connected: None, .. } => ("bad", "not connected"),
-        Node { drained: true, .. } => ("warn", "drained"),
+        Node { drained: true, .. } => ("warn", drained.as_str()),
         _ if node.refused.as_ref().is_some_and(|(id, _)| id.revision == status.revision) => {
             ("bad", "refused the newest revision")
         }
@@ -178,5 +209,6 @@ fn view(node: &Node, status: &Status) -> View {
         certificate: node.certificate_ends.map(|at| When::relative(at, now())),
         listeners: node.listeners.iter().map(listener).collect(),
         revoked: node.revoked,
+        drained: node.drained,
     }
 }

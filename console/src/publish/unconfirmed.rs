@@ -43,7 +43,10 @@ mod tests {
     #[test]
     fn only_a_connection_from_after_the_publication_may() {
         let (before, unconfirmed) = (Connection::accepted(), Unconfirmed::default());
-        assert!(unconfirmed.may_confirm(7, Some(&before)), "the process that published is gone, and its connections");
+        assert!(
+            unconfirmed.may_confirm(7, Some(&before)),
+            "the process that published is gone, and its connections"
+        );
         unconfirmed.begin(7);
         assert!(!unconfirmed.may_confirm(7, Some(&Connection::accepted())), "it is not in force yet");
         unconfirmed.published(7);

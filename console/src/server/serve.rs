@@ -140,7 +140,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
         true => port.router.layer(axum::Extension(Caller { peer, local, certificate })),
         false => {
             let told = from_fn_with_state(this.clone(), say_close);
-            port.router.layer(told).layer(axum::Extension(ConnectInfo(peer))).layer(axum::Extension(this.clone()))
+            port.router
+                .layer(told)
+                .layer(axum::Extension(ConnectInfo(peer)))
+                .layer(axum::Extension(this.clone()))
         }
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());

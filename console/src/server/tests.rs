@@ -117,7 +117,10 @@ async fn only_a_newer_connection_confirms_and_the_older_ones_end() {
         ended(&mut publishing).await;
         let (answer, refused) = console.post(&mut older, "/api/v1/revisions/2/confirm", json!({})).await;
         assert_eq!(answer.status().as_u16(), 409, "{refused}");
-        assert!(refused["problems"][0]["message"].as_str().unwrap().contains("confirm once more"), "{refused}");
+        assert!(
+            refused["problems"][0]["message"].as_str().unwrap().contains("confirm once more"),
+            "{refused}"
+        );
         ended(&mut older).await;
         assert!(console.ops.revision(2).await.unwrap().unwrap().rollback_at.is_some());
         let mut newer = console.connect(h2).await;
@@ -133,7 +136,8 @@ async fn a_connection_that_publishes_for_good_goes_on() {
     let mut wire = console.connect(false).await;
     for port in [9001, 9002] {
         let listener = object("Listener", "more", json!({ "port": port }));
-        let (answer, _) = console.post(&mut wire, "/api/v1/apply", json!({ "objects": [listener.to_value()] })).await;
+        let (answer, _) =
+            console.post(&mut wire, "/api/v1/apply", json!({ "objects": [listener.to_value()] })).await;
         assert_eq!(answer.status().as_u16(), 200);
         assert!(answer.headers().get("connection").is_none());
     }

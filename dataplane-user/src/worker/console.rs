@@ -89,6 +89,7 @@ impl Control {
                 self.keeper.say(&ToKeeper::RotateKey { key, signature }, &[]).await;
             }
             FromConsole::Said(ConsoleMessage::Drain { on }) => {
+                self.threads.set_drained(on);
                 self.keeper.say(&ToKeeper::OperatorDrain { on }, &[]).await;
             }
             FromConsole::Said(ConsoleMessage::Ping) => {

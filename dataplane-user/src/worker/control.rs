@@ -309,6 +309,10 @@ impl Control {
             Some(_) => self.propose().await,
             None => {}
         }
+        if self.threads.drained() {
+            // The console said it to the keeper before.
+            self.keeper.say(&ToKeeper::OperatorDrain { on: true }, &[]).await;
+        }
     }
 
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {

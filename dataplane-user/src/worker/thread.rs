@@ -105,7 +105,7 @@ async fn work(start: ThreadStart) -> io::Result<()> {
                 shard.prune(&ctx.live.load());
             }
             told = stop.changed() => match told.map(|()| *stop.borrow_and_update()) {
-                Ok(Stop::Run) => {}
+                Ok(Stop::Run | Stop::Drained) => {}
                 Ok(Stop::Drain { deadline }) => break deadline,
                 Ok(Stop::Now) | Err(_) => return Ok(()),
             },

@@ -115,6 +115,24 @@ impl Threads {
         self.changed.send_replace(id);
     }
 
+    /// Tells connections that the operator drained the node (they end, the threads live on), or put it back to work.
+    pub fn set_drained(&self, on: bool) {
+        let (from, to) = if on { (Stop::Run, Stop::Drained) } else { (Stop::Drained, Stop::Run) };
+        // A worker that ends for good goes on ending.
+        self.stop.send_if_modified(|stop| {
+            let changes = *stop == from;
+            if changes {
+                *stop = to;
+            }
+            changes
+        });
+    }
+
+    /// Whether the operator drained the node, as far as connections were told.
+    pub fn drained(&self) -> bool {
+        *self.stop.borrow() == Stop::Drained
+    }
+
     /// Lets the threads finish what is open.
     pub fn drain(&mut self, deadline: Instant) {
         self.sockets.clear();

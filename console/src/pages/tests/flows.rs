@@ -163,11 +163,19 @@ async fn a_name_is_taken() {
 async fn a_revision_that_waits_is_kept_from_a_new_connection() {
     let mut browser = Browser::administrator().await;
     browser.over = Some(Connection::accepted());
-    let fields =
-        [("name", "more"), ("port", "9999"), ("min_version", "1.3"), ("rollback_after", "5"), ("step", "publish")];
+    let fields = [
+        ("name", "more"),
+        ("port", "9999"),
+        ("min_version", "1.3"),
+        ("rollback_after", "5"),
+        ("step", "publish"),
+    ];
     let published = browser.submit("/listeners/new", &fields).await;
     assert_eq!(published.status, StatusCode::SEE_OTHER, "{}", published.body);
-    assert!(browser.over.as_ref().is_some_and(Connection::is_closing), "the next click comes over another one");
+    assert!(
+        browser.over.as_ref().is_some_and(Connection::is_closing),
+        "the next click comes over another one"
+    );
     let keep = format!("{}/confirm", published.location);
     let refused = browser.submit(&keep, &[]).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
@@ -187,6 +195,13 @@ async fn a_node_is_enrolled_with_one_command() {
     let refused = browser.submit("/nodes", &[("name", "Not A Name")]).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(refused.body.contains("value=\"Not A Name\"") && refused.body.contains("id=\"name-wrong\""));
+    for (act, state, next) in [("drain", "drained", "resume"), ("resume", "waiting for its token", "drain")] {
+        let done = browser.submit(&format!("/nodes/fra-9/{act}"), &[]).await;
+        assert_eq!(done.location, "/nodes/fra-9");
+        assert!(browser.state.ops.nodes().await.unwrap()[0].drained == (act == "drain"));
+        let page = browser.get("/nodes/fra-9").await.body;
+        assert!(page.contains(&format!("/nodes/fra-9/{next}\"")), "{state}: {page}");
+    }
     let revoke = browser.submit("/nodes/fra-9/revoke", &[]).await;
     assert_eq!(revoke.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(browser.submit("/nodes/fra-9/revoke", &[("confirm", "on")]).await.location, "/nodes");

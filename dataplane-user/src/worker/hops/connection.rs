@@ -64,6 +64,8 @@ impl Hop {
     pub(crate) fn refresh(&self, ctx: &ThreadCtx) -> bool {
         match ctx.stop() {
             Stop::Run => {}
+            // The first look sets the deadline: a later one is never earlier.
+            Stop::Drained => self.close_by(self.drain_deadline()),
             Stop::Drain { deadline } => self.close_by(deadline),
             Stop::Now => return false,
         }
@@ -86,7 +88,7 @@ impl Hop {
             Some(listener) => {
                 self.listener.replace(Arc::clone(listener));
             }
-            None => self.close_by(Instant::now() + Duration::from_millis(u64::from(current.limits.drain_ms))),
+            None => self.close_by(self.drain_deadline()),
         }
         true
     }
@@ -94,6 +96,10 @@ impl Hop {
     /// The deadline when the connection is to end after what is under way.
     pub(crate) fn closing(&self) -> Option<Instant> {
         self.closing.get()
+    }
+
+    fn drain_deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(u64::from(self.listener.borrow().limits.drain_ms))
     }
 
     fn close_by(&self, deadline: Instant) {

@@ -42,6 +42,8 @@ pub trait Tell {
 pub enum Stop {
     /// Not at all.
     Run,
+    /// The operator drained the node: each after what is under way, or at its listener's drain deadline. The thread lives on.
+    Drained,
     /// After what is under way, or at the deadline.
     Drain {
         /// Then it is cut off.

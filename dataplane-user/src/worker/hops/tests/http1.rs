@@ -418,6 +418,41 @@ fn a_drain_finishes_what_is_under_way() {
 }
 
 #[test]
+fn a_drained_node_tells_connections_and_ends_them_at_the_listeners_deadline() {
+    local(|| async {
+        let (address, _) = answering(OK).await;
+        let stuck = origin(|_, mut stream| async move {
+            read_head(&mut stream).await;
+            sleep(Duration::from_secs(60)).await;
+        })
+        .await;
+        for (address, answered) in [(address, true), (stuck, false)] {
+            let mut bench = Bench::new(&[address]);
+            bench.apply(|snapshot| snapshot.listeners[0].limits.drain_ms = 300);
+            let (mut idle, mut busy) = (bench.connect(), bench.connect());
+            busy.write_all(GET.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+            let began = tokio::time::Instant::now();
+            bench.ctx.set_stop(Stop::Drained);
+            assert_eq!(read_all(&mut idle).await, "");
+            if !answered {
+                read_all(&mut busy).await;
+                assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
+            }
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+            // Back to work, at the same snapshot: new connections stay.
+            bench.ctx.set_stop(Stop::Run);
+            if answered {
+                let mut again = bench.connect();
+                again.write_all(GET.as_bytes()).await.unwrap();
+                let head = read_head(&mut again).await.unwrap();
+                assert!(head.starts_with("HTTP/1.1 200") && !head.contains("Connection: close"), "{head}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_new_snapshot_is_seen_by_the_next_request_of_a_live_connection() {
     local(|| async {
         let (address, _) = answering(OK).await;
