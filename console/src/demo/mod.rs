@@ -9,6 +9,7 @@ mod lines;
 mod names;
 mod origin;
 mod probe;
+mod spaces;
 mod stage;
 
 use std::path::PathBuf;

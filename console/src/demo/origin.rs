@@ -66,7 +66,7 @@ impl Origin {
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
         let (ready, wait) = std::sync::mpsc::channel();
-        super::stage::in_namespace(namespace, move || {
+        super::spaces::in_namespace(namespace, move || {
             let listen = async {
                 let mut listeners = Vec::new();
                 for address in addresses {

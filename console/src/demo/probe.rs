@@ -63,7 +63,7 @@ impl Probe {
             Send::Bytes(_) | Send::ClearText(_) => vec![b"http/1.1".to_vec()],
         };
         let (done, result) = tokio::sync::oneshot::channel();
-        super::stage::in_namespace(namespace, move || {
+        super::spaces::in_namespace(namespace, move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let said = runtime.map_or_else(
                 |_| "no runtime".to_owned(),

@@ -124,7 +124,11 @@ async fn a_damaged_database_is_named_and_left_alone() {
     let path = directory.path().join("console.sqlite");
     std::fs::write(&path, "this is no database, however long one looks at it").unwrap();
     let error = super::Ops::open(directory.path(), "").await.unwrap_err();
-    assert!(error.to_string().contains("damaged"), "{error}");
+    let sentence = error.to_string();
+    assert!(
+        sentence.contains("console.sqlite is damaged") && sentence.contains("put a backup"),
+        "{sentence}"
+    );
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is no database"));
 }
 

@@ -18,10 +18,15 @@ pub enum StoreError {
     ReadOnly,
     /// `SQLITE_CORRUPT`, `SQLITE_NOTADB`.
     #[error(
-        "the console's database is damaged ({0}); it was left as it is. Move it away and restore a backup; \
-         nodes go on with what they have"
+        "the console's database {file} is damaged ({reason}); it was left as it is. Stop the console, move the file and \
+         those beside it (-wal, -shm) away, put a backup in its place and start again; nodes go on with what they have"
     )]
-    Corrupt(String),
+    Corrupt {
+        /// The file, as a person finds it.
+        file: String,
+        /// SQLite's words.
+        reason: String,
+    },
     /// It could not be opened.
     #[error("{path} cannot be opened as the console's database: {reason}")]
     Open {
@@ -44,7 +49,11 @@ impl From<sqlx::Error> for StoreError {
         match code(&error).map(|code| code & 0xff) {
             Some(13) => Self::Full,
             Some(8) => Self::ReadOnly,
-            Some(11 | 26) => Self::Corrupt(error.to_string()),
+            // SQLite does not say which file; a console has one.
+            Some(11 | 26) => Self::Corrupt {
+                file: "console.sqlite in the console's state directory".to_owned(),
+                reason: error.to_string(),
+            },
             _ => Self::Database(error),
         }
     }

@@ -37,7 +37,7 @@ impl Store {
         let sound: String =
             sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&writer).await.map_err(named)?;
         if sound != "ok" {
-            return Err(StoreError::Corrupt(sound));
+            return Err(StoreError::Corrupt { file: path.display().to_string(), reason: sound });
         }
         MIGRATIONS.run(&writer).await.map_err(|error| migration(path, error))?;
         let reader = SqlitePoolOptions::new()
@@ -77,10 +77,17 @@ fn private(path: &Path) -> Result<(), StoreError> {
 
 fn name_file(path: &Path, error: sqlx::Error) -> StoreError {
     let error = StoreError::from(error);
-    if matches!(error, StoreError::Database(_)) {
-        return StoreError::Open { path: path.to_owned(), reason: error.to_string() };
+    match error {
+        StoreError::Database(_) => StoreError::Open { path: path.to_owned(), reason: error.to_string() },
+        StoreError::Corrupt { reason, .. } => {
+            StoreError::Corrupt { file: path.display().to_string(), reason }
+        }
+        known @ (StoreError::Full
+        | StoreError::ReadOnly
+        | StoreError::Open { .. }
+        | StoreError::Newer(_)
+        | StoreError::Row(_)) => known,
     }
-    error
 }
 
 fn migration(path: &Path, error: MigrateError) -> StoreError {

@@ -28,7 +28,7 @@ fn a_corrupt_database_is_said_and_the_node_serves_on() {
     place.product.signal(place.product.pids(Role::Up)[0], rustix::process::Signal::CONT);
     eventually("the log says what is wrong with the database", Duration::from_secs(15), || {
         let log = place.product.log();
-        let line = log.lines().rev().find(|line| line.contains("database is damaged"));
+        let line = log.lines().rev().find(|line| line.contains("console.sqlite is damaged"));
         line.map(str::to_owned).ok_or_else(|| place.product.log_tail())
     });
     let (ok, _, err) = place.product.cli(&["status"]);
