@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use model::draft::{Kind, OriginGroupSpec, Spec};
 use model::name::Name;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::{Need, Node, Ops, OpsError, Severity};
 use crate::clock;
 
 /// A certificate that ends within this time is named.
 const SOON: Duration = Duration::days(21);
+/// So many certificates are named, those that end first; the others are counted.
+const NAMED: usize = 20;
 
 impl Ops {
     /// What an operator should do, worst first.
@@ -64,25 +66,38 @@ impl Ops {
     fn certificates_need(&self, needs: &mut Vec<Need>) {
         let (current, now) = (self.current(), clock::now());
         let Some(compiled) = &current.compiled else { return };
+        let names = current.objects.keys().filter(|(kind, _)| *kind == Kind::Certificate);
+        let mut ending: Vec<(OffsetDateTime, Name)> = names
+            .filter_map(|(_, name)| {
+                let name: Name = name.parse().ok()?;
+                let ends = compiled.facts(&name)?.not_after;
+                (ends - now < SOON).then_some((ends, name))
+            })
+            .collect();
+        if ending.is_empty() {
+            // Who uses which takes a while to find out, and every page asks for this.
+            return;
+        }
+        ending.sort();
         let users = compiled.routes_by_certificate();
-        for name in
-            current.objects.keys().filter(|(kind, _)| *kind == Kind::Certificate).map(|(_, name)| name)
-        {
-            let Ok(name) = name.parse::<Name>() else { continue };
-            let Some(ends) = compiled.facts(&name).map(|facts| facts.not_after) else { continue };
+        let further = ending.len().saturating_sub(NAMED);
+        for (ends, name) in ending.into_iter().take(NAMED) {
             let routes = users.get(&name).map_or(0, |routes| routes.len());
             let (severity, message) = match ends - now {
                 left if left <= Duration::ZERO => (
                     Severity::Bad,
                     format!("Certificate {name} has ended on {}; {routes} routes use it", ends.date()),
                 ),
-                left if left < SOON => (
+                left => (
                     Severity::Warning,
                     format!("Certificate {name} ends in {} days; {routes} routes use it", left.whole_days()),
                 ),
-                _ => continue,
             };
             needs.push(Need { severity, message, link: format!("/certificates/{name}") });
+        }
+        if further > 0 {
+            let message = format!("{further} further certificates end within {} days", SOON.whole_days());
+            needs.push(Need { severity: Severity::Warning, message, link: "/certificates".to_owned() });
         }
     }
 

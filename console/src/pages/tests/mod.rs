@@ -2,6 +2,7 @@
 
 mod browser;
 mod flows;
+mod many;
 mod sample;
 
 use axum::http::StatusCode;
