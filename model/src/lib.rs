@@ -13,6 +13,7 @@ pub mod digest;
 pub mod draft;
 pub mod filter;
 pub mod header;
+pub mod labels;
 pub mod link;
 pub mod name;
 pub mod nearest;

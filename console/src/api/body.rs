@@ -106,6 +106,17 @@ impl Fields {
         }
     }
 
+    /// A field that is an object of texts.
+    pub(super) fn texts(&mut self, name: &str) -> Vec<(String, String)> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Object(pairs)) if pairs.values().all(Value::is_string) => {
+                pairs.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect()
+            }
+            Some(_) => self.wrong(name, "must be an object whose values are text"),
+        }
+    }
+
     /// A field that is a list.
     pub(super) fn list(&mut self, name: &str) -> Vec<Value> {
         match self.fields.remove(name) {

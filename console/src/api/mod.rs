@@ -10,7 +10,7 @@ mod revisions;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 
 pub use error::{ApiError, ApiProblem};
 
@@ -30,6 +30,7 @@ pub fn router(ops: Ops) -> Router {
         .route("/api/v1/revisions/{number}/confirm", post(revisions::confirm))
         .route("/api/v1/nodes", get(nodes::list))
         .route("/api/v1/nodes/{name}/enrol", post(nodes::enrol))
+        .route("/api/v1/nodes/{name}/labels", put(nodes::label))
         .route("/api/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/api/v1/nodes/{name}/drain", post(nodes::drain))
         .route("/api/v1/nodes/{name}/resume", post(nodes::resume))

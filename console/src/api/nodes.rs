@@ -3,9 +3,12 @@
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
+use model::labels::Labels;
+use model::problem::{Code, Problem};
 use serde_json::{Value, json};
 
 use super::ApiError;
+use super::body::{Fields, JsonBody};
 use crate::ops::{Actor, Node, Ops, Status};
 
 /// All nodes.
@@ -16,15 +19,44 @@ pub(super) async fn list(State(ops): State<Ops>) -> Result<Json<Value>, ApiError
     Ok(Json(json!({ "items": items })))
 }
 
-/// A one-time token that enrols a node of this name.
+/// A one-time token that enrols a node of this name, with the labels of the body `{"labels": {"key": "value"}}`; a known
+/// node keeps its labels when there are none. Administrators only: the node gets private keys.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/enrol", tag = "nodes", params(("name" = String, Path)),
     responses((status = 200, description = "{\"token\": \"sallyport1....\"}"), (status = 422, body = super::error::Problems)))]
 pub(super) async fn enrol(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(json!({ "token": ops.enrol_node(&name, &actor).await? })))
+    let labels = labels(body)?;
+    Ok(Json(json!({ "token": ops.enrol_node(&name, &labels, &actor).await? })))
+}
+
+/// Gives a node the labels of the body `{"labels": {"key": "value"}}` instead of those it has. Administrators only.
+#[utoipa::path(put, path = "/api/v1/nodes/{name}/labels", tag = "nodes", params(("name" = String, Path)),
+    responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems),
+              (status = 422, body = super::error::Problems)))]
+pub(super) async fn label(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    ops.label_node(&name, &labels(body)?, &actor).await?;
+    Ok(Json(json!({})))
+}
+
+fn labels(body: Value) -> Result<Labels, ApiError> {
+    let mut fields = Fields::of(body, &["labels"]);
+    let pairs = fields.texts("labels");
+    let labels = Labels::of(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let labels = labels.unwrap_or_else(|why| {
+        fields.also([Problem::new("", "labels", Code::Invalid, why.to_string())]);
+        Labels::default()
+    });
+    fields.finish()?;
+    Ok(labels)
 }
 
 /// Shuts a node out.

@@ -11,7 +11,7 @@ use super::{error, nodes, objects, revisions};
     info(title = "Sallyport", description = "Everything the console can do."),
     paths(
         objects::list, objects::get, objects::put, objects::remove, objects::apply, revisions::list, revisions::get,
-        revisions::rollback, revisions::confirm, nodes::list, nodes::enrol, nodes::revoke, nodes::drain, nodes::resume,
+        revisions::rollback, revisions::confirm, nodes::list, nodes::enrol, nodes::label, nodes::revoke, nodes::drain, nodes::resume,
         nodes::status, nodes::reset_user
     ),
     components(schemas(error::Problems, error::ApiProblem, objects::ApplyRequest)),

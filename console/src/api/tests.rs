@@ -189,6 +189,27 @@ async fn a_viewer_looks_and_does_not_touch() {
 }
 
 #[tokio::test]
+async fn only_administrators_enrol_and_label() {
+    let labels = json!({ "labels": { "zone": "a" } });
+    for (role, status) in [(Role::Operator, StatusCode::FORBIDDEN), (Role::Administrator, StatusCode::OK)] {
+        let api = Api::new(role).await;
+        assert_eq!(api.call(Method::POST, "/api/v1/nodes/a/enrol", Some(labels.clone())).await.0, status);
+        if role == Role::Administrator {
+            let other = json!({ "labels": { "zone": "b" } });
+            assert_eq!(api.call(Method::PUT, "/api/v1/nodes/a/labels", Some(other)).await.0, status);
+            let (_, nodes) = api.call(Method::GET, "/api/v1/nodes", None).await;
+            assert_eq!(nodes["items"][0]["labels"]["zone"], "b");
+            let wrong = json!({ "labels": { "zo ne": "b" } });
+            let (status, answer) = api.call(Method::PUT, "/api/v1/nodes/a/labels", Some(wrong)).await;
+            assert_eq!((status, first(&answer)), (StatusCode::UNPROCESSABLE_ENTITY, ("labels", "invalid")));
+        } else {
+            assert_eq!(api.call(Method::PUT, "/api/v1/nodes/a/labels", Some(labels.clone())).await.0, status);
+            assert_eq!(api.call(Method::POST, "/api/v1/nodes/a/drain", None).await.0, StatusCode::NOT_FOUND);
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_description_lists_every_url() {
     let api = Api::new(Role::Viewer).await;
     let (_, description) = api.call(Method::GET, "/api/v1/openapi.json", None).await;
@@ -207,5 +228,5 @@ async fn the_description_lists_every_url() {
             assert!(!answer.to_string().contains("nothing at this URL"), "{path}: {answer}");
         }
     }
-    assert_eq!(paths.len(), 14);
+    assert_eq!(paths.len(), 15);
 }

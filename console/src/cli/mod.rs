@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use model::labels::Labels;
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError};
@@ -108,12 +109,29 @@ pub(crate) struct ConsoleOptions {
     pub(crate) local_node: Option<model::name::Name>,
     #[arg(long, hide = true)]
     pub(crate) local_token: Option<PathBuf>,
+    /// The labels of --local-node
+    #[arg(long, hide = true)]
+    pub(crate) local_label: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// Make a one-time token that enrols a node, and say how to use it
-    Enrol { name: String },
+    Enrol {
+        name: String,
+        /// A label, key=value (repeatable); a known node keeps its own when there is none
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// Give a node these labels instead of those it has
+    Label {
+        name: String,
+        #[arg(value_name = "KEY=VALUE", required_unless_present = "none")]
+        labels: Vec<String>,
+        /// Take all labels away
+        #[arg(long, conflicts_with = "labels")]
+        none: bool,
+    },
     /// All nodes
     List,
     /// Let a node finish what is open and accept nothing new
@@ -136,6 +154,8 @@ pub(crate) enum UserCommand {
 pub(crate) enum CliError {
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Label(#[from] model::labels::InvalidLabel),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -236,15 +256,16 @@ async fn console(reach: &Reach, options: ConsoleOptions) -> Result<(), CliError>
         node_listen: or(options.node_listen, places::NODE_PORT),
         default_port: options.first_listener,
         local_node: options.local_node.zip(options.local_token),
+        local_labels: parsed(&options.local_label)?,
     };
     Ok(crate::server::run(options, places::stopped()).await?)
 }
 
 async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
     match command {
-        NodeCommand::Enrol { name } => {
-            let answer =
-                client.must("POST", &format!("/api/v1/nodes/{name}/enrol"), Some(&json!({}))).await?;
+        NodeCommand::Enrol { name, labels } => {
+            let body = json!({ "labels": parsed(&labels)?.as_map() });
+            let answer = client.must("POST", &format!("/api/v1/nodes/{name}/enrol"), Some(&body)).await?;
             say("On the node, once (the token is for one use):\n");
             say("    umask 077; cat > token <<'END'");
             say(answer["token"].as_str().unwrap_or_default());
@@ -253,6 +274,11 @@ async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
         NodeCommand::List => {
             let answer = client.must("GET", "/api/v1/nodes", None).await?;
             answer["items"].as_array().into_iter().flatten().for_each(|node| say(&status::node_line(node)));
+        }
+        NodeCommand::Label { name, labels, none: _ } => {
+            let body = json!({ "labels": parsed(&labels)?.as_map() });
+            client.must("PUT", &format!("/api/v1/nodes/{name}/labels"), Some(&body)).await?;
+            say(&format!("node {name} has the labels: {}", labels.join(" ")));
         }
         NodeCommand::Drain { name } => {
             client.must("POST", &format!("/api/v1/nodes/{name}/drain"), Some(&json!({}))).await?;
@@ -268,6 +294,10 @@ async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+fn parsed(labels: &[String]) -> Result<Labels, CliError> {
+    Ok(Labels::parse(labels.iter().map(String::as_str))?)
 }
 
 impl Reach {

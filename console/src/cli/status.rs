@@ -68,5 +68,11 @@ pub(crate) fn node_line(node: &Value) -> String {
         Some(reason) => format!(", refuses revision {}: {reason}", node["refused"][0]["revision"]),
         None => String::new(),
     };
-    format!("node {name}: {link}{drained}{applied}{refused}")
+    let labels: String = node["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!(" {key}={}", plain(value)))
+        .collect();
+    format!("node {name}{labels}: {link}{drained}{applied}{refused}")
 }

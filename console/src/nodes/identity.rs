@@ -52,6 +52,11 @@ pub(super) enum Stranger {
 }
 
 impl Caller {
+    /// The serial number of the certificate it showed.
+    pub(super) fn serial(&self) -> &str {
+        self.certificate.as_ref().map_or("", |shown| &shown.serial)
+    }
+
     /// The node, if it is one and may come in; `ended` lets in a certificate that has ended (to renew).
     pub(super) async fn node(
         &self,

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Caller;
 use super::frames::{FrameError, Frames, frame};
+use super::identity::Stranger;
 use super::live::Orders;
 use crate::clock;
 use crate::ops::{Event, Ops, OpsError};
@@ -50,6 +51,8 @@ enum Ended {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
+    Stranger(#[from] Stranger),
+    #[error(transparent)]
     Ops(#[from] OpsError),
     #[error(transparent)]
     Signer(#[from] SignerError),
@@ -70,7 +73,7 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
         ops.tell(Event::Node { node: name.to_string() });
         tracing::info!(node = %name, "node connected");
         let current = ops.publisher().current();
-        let mut link = Link { ops, name, row, connection, say, current, orders, sent: None };
+        let mut link = Link { ops, name, caller, connection, say, current, orders, sent: None };
         let why = link.run(Frames::new(body.into_data_stream())).await;
         tracing::info!(node = %link.name, why = %why, "node disconnected");
         if link.ops.live().ended(link.name.as_str(), connection) {
@@ -83,7 +86,7 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
 struct Link {
     ops: Ops,
     name: Name,
-    row: NodeRow,
+    caller: Caller,
     connection: u64,
     say: mpsc::Sender<Result<Bytes, Infallible>>,
     current: watch::Receiver<Arc<Current>>,
@@ -130,6 +133,8 @@ impl Link {
                     if heard.elapsed() > SILENCE {
                         return Err(Ended::Silence);
                     }
+                    // Revoked, replaced or ended since it was let in.
+                    self.caller.node(&self.ops, false, clock::now()).await?;
                     self.tell(&ConsoleMessage::Ping).await?;
                 }
             }
@@ -153,8 +158,6 @@ impl Link {
             return Err(Ended::Format(formats));
         }
         let name = self.name.as_str();
-        let relabelled = self.row.labels != labels;
-        self.row.labels.clone_from(&labels);
         self.ops.store().node_hello(name, &version, &labels, applied).await.map_err(OpsError::from)?;
         let present = self.current.borrow().id;
         match applied {
@@ -166,10 +169,6 @@ impl Link {
                     "the node is ahead of the database: it was restored"
                 );
                 self.ops.raise_epoch(id.epoch + 1).await?;
-            }
-            // The same number must never stand for two contents.
-            Some(id) if id == present && relabelled => {
-                self.ops.renumber(format!("node {name} has other labels")).await?;
             }
             _ => {}
         }
@@ -183,7 +182,10 @@ impl Link {
         if current.id.revision == 0 {
             return Ok(());
         }
-        let Some(snapshot) = current.snapshot_for(&self.name, &self.row.labels) else { return Ok(()) };
+        // The labels are the console's word and may have changed since: a new number came with them then.
+        let row = self.ops.store().node(self.name.as_str()).await.map_err(OpsError::from)?;
+        let labels = row.ok_or(Ended::Ordered)?.labels;
+        let Some(snapshot) = current.snapshot_for(&self.name, &labels) else { return Ok(()) };
         self.ops.live().may_fetch(self.name.as_str(), keys_of(&snapshot));
         if self.sent == Some(current.id) {
             return Ok(());

@@ -104,7 +104,10 @@ async fn renew(
     let (name, _) = caller.node(&ops, true, now).await?;
     let request: RenewRequest = parse(&body)?;
     let issued = ops.authority().node(&request.csr, name.as_str(), now)?;
-    ops.store().renewed(name.as_str(), &issued.serial, issued.ends).await.map_err(OpsError::from)?;
+    let renewed = ops.store().renewed(name.as_str(), caller.serial(), &issued.serial, issued.ends).await;
+    if !renewed.map_err(OpsError::from)? {
+        return Err(Stranger::Revoked(name).into());
+    }
     tracing::info!(node = %name, "node's certificate renewed");
     Ok(Json(RenewResponse { certificate: issued.pem }))
 }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::labels::Labels;
 use model::link::{ConsoleMessage, EnrolmentToken, NodeMessage, TOKEN_PREFIX};
 use model::report::Report;
 use model::snapshot::{FORMAT, SignedSnapshot, Snapshot, SnapshotId};
@@ -29,7 +30,7 @@ use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::clock;
-use crate::ops::{Ops, PublishOptions};
+use crate::ops::{Actor, Ops, OpsError, PublishOptions};
 use crate::server::testing::serve_nodes;
 use crate::testing::{Directory, operator, publish, shop};
 
@@ -82,7 +83,7 @@ impl Console {
     }
 
     async fn token(&self, name: &str) -> EnrolmentToken {
-        let text = self.ops.enrol_node(name, &operator()).await.unwrap();
+        let text = self.ops.enrol_node(name, &Labels::default(), &Actor::console()).await.unwrap();
         let json = URL_SAFE_NO_PAD.decode(text.strip_prefix(TOKEN_PREFIX).unwrap()).unwrap();
         serde_json::from_slice(&json).unwrap()
     }
@@ -236,7 +237,10 @@ async fn a_token_enrols_once_and_names_its_console() {
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(String::from_utf8_lossy(&body).contains("sallyport node enrol"));
     let node = &console.ops.nodes().await.unwrap()[0];
-    assert!(node.enrolled && node.labels["zone"] == "a");
+    assert!(
+        node.enrolled && node.labels.is_empty() && node.said_labels["zone"] == "a",
+        "its word is only shown"
+    );
     let week = node.certificate_ends.unwrap() - clock::now();
     assert!((6..=7).contains(&week.whole_days()));
 }
@@ -300,6 +304,65 @@ async fn a_node_that_has_it_is_not_sent_it_again_and_reports_are_kept() {
 }
 
 #[tokio::test]
+async fn labels_are_the_consoles_word_and_choose_at_once() {
+    let console = console().await;
+    let selected = json!({ "port": 9000, "nodeSelector": { "matchLabels": { "zone": "a" } } });
+    let mut objects = shop();
+    objects.push(crate::testing::object("Listener", "edge", selected));
+    publish(&console.ops, objects).await.unwrap();
+    let identity = console.enrol("n1").await;
+    let mut link = Link::silent(&console, &identity).await.unwrap();
+    let said = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+    let hello =
+        NodeMessage::Hello { version: "test".to_owned(), formats: vec![FORMAT], applied: None, labels: said };
+    link.tell(&hello).await;
+    let names =
+        |snapshot: &Snapshot| snapshot.listeners.iter().map(|one| one.name.to_string()).collect::<Vec<_>>();
+    let first = link.snapshot(&console.ops).await;
+    assert_eq!(names(&first), ["https"], "what a node says chooses nothing");
+    let labels = Labels::parse(["zone=a"]).unwrap();
+    let forbidden = console.ops.label_node("n1", &labels, &operator()).await;
+    assert!(matches!(forbidden, Err(OpsError::Forbidden(_))));
+    assert!(matches!(console.ops.enrol_node("n2", &labels, &operator()).await, Err(OpsError::Forbidden(_))));
+    console.ops.label_node("n1", &labels, &Actor::console()).await.unwrap();
+    let second = link.snapshot(&console.ops).await;
+    assert!(second.id > first.id && names(&second) == ["edge", "https"], "{:?}", names(&second));
+    // A token without labels keeps them, one with labels sets them; both before it is used.
+    console.ops.enrol_node("n1", &Labels::default(), &Actor::console()).await.unwrap();
+    assert_eq!(console.ops.nodes().await.unwrap()[0].labels["zone"], "a");
+    console.ops.enrol_node("n1", &Labels::parse(["zone=b"]).unwrap(), &Actor::console()).await.unwrap();
+    assert_eq!(names(&link.snapshot(&console.ops).await), ["https"]);
+}
+
+#[tokio::test]
+async fn a_renewal_that_comes_after_an_enrolment_changes_nothing() {
+    let console = console().await;
+    let identity = console.enrol("n1").await;
+    let old = console.ops.store().node("n1").await.unwrap().unwrap().serial.unwrap();
+    let renewed = console.enrol("n1").await;
+    let present = console.ops.store().node("n1").await.unwrap().unwrap();
+    // The request passed its first check before the enrolment.
+    assert!(!console.ops.store().renewed("n1", &old, "late", clock::now()).await.unwrap());
+    assert_eq!(console.ops.store().node("n1").await.unwrap().unwrap(), present);
+    assert!(Link::silent(&console, &identity).await.is_err());
+    assert!(Link::silent(&console, &renewed).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_link_ends_when_its_certificate_is_no_longer_the_nodes() {
+    let console = console().await;
+    let identity = console.enrol("n1").await;
+    let mut link = Link::open(&console, &identity, None).await;
+    // Renewed twice: the certificate that the link was opened with is neither the newest nor the one before.
+    for _ in 0..2 {
+        let newest = console.ops.store().node("n1").await.unwrap().unwrap().serial.unwrap();
+        let issued = console.ops.authority().node(&request().1, "n1", clock::now()).unwrap();
+        assert!(console.ops.store().renewed("n1", &newest, &issued.serial, issued.ends).await.unwrap());
+    }
+    assert_eq!(link.next().await, None, "within a ping");
+}
+
+#[tokio::test]
 async fn a_restored_database_begins_a_higher_epoch() {
     let console = console().await;
     publish(&console.ops, shop()).await.unwrap();
@@ -337,7 +400,8 @@ async fn revoked_replaced_and_ended_certificates() {
         let (key, csr) = request();
         let issued =
             console.ops.authority().node(&csr, "n1", clock::now() - time::Duration::days(days)).unwrap();
-        console.ops.store().renewed("n1", &issued.serial, issued.ends).await.unwrap();
+        let shown = console.ops.store().node("n1").await.unwrap().unwrap().serial.unwrap();
+        assert!(console.ops.store().renewed("n1", &shown, &issued.serial, issued.ends).await.unwrap());
         let old = Identity(key, issued.pem);
         let (new_key, new_csr) = request();
         let Ok(mut sender) = console.connect(Some(&old)).await else {

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use model::digest::Digest;
+use model::labels::Labels;
 use model::link::{EnrolmentToken, TOKEN_PREFIX};
 use model::name::Name;
 use model::problem::Code;
@@ -28,18 +29,24 @@ impl Ops {
         Ok(rows.into_iter().map(|row| node(live.remove(&row.name), row)).collect())
     }
 
-    /// Makes a one-time enrolment token (`sallyport1....`) for a new or known node.
+    /// Makes a one-time enrolment token (`sallyport1....`) for a new or known node, with these labels; without any a known
+    /// node keeps those it has. Whoever holds the token gets the private keys that the labels select.
     ///
     /// # Errors
     /// When the name is none, or the actor may not.
-    pub async fn enrol_node(&self, name: &str, actor: &Actor) -> Result<String, OpsError> {
-        allowed(actor, Role::Operator)?;
+    pub async fn enrol_node(&self, name: &str, labels: &Labels, actor: &Actor) -> Result<String, OpsError> {
+        allowed(actor, Role::Administrator)?;
         let node: Name = name.parse().map_err(|why: model::name::InvalidName| {
             OpsError::problem(format!("Node/{name}"), "name", Code::Invalid, why.to_string())
         })?;
         let secret = random_text()?;
         let ends = clock::now() + TOKEN_LIVES;
-        self.store().put_node_secret(name, &Digest::of(secret.as_bytes()), ends).await?;
+        let given = Some(labels).filter(|labels| !labels.is_empty());
+        let known = self.store().node(name).await?.is_some();
+        self.store().put_node_secret(name, &Digest::of(secret.as_bytes()), ends, given).await?;
+        if known && given.is_some() {
+            self.relabelled(name).await?;
+        }
         self.store().audit(actor, &format!("made an enrolment token for node {name}")).await?;
         let snapshot_key = self.signer().public().ok_or(OpsError::Stopped)?;
         let token = EnrolmentToken {
@@ -52,6 +59,31 @@ impl Ops {
         let json = serde_json::to_vec(&token).map_err(|_json| OpsError::Stopped)?;
         self.tell(Event::Node { node: name.to_owned() });
         Ok(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(json)))
+    }
+
+    /// Gives a node these labels instead of those it has: they decide which listeners, and so which private keys, it gets.
+    ///
+    /// # Errors
+    /// When there is no such node, or the actor may not.
+    pub async fn label_node(&self, name: &str, labels: &Labels, actor: &Actor) -> Result<(), OpsError> {
+        allowed(actor, Role::Administrator)?;
+        if !self.store().set_labels(name, labels).await? {
+            return Err(no_node(name));
+        }
+        let words: Vec<String> =
+            labels.as_map().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        self.store().audit(actor, &format!("labelled node {name}: {}", words.join(" "))).await?;
+        self.relabelled(name).await?;
+        self.tell(Event::Node { node: name.to_owned() });
+        Ok(())
+    }
+
+    /// The same number must never stand for two contents: what the node must obey gets a new one.
+    async fn relabelled(&self, name: &str) -> Result<(), OpsError> {
+        if self.current().id.revision == 0 {
+            return Ok(());
+        }
+        self.renumber(format!("node {name} has other labels")).await
     }
 
     /// Shuts a node out.
@@ -83,9 +115,7 @@ impl Ops {
     async fn set(&self, name: &str, revoked: Option<bool>, drained: Option<bool>) -> Result<(), OpsError> {
         match self.store().set_node(name, revoked, drained).await? {
             true => Ok(()),
-            false => Err(OpsError::NotFound(format!(
-                "there is no node named {name}; `sallyport node list` shows them"
-            ))),
+            false => Err(no_node(name)),
         }
     }
 
@@ -110,6 +140,10 @@ impl Ops {
     }
 }
 
+fn no_node(name: &str) -> OpsError {
+    OpsError::NotFound(format!("there is no node named {name}; `sallyport node list` shows them"))
+}
+
 fn node(live: Option<LiveNode>, row: NodeRow) -> Node {
     let report = live.as_ref().and_then(|live| live.report.as_ref()).map(|(_, report)| report);
     Node {
@@ -122,6 +156,7 @@ fn node(live: Option<LiveNode>, row: NodeRow) -> Node {
         last_seen: live.as_ref().and_then(|live| live.report.as_ref()).map(|(at, _)| *at).max(row.seen),
         name: row.name,
         labels: row.labels,
+        said_labels: row.said_labels,
         revoked: row.revoked,
         drained: row.drained,
         version: row.version,

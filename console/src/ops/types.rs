@@ -19,9 +19,9 @@ use super::Connection;
 pub enum Role {
     /// Looks.
     Viewer,
-    /// Changes objects and nodes.
+    /// Changes objects; drains, resumes and revokes nodes.
     Operator,
-    /// Manages users and tokens too.
+    /// Manages users and tokens too, and says who gets private keys: enrols nodes and labels them.
     Administrator,
 }
 
@@ -233,8 +233,10 @@ pub struct NodeAnswer {
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Its labels.
+    /// Its labels, as administrators gave them: listeners' selectors choose by them.
     pub labels: BTreeMap<String, String>,
+    /// What it says of itself: only shown.
+    pub said_labels: BTreeMap<String, String>,
     /// Whether it has a certificate.
     pub enrolled: bool,
     /// Whether it was revoked.

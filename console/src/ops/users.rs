@@ -28,17 +28,29 @@ impl Ops {
         actor: &Actor,
     ) -> Result<(), OpsError> {
         allowed(actor, Role::Administrator)?;
-        let wrong = |field, message| OpsError::problem(format!("User/{name}"), field, Code::Invalid, message);
-        if !user_name(name) {
-            return Err(wrong("name", "a user's name is 1 to 64 letters, digits or any of . _ @ - +"));
-        }
-        if password.chars().count() < password::SHORTEST || password.len() > password::LONGEST {
-            return Err(wrong("password", "a password has at least 12 characters, and at most 1024 bytes"));
-        }
-        let hashed = password::hash(password.to_owned()).await?;
+        let hashed = hashed(name, password).await?;
         self.store().put_user(name, &hashed, role).await?;
         self.store().audit(actor, &format!("set password and role of user {name}")).await?;
         Ok(())
+    }
+
+    /// Makes the first user, an administrator, for whoever has the secret whose digest this setting holds; whether that was
+    /// so. Of several at once one succeeds.
+    ///
+    /// # Errors
+    /// When the name is none, the password too short, or the store fails.
+    pub(crate) async fn first_user(
+        &self,
+        (setting, secret): (&str, Digest),
+        name: &str,
+        password: &str,
+    ) -> Result<bool, OpsError> {
+        let hashed = hashed(name, password).await?;
+        let made = self.store().first_user(setting, &secret, name, &hashed).await?;
+        if made {
+            self.store().audit(&Actor::console(), &format!("made {name} the first administrator")).await?;
+        }
+        Ok(made)
     }
 
     /// Gives a user (a new one as administrator) a random password, which is returned.
@@ -71,6 +83,18 @@ impl Ops {
     pub async fn token(&self, token: &str) -> Result<Option<(String, Role)>, OpsError> {
         Ok(self.store().token(&Digest::of(token.as_bytes())).await?)
     }
+}
+
+/// The argon2id string of a password that is good enough, for a name that is one.
+async fn hashed(name: &str, password: &str) -> Result<String, OpsError> {
+    let wrong = |field, message| OpsError::problem(format!("User/{name}"), field, Code::Invalid, message);
+    if !user_name(name) {
+        return Err(wrong("name", "a user's name is 1 to 64 letters, digits or any of . _ @ - +"));
+    }
+    if password.chars().count() < password::SHORTEST || password.len() > password::LONGEST {
+        return Err(wrong("password", "a password has at least 12 characters, and at most 1024 bytes"));
+    }
+    password::hash(password.to_owned()).await
 }
 
 fn user_name(name: &str) -> bool {

@@ -68,6 +68,7 @@ pub fn router() -> Router<AppState> {
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))
+        .route("/nodes/{name}/labels", post(nodes::label))
         .route("/nodes/{name}/drain", post(nodes::drain))
         .route("/nodes/{name}/resume", post(nodes::resume))
         .route("/changes", get(changes::list))

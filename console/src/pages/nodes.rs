@@ -1,11 +1,14 @@
 //! Nodes: what each has applied, which kernel features it uses and why one is off.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
+use model::labels::Labels;
+use model::problem::Code;
 use model::report::Feature;
 
 use super::list::{List, ListQuery};
@@ -22,6 +25,8 @@ use crate::state::AppState;
 struct View {
     name: String,
     labels: String,
+    /// What it says of itself, where that is something else.
+    said: String,
     version: String,
     class: &'static str,
     state: String,
@@ -47,9 +52,7 @@ struct NodesPage {
     shell: Shell,
     list: List,
     rows: Vec<View>,
-    name: String,
-    wrong: Vec<String>,
-    token: Option<(String, String)>,
+    enrol: Enrol,
 }
 
 #[derive(Template)]
@@ -59,33 +62,32 @@ struct NodePage {
     node: View,
 }
 
+/// The form that makes a token, as typed, and what came of it.
+#[derive(Default)]
+struct Enrol {
+    name: String,
+    labels: String,
+    wrong: Vec<String>,
+    token: Option<String>,
+}
+
 /// `GET /nodes`.
 pub(crate) async fn list(
     State(ops): State<Ops>,
     Query(query): Query<ListQuery>,
     user: SignedIn,
 ) -> PageResult {
-    draw(&ops, &user, &query, String::new(), Ok(None)).await
+    draw(&ops, &user, &query, Enrol::default()).await
 }
 
-async fn draw(
-    ops: &Ops,
-    user: &SignedIn,
-    query: &ListQuery,
-    name: String,
-    token: Result<Option<(String, String)>, Vec<String>>,
-) -> PageResult {
+async fn draw(ops: &Ops, user: &SignedIn, query: &ListQuery, enrol: Enrol) -> PageResult {
     let status = ops.status().await?;
     let nodes = ops.nodes().await?;
     let views = nodes.iter().map(|node| view(node, &status)).collect();
     let text = |view: &View| format!("{} {} {}", view.name, view.labels, view.state);
     let (list, rows) = query.apply("/nodes", views, text, order);
     let shell = Shell::with(ops, user, Section::Nodes, "Nodes", &status).await?;
-    let (token, wrong) = match token {
-        Ok(token) => (token, Vec::new()),
-        Err(wrong) => (None, wrong),
-    };
-    page(&NodesPage { shell, list, rows, name, wrong, token })
+    page(&NodesPage { shell, list, rows, enrol })
 }
 
 fn order(key: &str, a: &View, b: &View) -> Ordering {
@@ -99,17 +101,38 @@ fn order(key: &str, a: &View, b: &View) -> Ordering {
 /// `POST /nodes`: a one-time token, shown once with the command to paste.
 pub(crate) async fn enrol(State(state): State<AppState>, user: SignedIn, fields: Fields) -> PageResult {
     user.check(fields.get("csrf"))?;
-    let name = fields.trimmed("name").to_owned();
+    let (name, labels) = (fields.trimmed("name").to_owned(), fields.trimmed("labels").to_owned());
     let query = ListQuery::default();
-    match state.ops.enrol_node(&name, &user.actor).await {
-        Ok(token) => draw(&state.ops, &user, &query, String::new(), Ok(Some((name, token)))).await,
+    let made = match Labels::parse(fields.words("labels").iter().map(String::as_str)) {
+        Ok(labels) => state.ops.enrol_node(&name, &labels, &user.actor).await,
+        Err(why) => Err(OpsError::problem("", "labels", Code::Invalid, why.to_string())),
+    };
+    match made {
+        Ok(token) => {
+            let enrol = Enrol { name, token: Some(token), ..Enrol::default() };
+            draw(&state.ops, &user, &query, enrol).await
+        }
         Err(OpsError::Problems(problems)) => {
             let wrong = problems.into_iter().map(|problem| problem.message).collect();
-            let answer = draw(&state.ops, &user, &query, name, Err(wrong)).await?;
+            let answer = draw(&state.ops, &user, &query, Enrol { name, labels, wrong, token: None }).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, answer).into_response())
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// `POST /nodes/{name}/labels`.
+pub(crate) async fn label(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    user: SignedIn,
+    fields: Fields,
+) -> PageResult {
+    user.check(fields.get("csrf"))?;
+    let labels = Labels::parse(fields.words("labels").iter().map(String::as_str));
+    let labels = labels.map_err(|why| PageError::Refused(vec![why.to_string()]))?;
+    state.ops.label_node(&name, &labels, &user.actor).await?;
+    Ok(Redirect::to(&format!("/nodes/{name}")).into_response())
 }
 
 /// `GET /nodes/{name}`.
@@ -184,7 +207,10 @@ fn view(node: &Node, status: &Status) -> View {
         _ if !current => ("warn", "catching up"),
         _ => ("good", "connected"),
     };
-    let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let text = |labels: &BTreeMap<String, String>| {
+        labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let said = if node.said_labels == node.labels { String::new() } else { text(&node.said_labels) };
     let listener = |report: &model::report::ListenerReport| {
         let how = if report.mode == "steered" { "steered by the kernel" } else { "plain sockets" };
         let words = report.problem.clone().unwrap_or_else(|| format!("{how}, {} open", report.connections));
@@ -192,7 +218,8 @@ fn view(node: &Node, status: &Status) -> View {
     };
     View {
         name: node.name.clone(),
-        labels: labels.join(" "),
+        labels: text(&node.labels),
+        said,
         version: node.version.clone(),
         class,
         state: state.to_owned(),

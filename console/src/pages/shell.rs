@@ -62,6 +62,8 @@ pub(crate) struct Shell {
     pub(crate) fleet: Fleet,
     /// Whether the person may change anything.
     pub(crate) operator: bool,
+    /// Whether the person may give keys away: enrol and label nodes.
+    pub(crate) administrator: bool,
     section: Section,
     counts: BTreeMap<Kind, u64>,
     nodes: u64,
@@ -93,6 +95,7 @@ impl Shell {
             csrf: user.csrf.clone(),
             fleet: Fleet::of(status.revision, &status.nodes),
             operator: user.actor.role >= Role::Operator,
+            administrator: user.actor.role >= Role::Administrator,
             section,
             counts: ops.counts().await?,
             nodes: status.nodes.len() as u64,

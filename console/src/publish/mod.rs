@@ -175,14 +175,14 @@ impl Publisher {
             return Err(OpsError::Problems(confirmations));
         }
         cache.keep_only(compiled);
-        self.write(&base, prepared, epoch, actor, &options).await
+        self.write(&base, prepared, (epoch, again), actor, &options).await
     }
 
     async fn write(
         &self,
         base: &Current,
         prepared: Prepared,
-        epoch: u64,
+        (epoch, again): (u64, bool),
         actor: &Actor,
         options: &PublishOptions,
     ) -> Result<Published, OpsError> {
@@ -194,7 +194,11 @@ impl Publisher {
             changes = prepared.lines.len(),
             "publish begin"
         );
-        let rollback = options.rollback_after.map(|after| (at + after, base.id.revision));
+        let rollback = match again {
+            // What waits for its confirmation goes on waiting.
+            true => self.0.store.newest().await?.and_then(|newest| newest.rollback),
+            false => options.rollback_after.map(|after| (at + after, base.id.revision)),
+        };
         let put = prepared.put.iter().map(ObjectRow::of).collect::<Result<Vec<_>, _>>()?;
         let new = NewRevision {
             number,

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::labels::Labels;
 use model::name::Name;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -52,6 +53,8 @@ pub struct Options {
     pub default_port: Option<u16>,
     /// Write this node's enrolment token to this file (mode 0600) while the node is not enrolled.
     pub local_node: Option<(Name, PathBuf)>,
+    /// That node's labels; it keeps those it has when there are none.
+    pub local_labels: Labels,
 }
 
 /// Why the console does not start; trying again in the same way will not help.
@@ -120,7 +123,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     }
     let url = format!("https://{}", browsable(console_first));
     if let Some((node, path)) = &options.local_node {
-        offer_token(&ops, node, path).await?;
+        offer_token(&ops, node, &options.local_labels, path).await?;
     }
     files::write_cli(&directory, &ops, &url).await?;
     greet(&state.sessions, &url).await?;
@@ -184,12 +187,15 @@ fn browsable(listen: SocketAddr) -> String {
 }
 
 /// Leaves a token for this machine's own node, and takes it away when it is no longer of use.
-async fn offer_token(ops: &Ops, node: &Name, path: &Path) -> Result<(), StartError> {
+async fn offer_token(ops: &Ops, node: &Name, labels: &Labels, path: &Path) -> Result<(), StartError> {
     let known = ops.store().node(node.as_str()).await.map_err(OpsError::from)?;
-    if known.is_some_and(|row| row.serial.is_some()) {
+    if let Some(row) = known.filter(|row| row.serial.is_some()) {
+        if !labels.is_empty() && row.labels != *labels.as_map() {
+            ops.label_node(node.as_str(), labels, &Actor::console()).await?;
+        }
         return files::remove(path);
     }
-    let token = ops.enrol_node(node.as_str(), &Actor::console()).await?;
+    let token = ops.enrol_node(node.as_str(), labels, &Actor::console()).await?;
     files::replace(path, token.as_bytes())
 }
 

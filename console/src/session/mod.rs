@@ -121,10 +121,8 @@ impl Sessions {
     /// See [`LoginError`].
     pub async fn login(&self, name: &str, password: &str, from: IpAddr) -> Result<Begun, LoginError> {
         let now = Instant::now();
-        if let Some(wait) = self.throttle.wait(name, from, now) {
-            return Err(LoginError::Throttled(wait.as_secs() + 1));
-        }
-        self.throttle.failed(name, from, now);
+        let waits = |wait: std::time::Duration| LoginError::Throttled(wait.as_secs() + 1);
+        self.throttle.attempt(name, from, now).map_err(waits)?;
         if password.len() > password::LONGEST {
             return Err(LoginError::Wrong);
         }
@@ -227,8 +225,10 @@ impl Sessions {
         if !self.setup_token_right(token).await? {
             return Err(LoginError::SetupToken);
         }
-        match self.ops.put_user(name, password, Role::Administrator, &Actor::console()).await {
-            Ok(()) => {}
+        let setting = (SETUP, Digest::of(token.as_bytes()));
+        match self.ops.first_user(setting, name, password).await {
+            Ok(true) => {}
+            Ok(false) => return Err(LoginError::SetupToken),
             Err(OpsError::Problems(problems)) => {
                 return Err(LoginError::Weak(
                     problems.into_iter().map(|p| p.message).collect::<Vec<_>>().join("; "),
@@ -236,7 +236,6 @@ impl Sessions {
             }
             Err(error) => return Err(error.into()),
         }
-        self.ops.store().take_setting(SETUP).await.map_err(OpsError::from)?;
         self.begin(name).await
     }
 }

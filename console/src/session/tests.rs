@@ -71,7 +71,8 @@ async fn guessing_is_slowed_down_also_for_names_that_are_not_there() {
         assert!(matches!(sessions.login(name, "wrong", here()).await, Err(LoginError::Wrong)));
     }
     // Hashing takes its time in a test: the rest of the guesses without it.
-    (0..10).for_each(|_| sessions.throttle.failed("nobody", here(), Instant::now()));
+    let guess = |n: u32| sessions.throttle.attempt(&format!("nobody{n}"), here(), Instant::now());
+    assert!((0..100).any(|n| guess(n).is_err()));
     // Even the right password waits.
     assert!(matches!(sessions.login("ann", PASSWORD, here()).await, Err(LoginError::Throttled(_))));
     let elsewhere = IpAddr::from([198, 51, 100, 1]);
@@ -90,4 +91,22 @@ async fn the_setup_link_makes_one_administrator() {
     assert!(!sessions.setup_open(&token).await);
     assert!(matches!(sessions.setup(&token, "eve", PASSWORD).await, Err(LoginError::SetupToken)));
     assert!(sessions.setup_token().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_setup_link_used_at_once_by_many_makes_one_administrator() {
+    let directory = Directory::new();
+    let sessions = Sessions::new(directory.open().await);
+    let token = sessions.setup_token().await.unwrap().unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|n| {
+            let (sessions, token) = (sessions.clone(), token.clone());
+            tokio::spawn(async move { sessions.setup(&token, &format!("user{n}"), PASSWORD).await.is_ok() })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        made += usize::from(task.await.unwrap());
+    }
+    assert_eq!((made, sessions.ops.users().await.unwrap().len()), (1, 1));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::digest::Digest;
+use model::labels::Labels;
 use model::snapshot::SnapshotId;
 use time::OffsetDateTime;
 
@@ -16,6 +17,8 @@ pub struct NodeRow {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// What it says of itself: only shown.
+    pub said_labels: BTreeMap<String, String>,
     /// Serial number of its newest certificate, hexadecimal; absent before it is enrolled.
     pub serial: Option<String>,
     /// Of the one before, which a node uses that stopped before it had stored the newest.
@@ -48,6 +51,7 @@ pub enum SecretOutcome {
 struct Row {
     name: String,
     labels: String,
+    said_labels: String,
     serial: Option<String>,
     previous_serial: Option<String>,
     certificate_ends_ms: Option<i64>,
@@ -73,6 +77,7 @@ impl TryFrom<Row> for NodeRow {
         Ok(Self {
             name: row.name,
             labels: serde_json::from_str(&row.labels).map_err(|_json| StoreError::Row("node"))?,
+            said_labels: serde_json::from_str(&row.said_labels).map_err(|_json| StoreError::Row("node"))?,
             serial: row.serial,
             previous_serial: row.previous_serial,
             certificate_ends: row.certificate_ends_ms.map(clock::from_ms),
@@ -86,6 +91,10 @@ impl TryFrom<Row> for NodeRow {
     }
 }
 
+fn text(labels: &BTreeMap<String, String>) -> Result<String, StoreError> {
+    serde_json::to_string(labels).map_err(|_json| StoreError::Row("label"))
+}
+
 impl Store {
     /// All nodes, by name.
     ///
@@ -94,7 +103,7 @@ impl Store {
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         let rows = sqlx::query_as!(
             Row,
-            "SELECT name, labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
+            "SELECT name, labels, said_labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
                     applied_revision, refused_epoch, refused_revision, refused_reason
              FROM nodes ORDER BY name"
         )
@@ -110,7 +119,7 @@ impl Store {
     pub async fn node(&self, name: &str) -> Result<Option<NodeRow>, StoreError> {
         let row = sqlx::query_as!(
             Row,
-            "SELECT name, labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
+            "SELECT name, labels, said_labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
                     applied_revision, refused_epoch, refused_revision, refused_reason
              FROM nodes WHERE name = ?",
             name
@@ -120,7 +129,8 @@ impl Store {
         row.map(NodeRow::try_from).transpose()
     }
 
-    /// Gives a new or known node an enrolment secret; a revoked one is let in again only by using it.
+    /// Gives a new or known node an enrolment secret, and labels when there are some; a revoked one is let in again only by
+    /// using it.
     ///
     /// # Errors
     /// When the database fails.
@@ -129,14 +139,18 @@ impl Store {
         name: &str,
         hash: &Digest,
         ends: OffsetDateTime,
+        labels: Option<&Labels>,
     ) -> Result<(), StoreError> {
         let (hash, ends) = (hash.as_bytes().as_slice(), clock::to_ms(ends));
+        let labels = labels.map(|labels| text(labels.as_map())).transpose()?;
         sqlx::query!(
-            "INSERT INTO nodes (name, secret_hash, secret_ends_ms) VALUES (?, ?, ?)
-             ON CONFLICT (name) DO UPDATE SET secret_hash = excluded.secret_hash, secret_ends_ms = excluded.secret_ends_ms",
+            "INSERT INTO nodes (name, secret_hash, secret_ends_ms, labels) VALUES (?1, ?2, ?3, COALESCE(?4, '{}'))
+             ON CONFLICT (name) DO UPDATE SET secret_hash = excluded.secret_hash, secret_ends_ms = excluded.secret_ends_ms,
+                    labels = COALESCE(?4, labels)",
             name,
             hash,
-            ends
+            ends,
+            labels
         )
         .execute(&self.writer)
         .await?;
@@ -171,10 +185,10 @@ impl Store {
         ends: OffsetDateTime,
     ) -> Result<SecretOutcome, StoreError> {
         let (hash, ends, now) = (hash.as_bytes().as_slice(), clock::to_ms(ends), clock::to_ms(clock::now()));
-        let labels = serde_json::to_string(labels).map_err(|_json| StoreError::Row("label"))?;
+        let labels = text(labels)?;
         // What an earlier life of the node answered says nothing about this one.
         let done = sqlx::query!(
-            "UPDATE nodes SET secret_hash = NULL, secret_ends_ms = NULL, labels = ?, serial = ?, previous_serial = NULL,
+            "UPDATE nodes SET secret_hash = NULL, secret_ends_ms = NULL, said_labels = ?, serial = ?, previous_serial = NULL,
                     certificate_ends_ms = ?,
                     revoked = 0, applied_epoch = NULL, applied_revision = NULL, refused_epoch = NULL,
                     refused_revision = NULL, refused_reason = NULL
@@ -190,21 +204,42 @@ impl Store {
         Ok(if done.rows_affected() > 0 { SecretOutcome::Used } else { SecretOutcome::Unknown })
     }
 
-    /// Notes a renewed certificate.
+    /// Notes a certificate that was issued to whoever showed this one. Whether that one still was the node's: it may have
+    /// been revoked, or replaced by an enrolment, meanwhile.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn renewed(&self, name: &str, serial: &str, ends: OffsetDateTime) -> Result<(), StoreError> {
+    pub async fn renewed(
+        &self,
+        name: &str,
+        shown: &str,
+        serial: &str,
+        ends: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
         let ends = clock::to_ms(ends);
-        sqlx::query!(
-            "UPDATE nodes SET previous_serial = serial, serial = ?, certificate_ends_ms = ? WHERE name = ?",
+        let done = sqlx::query!(
+            "UPDATE nodes SET previous_serial = ?2, serial = ?3, certificate_ends_ms = ?4
+             WHERE name = ?1 AND revoked = 0 AND (serial = ?2 OR previous_serial = ?2)",
+            name,
+            shown,
             serial,
-            ends,
-            name
+            ends
         )
         .execute(&self.writer)
         .await?;
-        Ok(())
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Gives a node other labels; whether there is such a node.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_labels(&self, name: &str, labels: &Labels) -> Result<bool, StoreError> {
+        let labels = text(labels.as_map())?;
+        let done = sqlx::query!("UPDATE nodes SET labels = ? WHERE name = ?", labels, name)
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Shuts a node out, or drains it; absent leaves as it is. Whether there is such a node.
@@ -242,10 +277,10 @@ impl Store {
         applied: Option<SnapshotId>,
     ) -> Result<(), StoreError> {
         let now = clock::to_ms(clock::now());
-        let labels = serde_json::to_string(labels).map_err(|_json| StoreError::Row("label"))?;
+        let labels = text(labels)?;
         let (epoch, revision) = (applied.map(|id| signed(id.epoch)), applied.map(|id| signed(id.revision)));
         sqlx::query!(
-            "UPDATE nodes SET version = ?, labels = ?, seen_ms = ?, applied_epoch = COALESCE(?, applied_epoch),
+            "UPDATE nodes SET version = ?, said_labels = ?, seen_ms = ?, applied_epoch = COALESCE(?, applied_epoch),
                     applied_revision = COALESCE(?, applied_revision)
              WHERE name = ?",
             version,

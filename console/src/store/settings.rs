@@ -31,13 +31,4 @@ impl Store {
         write.commit().await?;
         Ok(())
     }
-
-    /// Forgets a setting; whether it was there.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn take_setting(&self, name: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query!("DELETE FROM settings WHERE name = ?", name).execute(&self.writer).await?;
-        Ok(done.rows_affected() > 0)
-    }
 }

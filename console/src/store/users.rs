@@ -77,6 +77,42 @@ impl Store {
         Ok(())
     }
 
+    /// Makes the first user, an administrator, and takes the setting that has this digest away; whether it was there and there
+    /// was no user. All or nothing, in one transaction.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn first_user(
+        &self,
+        setting: &str,
+        secret: &Digest,
+        name: &str,
+        password: &str,
+    ) -> Result<bool, StoreError> {
+        let (secret, now) = (secret.as_bytes().as_slice(), clock::to_ms(clock::now()));
+        let role = role_text(Role::Administrator);
+        let mut write = self.writer.begin().await?;
+        let taken = sqlx::query!("DELETE FROM settings WHERE name = ? AND value = ?", setting, secret)
+            .execute(&mut *write)
+            .await?;
+        let users =
+            sqlx::query_scalar!("SELECT COUNT(*) AS \"n!: i64\" FROM users").fetch_one(&mut *write).await?;
+        if taken.rows_affected() == 0 || users > 0 {
+            return Ok(false);
+        }
+        sqlx::query!(
+            "INSERT INTO users (name, password, role, created_ms) VALUES (?, ?, ?, ?)",
+            name,
+            password,
+            role,
+            now
+        )
+        .execute(&mut *write)
+        .await?;
+        write.commit().await?;
+        Ok(true)
+    }
+
     /// Begins a session; those that have ended go.
     ///
     /// # Errors

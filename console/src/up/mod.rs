@@ -188,6 +188,7 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
         let port = listen.first_listener.unwrap_or(if plan.user.is_some() { 443 } else { 8443 });
         command.args(["--first-listener", &port.to_string()]);
         command.args(["--local-node", node_name().as_str()]).arg("--local-token").arg(&plan.token);
+        command.args(plan.options.label.iter().flat_map(|label| ["--local-label", label]));
         if let Some(user) = &plan.user {
             command.uid(user.uid).gid(user.gid).env("HOME", plan.state_dir.join("console"));
         }
@@ -219,7 +220,6 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
             command.args(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
         }
         command.args(options.interface.iter().flat_map(|name| ["--interface", name]));
-        command.args(options.label.iter().flat_map(|label| ["--label", label]));
         if options.no_kernel {
             command.arg("--no-kernel");
         }
@@ -228,11 +228,10 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
 }
 
 /// The host name's first label where it can be a node's name, else `local`.
-fn node_name() -> Name {
+fn node_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     let label = host.split('.').next().unwrap_or_default();
-    let fallback = || "local".parse().ok();
-    label.parse().ok().or_else(fallback).unwrap_or_else(|| unreachable!("`local` is a name"))
+    label.parse::<Name>().map_or_else(|_no_name| "local".to_owned(), String::from)
 }
 
 /// Waits until the console answers its own command line.

@@ -195,6 +195,11 @@ async fn a_node_is_enrolled_with_one_command() {
     let refused = browser.submit("/nodes", &[("name", "Not A Name")]).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(refused.body.contains("value=\"Not A Name\"") && refused.body.contains("id=\"name-wrong\""));
+    let labelled = browser.submit("/nodes/fra-9/labels", &[("labels", "zone=fra, tier=edge")]).await;
+    assert_eq!(labelled.location, "/nodes/fra-9");
+    assert!(browser.get("/nodes/fra-9").await.body.contains("value=\"tier=edge zone=fra\""));
+    let refused = browser.submit("/nodes/fra-9/labels", &[("labels", "zone")]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     for (act, state, next) in [("drain", "drained", "resume"), ("resume", "waiting for its token", "drain")] {
         let done = browser.submit(&format!("/nodes/fra-9/{act}"), &[]).await;
         assert_eq!(done.location, "/nodes/fra-9");

@@ -1,11 +1,11 @@
 //! A console with something in it: three nodes, four routes, an hour of traffic.
 
-use std::collections::BTreeMap;
-
+use model::digest::Digest;
 use model::draft::{
     CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, MatchSpec, Object, OriginGroupSpec, OriginSpec,
     OriginTls, PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
 };
+use model::labels::Labels;
 use model::report::{
     Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, Report, RouteReport,
 };
@@ -25,12 +25,13 @@ pub(super) async fn fill(ops: &Ops, actor: &Actor) {
     };
     let revision = ops.publish(changes, actor, options).await.unwrap().revision;
     for (index, node) in ["fra-1", "fra-2", "fra-3"].into_iter().enumerate() {
-        ops.enrol_node(node, actor).await.unwrap();
-        let labels = BTreeMap::from([("zone".to_owned(), "fra".to_owned())]);
+        let labels = Labels::parse(["zone=fra"]).unwrap();
+        let (secret, ends) = (Digest::of(node.as_bytes()), clock::now() + Duration::days(5));
+        ops.store().put_node_secret(node, &secret, ends, Some(&labels)).await.unwrap();
+        ops.store().enrol(&secret, labels.as_map(), "01", ends).await.unwrap();
         let id = SnapshotId { epoch: 1, revision };
-        ops.store().renewed(node, "01", clock::now() + Duration::days(5)).await.unwrap();
         let applied = SnapshotId { revision: if index == 2 { revision - 1 } else { revision }, ..id };
-        ops.store().node_hello(node, "0.1.0", &labels, Some(applied)).await.unwrap();
+        ops.store().node_hello(node, "0.1.0", labels.as_map(), Some(applied)).await.unwrap();
         let answer =
             if index == 2 { Err("port 443 is held by another process (nginx, pid 812)") } else { Ok(12) };
         ops.store().node_answer(node, id, answer).await.unwrap();
