@@ -1,7 +1,7 @@
 //! The one form: a route together with its certificate and its origin.
 
 use model::draft::{Kind, MatchSpec, Metadata, Object, PathSpec, RouteSpec, Spec};
-use model::problem::Problem;
+use model::problem::{Code, Problem};
 
 use super::certificate::CertificateForm;
 use super::fields::Fields;
@@ -37,10 +37,18 @@ impl RouteForm {
     /// The names: as typed, or made of host and path.
     pub(crate) fn names(fields: &Fields) -> Names {
         let host = fields.words("host").into_iter().next().unwrap_or_default();
-        let route = fields.some("name").unwrap_or_else(|| slug(&format!("{host}{}", fields.trimmed("path"))));
+        let made = |text: &str, otherwise: &str| match slug(text) {
+            name if name.is_empty() => otherwise.to_owned(),
+            name => name,
+        };
+        let route = fields
+            .some("name")
+            .unwrap_or_else(|| made(&format!("{host}{}", fields.trimmed("path")), "route"));
         let certificate = match fields.get("source") {
             "existing" => fields.some("certificate"),
-            "upload" | "internal" => Some(fields.some("certificate_name").unwrap_or_else(|| slug(&host))),
+            "upload" | "internal" => {
+                Some(fields.some("certificate_name").unwrap_or_else(|| made(&host, "certificate")))
+            }
             _ => None,
         };
         let group = match fields.get("origin_source") {
@@ -48,10 +56,15 @@ impl RouteForm {
             "redirect" | "fixed" => String::new(),
             _ => fields.some("group_name").unwrap_or_else(|| {
                 let url = fields.words("origins").into_iter().next().unwrap_or_default();
-                slug(url.split_once("://").map_or(url.as_str(), |(_, rest)| rest))
+                made(url.split_once("://").map_or(url.as_str(), |(_, rest)| rest), "origin")
             }),
         };
         Names { route, certificate, group }
+    }
+
+    /// Whether the form describes an origin group of its own.
+    pub(crate) fn makes_group(fields: &Fields) -> bool {
+        !matches!(fields.get("origin_source"), "existing" | "redirect" | "fixed")
     }
 
     /// The objects that the form describes: the route last, so that what it needs stands before it.
@@ -61,12 +74,16 @@ impl RouteForm {
     pub(crate) fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
         let names = Self::names(fields);
         let mut objects = Vec::with_capacity(3);
-        let mut problems = Vec::new();
+        // What is blank is said once, beside its own control, and not as what would follow from it.
+        let mut problems = blanks(fields, &names.route);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         if let (Some(name), "upload" | "internal") = (&names.certificate, fields.get("source")) {
             let spec = Spec::Certificate(CertificateForm::spec(fields, "host"));
             objects.push(Object { metadata: Metadata { name: name.clone(), ..Metadata::default() }, spec });
         }
-        if !matches!(fields.get("origin_source"), "existing" | "redirect" | "fixed") {
+        if Self::makes_group(fields) {
             match OriginForm::object(fields, &names.group, None) {
                 Ok(group) => objects.push(group),
                 Err(found) => problems.extend(found),
@@ -158,6 +175,21 @@ impl RouteForm {
     }
 }
 
+/// The controls without which there is no route.
+fn blanks(fields: &Fields, route: &str) -> Vec<Problem> {
+    let at = |field: &str, message: &str| {
+        Problem::new(format!("{:?}/{route}", Kind::Route), field, Code::Missing, message)
+    };
+    let mut problems = Vec::new();
+    if fields.words("host").is_empty() {
+        problems.push(at("spec.hostnames", "say which host, such as shop.example.com"));
+    }
+    if RouteForm::makes_group(fields) && fields.words("origins").is_empty() {
+        problems.push(at("spec.originGroup", "say where requests go, such as https://origin.internal:8443"));
+    }
+    problems
+}
+
 /// The paths as typed. What the form does not show, the matches with conditions, stays as it is stored.
 fn matches(fields: &Fields, base: Option<&Object>) -> Vec<MatchSpec> {
     let mut matches: Vec<MatchSpec> = fields.words("path").iter().map(|path| path_match(path)).collect();
@@ -203,7 +235,6 @@ pub(crate) fn match_words(one: &MatchSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::problem::Code;
 
     fn typed() -> Fields {
         RouteForm::blank().with("host", "shop.example.com").with("origins", "https://origin.internal:8443")

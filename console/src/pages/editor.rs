@@ -13,7 +13,7 @@ use super::shell::Section;
 use super::submit::{self, Next, Submission};
 use super::{PageError, PageResult};
 use crate::forms::{Fields, FormView};
-use crate::ops::{Changes, Ops};
+use crate::ops::{Changes, Ops, OpsError};
 use crate::session::SignedIn;
 use crate::state::AppState;
 
@@ -34,6 +34,15 @@ pub(crate) trait Editor: Send + Sync + 'static {
     fn fields(object: &Object) -> Fields;
     /// The objects behind a form.
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>>;
+    /// Fills in what depends on what is stored, for [`Self::objects`] and [`Self::place`] alone: the form is shown again as
+    /// it was typed.
+    fn resolve(
+        _ops: &Ops,
+        fields: Fields,
+        _base: Option<&Object>,
+    ) -> impl Future<Output = Result<(Fields, Vec<Problem>), OpsError>> + Send {
+        std::future::ready(Ok((fields, Vec::new())))
+    }
     /// The control (id and label) beside which a problem belongs.
     fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)>;
     /// The page; `base` is the stored object, absent for a new one.
@@ -143,20 +152,18 @@ async fn submitted<E: Editor>(
 ) -> PageResult {
     user.check(fields.get("csrf"))?;
     let key_problem = if E::HAS_KEY { submit::take_key(state, user, &mut fields).await } else { None };
-    let changes = match (key_problem, E::objects(&fields, base.as_ref())) {
-        (None, Ok(put)) => Ok(Changes { put, ..Changes::default() }),
-        (Some(problem), Ok(_)) => Err(vec![problem]),
-        (problem, Err(mut problems)) => {
-            problems.extend(problem);
-            Err(problems)
-        }
+    let (resolved, mut problems) = E::resolve(&state.ops, fields.clone(), base.as_ref()).await?;
+    problems.extend(key_problem);
+    let changes = match E::objects(&resolved, base.as_ref()) {
+        Ok(put) if problems.is_empty() => Ok(Changes { put, ..Changes::default() }),
+        Ok(_) => Err(problems),
+        Err(more) => Err(problems.into_iter().chain(more).collect()),
     };
-    let typed = fields.clone();
     let place = move |problem: &Problem| match problem.object.as_str() {
         "" if problem.field == submit::KEY_FIELD => {
             Some(("private_key".to_owned(), "Private key".to_owned()))
         }
-        _ => E::place(&typed, problem),
+        _ => E::place(&resolved, problem),
     };
     let (title, action) = (E::title(base.as_ref()), E::action(base.as_ref()));
     let submission = Submission { section: E::SECTION, title, action, fields, changes };

@@ -19,6 +19,7 @@ mod origins;
 mod overview;
 mod packet_filter;
 mod route_form;
+mod route_names;
 mod routes;
 mod setup;
 mod shell;

@@ -6,6 +6,7 @@ use model::problem::Problem;
 
 use super::doors::Doors;
 use super::editor::Editor;
+use super::route_names;
 use super::routes::doors;
 use super::shell::{Section, Shell};
 use super::{PageResult, page};
@@ -52,6 +53,14 @@ impl Editor for Routes {
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
         RouteForm::objects(fields, base)
+    }
+
+    async fn resolve(
+        ops: &Ops,
+        fields: Fields,
+        base: Option<&Object>,
+    ) -> Result<(Fields, Vec<Problem>), OpsError> {
+        route_names::resolve(ops, fields, base).await
     }
 
     fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {

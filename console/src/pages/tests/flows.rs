@@ -50,6 +50,61 @@ async fn one_form_makes_a_route_live() {
     assert!(browser.get("/routes").await.body.contains("shop.example.com"));
 }
 
+fn other<'a>(changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let kept = ROUTE.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+    kept.chain(changes).copied().collect()
+}
+
+#[tokio::test]
+async fn another_route_changes_nothing_that_is_stored() {
+    let browser = Browser::administrator().await;
+    let review = browser.submit("/routes/new", &ROUTE).await;
+    publish(&browser, "/routes/new", &review, &[]).await;
+
+    // The same origin under another trust is another group; the host's certificate is the host's.
+    let fields = other(&[("path", "/api"), ("trust_bundle", "system")]);
+    let review = browser.submit("/routes/new", &fields).await;
+    assert_eq!(review.status, StatusCode::OK, "{}", review.body);
+    for line in ["route shop-example-com-api", "origin group origin-internal-8443-2"] {
+        assert!(review.body.contains(line), "{line}: {}", review.body);
+    }
+    for kept in ["certificate shop-example-com<", ">~<"] {
+        assert!(!review.body.contains(kept), "{kept}: {}", review.body);
+    }
+    let done = publish(&browser, "/routes/new", &review, &[]).await;
+    assert_eq!(done.location, "/changes/3", "{}", done.body);
+
+    // The same settings are the same group.
+    let review = browser.submit("/routes/new", &other(&[("host", "two.example.com")])).await;
+    assert!(review.body.contains("certificate two-example-com"), "{}", review.body);
+    assert!(!review.body.contains("origin group origin-internal-8443-"), "{}", review.body);
+
+    // Host and path that another route has: the compiler's own words, as in API and command line.
+    let form = browser.submit("/routes/new", &ROUTE).await;
+    assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", form.body);
+    assert!(form.body.contains("already has shop.example.com/"), "{}", form.body);
+
+    // A name that was typed is meant.
+    let fields =
+        other(&[("path", "/v2"), ("trust_bundle", "system"), ("group_name", "origin-internal-8443")]);
+    let form = browser.submit("/routes/new", &fields).await;
+    assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", form.body);
+    assert!(form.body.contains("id=\"group_name-wrong\""), "{}", form.body);
+}
+
+#[tokio::test]
+async fn a_blank_form_says_what_it_needs() {
+    let browser = Browser::administrator().await;
+    let form = browser.submit("/routes/new", &other(&[("host", ""), ("origins", " ")])).await;
+    assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", form.body);
+    for control in ["host-wrong", "origins-wrong"] {
+        assert!(form.body.contains(&format!("id=\"{control}\"")), "{control}: {}", form.body);
+    }
+    for noise in ["name-wrong", "group_name-wrong"] {
+        assert!(!form.body.contains(&format!("id=\"{noise}\"")), "{noise}: {}", form.body);
+    }
+}
+
 #[tokio::test]
 async fn nothing_typed_is_lost() {
     let browser = Browser::administrator().await;
