@@ -23,3 +23,4 @@ pub mod report;
 pub mod route;
 pub mod snapshot;
 pub mod transform;
+pub mod upgrade;

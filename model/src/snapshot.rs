@@ -13,6 +13,7 @@ use crate::name::{HostName, HostPattern, Name};
 use crate::net::{OriginAddress, Prefix};
 use crate::route::Conditions;
 use crate::transform::Transform;
+use crate::upgrade::{self, Protocol};
 
 /// The `format` this release writes; it reads this one and the one before (there is none before 1).
 pub const FORMAT: u32 = 1;
@@ -119,6 +120,18 @@ pub struct Limits {
     pub streams: u32,
     /// How long connections of a removed listener or a stopping node may finish, milliseconds.
     pub drain_ms: u32,
+    /// A connection that changed to another protocol and moves nothing either way, milliseconds.
+    #[serde(default = "tunnel_idle_ms", skip_serializing_if = "is_tunnel_idle_ms")]
+    pub tunnel_idle_ms: u32,
+}
+
+/// Five minutes, so that a client that vanished does not stay; whoever is silent for longer sends pings.
+fn tunnel_idle_ms() -> u32 {
+    300_000
+}
+
+fn is_tunnel_idle_ms(value: &u32) -> bool {
+    *value == tunnel_idle_ms()
 }
 
 impl Default for Limits {
@@ -137,6 +150,7 @@ impl Default for Limits {
             requests_per_connection: 0,
             streams: 128,
             drain_ms: 30_000,
+            tunnel_idle_ms: tunnel_idle_ms(),
         }
     }
 }
@@ -182,6 +196,9 @@ pub struct Route {
     /// What happens to requests and responses on the way.
     #[serde(default, skip_serializing_if = "is_default")]
     pub transform: Transform,
+    /// Protocols a connection may change to, sorted.
+    #[serde(default = "upgrade::usual", skip_serializing_if = "upgrade::is_usual")]
+    pub upgrades: Vec<Protocol>,
 }
 
 /// A path for requests that fulfil conditions.

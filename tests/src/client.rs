@@ -144,6 +144,16 @@ impl Connection {
         self.stream.flush()
     }
 
+    /// Ends our direction, in TLS and in TCP; the other one goes on.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.stream.conn.send_close_notify();
+        self.stream.flush()?;
+        self.stream.sock.shutdown(std::net::Shutdown::Write)
+    }
+
     /// Asks with GET.
     ///
     /// # Errors

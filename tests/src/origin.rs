@@ -145,6 +145,21 @@ impl Shared {
                 raw(stream.get_mut(), "HELLO 200 this is not HTTP\r\n\r\n")?;
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
+            "/tunnel" => {
+                raw(
+                    stream.get_mut(),
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+                )?;
+                io::copy(stream, &mut io::sink())?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+            "/tunnel/other" => {
+                raw(
+                    stream.get_mut(),
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n",
+                )?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
             "/ambiguous" => {
                 raw(
                     stream.get_mut(),

@@ -22,6 +22,12 @@ const STRICT: u16 = 8601;
 const ONE: u16 = 8602;
 /// One connection from an address.
 const ONE_EACH: u16 = 8603;
+/// A listener that is removed, and whose connections may not last.
+const BRIEF: u16 = 8604;
+/// A host whose route allows a protocol of the test's own and no WebSocket.
+const TUNNEL: &str = "tunnel.walk.test";
+/// Asks for it.
+const ECHO: &str = "Connection: Upgrade\r\nUpgrade: echo\r\n";
 
 struct Place {
     stage: Stage,
@@ -55,6 +61,7 @@ impl Place {
         let strict = json!({
             "handshakeMs": 600, "headerMs": 600, "stallMs": 900, "bodyBytes": 1000, "targetBytes": 200,
             "headerBytes": 4000, "headerCount": 20,
+            "tunnelIdleMs": 600,
         });
         let group = |name: &str, url: String, expected: &str| {
             let mut group = objects::origin_group(name, &[url], "origins", expected);
@@ -65,6 +72,7 @@ impl Place {
             listener("strict", STRICT, strict),
             listener("one", ONE, json!({ "connections": 1 })),
             listener("one-each", ONE_EACH, json!({ "connectionsPerAddress": 1 })),
+            listener("brief", BRIEF, json!({ "drainMs": 300 })),
             objects::certificate("exact", &self.stage.front_ca.issue(&["exact.walk.test"])),
             objects::route("exact", &["exact.walk.test"], "exact", "group"),
         ];
@@ -81,6 +89,9 @@ impl Place {
         let mut late = objects::route("late", &["late.walk.test"], "front", "group");
         late["spec"]["responseTimeoutMs"] = json!(700);
         all.push(late);
+        let mut tunnel = objects::route("tunnel", &[TUNNEL], "front", "group");
+        tunnel["spec"]["upgrades"] = json!(["echo"]);
+        all.push(tunnel);
         all
     }
 
@@ -110,6 +121,19 @@ impl Place {
         self.inside(|| {
             let _ = self.dial(port, host).patience(Duration::from_secs(20)).get(host, path);
         });
+    }
+
+    /// A request of the host that allows `echo`, and what follows it.
+    fn tunnel(&self, port: u16, path: &str, fields: &str, after: &mut dyn FnMut(&mut Connection)) {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {TUNNEL}\r\n{fields}\r\n");
+        let mut connection = self.inside(|| {
+            let mut connection =
+                self.dial(port, TUNNEL).patience(Duration::from_secs(3)).open().expect("handshake");
+            connection.send(head.as_bytes()).expect("send");
+            let _ = connection.head();
+            connection
+        });
+        after(&mut connection);
     }
 
     fn tcp(&self, port: u16, bytes: &[u8], wait: Duration) {
@@ -189,8 +213,22 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         (Reason::UnsupportedCoding, |place| {
             place.raw(443, &head("POST / HTTP/1.1", "Transfer-Encoding: gzip, chunked\r\n"));
         }),
-        (Reason::UpgradeNotSupported, |place| {
-            place.raw(443, &head("GET / HTTP/1.1", "Connection: upgrade\r\nUpgrade: websocket\r\n"));
+        (Reason::ConnectRefused, |place| place.raw(443, &head("CONNECT shop.walk.test:443 HTTP/1.1", ""))),
+        (Reason::UpgradeRefused, |place| {
+            place.tunnel(443, "/", "Connection: Upgrade\r\nUpgrade: websocket\r\n", &mut |_| {});
+        }),
+        (Reason::PrematureUpgrade, |place| {
+            place.tunnel(443, "/tunnel", &format!("{ECHO}\r\nbytes"), &mut |_| {});
+        }),
+        (Reason::BadUpgrade, |place| place.tunnel(443, "/tunnel/other", ECHO, &mut |_| {})),
+        (Reason::TunnelIdle, |place| {
+            place.tunnel(STRICT, "/tunnel", ECHO, &mut |_| std::thread::sleep(Duration::from_secs(1)));
+        }),
+        (Reason::DrainExpired, |place| {
+            place.tunnel(BRIEF, "/tunnel", ECHO, &mut |_| {
+                place.api.delete("listeners/brief");
+                std::thread::sleep(Duration::from_secs(1));
+            });
         }),
         (Reason::ExpectationFailed, |place| {
             place.raw(443, &head("POST / HTTP/1.1", "Content-Length: 1\r\nExpect: a-miracle\r\n"));

@@ -151,11 +151,9 @@ async fn bad_requests(stage: &Stage, out: &mut Table) -> Result<(), DemoError> {
             with(format!("GET / HTTP/1.1\r\nhost: {OTHER}\r\naccept: application/json\r\n\r\n")),
         ),
         (
-            "an upgrade (comes with a later release)",
-            "501 upgrade-not-supported",
-            with(format!(
-                "GET / HTTP/1.1\r\nhost: {SHOP}\r\naccept: application/json\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-            )),
+            "CONNECT to somewhere else",
+            "501 connect-refused",
+            with("CONNECT elsewhere.example:443 HTTP/1.1\r\nhost: elsewhere.example:443\r\n\r\n".to_owned()),
         ),
     ];
     for (what, expected, probe) in lines {

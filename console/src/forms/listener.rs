@@ -26,7 +26,7 @@ macro_rules! limit {
 }
 
 /// Every bound on what a client controls.
-pub(crate) const LIMITS: [Limit; 13] = [
+pub(crate) const LIMITS: [Limit; 14] = [
     limit!(connections, "connections", "Connections"),
     limit!(connections_per_address, "connectionsPerAddress", "Connections per address"),
     limit!(streams, "streams", "HTTP/2 streams per connection"),
@@ -40,6 +40,7 @@ pub(crate) const LIMITS: [Limit; 13] = [
     limit!(idle_ms, "idleMs", "Idle, ms"),
     limit!(stall_ms, "stallMs", "Stalled, ms"),
     limit!(drain_ms, "drainMs", "Drain, ms"),
+    limit!(tunnel_idle_ms, "tunnelIdleMs", "WebSocket idle, ms"),
 ];
 
 /// See the module.

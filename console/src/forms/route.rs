@@ -100,6 +100,7 @@ impl RouteForm {
             allow_encoded_slash: fields.ticked("allow_encoded_slash"),
             response_timeout_ms: numbers.read("response_timeout_ms", "spec.responseTimeoutMs"),
             filters: filters::read(fields, &mut numbers),
+            upgrades: upgrades(fields),
         };
         problems.append(&mut numbers.problems);
         let labels = base.map(|object| object.metadata.labels.clone()).unwrap_or_default();
@@ -126,7 +127,8 @@ impl RouteForm {
             .with("listeners", spec.listeners.join(" "))
             .with("enabled", tick(spec.enabled))
             .with("allow_encoded_slash", tick(spec.allow_encoded_slash))
-            .with("response_timeout_ms", blank(spec.response_timeout_ms));
+            .with("response_timeout_ms", blank(spec.response_timeout_ms))
+            .with("upgrades", upgrades_text(spec.upgrades.as_deref()));
         filters::show(&spec.filters, fields)
     }
 
@@ -169,6 +171,7 @@ impl RouteForm {
             field if field.starts_with("spec.responseTimeoutMs") => {
                 ("response_timeout_ms", "Response timeout")
             }
+            field if field.starts_with("spec.upgrades") => ("upgrades", "Upgrades"),
             field => filters::control(field)?,
         };
         Some(control(id, label))
@@ -197,6 +200,26 @@ fn matches(fields: &Fields, base: Option<&Object>) -> Vec<MatchSpec> {
         matches.extend(stored.matches.iter().filter(|one| one.is_conditional()).cloned());
     }
     if matches == [root()] { Vec::new() } else { matches }
+}
+
+/// Blank is the default, and this word an empty list.
+const NO_UPGRADE: &str = "none";
+
+fn upgrades(fields: &Fields) -> Option<Vec<String>> {
+    let mut words = fields.words("upgrades");
+    if words.is_empty() {
+        return None;
+    }
+    words.retain(|word| word != NO_UPGRADE);
+    Some(words)
+}
+
+fn upgrades_text(upgrades: Option<&[String]>) -> String {
+    match upgrades {
+        None => String::new(),
+        Some([]) => NO_UPGRADE.to_owned(),
+        Some(some) => some.join(" "),
+    }
 }
 
 fn control(id: &str, label: &str) -> (String, String) {
@@ -254,7 +277,8 @@ mod tests {
             .with("origin_source", "existing")
             .with("origin_group", "shop")
             .with("allow_encoded_slash", "on")
-            .with("response_timeout_ms", "1500");
+            .with("response_timeout_ms", "1500")
+            .with("upgrades", "none");
         let objects = RouteForm::objects(&fields, None).unwrap();
         assert_eq!(objects.len(), 1);
         let Spec::Route(spec) = &objects[0].spec else { unreachable!() };
@@ -268,6 +292,7 @@ mod tests {
             "enabled",
             "allow_encoded_slash",
             "response_timeout_ms",
+            "upgrades",
         ] {
             assert_eq!(again.get(name), fields.get(name), "{name}");
         }
@@ -295,6 +320,7 @@ mod tests {
         };
         assert_eq!(at("Route/shop-example-com", "spec.hostnames[0]").as_deref(), Some("host"));
         assert_eq!(at("Route/shop-example-com", "spec.matches[0].path.value").as_deref(), Some("path"));
+        assert_eq!(at("Route/shop-example-com", "spec.upgrades[0]").as_deref(), Some("upgrades"));
         assert_eq!(at("OriginGroup/origin-internal-8443", "spec.origins[0].url").as_deref(), Some("origins"));
         assert_eq!(
             at("Certificate/shop-example-com", "spec.internalCa.hostnames[0]").as_deref(),

@@ -135,8 +135,16 @@ const DROP_CLASSES: [(&str, &str); 5] = [
 
 /// Which of the classes.
 fn drop_class(drops: &DropSeries) -> usize {
-    const LIMITS: [&str; 5] =
-        ["no-listener", "denied", "too-many-connections", "too-many-from-address", "upgrade-not-supported"];
+    const LIMITS: [&str; 7] = [
+        "no-listener",
+        "denied",
+        "too-many-connections",
+        "too-many-from-address",
+        "upgrade-refused",
+        "tunnel-idle",
+        "drain-expired",
+    ];
+    const ORIGIN: [&str; 2] = ["malformed-response", "bad-upgrade"];
     let reason = drops.reason.as_str();
     match drops.place {
         Place::Kernel
@@ -149,7 +157,7 @@ fn drop_class(drops: &DropSeries) -> usize {
         }
         Place::Kernel => 1,
         Place::Proxy if LIMITS.contains(&reason) => 2,
-        Place::Proxy if reason.starts_with("origin-") || reason == "malformed-response" => 4,
+        Place::Proxy if reason.starts_with("origin-") || ORIGIN.contains(&reason) => 4,
         Place::Proxy => 3,
     }
 }

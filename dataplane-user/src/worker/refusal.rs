@@ -80,8 +80,12 @@ reasons! {
     UnsupportedVersion = "unsupported-version", Client, 505;
     /// A transfer coding other than chunked.
     UnsupportedCoding = "unsupported-coding", Client, 501;
-    /// Upgrade and CONNECT, until they are built.
-    UpgradeNotSupported = "upgrade-not-supported", Policy, 501;
+    /// CONNECT to somewhere: this is no forward proxy.
+    ConnectRefused = "connect-refused", Client, 501;
+    /// A change to a protocol that the route does not list in `upgrades`.
+    UpgradeRefused = "upgrade-refused", Policy, 403;
+    /// Bytes behind an upgrade request, sent before its answer: an origin that declines would read them as a request.
+    PrematureUpgrade = "premature-upgrade", Client, 400;
     /// An `Expect` other than `100-continue`.
     ExpectationFailed = "expectation-failed", Client, 417;
     /// Host and SNI lead to different certificates or listeners.
@@ -104,6 +108,13 @@ reasons! {
     MalformedResponse = "malformed-response", Origin, 502;
     /// The origin's body made no progress.
     OriginStalled = "origin-stalled", Origin, 504;
+    /// The origin's 101 is not the upgrade that was asked for, or lacks WebSocket's proof, or an origin answers success
+    /// where HTTP/2 would take it for one.
+    BadUpgrade = "bad-upgrade", Origin, 502;
+    /// `limits.tunnelIdleMs`.
+    TunnelIdle = "tunnel-idle", Policy, 0;
+    /// `limits.drainMs` of a removed listener or a stopping node.
+    DrainExpired = "drain-expired", Policy, 0;
     /// HTTP/2: too many resets, settings, pings or empty frames.
     Http2Abuse = "http2-abuse", Client, 0;
 }
@@ -113,12 +124,19 @@ impl Reason {
     /// what a client library would have made of the answer. 0 is never among them.
     pub fn grpc(self) -> u8 {
         const UNKNOWN: u8 = 2;
+        const PERMISSION_DENIED: u8 = 7;
         const UNIMPLEMENTED: u8 = 12;
         const INTERNAL: u8 = 13;
         const UNAVAILABLE: u8 = 14;
         match self {
             // 400.
-            Self::MalformedRequest | Self::AmbiguousFraming | Self::BadHost | Self::BadPath => INTERNAL,
+            Self::MalformedRequest
+            | Self::AmbiguousFraming
+            | Self::BadHost
+            | Self::BadPath
+            | Self::PrematureUpgrade => INTERNAL,
+            // 403.
+            Self::UpgradeRefused => PERMISSION_DENIED,
             // 404.
             Self::NoRoute => UNIMPLEMENTED,
             // 502, 503, 504.
@@ -129,7 +147,8 @@ impl Reason {
             | Self::OriginTimeout
             | Self::OriginGone
             | Self::MalformedResponse
-            | Self::OriginStalled => UNAVAILABLE,
+            | Self::OriginStalled
+            | Self::BadUpgrade => UNAVAILABLE,
             // All others, and those that end the connection without an answer.
             Self::HeaderTimeout
             | Self::HeaderTooLarge
@@ -138,7 +157,9 @@ impl Reason {
             | Self::BodyTimeout
             | Self::UnsupportedVersion
             | Self::UnsupportedCoding
-            | Self::UpgradeNotSupported
+            | Self::ConnectRefused
+            | Self::TunnelIdle
+            | Self::DrainExpired
             | Self::ExpectationFailed
             | Self::Misdirected
             | Self::NoListener

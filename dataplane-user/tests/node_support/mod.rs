@@ -112,6 +112,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         allow_encoded_slash: false,
         response_timeout_ms: 5000,
         transform: Default::default(),
+        upgrades: model::upgrade::usual(),
     });
     snapshot.origin_groups.push(OriginGroup {
         name: name("shop"),

@@ -111,6 +111,7 @@ fn limits(spec: &LimitsSpec, at: &mut At<'_>) -> Limits {
         ),
         streams: bound("streams", spec.streams, default.streams, 1..=65_535),
         drain_ms: bound("drainMs", spec.drain_ms, default.drain_ms, 0..=DAY),
+        tunnel_idle_ms: bound("tunnelIdleMs", spec.tunnel_idle_ms, default.tunnel_idle_ms, 10..=DAY),
     };
     if limits.target_bytes > limits.header_bytes {
         let message = format!(

@@ -9,6 +9,7 @@ use crate::name::{HostPattern, Name};
 use crate::problem::Code;
 use crate::route::NormalPath;
 use crate::snapshot::{PathMatch, Route, RouteMatch};
+use crate::upgrade::{self, Protocol};
 
 /// A route, with what its spec called each of its hosts and paths (for problems that show only across routes).
 #[derive(Debug, Clone)]
@@ -56,6 +57,7 @@ pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_
         allow_encoded_slash: spec.allow_encoded_slash,
         response_timeout_ms,
         transform: transform?,
+        upgrades: upgrades(spec.upgrades.as_deref(), at),
     };
     Some(Lowered { route, enabled: spec.enabled })
 }
@@ -97,6 +99,20 @@ fn hostnames(texts: &[String], at: &mut At<'_>) -> Vec<HostPattern> {
         }
     }
     hostnames.into_iter().collect()
+}
+
+fn upgrades(texts: Option<&[String]>, at: &mut At<'_>) -> Vec<Protocol> {
+    let Some(texts) = texts else { return upgrade::usual() };
+    let mut protocols = BTreeSet::new();
+    for (index, text) in texts.iter().enumerate() {
+        let field = format!("spec.upgrades[{index}]");
+        if let Some(protocol) = at.parse::<Protocol>(&*field, text)
+            && !protocols.insert(protocol)
+        {
+            at.problem(field, Code::Duplicate, format!("{} is in this list twice; remove one", shown(text)));
+        }
+    }
+    protocols.into_iter().collect()
 }
 
 /// The matches: those that ask for a path only, and the others.

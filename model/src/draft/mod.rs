@@ -172,6 +172,9 @@ pub struct LimitsSpec {
     /// See [`crate::snapshot::Limits::drain_ms`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::tunnel_idle_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_idle_ms: Option<u64>,
 }
 
 /// `kind: Route`.
@@ -204,6 +207,9 @@ pub struct RouteSpec {
     /// What happens to requests and responses on the way.
     #[serde(default, skip_serializing_if = "is_default")]
     pub filters: FiltersSpec,
+    /// Protocols a connection may change to after a request; default `[websocket]`, `[]` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrades: Option<Vec<String>>,
 }
 
 /// One match of a route (Gateway API's `HTTPRouteMatch`); all of it must hold.

@@ -17,6 +17,7 @@ fn route(name: &str, listeners: &[&str], hosts: &[&str], paths: &[PathMatch]) ->
         allow_encoded_slash: false,
         response_timeout_ms: 60_000,
         transform: Transform::default(),
+        upgrades: crate::upgrade::usual(),
     }
 }
 

@@ -109,6 +109,7 @@ fn route(name: &str, host: &str, path: &str, certificate: &str, group: &str) -> 
         allow_encoded_slash: false,
         response_timeout_ms: None,
         filters: FiltersSpec::default(),
+        upgrades: None,
     };
     Object::new(name, Spec::Route(spec))
 }

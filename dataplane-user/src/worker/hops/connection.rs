@@ -67,7 +67,10 @@ impl Hop {
             // The first look sets the deadline: a later one is never earlier.
             Stop::Drained => self.close_by(self.drain_deadline()),
             Stop::Drain { deadline } => self.close_by(deadline),
-            Stop::Now => return false,
+            Stop::Now => {
+                self.cut.set(Some(Reason::DrainExpired));
+                return false;
+            }
         }
         let live = ctx.live.load();
         if self.seen.replace(Some(live.id)) == Some(live.id) {

@@ -14,10 +14,12 @@ use super::context::ThreadCtx;
 use super::flow::{Failed, Flow};
 use super::record::Record;
 use super::timer::Timer;
+use super::tunnel;
 use crate::worker::http::authority::Authority;
 use crate::worker::http::client::Client;
 use crate::worker::http::request::{Framing, Request};
 use crate::worker::http::response::Response;
+use crate::worker::http::upgrade::{self, Offer, Upgrade};
 use crate::worker::http::write::{Added, Forwarding};
 use crate::worker::http::{respond, transform};
 use crate::worker::live::{ListenerLive, RouteLive, Target};
@@ -96,16 +98,21 @@ async fn proxy<C: Client>(
     let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
     record.route = Some(Arc::clone(permit.route()));
     if let Some((mut response, body)) = answer(scene, permit.route(), request) {
+        // Over HTTP/2 success would mean a tunnel, and none of these is one.
+        if matches!(request.offer, Offer::Connect(_)) {
+            return Err(Failed::Refused(Reason::UpgradeRefused));
+        }
         if let Some(transform) = &permit.route().transform {
             response.fields = transform::fields(&response.fields, &transform.response_headers);
         }
         return Ok(say(scene, (response, body), Some(request), client, record).await);
     }
+    let upgrade = upgrade(scene, request, &permit, client)?;
     let mut attempts = Attempts::new(scene.ctx);
     let mut fresh = false;
     loop {
         let origin = choose(scene, &permit, &mut attempts, fresh, record).await?;
-        match forward(scene, request, &permit, client, origin, record).await {
+        match forward(scene, (request, &permit, upgrade.as_ref()), client, origin, record).await {
             Err(Failed::Stale) => {
                 fresh = true;
                 attempts.again();
@@ -142,6 +149,25 @@ fn bounded(request: &Request, listener: &ListenerLive) -> Result<(), Reason> {
     }
 }
 
+/// What the origin is to be asked for beyond an ordinary answer.
+fn upgrade<'p, C: Client>(
+    scene: &mut Scene<'_, '_>,
+    request: &Request,
+    permit: &'p Permit,
+    client: &C,
+) -> Result<Option<Upgrade<'p>>, Reason> {
+    if request.offer == Offer::None {
+        return Ok(None);
+    }
+    let chosen = upgrade::choose(request, &permit.route().upgrades);
+    // What follows an upgrade that does not come about could be read in two ways: so nothing is read behind it.
+    scene.last |= !matches!(chosen, Ok(None));
+    match chosen {
+        Ok(Some(_)) if client.premature() => Err(Reason::PrematureUpgrade),
+        chosen => chosen,
+    }
+}
+
 async fn choose(
     scene: &Scene<'_, '_>,
     permit: &Permit,
@@ -163,8 +189,7 @@ async fn choose(
 
 async fn forward<C: Client>(
     scene: &mut Scene<'_, '_>,
-    request: &Request,
-    permit: &Permit,
+    (request, permit, upgrade): (&Request, &Permit, Option<&Upgrade<'_>>),
     client: &mut C,
     mut origin: Connection,
     record: &mut Record<'_>,
@@ -178,14 +203,21 @@ async fn forward<C: Client>(
         .map(|transform| transform::request(request, transform));
     origin.begin(
         changed.as_ref().unwrap_or(request),
-        &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str() },
+        &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str(), upgrade },
     );
-    let mut flow = Flow::new(scene, request, permit, client, &mut origin);
+    let mut flow = Flow::new(scene, request, permit, client, &mut origin, upgrade.is_some());
     let response = flow.head(scene.timer).await;
     record.waited += flow.waited();
     let mut response = response?;
+    let changed_protocol = match upgrade {
+        Some(upgrade) if tunnel::is_one(upgrade, &response)? => Some(upgrade),
+        Some(_) | None => None,
+    };
     if let Some(change) = transform.map(|transform| &transform.response_headers).filter(|c| !c.is_empty()) {
         response.fields = transform::fields(&response.fields, change);
+    }
+    if let Some(upgrade) = changed_protocol {
+        return Box::pin(tunnel::run(scene, request, upgrade, flow, &response, record)).await;
     }
     let close =
         scene.last || !request.keep_alive || scene.hop.closing().is_some() || !flow.client.body_done();

@@ -16,8 +16,9 @@ use crate::worker::origin::connection::{Connection, NoHead};
 use crate::worker::policy::Permit;
 use crate::worker::refusal::Reason;
 
-/// Informational responses forwarded for one request.
+/// Informational responses forwarded for one request, and bytes of them.
 const MOST_INFORMATIONAL: u32 = 32;
+const MOST_INFORMATIONAL_BYTES: usize = 64 * 1024;
 
 /// Pieces moved in one turn before other connections get theirs.
 const TURN: u32 = 16;
@@ -40,7 +41,7 @@ impl From<Reason> for Failed {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Upload {
+pub(super) enum Upload {
     /// The client's body is being sent.
     Running,
     /// All of it is with us.
@@ -60,10 +61,10 @@ enum Side {
 /// An exchange under way.
 pub(crate) struct Flow<'a, C> {
     pub(crate) client: &'a mut C,
-    origin: &'a mut Connection,
+    pub(super) origin: &'a mut Connection,
     ctx: &'a ThreadCtx,
-    upload: Upload,
-    downloaded: bool,
+    pub(super) upload: Upload,
+    pub(super) downloaded: bool,
     /// Whom the last turn waited for.
     blocked: Side,
     /// Whether body bytes have been taken from the client: it cannot be sent again.
@@ -74,7 +75,7 @@ pub(crate) struct Flow<'a, C> {
     awaiting_continue: bool,
     stall: Duration,
     response_timeout: Duration,
-    progress: Instant,
+    pub(super) progress: Instant,
     waiting: Option<Instant>,
     waited: Duration,
     /// Body bytes to the client.
@@ -89,13 +90,16 @@ impl<'a, C: Client> Flow<'a, C> {
         permit: &Permit,
         client: &'a mut C,
         origin: &'a mut Connection,
+        upgrade: bool,
     ) -> Self {
         let now = Instant::now();
+        // What a client sends behind an upgrade request is the other protocol's, once there is one.
+        let upload = if upgrade && origin.finish(None) { Upload::Flushing } else { Upload::Running };
         Self {
             client,
             origin,
             ctx: scene.ctx,
-            upload: Upload::Running,
+            upload,
             downloaded: false,
             blocked: Side::Origin,
             touched: false,
@@ -118,6 +122,7 @@ impl<'a, C: Client> Flow<'a, C> {
 
     /// The final response head. Informational ones are passed on.
     pub(crate) async fn head(&mut self, timer: &mut Timer<'_>) -> Result<Response, Failed> {
+        let mut bytes = 0;
         for _ in 0..=MOST_INFORMATIONAL {
             let response = poll_fn(|cx| self.poll_head(cx, timer)).await?;
             if !response.informational() {
@@ -128,6 +133,10 @@ impl<'a, C: Client> Flow<'a, C> {
             }
             self.awaiting_continue = false;
             self.progress = Instant::now();
+            bytes += response.fields.text().len();
+            if bytes > MOST_INFORMATIONAL_BYTES {
+                break;
+            }
             self.client.informational(&response)?;
         }
         Err(Failed::Refused(Reason::MalformedResponse))
@@ -171,7 +180,7 @@ impl<'a, C: Client> Flow<'a, C> {
     }
 
     /// Moves request body until one side has to wait. An origin that takes no more is no failure yet.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
         let mut turn = 0;
         while self.upload == Upload::Running {
             match self.origin.poll_room(cx) {
@@ -270,7 +279,7 @@ impl<'a, C: Client> Flow<'a, C> {
     }
 
     /// Moves response body until one side has to wait.
-    fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
+    pub(super) fn poll_download(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
         let mut turn = 0;
         while !self.downloaded {
             let room = match self.client.poll_room(cx)? {

@@ -92,7 +92,8 @@ fn builder(limits: &Limits) -> Builder {
         .max_header_list_size(limits.header_bytes.saturating_mul(2))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
-        .max_concurrent_reset_streams(RESETS);
+        .max_concurrent_reset_streams(RESETS)
+        .enable_connect_protocol();
     builder
 }
 

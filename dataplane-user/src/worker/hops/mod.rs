@@ -12,6 +12,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod record;
 pub(crate) mod timer;
+pub(crate) mod tunnel;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ pub use connection::Secured;
 pub use context::{Stop, Tell, ThreadCtx};
 
 use connection::Hop;
+
+use crate::worker::refusal::Reason;
 
 /// Serves a secured connection until it ends. Everything that happens is told to `ctx.tell`.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured<S>, ctx: &Rc<ThreadCtx>) {
@@ -42,6 +45,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured
             return Poll::Ready(());
         }
         if hop.closing().is_some_and(|deadline| timer.poll_expired(cx, deadline)) {
+            hop.cut.set(Some(Reason::DrainExpired));
             return Poll::Ready(());
         }
         served.as_mut().poll(cx)

@@ -3,6 +3,8 @@
 
 use std::task::{Context, Poll};
 
+use model::upgrade::Protocol;
+
 use super::fields::Fields;
 use super::receive::Got;
 use super::response::Response;
@@ -29,6 +31,15 @@ pub(crate) trait Client {
     /// Sends the final response's head. `close`: this is the connection's last exchange. Answers whether it is, also
     /// because the body can only be ended so.
     fn head(&mut self, response: &Response, close: bool, added: &Added<'_>) -> Result<bool, Reason>;
+
+    /// Whether bytes behind the request have been read already.
+    fn premature(&self) -> bool;
+
+    /// Tells of the origin's 101: from here on the two body directions are a tunnel. Answers the status that was sent.
+    fn switch(&mut self, response: &Response, protocol: &Protocol, added: &Added<'_>) -> Result<u16, Reason>;
+
+    /// Ends our direction of a tunnel, after everything before has left.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>>;
 
     /// Sends body bytes, no more than there is room for.
     fn data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), Reason>;

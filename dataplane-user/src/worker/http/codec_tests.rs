@@ -94,11 +94,7 @@ const REFUSED: &[(&str, Reason)] = &[
     ("GET /%5c HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::BadPath),
     ("GET /../x HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::BadPath),
     ("GET /%zz HTTP/1.1\r\nHost: a.test\r\n\r\n", Reason::BadPath),
-    ("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", Reason::UpgradeNotSupported),
-    (
-        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        Reason::UpgradeNotSupported,
-    ),
+    ("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", Reason::ConnectRefused),
     ("PUT / HTTP/1.1\r\nHost: a.test\r\nExpect: 200-ok\r\n\r\n", Reason::ExpectationFailed),
     (
         "GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -259,7 +255,8 @@ fn responses_that_could_be_read_differently_are_refused_under_every_split() {
         "HTTP/1.1 200 OK\r\nX : 5\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: 5\r\n folded\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: 5\0\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 099 Low\r\n\r\n",
         "HTTP/2 200 OK\r\n\r\n",
         "\r\nHTTP/1.1 200 OK\r\n\r\n",

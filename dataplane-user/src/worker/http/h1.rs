@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
+use model::upgrade::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::BodyReader;
@@ -160,6 +161,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
             Some(added),
         );
         Ok(close)
+    }
+
+    fn premature(&self) -> bool {
+        !self.wire.input.is_empty()
+    }
+
+    fn switch(&mut self, response: &Response, protocol: &Protocol, added: &Added<'_>) -> Result<u16, Reason> {
+        write::response_head(
+            &mut self.wire.output,
+            response.status,
+            &response.fields,
+            Delimit::None,
+            write::Connection::Upgrade(protocol.as_str()),
+            Some(added),
+        );
+        self.reader = BodyReader::new(Framing::Close);
+        self.transmit = Transmit::new(Delimit::Close);
+        self.bound = u64::MAX;
+        Ok(response.status)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        ready!(self.wire.poll_flush(cx)).map_err(|_gone| Reason::ClientGone)?;
+        self.wire.poll_shutdown(cx).map_err(|_gone| Reason::ClientGone)
     }
 
     fn data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), Reason> {

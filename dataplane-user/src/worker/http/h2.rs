@@ -7,6 +7,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use model::upgrade::Protocol;
 
 use super::client::Client;
 use super::fields::{Fields, Known, Span};
@@ -144,6 +145,31 @@ impl Client for H2 {
         Ok(false)
     }
 
+    fn premature(&self) -> bool {
+        false
+    }
+
+    fn switch(
+        &mut self,
+        response: &Response,
+        _protocol: &Protocol,
+        added: &Added<'_>,
+    ) -> Result<u16, Reason> {
+        let mut head = head(response, Some(added)).ok_or(Reason::MalformedResponse)?;
+        *head.status_mut() = StatusCode::OK;
+        // RFC 8441, 5: the key and its answer are HTTP/1.1's.
+        head.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
+        self.send = Some(self.respond.send_response(head, false).map_err(|_gone| Reason::ClientGone)?);
+        self.left = None;
+        self.bound = u64::MAX;
+        Ok(StatusCode::OK.as_u16())
+    }
+
+    fn poll_end(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        // `finish` has sent END_STREAM.
+        Poll::Ready(Ok(()))
+    }
+
     fn data(&mut self, _cx: &mut Context<'_>, data: &[u8]) -> Result<(), Reason> {
         let Some(send) = &mut self.send else { return Ok(()) };
         let last = match &mut self.left {
@@ -201,8 +227,11 @@ impl Client for H2 {
 pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds) -> Result<Raw, Reason> {
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
+    let protocol = parts.extensions.get::<h2::ext::Protocol>().map_or("", h2::ext::Protocol::as_str);
+    // In every other respect an extended CONNECT is what HTTP/1.1 asks with GET.
+    let method = if protocol.is_empty() { parts.method.as_str() } else { "GET" };
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    let fixed = parts.method.as_str().len() + path.len() + authority.len();
+    let fixed = method.len() + path.len() + authority.len() + protocol.len();
     let total = fixed + parts.headers.iter().map(size).sum::<usize>();
     if path.len() > bounds.target {
         return Err(Reason::TargetTooLong);
@@ -215,8 +244,9 @@ pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds
         text.put_slice(part);
         Span::new(text.len() - part.len(), part.len())
     };
-    let (method, target) = (put(parts.method.as_str().as_bytes()), put(path.as_bytes()));
+    let (method, target) = (put(method.as_bytes()), put(path.as_bytes()));
     let authority = (!authority.is_empty()).then(|| put(authority.as_bytes()));
+    let protocol = (!protocol.is_empty()).then(|| put(protocol.as_bytes()));
     let mut list = Vec::with_capacity(parts.headers.len());
     for (name, value) in &parts.headers {
         if name != http::header::COOKIE {
@@ -233,7 +263,8 @@ pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds
         let (name, value) = (put(b"cookie"), put(&crumbs.join(&b"; "[..])));
         list.push(super::fields::Field { known: Known::Cookie, hop: false, name, value });
     }
-    Ok(Raw { text: text.freeze(), list, method, target, authority, version: Version::Http2, ended })
+    let (text, version) = (text.freeze(), Version::Http2);
+    Ok(Raw { text, list, method, target, authority, protocol, version, ended })
 }
 
 /// A response head; nothing where a field cannot be said in HTTP/2.

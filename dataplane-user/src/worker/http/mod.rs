@@ -17,6 +17,7 @@ pub mod respond;
 pub mod response;
 pub mod scan;
 pub mod transform;
+pub mod upgrade;
 pub mod wire;
 pub mod write;
 

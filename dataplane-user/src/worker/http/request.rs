@@ -9,6 +9,7 @@ use model::route::{Asked, NormalPath};
 use super::authority::Authority;
 use super::fields::{Field, Fields, Known, Span, connection_options};
 use super::scan::{Scan, Unscannable};
+use super::upgrade::{Offer, handshake_field};
 use crate::worker::refusal::Reason;
 
 /// More fields than this are refused whatever `headerCount` says: the parser's table lives on the stack.
@@ -114,6 +115,8 @@ pub struct Request {
     pub expect_continue: bool,
     /// `TE: trailers`.
     pub te_trailers: bool,
+    /// Another protocol that the client would rather speak.
+    pub offer: Offer,
 }
 
 impl Request {
@@ -162,6 +165,8 @@ pub struct Raw {
     pub target: Span,
     /// HTTP/2's `:authority`.
     pub authority: Option<Span>,
+    /// HTTP/2's `:protocol`.
+    pub protocol: Option<Span>,
     /// Version.
     pub version: Version,
     /// Whether the stream ended with the head (HTTP/2).
@@ -218,7 +223,7 @@ fn parse(text: Bytes, bounds: &HeadBounds) -> Result<Raw, Reason> {
         parsed.headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
     let (method, target) = (Span::within(&text, method.as_bytes()), Span::within(&text, target.as_bytes()));
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    Ok(Raw { list, method, target, authority: None, version, ended: false, text })
+    Ok(Raw { list, method, target, authority: None, protocol: None, version, ended: false, text })
 }
 
 /// A field of a trailer section: what we say in the head is not said again by somebody else behind the body, where some
@@ -242,9 +247,14 @@ pub fn field(text: &[u8], name: &[u8], value: &[u8]) -> Field {
 pub fn check(mut raw: Raw) -> Result<Request, Reason> {
     let options = connection_options(&raw.text, &mut raw.list);
     let method = Method::of(raw.method.of(&raw.text));
-    let upgrade = options.upgrade && raw.version == Version::Http11 && has(&raw, Known::Upgrade);
-    if method == Method::Connect || upgrade {
-        return Err(Reason::UpgradeNotSupported);
+    if method == Method::Connect {
+        return Err(Reason::ConnectRefused);
+    }
+    if raw.protocol.is_some() {
+        let text = &raw.text;
+        for field in raw.list.iter_mut().filter(|field| handshake_field(field.name.of(text))) {
+            field.hop = true;
+        }
     }
     let target = target(&raw, method)?;
     let authority = authority(&raw, target.authority)?;
@@ -253,11 +263,17 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
         Framing::None if raw.version == Version::Http2 && matches!(method, Method::Put | Method::Other) => {
             Framing::Length(0)
         }
+        // HTTP/1.1 has trailers behind chunks only.
+        Framing::Length(1..) if raw.version == Version::Http2 && has(&raw, Known::Trailer) => {
+            Framing::Chunked
+        }
         framing @ (Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close) => framing,
     };
+    let upgrade = options.upgrade && raw.version == Version::Http11 && has(&raw, Known::Upgrade);
+    let (offer, framing) = offer(&raw, upgrade, framing)?;
     let expect_continue = expectation(&raw)?;
-    let te_trailers =
-        values(&raw, Known::Te).any(|te| te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers"));
+    let te_trailers = values(&raw, Known::Te)
+        .any(|te| te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")));
     let keep_alive = match raw.version {
         Version::Http10 => options.keep_alive && !options.close,
         Version::Http11 | Version::Http2 => !options.close,
@@ -278,8 +294,22 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
         keep_alive,
         expect_continue,
         te_trailers,
+        offer,
         fields: Fields::new(raw.text, raw.list),
     })
+}
+
+/// An upgrade, and how the request is framed that asks for it. One with a body is an ordinary request: that it asks for
+/// an upgrade too may be ignored (RFC 9110, 7.8). What follows an extended CONNECT is no body.
+fn offer(raw: &Raw, upgrade: bool, framing: Framing) -> Result<(Offer, Framing), Reason> {
+    let Some(protocol) = raw.protocol else {
+        let bodiless = matches!(framing, Framing::None | Framing::Length(0));
+        return Ok((if upgrade && bodiless { Offer::Upgrade } else { Offer::None }, framing));
+    };
+    if has(raw, Known::ContentLength) {
+        return Err(Reason::AmbiguousFraming);
+    }
+    Ok((Offer::Connect(protocol), Framing::None))
 }
 
 struct Target<'a> {

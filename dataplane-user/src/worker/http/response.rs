@@ -28,9 +28,9 @@ pub struct Response {
 }
 
 impl Response {
-    /// 100 to 199.
+    /// 100 to 199, but 101, behind which no other response follows.
     pub fn informational(&self) -> bool {
-        self.status < 200
+        self.status < 200 && self.status != 101
     }
 }
 
@@ -87,7 +87,7 @@ fn framing(
     let mut codings = fields.values(Known::TransferEncoding);
     let coding = match (codings.next(), codings.next()) {
         (None, _) => false,
-        // We never ask for an upgrade, so 101 is not ours to forward; a coding that we did not ask for is not either.
+        // A coding that we did not ask for is not ours to forward.
         (Some(coding), None)
             if minor == 1 && declared.is_none() && coding.eq_ignore_ascii_case(b"chunked") =>
         {
@@ -96,7 +96,9 @@ fn framing(
         (Some(_), _) => return Err(Malformed),
     };
     let framing = match status {
-        101 => return Err(Malformed),
+        101 if coding || declared.is_some() => return Err(Malformed),
+        // Whatever follows belongs to the other protocol. Whether one was asked for is the connection's to know.
+        101 => Framing::Close,
         100..=199 | 204 | 304 => Framing::None,
         _ if request == Method::Head => Framing::None,
         _ if coding => Framing::Chunked,

@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, Known};
 use super::request::{Framing, Request, Version};
+use super::upgrade::Upgrade;
 
 /// What is said of the client to origins.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,8 @@ pub struct Forwarding<'a> {
     pub port: u16,
     /// This request's id.
     pub request_id: &'a str,
+    /// The protocol the origin is asked to change to.
+    pub upgrade: Option<&'a Upgrade<'a>>,
 }
 
 /// Writes a request head for an HTTP/1.1 origin.
@@ -48,8 +51,10 @@ pub fn request_head(out: &mut BytesMut, request: &Request, forwarding: &Forwardi
     if request.expect_continue {
         out.put_slice(b"Expect: 100-continue\r\n");
     }
-    if request.te_trailers {
-        out.put_slice(b"TE: trailers\r\nConnection: TE\r\n");
+    match (forwarding.upgrade, request.te_trailers) {
+        (Some(upgrade), _) => put_upgrade(out, upgrade),
+        (None, true) => out.put_slice(b"TE: trailers\r\nConnection: TE\r\n"),
+        (None, false) => {}
     }
     match request.framing {
         Framing::None | Framing::Close => {}
@@ -57,6 +62,14 @@ pub fn request_head(out: &mut BytesMut, request: &Request, forwarding: &Forwardi
         Framing::Chunked => out.put_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     out.put_slice(b"\r\n");
+}
+
+fn put_upgrade(out: &mut BytesMut, upgrade: &Upgrade<'_>) {
+    put_field(out, b"Connection", b"Upgrade");
+    put_field(out, b"Upgrade", upgrade.protocol.as_str().as_bytes());
+    if let Some(key) = upgrade.key.as_ref().filter(|_| upgrade.ours) {
+        put_field(out, b"Sec-WebSocket-Key", key.bytes());
+    }
 }
 
 /// Fields of a request that are written anew rather than copied.
@@ -131,13 +144,15 @@ pub enum Delimit {
 
 /// What is said of the connection to an HTTP/1 client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connection {
+pub enum Connection<'a> {
     /// Nothing: HTTP/1.1 goes on.
     Unsaid,
     /// It ends with this response.
     Close,
     /// It goes on, which HTTP/1.0 must be told.
     KeepAlive,
+    /// It goes on in this protocol.
+    Upgrade(&'a str),
 }
 
 /// What this node adds to a final response.
@@ -155,7 +170,7 @@ pub fn response_head(
     status: u16,
     fields: &Fields,
     delimit: Delimit,
-    connection: Connection,
+    connection: Connection<'_>,
     added: Option<&Added<'_>>,
 ) {
     out.reserve(fields.text().len() + 192);
@@ -183,6 +198,10 @@ pub fn response_head(
         Connection::Unsaid => {}
         Connection::Close => out.put_slice(b"Connection: close\r\n"),
         Connection::KeepAlive => out.put_slice(b"Connection: keep-alive\r\n"),
+        Connection::Upgrade(protocol) => {
+            put_field(out, b"Connection", b"Upgrade");
+            put_field(out, b"Upgrade", protocol.as_bytes());
+        }
     }
     out.put_slice(b"\r\n");
 }

@@ -209,6 +209,7 @@ impl Builder<'_> {
                     && before.transform == transform
                     && before.allow_encoded_slash == route.allow_encoded_slash
                     && before.response_timeout == response_timeout
+                    && before.upgrades == route.upgrades
             });
             let now = match same {
                 Some(same) => Arc::clone(same),
@@ -219,6 +220,7 @@ impl Builder<'_> {
                     allow_encoded_slash: route.allow_encoded_slash,
                     response_timeout,
                     transform,
+                    upgrades: route.upgrades.clone(),
                 }),
             };
             live.insert(route.name.clone(), now);

@@ -24,6 +24,7 @@ use model::net::{OriginAddress, Prefix};
 use model::route::Table;
 use model::snapshot::{Limits, SnapshotId};
 use model::transform::{Redirect, Transform};
+use model::upgrade::Protocol;
 use rustls_pki_types::ServerName;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
@@ -152,6 +153,8 @@ pub struct RouteLive {
     pub response_timeout: Duration,
     /// What happens to requests and responses on the way; absent where nothing does.
     pub transform: Option<Box<Transform>>,
+    /// Protocols a connection may change to.
+    pub upgrades: Vec<Protocol>,
 }
 
 /// Who answers a route's requests.

@@ -55,6 +55,7 @@ fn route(named: &str, host: &str, certificate: Option<&str>) -> Route {
         allow_encoded_slash: false,
         response_timeout_ms: 1000,
         transform: Default::default(),
+        upgrades: model::upgrade::usual(),
     }
 }
 

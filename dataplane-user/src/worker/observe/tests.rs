@@ -57,6 +57,7 @@ fn route(slot: usize) -> RouteLive {
         allow_encoded_slash: false,
         response_timeout: Duration::from_secs(1),
         transform: None,
+        upgrades: Vec::new(),
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Connection {
     method: Method,
     keep_alive: bool,
     sent: bool,
+    upgrading: bool,
     /// What the handshake agreed on.
     pub leg: Rc<Leg>,
     /// Where it goes.
@@ -60,6 +61,7 @@ impl Connection {
             method: Method::Other,
             keep_alive: true,
             sent: false,
+            upgrading: false,
             leg: Rc::new(leg),
             address,
             since: Instant::now(),
@@ -74,6 +76,7 @@ impl Connection {
         self.scan = Scan::default();
         self.reader = BodyReader::new(Framing::None);
         self.sent = false;
+        self.upgrading = forwarding.upgrade.is_some();
         self.transmit = Transmit::new(match request.framing {
             Framing::None | Framing::Close => Delimit::None,
             Framing::Length(length) => Delimit::Length(length),
@@ -109,6 +112,9 @@ impl Connection {
             if !self.wire.input.is_empty() {
                 let taken = response::take(&mut self.wire.input, &mut self.scan, self.method);
                 if let Some(response) = taken.map_err(|_malformed| NoHead::Malformed)? {
+                    if response.status == 101 && !self.upgrading {
+                        return Poll::Ready(Err(NoHead::Malformed));
+                    }
                     if !response.informational() {
                         self.reader = BodyReader::new(response.framing);
                         self.keep_alive = response.keep_alive;
@@ -122,6 +128,17 @@ impl Connection {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// After a 101: what is sent and read from here on is the other protocol's.
+    pub fn switch(&mut self) {
+        self.transmit = Transmit::new(Delimit::Close);
+    }
+
+    /// Ends our direction of a tunnel, after everything before has left.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.wire.poll_flush(cx))?;
+        self.wire.poll_shutdown(cx)
     }
 
     /// Decodes, where they lie, body bytes that were read along with the head; at most `room` of them.
@@ -146,9 +163,11 @@ impl Connection {
     }
 
     /// Whether another request may be sent: request and response are complete, both sides want it, and nothing
-    /// unasked for has arrived.
+    /// unasked for has arrived. Never after an upgrade was asked for: whether the origin declined it in every part is not
+    /// worth a doubt.
     pub fn reusable(&self) -> bool {
         self.keep_alive
+            && !self.upgrading
             && self.sent
             && self.reader.done()
             && self.wire.input.is_empty()

@@ -310,6 +310,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
             allow_encoded_slash: false,
             response_timeout_ms: 5_000,
             transform: Default::default(),
+            upgrades: model::upgrade::usual(),
         }],
         origin_groups: vec![OriginGroup {
             name: name("group"),

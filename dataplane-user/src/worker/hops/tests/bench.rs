@@ -210,6 +210,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             allow_encoded_slash: false,
             response_timeout_ms: 5_000,
             transform: Default::default(),
+            upgrades: model::upgrade::usual(),
         }],
         origin_groups: vec![OriginGroup {
             name: name("group"),

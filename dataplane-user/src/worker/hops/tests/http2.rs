@@ -79,8 +79,8 @@ fn bodies_both_ways_with_trailers() {
         .await;
         let bench = Bench::new(&[address]);
         let mut send = connect(&bench).await;
-        let request = Request::post("https://a.test/").body(()).unwrap();
-        let (mut response, mut body) = send.send_request(request, false).unwrap();
+        let request = Request::post("https://a.test/").header("content-length", "5").header("trailer", "t");
+        let (mut response, mut body) = send.send_request(request.body(()).unwrap(), false).unwrap();
         body.send_data(Bytes::from_static(b"hello"), false).unwrap();
         let mut trailers = HeaderMap::new();
         trailers.insert("t", "1".parse().unwrap());
@@ -141,7 +141,7 @@ fn refusals_are_answers_on_their_stream() {
             (get("https://a.test/%00"), Reason::BadPath),
             (get(&long), Reason::TargetTooLong),
             (many, Reason::HeaderTooLarge),
-            (connect_method, Reason::UpgradeNotSupported),
+            (connect_method, Reason::ConnectRefused),
             (other_host, Reason::BadHost),
             (large, Reason::BodyTooLarge),
         ] {

@@ -3,6 +3,8 @@
 mod bench;
 mod http1;
 mod http2;
+mod kinds;
 mod refusals;
 mod secured;
 mod transform;
+mod upgrade;

@@ -54,7 +54,7 @@ fn requests_that_break_the_rules() {
             ("GET /a%2fb HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n", Reason::BadPath),
             ("GET / HTTP/1.9\r\nHost: a.test\r\n\r\n", Reason::UnsupportedVersion),
             ("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: gzip\r\n\r\n", Reason::UnsupportedCoding),
-            ("CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\n\r\n", Reason::UpgradeNotSupported),
+            ("CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\n\r\n", Reason::ConnectRefused),
             ("PUT / HTTP/1.1\r\nHost: a.test\r\nExpect: x\r\n\r\n", Reason::ExpectationFailed),
             ("GET / HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n", Reason::NoRoute),
             ("GET / HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\n\r\n", Reason::NoRoute),

@@ -1,0 +1,26 @@
+"""A WebSocket origin over TLS (PyPI websockets): sends back what it gets. ws_origin.py ADDRESS PORT PAIR.pem"""
+
+import asyncio
+import ssl
+import sys
+
+from websockets.asyncio.server import serve
+
+
+async def echo(connection):
+    async for message in connection:
+        if message == "leave":
+            await connection.close(4321, "as you wish")
+            return
+        await connection.send(message)
+
+
+async def main(address, port, pair):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair)
+    async with serve(echo, address, int(port), ssl=tls, subprotocols=["chat"], max_size=None, ping_interval=None):
+        print("listening", flush=True)
+        await asyncio.get_running_loop().create_future()
+
+
+asyncio.run(main(*sys.argv[1:]))
