@@ -50,7 +50,9 @@ pub(crate) enum ClientError {
     },
     #[error("the console did not answer within {} s", PATIENCE.as_secs())]
     TimedOut,
-    #[error("the console refuses the token; `cli.json` is written anew when the console starts")]
+    #[error(
+        "the console refuses the token; the one in its `cli.json` is good until it starts again: take it from there anew"
+    )]
     Token,
     /// 409 and 422.
     #[error("refused")]

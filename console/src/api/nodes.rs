@@ -22,7 +22,7 @@ pub(super) async fn list(State(ops): State<Ops>) -> Result<Json<Value>, ApiError
 /// A one-time token that enrols a node of this name, with the labels of the body `{"labels": {"key": "value"}}`; a known
 /// node keeps its labels when there are none. Administrators only: the node gets private keys.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/enrol", tag = "nodes", params(("name" = String, Path)),
-    responses((status = 200, description = "{\"token\": \"sallyport1....\"}"), (status = 422, body = super::error::Problems)))]
+    responses((status = 200, description = "{\"token\": \"sallyport1....\", \"console\": \"host:port that the node will connect to\"}"), (status = 422, body = super::error::Problems)))]
 pub(super) async fn enrol(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
@@ -30,7 +30,8 @@ pub(super) async fn enrol(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let labels = labels(body)?;
-    Ok(Json(json!({ "token": ops.enrol_node(&name, &labels, &actor).await? })))
+    let token = ops.enrol_node(&name, &labels, &actor).await?;
+    Ok(Json(json!({ "token": token, "console": ops.node_address(), "warning": ops.near_only() })))
 }
 
 /// Gives a node the labels of the body `{"labels": {"key": "value"}}` instead of those it has. Administrators only.
@@ -102,15 +103,20 @@ pub(super) async fn status(State(ops): State<Ops>) -> Result<Json<Status>, ApiEr
     Ok(Json(ops.status().await?))
 }
 
-/// Gives a user (a new one as administrator) a random password.
+/// Gives a user a random password; with `{"create": true}` in the body also a new one, as administrator.
 #[utoipa::path(post, path = "/api/v1/users/{name}/reset", tag = "users", params(("name" = String, Path)),
-    responses((status = 200, description = "{\"password\": \"...\"}"), (status = 403, body = super::error::Problems)))]
+    responses((status = 200, description = "{\"password\": \"...\"}"), (status = 403, body = super::error::Problems),
+              (status = 404, body = super::error::Problems)))]
 pub(super) async fn reset_user(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
+    JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    Ok(Json(json!({ "password": ops.reset_user(&name, &actor).await? })))
+    let mut fields = Fields::of(body, &["create"]);
+    let create = fields.flag("create");
+    fields.finish()?;
+    Ok(Json(json!({ "password": ops.reset_user(&name, create, &actor).await? })))
 }
 
 /// Whether the process answers.

@@ -125,7 +125,7 @@ pub(crate) async fn arrive(client: &Client, answer: &Value) -> Result<(), CliErr
             }
             if node["refused"][0]["revision"].as_u64() >= Some(revision) {
                 say(&format!("node {name} refuses revision {revision}: {}", plain(&node["refused"][1])));
-                refusals.push(name.clone());
+                refusals.push((name.clone(), node["applied"]["revision"].as_u64()));
                 told.push(name);
             } else if node["applied"]["revision"].as_u64() >= Some(revision) {
                 say(&format!("node {name} has revision {revision}"));
@@ -150,11 +150,18 @@ pub(crate) async fn arrive(client: &Client, answer: &Value) -> Result<(), CliErr
     Ok(())
 }
 
-fn refused(nodes: &[String], revision: u64) -> CliError {
+/// `refusals`: each node with the revision it has in force.
+fn refused(refusals: &[(String, Option<u64>)], revision: u64) -> CliError {
+    let in_force = |(node, applied): &(String, Option<u64>)| match applied {
+        Some(applied) => format!("{node} (revision {applied} is)"),
+        None => format!("{node} (none is)"),
+    };
+    let nodes: Vec<String> = refusals.iter().map(in_force).collect();
+    let oldest = refusals.iter().filter_map(|(_, applied)| *applied).min();
+    let back = oldest.map(|applied| format!(", or: sallyport rollback {applied}")).unwrap_or_default();
     CliError::NodesRefused(format!(
-        "revision {revision} is not in force on {}, the one before is; mend it, or: sallyport rollback {}",
-        nodes.join(", "),
-        revision.saturating_sub(1)
+        "revision {revision} is not in force on {}; mend it{back}",
+        nodes.join(", ")
     ))
 }
 

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use model::labels::Labels;
+use model::name::Name;
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError};
@@ -106,7 +107,7 @@ pub(crate) struct ConsoleOptions {
     pub(crate) first_listener: Option<u16>,
     /// Write this node's enrolment token to --local-token while it is not enrolled
     #[arg(long, requires = "local_token", hide = true)]
-    pub(crate) local_node: Option<model::name::Name>,
+    pub(crate) local_node: Option<Name>,
     #[arg(long, hide = true)]
     pub(crate) local_token: Option<PathBuf>,
     /// The labels of --local-node
@@ -118,14 +119,14 @@ pub(crate) struct ConsoleOptions {
 pub(crate) enum NodeCommand {
     /// Make a one-time token that enrols a node, and say how to use it
     Enrol {
-        name: String,
+        name: Name,
         /// A label, key=value (repeatable); a known node keeps its own when there is none
         #[arg(long = "label", value_name = "KEY=VALUE")]
         labels: Vec<String>,
     },
     /// Give a node these labels instead of those it has
     Label {
-        name: String,
+        name: Name,
         #[arg(value_name = "KEY=VALUE", required_unless_present = "none")]
         labels: Vec<String>,
         /// Take all labels away
@@ -135,18 +136,23 @@ pub(crate) enum NodeCommand {
     /// All nodes
     List,
     /// Let a node finish what is open and accept nothing new
-    Drain { name: String },
+    Drain { name: Name },
     /// Put a drained node back to work
     #[command(alias = "undrain")]
-    Resume { name: String },
+    Resume { name: Name },
     /// Refuse a node from now on
-    Revoke { name: String },
+    Revoke { name: Name },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Give a user of this machine's console a new password (and make the user when there is none)
-    Reset { name: String },
+    /// Give a user of this machine's console a new password
+    Reset {
+        name: String,
+        /// Make an administrator of this name when there is no such user
+        #[arg(long)]
+        create: bool,
+    },
 }
 
 /// Why a command failed, after which the exit status is 1.
@@ -234,9 +240,9 @@ async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
             say(&format!("revision {revision} is confirmed"));
         }
         Command::Node { command } => node(&reach.client()?, command).await?,
-        Command::User { command: UserCommand::Reset { name } } => {
-            let password =
-                crate::server::reset_user(&places::state_dir(reach.state_dir.as_deref())?, &name).await?;
+        Command::User { command: UserCommand::Reset { name, create } } => {
+            let state_dir = places::state_dir(reach.state_dir.as_deref())?;
+            let password = crate::server::reset_user(&state_dir, &name, create).await?;
             say(&format!("{name}'s new password: {password}"));
         }
         Command::Demo(options) => return Ok(crate::demo::run(options).await),
@@ -270,6 +276,9 @@ async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
             say("    umask 077; cat > token <<'END'");
             say(answer["token"].as_str().unwrap_or_default());
             say("END\n    sallyport-node run --token-file token");
+            if let Some(warning) = answer["warning"].as_str() {
+                say(&format!("\n{warning}"));
+            }
         }
         NodeCommand::List => {
             let answer = client.must("GET", "/api/v1/nodes", None).await?;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use model::draft::{Kind, OriginGroupSpec, Spec};
+use model::draft::{Kind, NodeSelector, OriginGroupSpec, Spec};
 use model::name::Name;
+use model::report::Feature;
 use time::{Duration, OffsetDateTime};
 
 use super::{Need, Node, Ops, OpsError, Severity};
@@ -29,6 +30,8 @@ impl Ops {
         let mut needs = Vec::new();
         self.revisions_need(nodes, &mut needs).await?;
         nodes_need(nodes, &mut needs);
+        self.listeners_need(nodes, &mut needs);
+        needs.extend(nodes.iter().filter_map(|node| self.unfiltered(node)));
         self.certificates_need(&mut needs);
         self.origins_need(&mut needs).await?;
         needs.sort_by(|a, b| (a.severity, &a.message).cmp(&(b.severity, &b.message)));
@@ -63,6 +66,90 @@ impl Ops {
         Ok(())
     }
 
+    /// Routes that nobody can reach: there is no listener, or it selects no node.
+    fn listeners_need(&self, nodes: &[Node], needs: &mut Vec<Need>) {
+        let current = self.current();
+        let routes = || {
+            current.objects.values().filter_map(|object| match &object.spec {
+                Spec::Route(route) => route.enabled.then_some((&object.metadata.name, route)),
+                Spec::Listener(_)
+                | Spec::OriginGroup(_)
+                | Spec::Certificate(_)
+                | Spec::TrustBundle(_)
+                | Spec::PacketFilter(_) => None,
+            })
+        };
+        let listeners: Vec<(&String, bool)> = current
+            .objects
+            .values()
+            .filter_map(|object| match &object.spec {
+                Spec::Listener(spec) => {
+                    Some((&object.metadata.name, nodes.iter().any(|node| selects(&spec.node_selector, node))))
+                }
+                Spec::Route(_)
+                | Spec::OriginGroup(_)
+                | Spec::Certificate(_)
+                | Spec::TrustBundle(_)
+                | Spec::PacketFilter(_) => None,
+            })
+            .collect();
+        if listeners.is_empty() && routes().next().is_some() {
+            let message = "There is no listener, so no route can be reached: add one".to_owned();
+            needs.push(Need { severity: Severity::Bad, message, link: "/listeners/new".to_owned() });
+        }
+        if nodes.is_empty() || listeners.iter().all(|(_, selects)| *selects) {
+            return;
+        }
+        let reached =
+            |name: &String| listeners.iter().any(|(listener, selects)| *selects && *listener == name);
+        let mut lost = routes().filter(|(_, route)| match route.listeners.as_slice() {
+            [] => !listeners.iter().any(|(_, selects)| *selects),
+            named => !named.iter().any(reached),
+        });
+        if let Some((name, _)) = lost.next() {
+            let others = match lost.count() {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let message = format!(
+                "No node has a listener of route {name}{others}: their node selectors match no node's labels"
+            );
+            needs.push(Need { severity: Severity::Bad, message, link: "/listeners".to_owned() });
+        }
+    }
+
+    /// Rules that a node has and does not enforce.
+    pub(crate) fn unfiltered(&self, node: &Node) -> Option<Need> {
+        let current = self.current();
+        let rules: usize = current
+            .objects
+            .values()
+            .filter_map(|object| match &object.spec {
+                Spec::PacketFilter(spec) if selects(&spec.node_selector, node) => Some(spec.rules.len()),
+                Spec::PacketFilter(_)
+                | Spec::Listener(_)
+                | Spec::Route(_)
+                | Spec::OriginGroup(_)
+                | Spec::Certificate(_)
+                | Spec::TrustBundle(_) => None,
+            })
+            .sum();
+        let xdp = |feature: &&Feature| feature.name == "xdp" || feature.name.starts_with("xdp:");
+        let off: Vec<&Feature> = node.features.iter().filter(xdp).filter(|feature| !feature.on).collect();
+        if rules == 0 || off.is_empty() {
+            return None;
+        }
+        let why: Vec<String> =
+            off.iter().map(|feature| format!("{}: {}", feature.name, feature.detail)).collect();
+        let message = format!(
+            "Node {} does not enforce its {} ({})",
+            node.name,
+            counted(rules, "packet filter rule"),
+            why.join("; ")
+        );
+        Some(Need { severity: Severity::Bad, message, link: format!("/nodes/{}", node.name) })
+    }
+
     fn certificates_need(&self, needs: &mut Vec<Need>) {
         let (current, now) = (self.current(), clock::now());
         let Some(compiled) = &current.compiled else { return };
@@ -86,11 +173,15 @@ impl Ops {
             let (severity, message) = match ends - now {
                 left if left <= Duration::ZERO => (
                     Severity::Bad,
-                    format!("Certificate {name} has ended on {}; {routes} routes use it", ends.date()),
+                    format!("Certificate {name} has ended on {}; {} it", ends.date(), users_of(routes)),
                 ),
                 left => (
                     Severity::Warning,
-                    format!("Certificate {name} ends in {} days; {routes} routes use it", left.whole_days()),
+                    format!(
+                        "Certificate {name} ends in {}; {} it",
+                        counted(usize::try_from(left.whole_days()).unwrap_or(0), "day"),
+                        users_of(routes)
+                    ),
                 ),
             };
             needs.push(Need { severity, message, link: format!("/certificates/{name}") });
@@ -133,13 +224,33 @@ impl Ops {
     }
 }
 
+/// Whether the node has what the selector selects.
+fn selects(selector: &NodeSelector, node: &Node) -> bool {
+    selector.match_labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// `1 route uses`, `2 routes use`.
+fn users_of(routes: usize) -> String {
+    format!("{} use{}", counted(routes, "route"), if routes == 1 { "s" } else { "" })
+}
+
+/// `1 route`, `2 routes`.
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 fn unsafe_origin(name: &str, spec: &OriginGroupSpec) -> Option<String> {
     let clear = spec.origins.iter().filter(|origin| origin.url.starts_with("http://")).count();
-    if clear > 0 {
-        return Some(format!("Traffic to {clear} origins of {name} travels in clear text"));
+    let unverified = spec.tls.verify.as_deref() == Some("none") && clear < spec.origins.len();
+    match (clear, unverified) {
+        (0, false) => None,
+        (0, true) => Some(format!("The certificates of {name}'s origins are not verified")),
+        (n, false) => Some(format!("Traffic to {} of {name} travels in clear text", counted(n, "origin"))),
+        (n, true) => Some(format!(
+            "Traffic to {} of {name} travels in clear text, and the others' certificates are not verified",
+            counted(n, "origin")
+        )),
     }
-    let unverified = spec.tls.verify.as_deref() == Some("none");
-    unverified.then(|| format!("The certificates of {name}'s origins are not verified"))
 }
 
 fn nodes_need(nodes: &[Node], needs: &mut Vec<Need>) {

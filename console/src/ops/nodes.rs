@@ -61,6 +61,24 @@ impl Ops {
         Ok(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(json)))
     }
 
+    /// Where a node that is enrolled now will look for the console, `host:port`.
+    pub fn node_address(&self) -> &str {
+        &self.0.node_address
+    }
+
+    /// What to say with an enrolment token that is good on this machine only.
+    pub fn near_only(&self) -> Option<String> {
+        let host = self.0.node_address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+        let near = host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        near.then(|| {
+            format!(
+                "The token names the console {}, which only this machine can reach: for a node elsewhere start the console with --node-listen (and --node-address), and make another token.",
+                self.0.node_address
+            )
+        })
+    }
+
     /// Gives a node these labels instead of those it has: they decide which listeners, and so which private keys, it gets.
     ///
     /// # Errors

@@ -161,8 +161,10 @@ async fn users_and_tokens() {
     assert!(ops.put_user("ann", "long enough for this", Role::Viewer, &operator()).await.is_err());
     ops.put_user("ann", "long enough for this", Role::Viewer, &root).await.unwrap();
     // A reset keeps the role; a new user becomes administrator.
-    ops.reset_user("ann", &root).await.unwrap();
-    ops.reset_user("bob", &root).await.unwrap();
+    ops.reset_user("ann", false, &root).await.unwrap();
+    // A slip of the pen makes nobody an administrator.
+    assert!(matches!(ops.reset_user("bob", false, &root).await, Err(super::OpsError::NotFound(_))));
+    ops.reset_user("bob", true, &root).await.unwrap();
     let roles: Vec<_> = ops.users().await.unwrap().into_iter().map(|user| (user.name, user.role)).collect();
     assert_eq!(roles, [("ann".to_owned(), Role::Viewer), ("bob".to_owned(), Role::Administrator)]);
     let token = ops.make_token("cli", Role::Operator, &root).await.unwrap();

@@ -57,8 +57,18 @@ impl Ops {
     ///
     /// # Errors
     /// When the actor may not, or the store fails.
-    pub async fn reset_user(&self, name: &str, actor: &Actor) -> Result<String, OpsError> {
-        let role = self.store().user(name).await?.map_or(Role::Administrator, |user| user.role);
+    pub async fn reset_user(&self, name: &str, create: bool, actor: &Actor) -> Result<String, OpsError> {
+        let known = self.store().user(name).await?;
+        let role = known.as_ref().map_or(Role::Administrator, |user| user.role);
+        if known.is_none() && !create {
+            let users: Vec<String> = self.users().await?.into_iter().map(|user| user.name).collect();
+            if !users.is_empty() {
+                return Err(OpsError::NotFound(format!(
+                    "there is no user {name}, only {}; --create (in the API \"create\": true) makes one",
+                    users.join(", ")
+                )));
+            }
+        }
         let password = random_text()?;
         self.put_user(name, &password, role, actor).await?;
         Ok(password)

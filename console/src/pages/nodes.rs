@@ -53,6 +53,8 @@ struct NodesPage {
     list: List,
     rows: Vec<View>,
     enrol: Enrol,
+    /// Why a token made here is of no use to other machines.
+    near: Option<String>,
 }
 
 #[derive(Template)]
@@ -87,7 +89,7 @@ async fn draw(ops: &Ops, user: &SignedIn, query: &ListQuery, enrol: Enrol) -> Pa
     let text = |view: &View| format!("{} {} {}", view.name, view.labels, view.state);
     let (list, rows) = query.apply("/nodes", views, text, order);
     let shell = Shell::with(ops, user, Section::Nodes, "Nodes", &status).await?;
-    page(&NodesPage { shell, list, rows, enrol })
+    page(&NodesPage { shell, list, rows, enrol, near: ops.near_only() })
 }
 
 fn order(key: &str, a: &View, b: &View) -> Ordering {

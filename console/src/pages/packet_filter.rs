@@ -16,7 +16,7 @@ use super::shell::{Section, Shell};
 use super::traffic::Grid;
 use super::{PageResult, page};
 use crate::forms::{Fields, FilterForm, FormView, Opt};
-use crate::ops::{DropSeries, Ops};
+use crate::ops::{DropSeries, Need, Ops};
 use crate::session::SignedIn;
 
 /// What the figures are of.
@@ -50,6 +50,8 @@ struct FiltersPage {
     rows: Vec<Row>,
     filters: Vec<String>,
     drops: Vec<DropRow>,
+    /// Nodes that do not enforce these rules.
+    unfiltered: Vec<Need>,
 }
 
 /// One rule's controls.
@@ -88,7 +90,10 @@ pub(crate) async fn list(
     let text = |row: &Row| format!("{} {} {}", row.filter, row.rule, row.prefixes);
     let (list, rows) = query.apply("/packet-filter", rows.collect(), text, order);
     let drops = drops.iter().map(|one| drop_row(one, grid)).collect();
-    page(&FiltersPage { shell, list, rows, filters, drops })
+    let nodes = ops.nodes().await?;
+    let unfiltered =
+        nodes.iter().filter(|node| !node.revoked).filter_map(|node| ops.unfiltered(node)).collect();
+    page(&FiltersPage { shell, list, rows, filters, drops, unfiltered })
 }
 
 fn order(key: &str, a: &Row, b: &Row) -> Ordering {

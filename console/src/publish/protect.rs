@@ -70,7 +70,7 @@ fn newly_denied<'a>(
 fn problem(rule: &FilterRule, whose: &str) -> Problem {
     let (filter, name) = rule.name.split_once('/').unwrap_or((&rule.name, ""));
     let message = format!(
-        "rule {name} would drop {whose}; leave the address out, or publish again with a confirmation"
+        "rule {name} would drop {whose}; leave the address out, or confirm that you mean it (the review's tick box, `sallyport apply --yes`, `\"confirm\": true` in the API)"
     );
     Problem::new(format!("PacketFilter/{filter}"), "spec.rules", Code::NeedsConfirmation, message)
 }

@@ -143,13 +143,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 ///
 /// # Errors
 /// When there is no console here, or its state cannot be opened.
-pub async fn reset_user(state_dir: &Path, name: &str) -> Result<String, StartError> {
+pub async fn reset_user(state_dir: &Path, name: &str, create: bool) -> Result<String, StartError> {
     let directory = state_dir.join("console");
     if !directory.join("console.sqlite").exists() {
         return Err(StartError::NoConsole(directory));
     }
     let ops = Ops::open(&directory, "").await?;
-    let password = ops.reset_user(name, &Actor::console()).await?;
+    let password = ops.reset_user(name, create, &Actor::console()).await?;
     ops.store().close().await;
     Ok(password)
 }

@@ -57,7 +57,7 @@ async fn a_new_password_ends_the_old_sessions() {
     let directory = Directory::new();
     let sessions = sessions(&directory).await;
     let begun = sessions.login("ann", PASSWORD, here()).await.unwrap();
-    sessions.ops.reset_user("ann", &Actor::console()).await.unwrap();
+    sessions.ops.reset_user("ann", false, &Actor::console()).await.unwrap();
     let header = begun.cookie.split(';').next().unwrap();
     assert!(sessions.find(header, None, None).await.unwrap().is_none());
     assert!(matches!(sessions.login("ann", PASSWORD, here()).await, Err(LoginError::Wrong)));
