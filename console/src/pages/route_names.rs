@@ -1,5 +1,6 @@
 //! The names of what a route form makes beside the route: found so that nothing that is stored is changed by them.
 
+use model::certificate::Facts;
 use model::draft::{Kind, Object, Spec};
 use model::problem::{Code, Problem};
 
@@ -44,7 +45,7 @@ async fn certificate(
         false => None,
     };
     let stored = ops.get(Kind::Certificate, name).await?.map(|stored| stored.object);
-    let same = internal && stored.is_some_and(|object| issued_for(&object, &fields.words("host")));
+    let same = internal && stored.is_some_and(|object| is_for(&object, &fields.words("host")));
     match chosen.or_else(|| same.then(|| name.to_owned())) {
         Some(certificate) => {
             fields.set("source", "existing");
@@ -78,9 +79,15 @@ async fn served(ops: &Ops, hosts: &[String], base: Option<&Object>) -> Result<Op
     Ok(None)
 }
 
-fn issued_for(object: &Object, hosts: &[String]) -> bool {
+/// Whether the certificate is for exactly these hosts.
+fn is_for(object: &Object, hosts: &[String]) -> bool {
     let Spec::Certificate(spec) = &object.spec else { return false };
-    spec.internal_ca.as_ref().is_some_and(|issued| issued.hostnames == hosts)
+    let Some(Ok(facts)) = spec.chain.as_deref().map(Facts::of_chain) else { return false };
+    let mut wanted: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let mut found: Vec<String> = facts.hostnames.iter().map(ToString::to_string).collect();
+    wanted.sort();
+    found.sort();
+    wanted == found
 }
 
 async fn group(ops: &Ops, fields: &mut Fields, name: &str) -> Result<Option<Problem>, OpsError> {

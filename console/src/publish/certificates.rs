@@ -31,6 +31,14 @@ pub(super) fn seal(master: &MasterKey, pem: &str, object: &str) -> Result<Sealed
     Ok((key.digest(), sealed))
 }
 
+/// Where a certificate that is put comes from.
+pub(super) enum Origin {
+    /// It was given, or is the stored one.
+    Given,
+    /// The internal CA has just issued it for these hosts; a review shows one that is thrown away.
+    Issued(Vec<String>),
+}
+
 /// Everything that resolving a certificate needs.
 pub(super) struct Resolver<'a> {
     pub(super) master: &'a MasterKey,
@@ -46,17 +54,20 @@ impl Resolver<'_> {
         spec: &mut CertificateSpec,
         stored: Option<&CertificateSpec>,
         keys: &mut BTreeMap<Digest, Vec<u8>>,
-    ) -> Result<(), Vec<Problem>> {
-        match spec.internal_ca.take() {
+    ) -> Result<Origin, Vec<Problem>> {
+        let origin = match spec.internal_ca.take() {
             Some(wanted) => self.internal(object, spec, &wanted.hostnames, stored, keys)?,
-            None => self.given(object, spec, stored, keys)?,
-        }
+            None => {
+                self.given(object, spec, stored, keys)?;
+                Origin::Given
+            }
+        };
         if spec.private_key_ref.is_none()
             && let Some(Ok(facts)) = spec.chain.as_deref().map(Facts::of_chain)
         {
             spec.private_key_ref = Some(facts.key.to_string());
         }
-        Ok(())
+        Ok(origin)
     }
 
     fn given(
@@ -92,7 +103,7 @@ impl Resolver<'_> {
         hosts: &[String],
         stored: Option<&CertificateSpec>,
         keys: &mut BTreeMap<Digest, Vec<u8>>,
-    ) -> Result<(), Vec<Problem>> {
+    ) -> Result<Origin, Vec<Problem>> {
         let field = |problem| vec![problem];
         if spec.chain.is_some() || spec.private_key.is_some() {
             let message =
@@ -104,7 +115,7 @@ impl Resolver<'_> {
         patterns.dedup();
         if let Some(stored) = stored.filter(|stored| self.still_good(stored, &patterns)) {
             *spec = stored.clone();
-            return Ok(());
+            return Ok(Origin::Given);
         }
         let names: Vec<String> = patterns.iter().map(ToString::to_string).collect();
         let failed =
@@ -116,7 +127,7 @@ impl Resolver<'_> {
         spec.private_key_ref = Some(key.digest().to_string());
         spec.chain = Some(issued.pem);
         keys.insert(key.digest(), sealed);
-        Ok(())
+        Ok(Origin::Issued(names))
     }
 
     /// Whether the stored certificate is what would be issued, so that applying a file twice changes nothing.

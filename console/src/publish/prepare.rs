@@ -8,7 +8,7 @@ use model::digest::Digest;
 use model::draft::{Kind, Object, Spec};
 use model::problem::{Code, Problem};
 
-use super::certificates::Resolver;
+use super::certificates::{Origin, Resolver};
 use super::staged::{self, Staged};
 use super::{Current, words};
 use crate::clock;
@@ -59,6 +59,7 @@ impl Maker<'_> {
         }
         let resolver = Resolver { master: self.master, authority: self.authority, now: clock::now() };
         let mut named = BTreeSet::new();
+        let mut issued = BTreeMap::new();
         for mut object in changes.put {
             let key = object_key(&object);
             if !named.insert(key.clone()) {
@@ -72,9 +73,15 @@ impl Maker<'_> {
                     Some(Spec::Certificate(stored)) => Some(stored),
                     _ => None,
                 };
-                if let Err(found) = resolver.resolve(&label, spec, stored, &mut keys) {
-                    problems.extend(found);
-                    continue;
+                match resolver.resolve(&label, spec, stored, &mut keys) {
+                    Ok(Origin::Given) => {}
+                    Ok(Origin::Issued(hosts)) => {
+                        issued.insert(label, hosts);
+                    }
+                    Err(found) => {
+                        problems.extend(found);
+                        continue;
+                    }
                 }
             }
             objects.insert(key, object);
@@ -82,7 +89,14 @@ impl Maker<'_> {
         if changes.prune {
             objects.retain(|key, _| named.contains(key));
         }
-        self.compare(base, objects, keys, problems, cache)
+        let mut prepared = self.compare(base, objects, keys, problems, cache);
+        // Each publish issues anew: the fingerprint of what a review was made with would be nobody's.
+        for line in &mut prepared.lines {
+            if let Some(hosts) = issued.get(&line.object) {
+                line.words = format!("issued by the internal CA for {}", hosts.join(", "));
+            }
+        }
+        prepared
     }
 
     /// What there would be with exactly these objects, which were in force once.

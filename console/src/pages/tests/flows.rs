@@ -33,6 +33,7 @@ async fn one_form_makes_a_route_live() {
     for line in [
         "route shop-example-com",
         "certificate shop-example-com",
+        "issued by the internal CA for shop.example.com",
         "origin group origin-internal-8443",
         "Becomes revision 2",
     ] {
