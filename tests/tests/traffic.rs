@@ -212,7 +212,6 @@ fn interim_responses_expectations_and_forms_of_requests() {
     // A client that has said all it had to say still gets its answer.
     let said = place.stage.clients.inside(|| {
         let mut connection = place.stage.dial().open().expect("handshake");
-        connection.get(HOST, "/").expect("an answer before");
         let request = format!(
             "POST /half HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"
         );

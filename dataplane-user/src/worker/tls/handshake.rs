@@ -101,6 +101,8 @@ pub(crate) struct Handshake<E> {
     outgoing: Vec<u8>,
     /// Traffic that came in the peer's last flight.
     early: Vec<u8>,
+    /// The peer's last flight ended with its close_notify (RFC 8446, 6.1): it sends no more, and may be answered.
+    ended: bool,
 }
 
 /// What must happen before rustls can go on.
@@ -112,7 +114,7 @@ pub(crate) enum Step {
 
 impl<E: End> Handshake<E> {
     pub(crate) fn new(end: E) -> Self {
-        Self { end, incoming: Vec::new(), outgoing: Vec::new(), early: Vec::new() }
+        Self { end, incoming: Vec::new(), outgoing: Vec::new(), early: Vec::new(), ended: false }
     }
 
     /// rustls's view of the connection.
@@ -184,7 +186,12 @@ impl<E: End> Handshake<E> {
         let (secrets, rest) = self.end.finish()?;
         let sealer = Sealer::new(rest.version(), secrets.tx)?;
         let opener = Opener::new(rest.version(), secrets.rx)?;
-        let left = Leftovers { received: self.incoming, opened: self.early, sealed: self.outgoing };
+        let left = Leftovers {
+            received: self.incoming,
+            opened: self.early,
+            sealed: self.outgoing,
+            ended: self.ended,
+        };
         Ok(TlsStream::new(tcp, sealer, opener, rest, left))
     }
 
@@ -220,6 +227,10 @@ impl<E: End> Handshake<E> {
                 Step::Again
             }
             ConnectionState::WriteTraffic(_) => Step::Done,
+            ConnectionState::PeerClosed => {
+                self.ended = true;
+                Step::Again
+            }
             ConnectionState::BlockedHandshake => Step::Read,
             // Closed, or early data, which we never offer to take.
             _ => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

@@ -93,6 +93,8 @@ pub(crate) struct Leftovers {
     pub(crate) opened: Vec<u8>,
     /// Our last flight, which leaves with the first write.
     pub(crate) sealed: Vec<u8>,
+    /// The peer has said that it sends no more.
+    pub(crate) ended: bool,
 }
 
 impl TlsStream {
@@ -105,7 +107,7 @@ impl TlsStream {
             received: left.received,
             opened: Waiting::of(left.opened),
             sealed: Waiting::of(left.sealed),
-            ended: false,
+            ended: left.ended,
             said_end: false,
             owed: false,
             broken: false,

@@ -102,6 +102,56 @@ async fn shake(
     })
 }
 
+/// A client that has everything to say in one piece with its Finished, its end too, still gets its answer.
+#[tokio::test]
+async fn an_end_in_the_last_flight_is_an_end_and_no_failure() {
+    let ca = Ca::new("test");
+    let config = server(&ca, TlsVersion::V12, &["a.test"], None);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let client = ClientConfig::builder_with_provider(super::provider().clone())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(ca.roots())
+            .with_no_client_auth();
+        let name = ServerName::try_from("a.test").unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+        let (near, far) = pair().await;
+        let mut near = near.into_std().unwrap();
+        near.set_nonblocking(false).unwrap();
+        let asked = tokio::task::spawn_blocking(move || {
+            use std::io::{Read as _, Write as _};
+            while client.is_handshaking() {
+                while client.wants_write() {
+                    client.write_tls(&mut near).unwrap();
+                }
+                // TLS 1.3's Finished waits for what follows.
+                if client.is_handshaking() {
+                    client.read_tls(&mut near).unwrap();
+                    client.process_new_packets().unwrap();
+                }
+            }
+            client.writer().write_all(b"hello").unwrap();
+            client.send_close_notify();
+            let mut last = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut last).unwrap();
+            }
+            near.write_all(&last).unwrap();
+            near.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            rustls::Stream::new(&mut client, &mut near).read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let mut served = serve::accept(far, &config, Duration::from_secs(5)).await.unwrap();
+        let mut heard = String::new();
+        served.stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "hello");
+        served.stream.write_all(b"and you").await.unwrap();
+        served.stream.shutdown().await.unwrap();
+        assert_eq!(asked.await.unwrap(), "and you", "{version:?}");
+    }
+}
+
 #[tokio::test]
 async fn traffic_in_every_version_suite_and_size_arrives_as_it_was_sent() {
     let ca = Ca::new("test");
