@@ -9,6 +9,8 @@ use super::when;
 
 const WIDTH: f64 = 332.0;
 const FLOOR: f64 = 104.0;
+/// How wide a sample without neighbours is drawn.
+const LONE: f64 = 3.0;
 /// Room above the highest point, so that its label does not touch the heading.
 const HEAD: f64 = 14.0;
 
@@ -94,8 +96,14 @@ struct Key {
 /// A number with at most one decimal and thousands apart, as labels show it.
 pub(crate) fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 10.0 {
-        let text = format!("{value:.1}");
-        return text.strip_suffix(".0").map_or(text.clone(), str::to_owned);
+        // Two digits that count, so that the half of a small figure is not written like the whole.
+        let decimals = match value.abs() {
+            small if small < 0.1 => 3,
+            small if small < 1.0 => 2,
+            _ => 1,
+        };
+        let text = format!("{value:.decimals$}");
+        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
     }
     let digits = format!("{value:.0}");
     let mut text = String::with_capacity(digits.len() + 4);
@@ -255,14 +263,17 @@ fn polyline(
     edge: &[Option<f64>],
 ) {
     let mut pen = first;
-    for step in steps {
+    let mut steps = steps.enumerate().peekable();
+    while let Some((at, step)) = steps.next() {
         let value = edge.get(step).copied().flatten().unwrap_or(0.0);
-        let _ = write!(path, "{pen}{} {}", short(scale.x(step)), short(scale.y(value)));
+        let (x, y) = (scale.x(step), short(scale.y(value)));
+        let _ = match (at == 0 && steps.peek().is_none(), first) {
+            (false, _) => write!(path, "{pen}{} {y}", short(x)),
+            // A lone sample between two gaps is still a sample: it gets a length that can be seen.
+            (true, 'M') => write!(path, "M{} {y}h{}", short(x - LONE / 2.0), short(LONE)),
+            (true, _) => write!(path, "{pen}{} {y}h-{}", short(x + LONE / 2.0), short(LONE)),
+        };
         pen = 'L';
-    }
-    // A lone sample between two gaps is still a sample: give the line a visible length.
-    if first == 'M' && pen == 'L' && path.ends_with(|c: char| c.is_ascii_digit()) {
-        path.push_str("h.5");
     }
 }
 
@@ -336,11 +347,14 @@ impl Spark {
         let mut path = String::new();
         for run in runs(values) {
             let mut pen = 'M';
-            for index in run {
+            for index in run.clone() {
                 let value = values.get(index).copied().flatten().unwrap_or(0.0);
                 let share = if peak > 0.0 { value / peak } else { 0.0 };
                 let _ = write!(path, "{pen}{} {}", short(index as f64 * step), short(18.0 - share * 16.0));
                 pen = 'L';
+            }
+            if run.len() == 1 {
+                let _ = write!(path, "h{}", short(LONE));
             }
         }
         Self { label, colour, path }
@@ -379,14 +393,14 @@ mod tests {
             &[series("teal", &[Some(4.0); 2]), series("red", &[Some(1.0); 2])],
         );
         assert_eq!(chart.grid[0].label, "5 /s");
-        assert_eq!(chart.layers[1].path, "M0 14L332 14h.5L332 32L0 32Z");
+        assert_eq!(chart.layers[1].path, "M0 14L332 14L332 32L0 32Z");
     }
 
     #[test]
     fn numbers_are_short() {
         assert_eq!(
             [0.0, 0.42, 7.0, 12.3, 1_005.0, 1_234_567.0].map(figure),
-            ["0", "0.4", "7", "12", "1,005", "1,234,567"]
+            ["0", "0.42", "7", "12", "1,005", "1,234,567"]
         );
         assert_eq!([0.0, 0.3, 7.0, 41.0, 612.0].map(round_up), [1.0, 0.5, 10.0, 50.0, 1000.0]);
     }

@@ -95,7 +95,9 @@ pub(crate) async fn create<E: Editor>(
     if !name.is_empty() && state.ops.get(E::KIND, name).await?.is_some() {
         let code = model::problem::Code::Duplicate;
         let words = E::KIND.words();
-        let message = format!("there is a {words} {name} already; choose another name, or change that one");
+        let message = format!(
+            "the name {name} is taken by another {words}; choose a different one, or change that {words}"
+        );
         let problem = Problem::new(format!("{:?}/{name}", E::KIND), "metadata.name", code, message);
         user.check(fields.get("csrf"))?;
         let mut fields = fields;

@@ -129,7 +129,7 @@ fn dropped(grid: &Grid, traffic: &Traffic, drops: &[DropSeries]) -> Panel {
     let unit = format!("/{}", grid.step_words());
     Panel {
         figure: figure(kernel),
-        words: format!("packets · {} requests refused", figure(proxy)),
+        words: format!("packets · {} request{} refused", figure(proxy), if proxy == 1.0 { "" } else { "s" }),
         chart: (!series.is_empty())
             .then(|| Chart::new("Drops and refusals by reason", &unit, Style::Stacked, grid.axis(), &series)),
     }

@@ -212,7 +212,10 @@ async fn a_name_is_taken() {
     let fields = [("name", "https"), ("port", "9999"), ("min_version", "1.3")];
     let form = browser.submit("/listeners/new", &fields).await;
     assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(form.body.contains("there is a listener https already") && form.body.contains("value=\"9999\""));
+    assert!(
+        form.body.contains("the name https is taken by another listener")
+            && form.body.contains("value=\"9999\"")
+    );
 }
 
 #[tokio::test]
