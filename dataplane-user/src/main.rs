@@ -1,7 +1,7 @@
 //! `sallyport-node`: the keeper (`run`), its worker, and two commands that look after what they leave behind.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use rustix::fs::FlockOperation;
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
 use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
 use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
+use sallyport_node::keeper::token;
 use sallyport_node::{handover, keeper, worker};
 
 /// Sallyport's node: accepts, decrypts, checks, re-encrypts.
@@ -104,6 +104,9 @@ struct RunArgs {
     /// Write the access log here instead of to standard output.
     #[arg(long)]
     access_log: Option<PathBuf>,
+    /// Stop in an orderly way when this process, which started it, has ended.
+    #[arg(long, hide = true)]
+    parent: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -159,27 +162,29 @@ fn settings(args: RunArgs) -> anyhow::Result<Settings> {
     let state_dir = state_dir(&args.places)?;
     let token = match (&args.token_file, args.token_fd) {
         // A unit always names its file; once the node is enrolled an operator may remove it.
-        (Some(file), _) => file.try_exists()?.then(|| read_token_file(file)).transpose()?,
-        (None, Some(number)) => Some(read_token(handover::inherited(number)?.into())?),
+        (Some(file), _) => file.try_exists()?.then(|| token::read_file(file)).transpose()?,
+        (None, Some(number)) => Some(token::read(handover::inherited(number)?.into())?),
         (None, None) => None,
     };
-    let metrics_token = args.metrics_token_file.as_deref().map(read_token_file).transpose()?;
+    let metrics_token = args.metrics_token_file.as_deref().map(token::read_file).transpose()?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let sealing_key =
         std::env::var_os("CREDENTIALS_DIRECTORY").map(|path| Path::new(&path).join("sealing.key"));
     Ok(Settings {
         run_dir: run_dir(&args.places, &state_dir),
         state_dir,
-        token: token.as_deref().map(parse_token).transpose()?,
+        token: token.as_deref().map(|text| parse_token(text)).transpose()?,
+        token_file: args.token_file,
         interfaces: args.interface,
         kernel: !args.no_kernel,
         instance: args.instance,
         metrics: args.metrics_listen,
-        metrics_token: metrics_token.as_deref().map(MetricsToken::parse).transpose()?,
+        metrics_token: metrics_token.as_deref().map(|text| MetricsToken::parse(text)).transpose()?,
         threads: args.threads.unwrap_or(cores).clamp(1, MAX_THREADS),
         labels: BTreeMap::from_iter(args.label),
         user: args.user,
         access_log: args.access_log,
+        parent: args.parent,
         sealing_key,
     })
 }
@@ -205,26 +210,6 @@ fn run_dir(places: &Places, state_dir: &Path) -> PathBuf {
         None if rustix::process::geteuid().is_root() => PathBuf::from("/run/sallyport"),
         None => state_dir.join("run"),
     }
-}
-
-fn read_token_file(path: &Path) -> anyhow::Result<String> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let named = || format!("the token file {}", path.display());
-    let file = std::fs::File::open(path).with_context(named)?;
-    let mode = file.metadata().with_context(named)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        anyhow::bail!(
-            "{} is readable by others (mode {mode:o}): chmod 600 it, and put a new token in",
-            named()
-        );
-    }
-    read_token(file).with_context(named)
-}
-
-fn read_token(file: std::fs::File) -> anyhow::Result<String> {
-    let mut text = String::new();
-    file.take(64 * 1024).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -260,9 +245,12 @@ fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
 fn detach(places: &Places, instance: &str, force: bool) -> anyhow::Result<ExitCode> {
     let run_dir = run_dir(places, &state_dir(places)?);
     let run = Directory::open(&run_dir, 0o755).with_context(|| format!("opening {}", run_dir.display()))?;
-    let lock = run.lock("keeper.lock", FlockOperation::NonBlockingLockExclusive)?;
-    if lock.is_none() && !force {
-        anyhow::bail!("a node runs on {}; stop it (SIGTERM detaches), or use --force", run_dir.display());
+    let lock = run.lock_alone("keeper.lock")?;
+    if let (Err(holder), false) = (&lock, force) {
+        anyhow::bail!(
+            "a node runs on {}{holder}; stop it (SIGTERM detaches), or use --force",
+            run_dir.display()
+        );
     }
     detach_instance(Path::new(Config::PIN_ROOT), instance)?;
     Ok(ExitCode::SUCCESS)

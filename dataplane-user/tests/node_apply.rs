@@ -162,7 +162,8 @@ fn two_keepers_do_not_share_a_state_directory() {
         node.command("run").args(["--no-kernel", "--metrics-listen", "127.0.0.1:0"]).output().unwrap();
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(text.contains("another sallyport-node already runs"), "{text}");
+    let keeper = node.keeper.as_ref().unwrap().id();
+    assert!(text.contains(&format!("another sallyport-node (process {keeper}) already runs")), "{text}");
 
     let status = node.command("status").output().unwrap();
     assert!(status.status.success());
@@ -170,6 +171,36 @@ fn two_keepers_do_not_share_a_state_directory() {
     let detach = node.command("detach").output().unwrap();
     assert!(!detach.status.success());
     assert!(String::from_utf8_lossy(&detach.stderr).contains("a node runs"));
+}
+
+#[test]
+fn a_token_that_comes_later_enrols_the_node_that_runs() {
+    let console = Console::start();
+    let mut node = Node::prepare(&console);
+    node.arguments.push("--no-kernel".to_owned());
+    let (token, aside) = (node.scratch.path().join("token"), node.scratch.path().join("aside"));
+    std::fs::rename(&token, &aside).unwrap();
+    node.run();
+    wait("it says what it waits for", || {
+        node.log().contains("this node is not enrolled: put a token").then_some(())
+    });
+    std::fs::rename(&aside, &token).unwrap();
+    console.publish(&snapshot(1));
+    console.expect_applied(1);
+    assert_eq!(node.log().matches("this node is not enrolled").count(), 1, "said once");
+}
+
+#[test]
+fn a_node_ends_in_an_orderly_way_with_the_process_that_started_it() {
+    let console = Console::start();
+    let mut node = Node::prepare(&console);
+    node.arguments.push("--no-kernel".to_owned());
+    let script = "sh -c 'exec \"$@\" --parent $PPID' sh \"$@\"; true";
+    node.wrapper = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+    node.run();
+    node.worker(None);
+    node.kill_keeper();
+    wait("the node stops", || node.log().contains("keeper stopped").then_some(()));
 }
 
 #[test]

@@ -113,6 +113,9 @@ pub(crate) struct ConsoleOptions {
     /// The labels of --local-node
     #[arg(long, hide = true)]
     pub(crate) local_label: Vec<String>,
+    /// End when this process, which started it, has ended
+    #[arg(long, hide = true)]
+    pub(crate) parent: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -251,6 +254,9 @@ async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
 }
 
 async fn console(reach: &Reach, options: ConsoleOptions) -> Result<(), CliError> {
+    if options.parent.is_some_and(|parent| !places::end_with_parent(parent)) {
+        return Ok(());
+    }
     let or = |listen: Vec<SocketAddr>, port| match listen.is_empty() {
         true => vec![SocketAddr::from(([127, 0, 0, 1], port))],
         false => listen,

@@ -37,11 +37,33 @@ pub(crate) fn cli_file(said: Option<&Path>) -> Result<PathBuf, ClientError> {
     Ok(if said.is_none() && !own.exists() && system.exists() { system } else { own })
 }
 
-/// Ends when somebody asks the process to stop in an orderly way.
+/// Ends when somebody asks the process to stop in an orderly way, or its terminal goes away.
 pub(crate) async fn stopped() {
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
-    tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+    let mut hang_up = (!ignores_hang_up()).then(|| signal(SignalKind::hangup()).ok()).flatten();
+    let hung_up = async {
+        match &mut hang_up {
+            Some(hang_up) => hang_up.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! { _ = int.recv() => {}, _ = term.recv() => {}, _ = hung_up => {} }
+}
+
+/// Whether this was started with nohup(1), so that it outlives its terminal.
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Asks for SIGTERM when the parent dies, however it dies. False when it is gone already.
+pub(crate) fn end_with_parent(parent: u32) -> bool {
+    let asked = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    // A kernel that cannot do this leaves the rest as it was.
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    asked.is_err() || now.and_then(|pid| u32::try_from(pid).ok()) == Some(parent)
 }

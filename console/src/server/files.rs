@@ -1,7 +1,7 @@
 //! The files beside the database.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -28,15 +28,25 @@ pub(super) fn make(directory: &Path) -> Result<(), StartError> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))
 }
 
-/// One console per state directory; the lock goes with the process.
+/// One console per state directory; the lock goes with the process, whose number the file holds.
 pub(super) fn lock(directory: &Path) -> Result<File, StartError> {
     let path = directory.join("lock");
     let mut options = OpenOptions::new();
-    let file =
-        options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed(&path))?;
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(failed(&path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(StartError::Running(directory.to_owned())),
+        Ok(()) => {
+            // Only a message is made of it: a full disk is no reason not to start.
+            let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            Ok(file)
+        }
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let read = file.take(16).read_to_string(&mut text);
+            let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
+            let who = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            Err(StartError::Running { directory: directory.to_owned(), who })
+        }
         Err(error) => Err(failed(&path)(error.into())),
     }
 }

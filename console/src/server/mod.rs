@@ -78,8 +78,13 @@ pub enum StartError {
         reason: std::io::Error,
     },
     /// Another console has the state.
-    #[error("another console runs with {}; stop it, or choose another --state-dir", .0.display())]
-    Running(PathBuf),
+    #[error("another console{who} runs with {}; stop it, or choose another --state-dir", directory.display())]
+    Running {
+        /// The state.
+        directory: PathBuf,
+        /// Its process id in words; empty where it did not leave one.
+        who: String,
+    },
     /// There is no console here.
     #[error("{} has no console's database; --state-dir says where it is", .0.display())]
     NoConsole(PathBuf),

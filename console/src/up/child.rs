@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 use tokio::process::Child;
 
 use super::{EX_CONFIG, UpError};
-use crate::cli::say;
+use crate::cli::{places, say};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -35,7 +35,8 @@ pub(super) struct Start {
 pub(super) fn start(executable: &Path) -> std::io::Result<Start> {
     let file = rustix::fs::open(executable, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command.arg0(executable);
+    // A terminal's ^C and its end are for `up`, which then stops its children one after the other.
+    command.arg0(executable).process_group(0);
     Ok(Start { command, _executable: file })
 }
 
@@ -51,9 +52,9 @@ pub(super) struct Keep {
 }
 
 impl Keep {
-    pub(super) fn start(name: &'static str, make: Make) -> Result<Self, UpError> {
+    pub(super) fn start(name: &'static str, proven: bool, make: Make) -> Result<Self, UpError> {
         let child = spawn(name, &make)?;
-        Ok(Self { name, make, child, since: Instant::now(), pause: SHORTEST_PAUSE, proven: false })
+        Ok(Self { name, make, child, since: Instant::now(), pause: SHORTEST_PAUSE, proven })
     }
 
     /// Says that it has done its work once: whatever keeps it from starting from now on, the other child goes on meanwhile.
@@ -84,16 +85,33 @@ impl Keep {
         }
     }
 
-    /// Asks it to end in an orderly way, and waits.
+    /// Asks it to end in an orderly way, and waits. Whoever asks again is in a hurry, which the child is told.
     pub(super) async fn stop(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
+            }
+            tokio::select! {
+                waited = tokio::time::timeout_at(end, self.child.wait()) => {
+                    if waited.is_err() {
+                        say(&format!("the {} does not end; killing it", self.name));
+                        drop(self.child.kill().await);
+                    }
+                    return;
+                }
+                () = places::stopped() => {}
+            }
         }
-        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
-            say(&format!("the {} does not end; killing it", self.name));
-            drop(self.child.kill().await);
-        }
+    }
+
+    /// Ends it in an orderly way and starts it anew.
+    pub(super) async fn restart(&mut self) -> Result<(), UpError> {
+        self.stop().await;
+        self.child = spawn(self.name, &self.make)?;
+        self.since = Instant::now();
+        Ok(())
     }
 }
 

@@ -85,7 +85,7 @@ impl UpError {
     }
 }
 
-/// Runs both until SIGTERM or SIGINT.
+/// Runs both until SIGTERM or SIGINT, or until the terminal is closed.
 pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitCode, UpError> {
     let own = std::env::current_exe().map_err(UpError::io("find the own executable"))?;
     let binary = own.with_file_name("sallyport-node");
@@ -100,27 +100,56 @@ pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitC
 
     let token = state_dir.join("console/local-node.token");
     let plan = Arc::new(Plan { state_dir, token, user, options });
-    let mut console = Keep::start("console", console_command(own, &plan))?;
     let mut stop = std::pin::pin!(places::stopped());
-    tokio::select! {
-        ready = ready(&plan.state_dir) => ready?,
-        failed = console.watch() => return Err(failed),
-        () = &mut stop => {
-            console.stop().await;
-            return Ok(ExitCode::SUCCESS);
-        }
+    // A node that was enrolled has a snapshot to serve, whether or not a console starts.
+    let enrolled = plan.state_dir.join("node/node.sealed").exists();
+    let start_node = || Keep::start("node", enrolled, node_command(binary.clone(), &plan));
+    let mut early = if enrolled { Some(start_node()?) } else { None };
+    let mut console = Keep::start("console", enrolled, console_command(own, &plan))?;
+    let ended = tokio::select! {
+        ready = ready(&plan.state_dir, enrolled) => ready.map(|()| false),
+        failed = console.watch() => Err(failed),
+        failed = watch(&mut early) => Err(failed),
+        () = &mut stop => Ok(true),
+    };
+    if !matches!(ended, Ok(false)) {
+        return end(early, console, ended.map(drop)).await;
     }
     console.proven();
-    let mut node = Keep::start("node", node_command(binary, &plan))?;
+    let mut node = match early {
+        Some(mut node) => {
+            // The console does not know it, or not any more.
+            if plan.token.exists() {
+                say("the node is not enrolled at this console; starting it again with a token");
+                node.restart().await?;
+            }
+            node
+        }
+        None => start_node()?,
+    };
     let ended = tokio::select! {
         failed = console.watch() => Err(failed),
         failed = node.watch() => Err(failed),
-        () = &mut stop => Ok(ExitCode::SUCCESS),
+        () = &mut stop => Ok(()),
     };
-    say("stopping: connections may finish what they are doing");
-    node.stop().await;
+    end(Some(node), console, ended).await
+}
+
+async fn watch(child: &mut Option<Keep>) -> UpError {
+    match child {
+        Some(child) => child.watch().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends both, the node first: until then the console hears how it fares.
+async fn end(node: Option<Keep>, mut console: Keep, why: Result<(), UpError>) -> Result<ExitCode, UpError> {
+    if let Some(mut node) = node {
+        say("stopping: connections may finish what they are doing");
+        node.stop().await;
+    }
     console.stop().await;
-    ended
+    why.map(|()| ExitCode::SUCCESS)
 }
 
 fn announce(state_dir: &Path, user: Option<&User>, root: bool) {
@@ -175,6 +204,7 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
         let command = &mut start.command;
         let listen = &plan.options.console;
         command.arg("--state-dir").arg(&plan.state_dir).arg("console");
+        command.args(["--parent", &std::process::id().to_string()]);
         for (flag, addresses) in
             [("--console-listen", &listen.console_listen), ("--node-listen", &listen.node_listen)]
         {
@@ -203,6 +233,7 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
         let mut start = child::start(&binary)?;
         let command = &mut start.command;
         command.arg("run").arg("--state-dir").arg(&plan.state_dir);
+        command.args(["--parent", &std::process::id().to_string()]);
         // Written by the console while the node is not enrolled; one that was used before changes nothing.
         if plan.token.exists() {
             command.arg("--token-file").arg(&plan.token);
@@ -234,11 +265,11 @@ fn node_name() -> String {
     label.parse::<Name>().map_or_else(|_no_name| "local".to_owned(), String::from)
 }
 
-/// Waits until the console answers its own command line.
-async fn ready(state_dir: &Path) -> Result<(), UpError> {
+/// Waits until the console answers its own command line; for ever where a node serves meanwhile.
+async fn ready(state_dir: &Path, patient: bool) -> Result<(), UpError> {
     let file = state_dir.join("console/cli.json");
     let end = Instant::now() + READY;
-    while Instant::now() < end {
+    while patient || Instant::now() < end {
         if let Ok(client) = Client::local(&file)
             && matches!(client.call("GET", "/readyz", None).await, Ok((200, _)))
         {

@@ -29,6 +29,16 @@ pub struct Staged {
     committed: bool,
 }
 
+/// The process that holds a lock, where it left its id; reads as ` (process 12)` or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(Option<u32>);
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |pid| write!(f, " (process {pid})"))
+    }
+}
+
 impl Directory {
     /// Opens a directory, making it and its parents where they are missing.
     ///
@@ -84,6 +94,24 @@ impl Directory {
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Locks a file for this process alone and leaves the process id in it.
+    ///
+    /// # Errors
+    /// Another has it, or what the file system said.
+    pub fn lock_alone(&self, name: &str) -> io::Result<Result<OwnedFd, Holder>> {
+        let Some(lock) = self.lock(name, FlockOperation::NonBlockingLockExclusive)? else {
+            let text = self.read(name)?.unwrap_or_default();
+            return Ok(Err(Holder(String::from_utf8_lossy(&text).trim().parse().ok())));
+        };
+        // Only a message is made of it: a full disk is no reason to go without the lock.
+        let written = rustix::fs::ftruncate(&lock, 0)
+            .and_then(|()| rustix::io::pwrite(&lock, std::process::id().to_string().as_bytes(), 0));
+        if let Err(error) = written {
+            tracing::debug!(%error, name, "the process id cannot be left in the lock");
+        }
+        Ok(Ok(lock))
     }
 
     /// A file's bytes; `None` when it is not there.

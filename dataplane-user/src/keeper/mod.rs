@@ -18,4 +18,6 @@ pub mod settings;
 pub mod sockets;
 pub mod state;
 pub mod status;
+mod stop;
 pub mod supervise;
+pub mod token;

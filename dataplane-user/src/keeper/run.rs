@@ -11,13 +11,12 @@ use model::report::{Drops, Feature};
 use model::snapshot::{Limits, Snapshot};
 use rustix::fs::FlockOperation;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
 use super::apply::Transition;
-use super::directory::Directory;
+use super::directory::{Directory, Holder};
 use super::kernel::Kernel;
 use super::plan::{KernelPlan, plan};
 use super::privileges::{self, User};
@@ -26,16 +25,14 @@ use super::settings::Settings;
 use super::sockets::Sockets;
 use super::state::{State, StateError};
 use super::status::{Refused, Status};
-use super::supervise::{Backoff, Phase, Worker, WorkerEvent, WorkerNumber};
+use super::stop::{self, Signals};
+use super::supervise::{Backoff, Worker, WorkerEvent, WorkerNumber};
 use crate::handover::ToWorker;
 use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS};
 use crate::sentence;
 
 /// How long a restarted keeper waits for a worker that is still alive.
-const ADOPTION: Duration = Duration::from_secs(3);
-
-/// How long a worker may take over its deadline before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const ADOPTION: Duration = Duration::from_secs(3);
 
 const NO_METRICS_TOKEN: &str = "/metrics is refused because --metrics-listen is not on loopback and there is no token: name a file with one in --metrics-token-file (health answers)";
 
@@ -86,8 +83,13 @@ pub enum StartError {
     #[error(transparent)]
     User(#[from] privileges::NoUser),
     /// A second keeper.
-    #[error("another sallyport-node already runs on {}; stop it first or give this one its own --run-dir", .0.display())]
-    Held(PathBuf),
+    #[error("another sallyport-node{holder} already runs on {}; stop it first or give this one its own --run-dir", directory.display())]
+    Held {
+        /// What it holds.
+        directory: PathBuf,
+        /// Who it is.
+        holder: Holder,
+    },
     /// The run directory, the access log or a signal.
     #[error("{what} failed")]
     Io {
@@ -111,23 +113,6 @@ pub fn run(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) ->
     runtime.block_on(keep(settings, open_kernel))
 }
 
-/// What people and service managers send.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     // Before anything is held that an orderly stop must give back.
@@ -137,17 +122,15 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
     let credential = settings.sealing_key.as_deref();
     let state = State::open(&settings.state_dir.join("node"), settings.token.clone(), credential)?;
     let run = Directory::open(&settings.run_dir, 0o755).map_err(failed("opening the run directory"))?;
-    let lock = run.lock("keeper.lock", FlockOperation::NonBlockingLockExclusive);
-    let lock = lock
-        .map_err(failed("locking the run directory"))?
-        .ok_or_else(|| StartError::Held(settings.run_dir.clone()))?;
+    let lock = run.lock_alone("keeper.lock").map_err(failed("locking the run directory"))?;
+    let lock = lock.map_err(|holder| StartError::Held { directory: settings.run_dir.clone(), holder })?;
     let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
-    let access_log = settings
-        .access_log
-        .clone()
-        .map(AccessLog::open)
-        .transpose()
-        .map_err(failed("opening the access log"))?;
+    // After the last change of group.
+    if settings.parent.is_some_and(|parent| !stop::end_with(parent)) {
+        return Ok(());
+    }
+    let access_log = settings.access_log.clone().map(AccessLog::open).transpose();
+    let access_log = access_log.map_err(failed("opening the access log"))?;
     let executable = std::env::current_exe().map_err(failed("finding the executable"))?;
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
@@ -234,52 +217,6 @@ impl Keeper {
             }
             self.write_status();
         }
-    }
-
-    /// A worker that outlived the former keeper still looks for this one: it is told to drain as soon as it comes.
-    fn is_awaiting(&self) -> bool {
-        !rendezvous::astray(&self.run, &self.workers).is_empty()
-    }
-
-    /// Time is up.
-    fn end_workers(&self) {
-        self.workers.values().for_each(Worker::kill);
-        for pid in rendezvous::astray(&self.run, &self.workers) {
-            if let Err(error) = rendezvous::end(&self.run, pid) {
-                tracing::warn!(pid, %error, "a worker that did not come back cannot be killed");
-            }
-        }
-    }
-
-    /// An orderly stop: nothing new is accepted, what is open may finish, then the kernel is left as it was found.
-    async fn stop(&mut self) {
-        let deadline_ms = if self.stop_at.is_some() { 0 } else { self.drain_ms() };
-        tracing::info!(deadline_ms, "keeper stops");
-        let coming = if self.is_awaiting() { ADOPTION } else { Duration::ZERO };
-        self.stop_at = Some(Instant::now() + coming + Duration::from_millis(deadline_ms.into()) + GRACE);
-        self.start_at = None;
-        let places: Vec<_> = self.sockets.open().iter().copied().collect();
-        self.sockets.close(&places);
-        self.enter_filter();
-        for worker in self.workers.values_mut() {
-            worker.phase = Phase::Draining;
-            worker.say(&ToWorker::Drain { deadline_ms }, &[]).await;
-        }
-    }
-
-    fn end(&mut self) {
-        if let Err(error) = self.kernel.detach() {
-            tracing::error!(
-                error = sentence(&error),
-                "the kernel could not be left as it was found; run `sallyport-node detach`"
-            );
-        }
-        for name in ["keeper.sock", "status.json", "workers"] {
-            if let Err(error) = self.run.remove(name) {
-                tracing::warn!(%error, name, "cannot be removed");
-            }
-        }
-        tracing::info!("keeper stopped");
     }
 
     /// Starts a worker: the first, one for a dead one, or a new release beside the old one.

@@ -17,6 +17,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The enrolment token and its digest.
     pub token: Option<(EnrolmentToken, Digest)>,
+    /// Where a token may be put while the node is not enrolled.
+    pub token_file: Option<PathBuf>,
     /// Interfaces for XDP; empty means those of the default routes.
     pub interfaces: Vec<String>,
     /// Whether to use BPF at all.
@@ -35,6 +37,8 @@ pub struct Settings {
     pub user: String,
     /// Where the access log goes instead of standard output.
     pub access_log: Option<PathBuf>,
+    /// The process to end with: the one that started this and looks after it.
+    pub parent: Option<u32>,
     /// A sealing key kept elsewhere (a systemd credential).
     pub sealing_key: Option<PathBuf>,
 }

@@ -23,6 +23,9 @@ pub const STALE: Duration = Duration::from_secs(15);
 /// How often the file is written when nothing changes.
 const REFRESH_MS: i64 = 3000;
 
+/// How often a node that is not enrolled looks for a token, seconds.
+const TOKEN_TICKS: u64 = 2;
+
 /// How often listeners that cannot open are tried again, seconds.
 const RETRY_TICKS: u64 = 5;
 
@@ -130,6 +133,9 @@ impl Keeper {
         }
         if self.settings.kernel && self.ticks.is_multiple_of(RETRY_TICKS) {
             self.look_up_pins();
+        }
+        if self.ticks.is_multiple_of(TOKEN_TICKS) {
+            self.look_for_token();
         }
         self.ticks += 1;
         self.follow_access_log().await;

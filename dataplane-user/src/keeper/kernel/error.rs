@@ -102,6 +102,26 @@ impl KernelError {
 
     pub(super) fn pin(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Pin { doing, path, source }
+        move |source| {
+            // Nothing to look at or to detach there for whoever may not go there.
+            let refused = source.kind() == io::ErrorKind::PermissionDenied;
+            if refused { Self::NotPermitted } else { Self::Pin { doing, path, source } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_may_not_be_made_asks_for_privileges() {
+        for code in [libc::EACCES, libc::EPERM] {
+            let error =
+                KernelError::pin("making the directory", "/sys/fs/bpf")(io::Error::from_raw_os_error(code));
+            assert!(matches!(error, KernelError::NotPermitted), "{error}");
+        }
+        let full = KernelError::pin("pinning", "/sys/fs/bpf")(io::Error::from_raw_os_error(libc::ENOSPC));
+        assert!(matches!(full, KernelError::Pin { .. }), "{full}");
     }
 }

@@ -19,10 +19,9 @@ use std::path::{Path, PathBuf};
 use model::digest::Digest;
 use model::link::EnrolmentToken;
 use model::snapshot::{SignedSnapshot, Snapshot};
-use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
-use super::directory::{Directory, Staged};
+use super::directory::{Directory, Holder, Staged};
 use crate::handover::message::{MAX_SEALED, NodeIdentity, Sealed, Secrets};
 use crate::signed::{self, Unbelievable};
 
@@ -73,8 +72,13 @@ pub struct Stored {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A second keeper.
-    #[error("another sallyport-node already runs on {}; stop it first or give this one its own --state-dir", .0.display())]
-    Held(PathBuf),
+    #[error("another sallyport-node{holder} already runs on {}; stop it first or give this one its own --state-dir", directory.display())]
+    Held {
+        /// What it holds.
+        directory: PathBuf,
+        /// Who it is.
+        holder: Holder,
+    },
     /// The file system's word.
     #[error("{what} in {} failed", .path.display())]
     Io {
@@ -121,10 +125,8 @@ impl State {
         let failed = |what, source| StateError::Io { what, path: path.to_owned(), source };
         let directory =
             Directory::open(path, 0o700).map_err(|error| failed("opening the state directory", error))?;
-        let lock = directory.lock("lock", FlockOperation::NonBlockingLockExclusive);
-        let lock = lock
-            .map_err(|error| failed("locking", error))?
-            .ok_or_else(|| StateError::Held(path.to_owned()))?;
+        let lock = directory.lock_alone("lock").map_err(|error| failed("locking", error))?;
+        let lock = lock.map_err(|holder| StateError::Held { directory: path.to_owned(), holder })?;
         let keys = directory.below("keys", 0o700).map_err(|error| failed("opening keys/", error))?;
         let sealing_key =
             sealing_key(&directory, credential).map_err(|error| failed("reading the sealing key", error))?;
@@ -157,6 +159,15 @@ impl State {
     /// Who the node is.
     pub fn identity(&self) -> Option<&NodeIdentity> {
         self.identity.as_ref()
+    }
+
+    /// Whether the node has its own certificate.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn is_enrolled(&self) -> Result<bool, StateError> {
+        let own = self.directory.read(NODE).map_err(|error| self.failed("reading node.sealed", error))?;
+        Ok(own.is_some())
     }
 
     /// The last good snapshot.
@@ -259,9 +270,12 @@ impl State {
         Ok(())
     }
 
-    fn adopt_token(&mut self, token: EnrolmentToken, digest: Digest) -> Result<(), StateError> {
-        let enrolled =
-            self.directory.read(NODE).map_err(|error| self.failed("reading node.sealed", error))?.is_some();
+    /// Makes or replaces the identity, unless the token is the one already used.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn adopt_token(&mut self, token: EnrolmentToken, digest: Digest) -> Result<(), StateError> {
+        let enrolled = self.is_enrolled()?;
         if self.identity.as_ref().is_some_and(|identity| identity.token == digest) {
             self.enrolment = (!enrolled).then(|| Zeroizing::new(token.secret));
             return Ok(());

@@ -26,21 +26,32 @@ pub trait Lookup {
     fn lookup(&self, name: &HostName) -> impl Future<Output = Option<(Vec<IpAddr>, Duration)>>;
 }
 
-/// The system's resolver configuration and `/etc/hosts`.
-pub struct System(Option<TokioResolver>);
+/// How long DNS may take: below the usual `connectTimeoutMs`, so that it is DNS that is named when it is silent.
+const DNS: Duration = Duration::from_secs(3);
+
+/// Of it, for one question to one server.
+const ATTEMPT: Duration = Duration::from_millis(1400);
+
+/// `/etc/hosts` and the system's resolver configuration.
+pub struct System {
+    hosts: String,
+    resolver: Option<TokioResolver>,
+}
 
 impl System {
     /// Reads the system's configuration; without one every lookup fails, which status shows.
     pub fn new() -> Self {
         let built = TokioResolver::builder_tokio().and_then(|mut builder| {
             // Our own table decides what is kept and for how long.
-            builder.options_mut().cache_size = 0;
+            let options = builder.options_mut();
+            options.cache_size = 0;
+            options.timeout = ATTEMPT;
             builder.build()
         });
         if let Err(error) = &built {
             tracing::warn!(%error, "no resolver: origins given by name cannot be reached");
         }
-        Self(built.ok())
+        Self { hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(), resolver: built.ok() }
     }
 }
 
@@ -52,12 +63,31 @@ impl Default for System {
 
 impl Lookup for System {
     async fn lookup(&self, name: &HostName) -> Option<(Vec<IpAddr>, Duration)> {
+        // One family in the file is an answer: the other is not waited for.
+        let local = in_hosts(&self.hosts, name.as_str());
+        if !local.is_empty() {
+            return Some((local, LONGEST));
+        }
         // The final dot keeps search domains out: an origin's name is complete.
-        let found = self.0.as_ref()?.lookup_ip(format!("{name}.")).await;
-        let found = found.inspect_err(|error| tracing::debug!(%name, %error, "not resolved")).ok()?;
+        let found = tokio::time::timeout(DNS, self.resolver.as_ref()?.lookup_ip(format!("{name}."))).await;
+        let found = found
+            .inspect_err(|_elapsed| tracing::debug!(%name, "not resolved in time"))
+            .ok()?
+            .inspect_err(|error| tracing::debug!(%name, %error, "not resolved"))
+            .ok()?;
         let hold = found.valid_until().saturating_duration_since(std::time::Instant::now());
         Some((found.iter().collect(), hold))
     }
+}
+
+/// The addresses of a name in hosts(5).
+fn in_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
+    let address = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|word| word.trim_end_matches('.').eq_ignore_ascii_case(name)).then_some(address)
+    };
+    hosts.lines().filter_map(address).collect()
 }
 
 /// What is known of a name.
@@ -185,6 +215,17 @@ mod tests {
         now += Duration::from_secs(601);
         names.refresh(now).await;
         assert!(names.known(&name).is_none(), "forgotten");
+    }
+
+    #[tokio::test]
+    async fn one_family_in_the_hosts_file_is_enough_without_dns() {
+        let hosts = "# origin.test\n192.0.2.7 shop Origin.test # ours\n2001:db8::7\tsix.test.\n".to_owned();
+        let system = System { hosts, resolver: None };
+        for (name, address) in [("origin.test", "192.0.2.7"), ("six.test", "2001:db8::7")] {
+            let (addresses, _) = system.lookup(&name.parse().unwrap()).await.unwrap();
+            assert_eq!(addresses, [address.parse::<IpAddr>().unwrap()]);
+        }
+        assert!(system.lookup(&"ours.test".parse().unwrap()).await.is_none());
     }
 
     #[test]
