@@ -107,6 +107,24 @@ pub struct OriginReport {
     pub resolved: Vec<IpAddr>,
     /// Since when its name could not be resolved again, milliseconds since the Unix epoch; the last answer is used meanwhile.
     pub stale_since_ms: Option<i64>,
+    /// What its probes found; nothing where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeReport>,
+    /// Left alone after failures in a row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ejected: bool,
+}
+
+/// What the probes of an origin found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProbeReport {
+    /// Enough of the last ones were good.
+    pub healthy: bool,
+    /// What good ones take, microseconds; nothing before the first.
+    pub latency_us: Option<u32>,
+    /// Why the last one failed, one sentence; nothing where it did not.
+    pub why: Option<String>,
 }
 
 /// One listener's state.

@@ -86,6 +86,18 @@ impl Place {
             all.push(group);
             all.push(objects::route(name, &[&format!("{name}.walk.test")], "front", name));
         }
+        let mut disabled = group("disabled", self.origin.url(), ORIGIN_NAME);
+        disabled["spec"]["origins"][0]["enabled"] = json!(false);
+        let mut busy = group("busy", self.origin.url(), ORIGIN_NAME);
+        busy["spec"]["limits"] = json!({ "connections": 1, "pending": 0 });
+        let mut budget = group("budget", format!("https://{ORIGINS4}:9"), ORIGIN_NAME);
+        budget["spec"]["origins"] =
+            json!([{ "url": format!("https://{ORIGINS4}:9") }, { "url": format!("https://{ORIGINS4}:10") }]);
+        budget["spec"]["retryPercent"] = json!(0);
+        for (name, group) in [("disabled", disabled), ("busy", busy), ("budget", budget)] {
+            all.push(group);
+            all.push(objects::route(name, &[&format!("{name}.walk.test")], "front", name));
+        }
         let mut late = objects::route("late", &["late.walk.test"], "front", "group");
         late["spec"]["responseTimeoutMs"] = json!(700);
         all.push(late);
@@ -238,6 +250,9 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         }),
         (Reason::NoRoute, |place| place.get(443, "nothing-here.walk.test", "/")),
         (Reason::OriginUnreachable, |place| place.get(443, "unreachable.walk.test", "/")),
+        (Reason::NoOrigin, |place| place.get(443, "disabled.walk.test", "/")),
+        (Reason::OriginBusy, origin_busy),
+        (Reason::RetryBudget, retry_budget),
         (Reason::OriginUnresolved, |place| place.get(443, "unresolved.walk.test", "/")),
         (Reason::OriginUnverified, |place| place.get(443, "unverified.walk.test", "/")),
         (Reason::OriginConnectTimeout, silent_origin),
@@ -293,6 +308,28 @@ fn too_many_from_address(place: &Place) {
         })
         .collect();
     assert!(held.len() < 16, "sixteen connections from one address");
+}
+
+/// One exchange is under way, and no other may wait.
+fn origin_busy(place: &Place) {
+    const BUSY: &str = "busy.walk.test";
+    place.inside(|| {
+        let mut first = place.dial(443, BUSY).patience(Duration::from_secs(5)).open().expect("handshake");
+        first.send(format!("GET /late HTTP/1.1\r\nHost: {BUSY}\r\n\r\n").as_bytes()).expect("send");
+        std::thread::sleep(Duration::from_millis(200));
+        let _ = place.dial(443, BUSY).patience(Duration::from_secs(5)).get(BUSY, "/");
+    });
+}
+
+/// A thread's group may try a second origin ten times without having put by for it: all on one connection, so on one thread.
+fn retry_budget(place: &Place) {
+    const BUDGET: &str = "budget.walk.test";
+    place.inside(|| {
+        let mut connection = place.dial(443, BUDGET).open().expect("handshake");
+        for _ in 0..12 {
+            let _ = connection.get(BUDGET, "/");
+        }
+    });
 }
 
 /// Packets to the origin vanish.

@@ -205,7 +205,9 @@ impl Ops {
         for state in self.origins().await? {
             let group = groups.entry(state.report.group.to_string()).or_default();
             group.0 += 1;
-            if let Some(why) = state.report.failing {
+            let unhealthy = state.report.probe.filter(|probe| !probe.healthy);
+            let probed = unhealthy.map(|probe| probe.why.unwrap_or_else(|| "its probes fail".to_owned()));
+            if let Some(why) = state.report.failing.or(probed) {
                 group.1 += 1;
                 let address = state.report.address.to_string();
                 group.2 = if why.starts_with(&address) { why } else { format!("{address}: {why}") };

@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use model::draft::{Kind, Object, OriginGroupSpec, Spec};
+use model::draft::{Kind, Object, OriginGroupSpec, OriginSpec, Spec};
 use model::problem::Problem;
 
 use super::chart::figure;
 use super::editor::Editor;
 use super::list::{List, ListQuery};
 use super::route_form::bundles;
-use super::shell::{Section, Shell};
+use super::shell::{Section, Shell, plural};
 use super::when::{self, When};
 use super::{PageResult, page};
 use crate::clock::now;
 use crate::forms::{Fields, FormView, Opt, OriginForm};
-use crate::ops::{Ops, OriginState};
+use crate::ops::{Ops, OpsError, OriginState};
 use crate::session::SignedIn;
 
 /// One origin, all nodes together.
@@ -27,6 +27,14 @@ pub(crate) struct OriginView {
     pub(crate) reported: bool,
     /// `node: why`, for each node where it fails.
     pub(crate) failing: Vec<String>,
+    /// `node: why`, for each node whose probes find it unhealthy.
+    pub(crate) unhealthy: Vec<String>,
+    /// Nodes that leave it alone after failures.
+    pub(crate) ejected: Vec<String>,
+    /// How many nodes' probes find it healthy, and what they take; empty where there are none.
+    pub(crate) probed: String,
+    /// `weight 5, priority 2`; empty where it is as usual.
+    pub(crate) role: String,
     pub(crate) resolved: String,
     pub(crate) stale: Option<When>,
     pub(crate) requests: u64,
@@ -36,6 +44,8 @@ pub(crate) struct OriginView {
 
 struct Row {
     name: String,
+    /// Where it is not as usual.
+    protocols: String,
     verified: Verified,
     origins: Vec<OriginView>,
     requests: u64,
@@ -65,6 +75,8 @@ struct OriginPage {
     stored: Option<String>,
     action: String,
     bundles: Vec<Opt>,
+    certificates: Vec<Opt>,
+    protocols: Vec<Opt>,
     origins: Vec<OriginView>,
     users: Vec<String>,
 }
@@ -108,6 +120,7 @@ fn row(name: &str, spec: &OriginGroupSpec, states: &BTreeMap<String, Vec<OriginS
     let requests = origins.iter().map(|origin| origin.requests).sum::<u64>();
     Row {
         name: name.to_owned(),
+        protocols: spec.protocols.join(" or "),
         verified: verified(spec),
         requests,
         requests_words: figure(requests as f64),
@@ -129,13 +142,15 @@ fn verified(spec: &OriginGroupSpec) -> Verified {
         Some(bundle) => bundle,
     };
     let name = spec.tls.expected_name.as_deref().map(|name| format!(" as {name}")).unwrap_or_default();
-    Verified { safe: true, words: format!("verified against {whom}{name}") }
+    let ours = if spec.tls.client_certificate.is_some() { ", with a client certificate" } else { "" };
+    Verified { safe: true, words: format!("verified against {whom}{name}{ours}") }
 }
 
 /// Each origin of a group with what nodes say of it.
 fn views(spec: &OriginGroupSpec, states: &[OriginState]) -> Vec<OriginView> {
     let all: u64 = states.iter().map(|state| state.report.requests).sum();
-    let view = |url: &str| {
+    let view = |origin: &OriginSpec| {
+        let url = origin.url.as_str();
         let mine: Vec<&OriginState> =
             states.iter().filter(|state| same(url, &state.report.address.to_string())).collect();
         let requests = mine.iter().map(|state| state.report.requests).sum::<u64>();
@@ -149,6 +164,14 @@ fn views(spec: &OriginGroupSpec, states: &[OriginState]) -> Vec<OriginView> {
             url: url.to_owned(),
             reported: !mine.is_empty(),
             failing: mine.iter().filter_map(failing).collect(),
+            unhealthy: mine.iter().filter_map(unhealthy).collect(),
+            ejected: mine
+                .iter()
+                .filter(|state| state.report.ejected)
+                .map(|state| state.node.to_string())
+                .collect(),
+            probed: probed(&mine),
+            role: role(origin),
             resolved: resolved.join(", "),
             stale: mine
                 .iter()
@@ -164,7 +187,30 @@ fn views(spec: &OriginGroupSpec, states: &[OriginState]) -> Vec<OriginView> {
             failures: mine.iter().map(|state| state.report.failures).sum(),
         }
     };
-    spec.origins.iter().map(|origin| view(&origin.url)).collect()
+    spec.origins.iter().map(view).collect()
+}
+
+fn unhealthy(state: &&OriginState) -> Option<String> {
+    let probe = state.report.probe.as_ref().filter(|probe| !probe.healthy)?;
+    Some(format!("{}: {}", state.node, probe.why.as_deref().unwrap_or("too few good probes yet")))
+}
+
+fn probed(states: &[&OriginState]) -> String {
+    let probes: Vec<_> = states.iter().filter_map(|state| state.report.probe.as_ref()).collect();
+    if probes.is_empty() {
+        return String::new();
+    }
+    let healthy = probes.iter().filter(|probe| probe.healthy).count();
+    let slowest = probes.iter().filter_map(|probe| probe.latency_us).max();
+    let takes = slowest.map(|micros| format!(", {:.1} ms", f64::from(micros) / 1000.0)).unwrap_or_default();
+    format!("healthy on {healthy} of {} node{}{takes}", probes.len(), plural(probes.len()))
+}
+
+fn role(origin: &OriginSpec) -> String {
+    let number = |name: &str, value: Option<u64>| value.map(|value| format!("{name} {value}"));
+    let disabled = (!origin.enabled).then(|| "disabled".to_owned());
+    let parts = [disabled, number("weight", origin.weight), number("priority", origin.priority)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Whether an origin's URL is this `host:port`.
@@ -179,6 +225,27 @@ fn same(url: &str, address: &str) -> bool {
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
     if has_port { rest == address } else { format!("{rest}{port}") == address }
+}
+
+async fn certificates(ops: &Ops) -> Result<Vec<Opt>, OpsError> {
+    let mut options = vec![Opt::new("", "None")];
+    options.extend(ops.names(Kind::Certificate).await?.iter().map(|name| Opt::same(name)));
+    Ok(options)
+}
+
+/// The choices of versions, and what was written elsewhere in another order.
+fn protocols(form: &FormView) -> Vec<Opt> {
+    let mut choices = vec![
+        Opt::new("", "HTTP/1.1, and HTTP/2 for gRPC"),
+        Opt::new("http/1.1", "HTTP/1.1 only"),
+        Opt::new("h2", "HTTP/2 only"),
+        Opt::new("h2,http/1.1", "HTTP/2 where the origin offers it"),
+    ];
+    let given = form.get("protocols");
+    if !choices.iter().any(|choice| choice.value == given) {
+        choices.push(Opt::same(given));
+    }
+    choices
 }
 
 /// Editing origin groups.
@@ -220,6 +287,8 @@ impl Editor for Origins {
             stored,
             action: Self::action(base),
             bundles: bundles(ops).await?,
+            certificates: certificates(ops).await?,
+            protocols: protocols(&form),
             origins,
             users,
             form,

@@ -107,7 +107,9 @@ fn references(object: &Object) -> Vec<(Kind, &str)> {
             found
         }
         Spec::OriginGroup(spec) => {
-            spec.tls.trust_bundle.iter().map(|name| (Kind::TrustBundle, name.as_str())).collect()
+            let bundle = spec.tls.trust_bundle.iter().map(|name| (Kind::TrustBundle, name.as_str()));
+            let shown = spec.tls.client_certificate.iter().map(|name| (Kind::Certificate, name.as_str()));
+            bundle.chain(shown).collect()
         }
         Spec::Certificate(_) | Spec::TrustBundle(_) | Spec::PacketFilter(_) => Vec::new(),
     }

@@ -94,6 +94,12 @@ reasons! {
     NoRoute = "no-route", Client, 404;
     /// No origin of the group could be connected.
     OriginUnreachable = "origin-unreachable", Origin, 502;
+    /// Every origin of the group is disabled.
+    NoOrigin = "no-origin", Policy, 503;
+    /// `limits.connections` of the origin: too many requests wait already, or none ended within `connectTimeoutMs`.
+    OriginBusy = "origin-busy", Policy, 503;
+    /// An origin failed, and the group's `retryPercent` leaves no attempt at another one.
+    RetryBudget = "retry-budget", Origin, 503;
     /// The origin's name could not be resolved and never was.
     OriginUnresolved = "origin-unresolved", Origin, 502;
     /// The origin's certificate did not verify.
@@ -141,6 +147,9 @@ impl Reason {
             Self::NoRoute => UNIMPLEMENTED,
             // 502, 503, 504.
             Self::OriginUnreachable
+            | Self::NoOrigin
+            | Self::OriginBusy
+            | Self::RetryBudget
             | Self::OriginUnresolved
             | Self::OriginUnverified
             | Self::OriginConnectTimeout

@@ -18,7 +18,7 @@ use crate::worker::accept::Acceptor;
 use crate::worker::hops::{Tell, ThreadCtx};
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::{Exchange, Observe, Shard};
-use crate::worker::origin::pick::Unreached;
+use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::Known;
 use crate::worker::refusal::Reason;
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::live::Live;
 use super::observe::Observe;
+use super::origin::probe;
 use super::thread::{self, SocketChange, Stop, ThreadStart};
 use crate::handover::message::SocketInfo;
 
@@ -48,6 +49,7 @@ impl Threads {
     ) -> io::Result<Self> {
         let (stop, _) = watch::channel(Stop::Run);
         let (changed, _) = watch::channel(live.load().id);
+        probe::start(Arc::clone(live), changed.subscribe(), stop.subscribe())?;
         let mut changes = Vec::new();
         for index in 0..count {
             let (sender, sockets) = mpsc::unbounded_channel();

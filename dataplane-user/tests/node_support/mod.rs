@@ -119,8 +119,14 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         origins: vec![Origin {
             address: format!("127.0.0.1:{origin}").parse().unwrap(),
             security: OriginSecurity::ClearText,
+            share: Default::default(),
         }],
         connect_timeout_ms: 2000,
+        protocols: Default::default(),
+        http2: Default::default(),
+        choice: Default::default(),
+        client_certificate: None,
+        sni: None,
     });
     snapshot
 }

@@ -66,10 +66,11 @@ impl Compiled {
             .collect();
         let routes: Vec<Route> =
             self.enabled_routes().filter_map(|(_, route)| cut(route, &listeners)).collect();
-        let certificates: BTreeSet<&Name> =
+        let mut certificates: BTreeSet<&Name> =
             listeners.values().flat_map(|listener| &listener.certificates).collect();
         let groups: BTreeSet<&Name> = routes.iter().filter_map(|route| route.origin_group.as_ref()).collect();
         let groups: Vec<&OriginGroup> = groups.into_iter().filter_map(|name| self.groups.get(name)).collect();
+        certificates.extend(groups.iter().filter_map(|group| group.client_certificate.as_ref()));
         let bundles: BTreeSet<&Name> = groups.iter().flat_map(|group| bundles_of(group)).collect();
         let filter: Vec<FilterRule> = self
             .filters

@@ -5,6 +5,7 @@
 
 mod across;
 mod certificate;
+mod choice;
 mod compiled;
 mod conditions;
 mod filter;

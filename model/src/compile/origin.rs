@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::choice;
 use super::notes::{At, Names, shown};
 use crate::draft::{Kind, OriginGroupSpec};
 use crate::name::Name;
 use crate::net::{Host, InvalidOriginAddress, OriginAddress};
 use crate::problem::Code;
-use crate::snapshot::{ExpectedName, Origin, OriginGroup, OriginSecurity, Trust};
+use crate::snapshot::{ExpectedName, Http2, Origin, OriginGroup, OriginSecurity, Protocols, Share, Trust};
 
 /// The trust bundle's name that stands for the node's own roots.
 pub(super) const SYSTEM: &str = "system";
@@ -54,10 +55,46 @@ pub(super) fn lower(
         if !seen.insert((secured, address.clone())) {
             at.problem(&*field, Code::Duplicate, format!("{address} is in this group twice; remove one"));
         }
-        origins.extend(self::origin(&field, secured, address, &group, at));
+        let share = choice::share(&format!("spec.origins[{index}]"), origin, at);
+        origins.extend(self::origin(&field, secured, address, &group, share, at));
     }
     let connect_timeout_ms = at.number("spec.connectTimeoutMs", spec.connect_timeout_ms, 5_000, 1..=600_000);
-    Some(OriginGroup { name: name.clone(), origins, connect_timeout_ms })
+    let usual = Http2::default();
+    let http2 = Http2 {
+        streams: at.number("spec.http2.streams", spec.http2.streams, usual.streams, 1..=10_000),
+        ping_ms: at.number("spec.http2.pingMs", spec.http2.ping_ms, usual.ping_ms, 0..=86_400_000),
+    };
+    let protocols = protocols(&spec.protocols, at);
+    let client_certificate = spec
+        .tls
+        .client_certificate
+        .as_deref()
+        .and_then(|text| at.reference("spec.tls.clientCertificate", Kind::Certificate, text, names));
+    let sni = spec.tls.sni.as_deref().and_then(|text| at.parse("spec.tls.sni", text));
+    Some(OriginGroup {
+        name: name.clone(),
+        origins,
+        connect_timeout_ms,
+        protocols,
+        http2,
+        choice: choice::lower(spec, at),
+        client_certificate,
+        sni,
+    })
+}
+
+fn protocols(texts: &[String], at: &mut At<'_>) -> Protocols {
+    const WORDS: [(&str, Protocols); 2] = [("http/1.1", Protocols::Http1), ("h2", Protocols::Http2)];
+    let mut chosen = Protocols::Auto;
+    for (index, text) in texts.iter().enumerate() {
+        let Some(one) = at.word(format!("spec.protocols[{index}]"), text, &WORDS) else { continue };
+        chosen = match chosen {
+            Protocols::Auto => one,
+            before if before == one => before,
+            Protocols::Http1 | Protocols::Http2 | Protocols::Either => Protocols::Either,
+        };
+    }
+    chosen
 }
 
 fn trust(text: &str, names: &Names, internal_ca: &str, at: &mut At<'_>) -> Option<Trust> {
@@ -89,6 +126,7 @@ fn origin(
     secured: bool,
     address: OriginAddress,
     group: &Group,
+    share: Share,
     at: &mut At<'_>,
 ) -> Option<Origin> {
     if !secured {
@@ -99,7 +137,7 @@ fn origin(
             at.problem(field, Code::Invalid, message);
             return None;
         }
-        return Some(Origin { address, security: OriginSecurity::ClearText });
+        return Some(Origin { address, security: OriginSecurity::ClearText, share });
     }
     let expected = group.expected.clone().unwrap_or_else(|| match &address.host {
         Host::Name(name) => ExpectedName::Dns(name.clone()),
@@ -109,7 +147,7 @@ fn origin(
         true => OriginSecurity::Verified { trust: group.trust.clone()?, expected },
         false => OriginSecurity::Unverified { sni: expected },
     };
-    Some(Origin { address, security })
+    Some(Origin { address, security, share })
 }
 
 /// `https://host[:port]` or `http://host[:port]`; whether it is TLS, and where. What could be a password is not repeated.

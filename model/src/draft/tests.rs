@@ -52,7 +52,7 @@ fn every_fault_is_named_with_its_path() {
             "Invalid OriginGroup/shop metadata.labels[\"a/b\"]: must be text, not the number 1; for text put it in quotes",
             "UnknownField OriginGroup/shop spec.origins[1].urll: there is no such field; did you mean `url`?",
             "Missing OriginGroup/shop spec.origins[1].url: is required; add it",
-            "Invalid OriginGroup/shop spec.origins[2]: must be an object with url, not text",
+            "Invalid OriginGroup/shop spec.origins[2]: must be an object with url, weight, priority, enabled, not text",
             "Missing OriginGroup/shop spec.origins[3].url: is required; add it",
             "UnknownField OriginGroup/shop spec.tls.trustbundle: there is no such field; did you mean `trustBundle`?",
             "Invalid OriginGroup/shop spec.tls.verify: must be text, not false; for text put it in quotes",

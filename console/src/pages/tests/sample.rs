@@ -7,7 +7,7 @@ use model::draft::{
 };
 use model::labels::Labels;
 use model::report::{
-    Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, Report, RouteReport,
+    Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, ProbeReport, Report, RouteReport,
 };
 use model::snapshot::SnapshotId;
 use time::Duration;
@@ -88,12 +88,12 @@ fn objects() -> Vec<Object> {
 }
 
 fn group(name: &str, urls: &[&str], bundle: Option<&str>) -> Object {
-    let origins = urls.iter().map(|url| OriginSpec { url: (*url).to_owned() }).collect();
+    let origins = urls.iter().map(|url| OriginSpec::new(*url)).collect();
     let tls = OriginTls { trust_bundle: bundle.map(str::to_owned), ..OriginTls::default() };
     let clear_text = urls[0].starts_with("http://").then(|| "allow".to_owned());
     Object::new(
         name,
-        Spec::OriginGroup(OriginGroupSpec { origins, tls, clear_text, connect_timeout_ms: None }),
+        Spec::OriginGroup(OriginGroupSpec { origins, tls, clear_text, ..OriginGroupSpec::default() }),
     )
 }
 
@@ -200,6 +200,12 @@ fn origin(group: &str, address: &str, failing: Option<&str>) -> OriginReport {
         failing: failing.map(str::to_owned),
         resolved: vec!["10.20.3.4".parse().unwrap(), "2001:db8:20::4".parse().unwrap()],
         stale_since_ms: None,
+        probe: Some(ProbeReport {
+            healthy: failing.is_none(),
+            latency_us: failing.is_none().then_some(1_800),
+            why: failing.map(|_| "answered 503".to_owned()),
+        }),
+        ejected: failing.is_some(),
     }
 }
 

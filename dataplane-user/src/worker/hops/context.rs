@@ -16,8 +16,8 @@ use crate::worker::http::date::Date;
 use crate::worker::http::h1::ROOM;
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::Exchange;
-use crate::worker::origin::pick::Unreached;
 use crate::worker::origin::pool::Pool;
+use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::{Known, Names, System};
 use crate::worker::refusal::Reason;
 

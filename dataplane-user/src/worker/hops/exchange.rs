@@ -23,8 +23,9 @@ use crate::worker::http::upgrade::{self, Offer, Upgrade};
 use crate::worker::http::write::{Added, Forwarding};
 use crate::worker::http::{respond, transform};
 use crate::worker::live::{ListenerLive, RouteLive, Target};
-use crate::worker::origin::connection::Connection;
+use crate::worker::origin::Connection;
 use crate::worker::origin::pick::Attempts;
+use crate::worker::origin::reach::Kind;
 use crate::worker::policy::{Permit, permit};
 use crate::worker::refusal::Reason;
 
@@ -80,7 +81,7 @@ pub(crate) async fn exchange<C: Client>(
             client.abort();
             After::Abort
         }
-        // Only a pooled connection can be stale, and `proxy` does not take a second one from the pool.
+        // `proxy` tries again until no origin is left.
         Err(Failed::Stale) => After::Abort,
     };
     record.received = client.received();
@@ -108,7 +109,7 @@ async fn proxy<C: Client>(
         return Ok(say(scene, (response, body), Some(request), client, record).await);
     }
     let upgrade = upgrade(scene, request, &permit, client)?;
-    let mut attempts = Attempts::new(scene.ctx);
+    let mut attempts = Attempts::new(Kind::of(request, upgrade.is_some()), scene.ctx);
     let mut fresh = false;
     loop {
         let origin = choose(scene, &permit, &mut attempts, fresh, record).await?;
@@ -117,7 +118,10 @@ async fn proxy<C: Client>(
                 fresh = true;
                 attempts.again();
             }
-            done => return done,
+            done => {
+                attempts.ended(&permit, done.as_ref().map(|_| record.status).map_err(|failed| *failed));
+                return done;
+            }
         }
     }
 }
@@ -181,9 +185,9 @@ async fn choose(
     record.attempts = attempts.made;
     record.origin.clone_from(&attempts.last);
     let connection = chosen?;
-    record.address = Some(connection.address);
-    record.leg = Some(std::rc::Rc::clone(&connection.leg));
-    record.reused = connection.reused;
+    record.address = Some(connection.address());
+    record.leg = Some(std::rc::Rc::clone(connection.leg()));
+    record.reused = connection.reused();
     Ok(connection)
 }
 
@@ -204,7 +208,7 @@ async fn forward<C: Client>(
     origin.begin(
         changed.as_ref().unwrap_or(request),
         &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str(), upgrade },
-    );
+    )?;
     let mut flow = Flow::new(scene, request, permit, client, &mut origin, upgrade.is_some());
     let response = flow.head(scene.timer).await;
     record.waited += flow.waited();
@@ -229,9 +233,7 @@ async fn forward<C: Client>(
     record.waited += flow.waited();
     record.sent = flow.sent;
     transferred?;
-    if origin.reusable()
-        && let Some(key) = record.origin.as_ref().map(|origin| origin.key)
-    {
+    if let Some(key) = record.origin.as_ref().map(|origin| origin.key) {
         scene.ctx.pool.borrow_mut().put(key, origin, Instant::now());
     }
     Ok(if close || !client.body_done() { After::Close } else { After::Next })

@@ -12,7 +12,8 @@ use crate::worker::http::client::Client;
 use crate::worker::http::receive::{Broken, Got};
 use crate::worker::http::request::Request;
 use crate::worker::http::response::Response;
-use crate::worker::origin::connection::{Connection, NoHead};
+use crate::worker::origin::Connection;
+use crate::worker::origin::either::NoHead;
 use crate::worker::policy::Permit;
 use crate::worker::refusal::Reason;
 
@@ -26,7 +27,7 @@ const TURN: u32 = 16;
 /// Why an exchange did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// A pooled connection was dead, nothing was lost, and another may be tried.
+    /// A pooled connection was dead or the origin did not look at the request, nothing was lost, and another may be tried.
     Stale,
     /// Nothing has been answered yet.
     Refused(Reason),
@@ -167,14 +168,16 @@ impl<'a, C: Client> Flow<'a, C> {
         }
     }
 
-    /// A dead connection is retried when it came from the pool, no byte of an answer came, the body is still whole, and
-    /// the origin either never saw the request or may see it twice.
+    /// A request is sent again where its body is still whole and the origin says that it did not look at it; or where a
+    /// connection from the pool is dead, no byte of an answer came, and the origin never saw the request or may see it
+    /// twice.
     fn no_head(&self, none: NoHead) -> Failed {
         match none {
-            NoHead::Silent if self.origin.reused && !self.touched && (self.idempotent || !self.left) => {
+            NoHead::Unseen if !self.touched => Failed::Stale,
+            NoHead::Silent if self.origin.reused() && !self.touched && (self.idempotent || !self.left) => {
                 Failed::Stale
             }
-            NoHead::Silent | NoHead::Gone => Failed::Refused(Reason::OriginGone),
+            NoHead::Unseen | NoHead::Silent | NoHead::Gone => Failed::Refused(Reason::OriginGone),
             NoHead::Malformed => Failed::Refused(Reason::MalformedResponse),
         }
     }
@@ -183,8 +186,8 @@ impl<'a, C: Client> Flow<'a, C> {
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Reason> {
         let mut turn = 0;
         while self.upload == Upload::Running {
-            match self.origin.poll_room(cx) {
-                Poll::Ready(Ok(())) => {}
+            let room = match self.origin.poll_room(cx) {
+                Poll::Ready(Ok(room)) => room,
                 Poll::Ready(Err(_)) => {
                     self.upload = Upload::Stopped;
                     break;
@@ -193,9 +196,10 @@ impl<'a, C: Client> Flow<'a, C> {
                     self.blocked = Side::Origin;
                     break;
                 }
-            }
+            };
             let mut scratch = self.ctx.scratch.borrow_mut();
-            match self.client.poll_body(cx, &mut scratch) {
+            let room = room.min(scratch.len());
+            match self.client.poll_body(cx, scratch.get_mut(..room).unwrap_or_default()) {
                 Poll::Ready(Ok(Got::Data(length))) => {
                     self.touched = true;
                     self.awaiting_continue = false;

@@ -105,17 +105,16 @@ impl Client for H2 {
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Reason>> {
         let Some(send) = &mut self.send else { return Poll::Ready(Ok(ROOM)) };
-        send.reserve_capacity(ROOM);
-        loop {
-            match send.capacity() {
-                0 => {}
-                room => return Poll::Ready(Ok(room)),
-            }
+        // Reserved is taken from what all streams of the connection may send: as long as the origin is silent one byte is
+        // enough to know that the window is open. What is handed over beyond it waits in the stream, one piece at most.
+        send.reserve_capacity(1);
+        while send.capacity() == 0 {
             match ready!(send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Poll::Ready(Err(Reason::ClientGone)),
             }
         }
+        Poll::Ready(Ok(ROOM))
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -283,7 +282,7 @@ fn head(response: &Response, added: Option<&Added<'_>>) -> Option<http::Response
     Some(head)
 }
 
-fn headers(fields: &Fields, more: usize) -> Option<HeaderMap> {
+pub(crate) fn headers(fields: &Fields, more: usize) -> Option<HeaderMap> {
     let mut map = HeaderMap::with_capacity(fields.len() + more);
     for (field, name, _) in fields.iter() {
         if forwarded_field(field.known, field.hop) {
@@ -294,7 +293,7 @@ fn headers(fields: &Fields, more: usize) -> Option<HeaderMap> {
     Some(map)
 }
 
-fn trailer_fields(trailers: HeaderMap) -> Result<Option<Fields>, Reason> {
+pub(crate) fn trailer_fields(trailers: HeaderMap) -> Result<Option<Fields>, Reason> {
     let size = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let mut text = BytesMut::with_capacity(size);
     for (name, value) in &trailers {

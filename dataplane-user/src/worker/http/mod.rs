@@ -10,6 +10,7 @@ pub mod date;
 pub mod fields;
 pub mod h1;
 pub(crate) mod h2;
+pub(crate) mod h2_origin;
 pub mod negotiate;
 pub mod receive;
 pub mod request;

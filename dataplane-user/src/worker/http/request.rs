@@ -8,6 +8,7 @@ use model::route::{Asked, NormalPath};
 
 use super::authority::Authority;
 use super::fields::{Field, Fields, Known, Span, connection_options};
+use super::negotiate::is_grpc;
 use super::scan::{Scan, Unscannable};
 use super::upgrade::{Offer, handshake_field};
 use crate::worker::refusal::Reason;
@@ -128,6 +129,13 @@ impl Request {
     /// Whom the client asked for.
     pub fn asked(&self) -> &Authority {
         self.asked.as_ref().unwrap_or(&self.authority)
+    }
+
+    /// Whether it is gRPC: HTTP/2 with its media type.
+    pub fn grpc(&self) -> bool {
+        self.version == Version::Http2
+            && self.method == Method::Other
+            && self.fields.values(Known::ContentType).any(is_grpc)
     }
 
     /// The query's bytes.

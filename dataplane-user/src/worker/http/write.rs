@@ -24,6 +24,29 @@ pub struct Forwarding<'a> {
     pub upgrade: Option<&'a Upgrade<'a>>,
 }
 
+/// Where the fields of a head are written.
+pub trait FieldSink {
+    /// Begins a field; its value is appended to what this answers.
+    fn name(&mut self, name: &[u8]) -> &mut BytesMut;
+    /// Ends it.
+    fn end(&mut self);
+}
+
+/// HTTP/1.1's field lines.
+struct Lines<'a>(&'a mut BytesMut);
+
+impl FieldSink for Lines<'_> {
+    fn name(&mut self, name: &[u8]) -> &mut BytesMut {
+        self.0.put_slice(name);
+        self.0.put_slice(b": ");
+        self.0
+    }
+
+    fn end(&mut self) {
+        self.0.put_slice(b"\r\n");
+    }
+}
+
 /// Writes a request head for an HTTP/1.1 origin.
 pub fn request_head(out: &mut BytesMut, request: &Request, forwarding: &Forwarding<'_>) {
     out.reserve(request.fields.text().len() + 384);
@@ -37,20 +60,7 @@ pub fn request_head(out: &mut BytesMut, request: &Request, forwarding: &Forwardi
     out.put_slice(b" HTTP/1.1\r\nHost: ");
     put(out, &request.authority);
     out.put_slice(b"\r\n");
-    for (field, name, value) in request.fields.iter() {
-        if !field.hop && !rewritten(field.known) {
-            put_field(out, name, value);
-        }
-    }
-    forwarded(out, request, forwarding);
-    out.put_slice(if request.version == Version::Http2 {
-        b"Via: 2.0 sallyport\r\n"
-    } else {
-        b"Via: 1.1 sallyport\r\n"
-    });
-    if request.expect_continue {
-        out.put_slice(b"Expect: 100-continue\r\n");
-    }
+    request_fields(&mut Lines(out), request, forwarding);
     match (forwarding.upgrade, request.te_trailers) {
         (Some(upgrade), _) => put_upgrade(out, upgrade),
         (None, true) => out.put_slice(b"TE: trailers\r\nConnection: TE\r\n"),
@@ -72,6 +82,24 @@ fn put_upgrade(out: &mut BytesMut, upgrade: &Upgrade<'_>) {
     }
 }
 
+/// The fields of a request to an origin that do not belong to the connection or the framing: the same for every version.
+pub fn request_fields(to: &mut impl FieldSink, request: &Request, forwarding: &Forwarding<'_>) {
+    for (field, name, value) in request.fields.iter() {
+        if !field.hop && !rewritten(field.known) {
+            to.name(name).put_slice(value);
+            to.end();
+        }
+    }
+    forwarded(to, request, forwarding);
+    let via: &[u8] = if request.version == Version::Http2 { b"2.0 sallyport" } else { b"1.1 sallyport" };
+    to.name(b"Via").put_slice(via);
+    to.end();
+    if request.expect_continue {
+        to.name(b"Expect").put_slice(b"100-continue");
+        to.end();
+    }
+}
+
 /// Fields of a request that are written anew rather than copied.
 fn rewritten(known: Known) -> bool {
     matches!(
@@ -88,27 +116,30 @@ fn rewritten(known: Known) -> bool {
     )
 }
 
-fn forwarded(out: &mut BytesMut, request: &Request, forwarding: &Forwarding<'_>) {
+fn forwarded(to: &mut impl FieldSink, request: &Request, forwarding: &Forwarding<'_>) {
     let said = |known| request.fields.values(known).filter(|_| forwarding.trusted);
-    out.put_slice(b"X-Forwarded-For: ");
+    let out = to.name(b"X-Forwarded-For");
     for value in said(Known::ForwardedFor) {
         out.put_slice(value);
         out.put_slice(b", ");
     }
     put(out, &forwarding.client);
-    out.put_slice(b"\r\nX-Forwarded-Proto: ");
-    out.put_slice(said(Known::ForwardedProto).next().unwrap_or(b"https"));
-    out.put_slice(b"\r\nX-Forwarded-Host: ");
+    to.end();
+    to.name(b"X-Forwarded-Proto").put_slice(said(Known::ForwardedProto).next().unwrap_or(b"https"));
+    to.end();
+    let out = to.name(b"X-Forwarded-Host");
     match said(Known::ForwardedHost).next() {
         Some(host) => out.put_slice(host),
         None => put(out, request.asked()),
     }
-    out.put_slice(b"\r\nX-Forwarded-Port: ");
+    to.end();
+    let out = to.name(b"X-Forwarded-Port");
     match said(Known::ForwardedPort).next() {
         Some(port) => out.put_slice(port),
         None => put(out, &forwarding.port),
     }
-    out.put_slice(b"\r\nForwarded: ");
+    to.end();
+    let out = to.name(b"Forwarded");
     for value in said(Known::Forwarded) {
         out.put_slice(value);
         out.put_slice(b", ");
@@ -117,14 +148,10 @@ fn forwarded(out: &mut BytesMut, request: &Request, forwarding: &Forwarding<'_>)
         IpAddr::V4(address) => put(out, &format_args!("for={address}")),
         IpAddr::V6(address) => put(out, &format_args!("for=\"[{address}]\"")),
     }
-    put(
-        out,
-        &format_args!(
-            ";host=\"{}\";proto=https\r\nX-Request-Id: {}\r\n",
-            request.asked(),
-            forwarding.request_id
-        ),
-    );
+    put(out, &format_args!(";host=\"{}\";proto=https", request.asked()));
+    to.end();
+    to.name(b"X-Request-Id").put_slice(forwarding.request_id.as_bytes());
+    to.end();
 }
 
 /// How a response's body is delimited towards an HTTP/1.1 client.

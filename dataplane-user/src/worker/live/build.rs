@@ -14,11 +14,12 @@ use model::transform::{Answer, Transform};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::ProducesTickets;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig};
 
 use super::origins::{ClientId, OriginId};
 use super::{BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Places, RouteLive, Target};
 use crate::worker::tls::certificates::{CertificateError, Resolver, certified};
+use crate::worker::tls::dial::Clients;
 use crate::worker::tls::serve;
 
 /// Why a snapshot cannot be put in force; the one before stays.
@@ -83,14 +84,14 @@ pub enum LiveError {
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     certificates: HashMap<CertificateId, Arc<CertifiedKey>>,
-    pub(super) clients: HashMap<ClientId, Arc<ClientConfig>>,
+    pub(super) clients: HashMap<ClientId, Arc<Clients>>,
     pub(super) origins: HashMap<OriginId, Arc<OriginLive>>,
     routes: HashMap<Name, Arc<RouteLive>>,
     servers: HashMap<Name, Server>,
 }
 
 /// SHA-256 of the chain's PEM, and of the public key.
-type CertificateId = (Digest, Digest);
+pub(super) type CertificateId = (Digest, Digest);
 
 /// A listener's TLS and everything it was made of.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl Live {
     ) -> Result<Self, LiveError> {
         let mut builder = Builder { previous, kept: Kept::default() };
         let certificates = builder.certificates(&snapshot.certificates, keys)?;
-        let groups = builder.groups(&snapshot, roots)?;
+        let groups = builder.groups(&snapshot, roots, &certificates)?;
         let routes = builder.routes(&snapshot.routes, &groups)?;
         let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
         let mut places = Places::new();
@@ -165,10 +166,10 @@ pub(super) struct Builder<'a> {
 }
 
 /// A certificate of the snapshot: its identity, its names, and itself ready to serve.
-struct Ready<'a> {
-    id: CertificateId,
+pub(super) struct Ready<'a> {
+    pub(super) id: CertificateId,
     hosts: &'a [HostPattern],
-    certified: Arc<CertifiedKey>,
+    pub(super) certified: Arc<CertifiedKey>,
 }
 
 impl Builder<'_> {

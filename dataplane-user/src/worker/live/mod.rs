@@ -22,10 +22,15 @@ use model::header::FieldValue;
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
 use model::route::Table;
-use model::snapshot::{Limits, SnapshotId};
+use model::snapshot::{Limits, Probe, Protocols, SnapshotId};
 use model::transform::{Redirect, Transform};
 use model::upgrade::Protocol;
 use rustls_pki_types::ServerName;
+
+use crate::worker::origin::gate::Gate;
+use crate::worker::origin::health::{self, Health};
+use crate::worker::origin::http2;
+use crate::worker::tls::dial::Clients;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
 #[derive(Debug)]
@@ -195,10 +200,57 @@ impl Target {
 pub struct GroupLive {
     /// Its name.
     pub name: Name,
+    /// For per-thread budgets; no other name of this process has or had it.
+    pub slot: usize,
     /// Never empty.
-    pub origins: Vec<Arc<OriginLive>>,
+    pub members: Vec<Member>,
     /// Connect and handshake together.
     pub connect_timeout: Duration,
+    /// Which versions of HTTP its origins are spoken to with.
+    pub protocols: Protocols,
+    /// How, where it is HTTP/2.
+    pub http2: http2::Settings,
+    /// How much slower than the fastest an origin may be to be chosen; nothing where latency does not matter.
+    pub sensitivity: Option<Duration>,
+    /// How long an origin's part of the requests grows after it has become well.
+    pub slow_start: Duration,
+    /// When one that fails is left alone.
+    pub ejection: health::Ejection,
+    /// Of requests, how many may be tried at a second origin, per cent.
+    pub retry_percent: u32,
+    /// How they are probed, if at all.
+    pub probe: Option<Probe>,
+}
+
+impl GroupLive {
+    /// Its origins.
+    pub fn origins(&self) -> impl Iterator<Item = &Arc<OriginLive>> {
+        self.members.iter().map(|member| &member.origin)
+    }
+
+    /// A request or a connection failed at one of them.
+    pub fn failed(&self, origin: &OriginLive) {
+        let enabled = self.members.iter().filter(|member| member.enabled).map(|member| &member.origin.health);
+        let now = health::clock(tokio::time::Instant::now());
+        if let Some(time) = origin.health.failed(&self.ejection, enabled, now) {
+            tracing::warn!(group = %self.name, origin = %origin.address, ?time, "an origin that fails is left alone");
+        }
+    }
+}
+
+/// An origin as a group has it.
+#[derive(Debug)]
+pub struct Member {
+    /// The origin, whose state outlives what is said of it here.
+    pub origin: Arc<OriginLive>,
+    /// Takes requests.
+    pub enabled: bool,
+    /// The lowest comes first.
+    pub priority: u8,
+    /// Its part of the requests.
+    pub weight: u32,
+    /// Its bounds, where it has any.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// One origin. The same address and security in two snapshots is the same `Arc`, so pools and state live on.
@@ -213,6 +265,8 @@ pub struct OriginLive {
     pub key: u64,
     /// How it is secured.
     pub security: SecurityLive,
+    /// What all threads know of it.
+    pub health: Health,
 }
 
 impl std::fmt::Debug for OriginLive {
@@ -226,14 +280,14 @@ impl std::fmt::Debug for OriginLive {
 
 /// How an origin is secured.
 pub enum SecurityLive {
-    /// TLS with this client configuration (verified or not, as the operator chose), offering this name.
+    /// TLS with these client configurations (verified or not, as the operator chose), offering this name.
     Tls {
-        /// Verifier, versions, session store; ALPN `http/1.1`.
-        config: Arc<rustls::ClientConfig>,
-        /// Expected name; sent as SNI when it is a DNS name.
+        /// Verifier, versions, session store, for each offer of ALPN.
+        clients: Arc<Clients>,
+        /// Sent as SNI when it is a DNS name.
         name: ServerName<'static>,
-        /// Whether the certificate is verified.
-        verified: bool,
+        /// Whom the certificate is verified for; nothing where it is not verified.
+        verified: Option<ServerName<'static>>,
     },
     /// No TLS: an operator's visible choice.
     ClearText,

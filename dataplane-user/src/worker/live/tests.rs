@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Live, LiveError, SecurityLive};
 use crate::worker::refusal::Reason;
-use crate::worker::tls::dial::{self, DialError};
+use crate::worker::tls::dial::{self, Alpn, DialError};
 use crate::worker::tls::tests::Ca;
 
 type Keys = BTreeMap<Digest, PrivateKeyDer<'static>>;
@@ -36,7 +36,7 @@ fn certificate(ca: &Ca, keys: &mut Keys, named: &str, host: &str) -> Certificate
 }
 
 fn origin(address: &str, security: OriginSecurity) -> Origin {
-    Origin { address: address.parse().unwrap(), security }
+    Origin { address: address.parse().unwrap(), security, share: Default::default() }
 }
 
 fn verified(trust: Trust) -> OriginSecurity {
@@ -85,6 +85,11 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
                 origin("192.0.2.7:80", OriginSecurity::ClearText),
             ],
             connect_timeout_ms: 1000,
+            protocols: Default::default(),
+            http2: Default::default(),
+            choice: Default::default(),
+            client_certificate: None,
+            sni: None,
         }],
         trust_bundles: vec![TrustBundle { name: name("internal"), certificates: ca.pem.clone() }],
         filter: Vec::new(),
@@ -110,12 +115,11 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
     let third = build(&next, &keys, Some(&second)).unwrap();
     let (before, after) = (&second.groups[&group], &third.groups[&group]);
     assert!(!Arc::ptr_eq(before, after));
-    assert!(before.origins.iter().zip(&after.origins).all(|(before, after)| Arc::ptr_eq(before, after)));
+    assert!(before.origins().zip(after.origins()).all(|(before, after)| Arc::ptr_eq(before, after)));
     let configs: Vec<_> = after
-        .origins
-        .iter()
+        .origins()
         .filter_map(|origin| match &origin.security {
-            SecurityLive::Tls { config, .. } => Some(config),
+            SecurityLive::Tls { clients, .. } => Some(clients),
             SecurityLive::ClearText => None,
         })
         .collect();
@@ -126,9 +130,9 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
     // Other roots behind the same name are another trust.
     next.trust_bundles[0].certificates = Ca::new("ca").pem;
     let fourth = build(&next, &keys, Some(&third)).unwrap();
-    assert!(!Arc::ptr_eq(&third.groups[&group].origins[0], &fourth.groups[&group].origins[0]));
+    assert!(!Arc::ptr_eq(&third.groups[&group].members[0].origin, &fourth.groups[&group].members[0].origin));
     assert!(
-        Arc::ptr_eq(&third.groups[&group].origins[1], &fourth.groups[&group].origins[1]),
+        Arc::ptr_eq(&third.groups[&group].members[1].origin, &fourth.groups[&group].members[1].origin),
         "clear text has no trust"
     );
 }
@@ -136,7 +140,8 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
 /// Sends a byte to the first origin of a group and gets it back.
 async fn talk(live: &Live, group: &str, address: std::net::SocketAddr) -> Result<(), DialError> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let (mut stream, _) = dial::dial(&live.groups[&name(group)].origins[0], address).await?;
+    let origin = &live.groups[&name(group)].members[0].origin;
+    let mut stream = dial::dial(origin, address, Alpn::Http1).await?.stream;
     stream.write_all(b"x").await.unwrap();
     // A ticket comes before the answer.
     let mut back = Vec::new();
@@ -186,6 +191,11 @@ async fn a_ticket_is_good_only_under_the_trust_and_the_name_it_was_got_under() {
         name: name(named),
         origins: vec![origin(&address.to_string(), security)],
         connect_timeout_ms: 1000,
+        protocols: Default::default(),
+        http2: Default::default(),
+        choice: Default::default(),
+        client_certificate: None,
+        sni: None,
     };
     let bundle = |named: &str| Trust::Bundle(name(named));
     next.origin_groups.extend([
@@ -194,6 +204,14 @@ async fn a_ticket_is_good_only_under_the_trust_and_the_name_it_was_got_under() {
         group("same", verified(bundle("internal"))),
         group("distrust", verified(bundle("other"))),
         group("renamed", OriginSecurity::Verified { trust: bundle("internal"), expected: host("p.test") }),
+        // The name under which there is a ticket is sent, and another one expected.
+        OriginGroup {
+            sni: Some("o.test".parse().unwrap()),
+            ..group(
+                "fronted",
+                OriginSecurity::Verified { trust: bundle("internal"), expected: host("p.test") },
+            )
+        },
     ]);
     let live = build(&next, &keys, None).unwrap();
     let mut talks = async |live: &Live, group: &str| match talk(live, group, address).await {
@@ -206,7 +224,7 @@ async fn a_ticket_is_good_only_under_the_trust_and_the_name_it_was_got_under() {
     assert_eq!(talks(&live, "right").await, Ok(false));
     assert_eq!(talks(&live, "right").await, Ok(true));
     assert_eq!(talks(&live, "same").await, Ok(true), "the same trust and name");
-    for group in ["distrust", "renamed"] {
+    for group in ["distrust", "renamed", "fronted"] {
         assert_eq!(talks(&live, group).await, Err(Reason::OriginUnverified), "{group}");
     }
     // The bundle keeps its name and changes its roots: what was got before is worth nothing.

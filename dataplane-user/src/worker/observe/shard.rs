@@ -254,14 +254,14 @@ impl Shard {
         let local = &mut *self.local.borrow_mut();
         // What still counts for them registers again.
         let keys: std::collections::HashSet<u64> =
-            live.groups.values().flat_map(|group| &group.origins).map(|origin| origin.key).collect();
+            live.groups.values().flat_map(|group| group.origins()).map(|origin| origin.key).collect();
         local.routes.clear();
         local.held.clear();
         local.origins.retain(|key, _| keys.contains(key));
         lock(&self.shared.names).retain(|name, _| {
             live.groups
                 .values()
-                .flat_map(|group| &group.origins)
+                .flat_map(|group| group.origins())
                 .any(|origin| matches!(&origin.address.host, model::net::Host::Name(host) if host == name))
         });
     }

@@ -10,7 +10,10 @@ use model::report::{Drops, Leg, Place};
 
 use super::totals::{MOST_ROUTES, OTHER};
 use super::{Exchange, Observe, OriginPart};
-use crate::worker::live::{GroupLive, ListenerLive, Live, OriginLive, RouteLive, SecurityLive, Target};
+use crate::worker::live::{
+    GroupLive, ListenerLive, Live, Member, OriginLive, RouteLive, SecurityLive, Target,
+};
+use crate::worker::origin::health::{Ejection, Health};
 use crate::worker::refusal::Reason;
 use crate::worker::tls::certificates::Resolver;
 use crate::worker::tls::serve;
@@ -49,7 +52,7 @@ fn listener(text: &str) -> ListenerLive {
 }
 
 fn route(slot: usize) -> RouteLive {
-    let group = GroupLive { name: name("g"), origins: Vec::new(), connect_timeout: Duration::from_secs(1) };
+    let group = group(Vec::new());
     RouteLive {
         name: name(&format!("r{slot}")),
         slot,
@@ -107,6 +110,32 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
         assert!(samples.insert(series.to_owned(), value.parse().unwrap()).is_none(), "twice: {line}");
     }
     samples
+}
+
+fn group(origins: Vec<Arc<OriginLive>>) -> GroupLive {
+    GroupLive {
+        name: name("g"),
+        slot: 0,
+        members: origins.into_iter().map(member).collect(),
+        connect_timeout: Duration::from_secs(1),
+        protocols: Default::default(),
+        http2: crate::worker::origin::http2::Settings { streams: 1, ping: None },
+        sensitivity: None,
+        slow_start: Duration::ZERO,
+        ejection: Ejection {
+            after: 2,
+            base: Duration::from_secs(9),
+            most: Duration::from_secs(9),
+            share: 100,
+            statuses: false,
+        },
+        retry_percent: 0,
+        probe: None,
+    }
+}
+
+fn member(origin: Arc<OriginLive>) -> Member {
+    Member { origin, enabled: true, priority: 1, weight: 1, gate: None }
 }
 
 #[test]
@@ -211,9 +240,9 @@ fn an_origin_fails_until_it_answers_again() {
         label: "192.0.2.7:443".into(),
         key: 5,
         security: SecurityLive::ClearText,
+        health: Health::default(),
     });
-    let group =
-        GroupLive { name: name("g"), origins: vec![Arc::clone(&origin)], connect_timeout: Duration::ZERO };
+    let group = group(vec![Arc::clone(&origin)]);
     let mut live = Live::empty();
     live.groups.insert(name("g"), Arc::new(group));
     observe.live.store(Arc::new(live));
@@ -265,6 +294,7 @@ fn a_line_has_both_legs() {
         label: "o.test:443".into(),
         key: 1,
         security: SecurityLive::ClearText,
+        health: Health::default(),
     };
     let seen = Leg { verified: "o.test".to_owned(), ..leg.clone() };
     let address = "[2001:db8::1]:443".parse().unwrap();

@@ -6,8 +6,12 @@ use std::fmt::Write;
 use model::report::Histogram;
 
 use super::Observe;
-use super::totals::Totals;
-use crate::worker::live::Live;
+use super::totals::{MOST_ORIGINS, Totals};
+use crate::worker::live::{Live, OriginLive};
+use crate::worker::origin::health::clock;
+
+/// An origin's value at a moment of [`clock`]; nothing where it has none.
+type Figure = fn(&OriginLive, u64) -> Option<f64>;
 
 /// Upper bounds of the histograms' buckets: microseconds, and seconds as written. A duration is counted below a bound only
 /// when the whole of the finer bucket it was counted in lies below.
@@ -177,6 +181,35 @@ impl Page {
         }
     }
 
+    /// Origins' health, as far as they have series of their own.
+    fn health(&mut self, live: &Live) {
+        let now = clock(tokio::time::Instant::now());
+        let mut origins: Vec<_> = live.groups.values().flat_map(|group| group.origins()).collect();
+        origins.sort_by(|a, b| (&a.group, &a.label).cmp(&(&b.group, &b.label)));
+        origins.truncate(MOST_ORIGINS);
+        let families: [(&str, &str, Figure); 3] = [
+            ("sallyport_origin_healthy", "Whether probes find the origin healthy.", |origin, _| {
+                origin.health.probed().map(|healthy| f64::from(u8::from(healthy)))
+            }),
+            ("sallyport_origin_probe_seconds", "What probes of the origin take.", |origin, _| {
+                origin.health.latency().map(|micros| f64::from(micros) / 1e6)
+            }),
+            (
+                "sallyport_origin_ejected",
+                "Whether the origin is left alone after failures.",
+                |origin, now| Some(f64::from(u8::from(origin.health.ejected(now)))),
+            ),
+        ];
+        for (name, help, value) in families {
+            self.family(name, "gauge", help);
+            for origin in &origins {
+                if let Some(value) = value(origin, now) {
+                    self.sample(name, &[("group", origin.group.as_str()), ("origin", &origin.label)], value);
+                }
+            }
+        }
+    }
+
     /// What is so at this moment.
     pub(super) fn present(&mut self, observe: &Observe, live: &Live) {
         self.family(
@@ -202,6 +235,7 @@ impl Page {
             let open = listener.open.load(std::sync::atomic::Ordering::Relaxed);
             self.sample("sallyport_connections", &[("listener", listener.name.as_str())], open);
         }
+        self.health(live);
         self.family("sallyport_threads", "gauge", "Worker threads.");
         self.sample("sallyport_threads", &[], observe.shards.len());
         self.family("sallyport_threads_accepting", "gauge", "Worker threads that accept connections.");

@@ -7,11 +7,14 @@ use std::time::{Instant, SystemTime};
 
 use model::name::Name;
 use model::net::Host;
-use model::report::{Drops, Histogram, ListenerReport, OriginReport, Place, Report, RouteReport};
+use model::report::{
+    Drops, Histogram, ListenerReport, OriginReport, Place, ProbeReport, Report, RouteReport,
+};
 
 use super::Observe;
 use super::shard::{RouteCounts, Shared, lock};
 use crate::worker::live::Live;
+use crate::worker::origin::health::clock;
 use crate::worker::refusal::Reason;
 
 /// Pairs of listener and route with series of their own; what comes later is counted as `other`.
@@ -244,10 +247,11 @@ fn origins(observe: &Observe, live: &Live, counted: &HashMap<u64, (u64, u64)>) -
         }
         names.extend(lock(&shared.names).iter().map(|(name, known)| (name.clone(), known.clone())));
     }
+    let now = clock(tokio::time::Instant::now());
     let mut reports: Vec<OriginReport> = live
         .groups
         .values()
-        .flat_map(|group| &group.origins)
+        .flat_map(|group| group.origins())
         .map(|origin| {
             let (requests, failures) = counted.get(&origin.key).copied().unwrap_or_default();
             let failing = health.remove(&origin.key).and_then(|(succeeded, failed)| {
@@ -266,6 +270,12 @@ fn origins(observe: &Observe, live: &Live, counted: &HashMap<u64, (u64, u64)>) -
                 failing,
                 resolved,
                 stale_since_ms: since.and_then(|since| i64::try_from(since.as_millis()).ok()),
+                probe: origin.health.probed().map(|healthy| ProbeReport {
+                    healthy,
+                    latency_us: origin.health.latency(),
+                    why: origin.health.why(),
+                }),
+                ejected: origin.health.ejected(now),
             }
         })
         .collect();

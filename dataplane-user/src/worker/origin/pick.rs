@@ -1,31 +1,60 @@
-//! Chooses an origin and a connection to it: round robin among those that are well, then the others; the next one when
-//! a connection fails. No byte of a request is sent before a connection stands, so any method may fail over.
+//! Chooses an origin and a connection to it; the next best one when a connection fails. No byte of a request is sent
+//! before a connection stands, so any method may fail over.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use model::net::Host;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::choose::{Candidate, choose, point, warmth};
+use super::either::Connection;
+use super::health::clock;
+use super::pool::Pool;
+use super::reach::{Kind, Want, reach};
 use crate::worker::hops::context::ThreadCtx;
-use crate::worker::live::{GroupLive, OriginLive};
+use crate::worker::hops::flow::Failed;
+use crate::worker::live::{GroupLive, Member, OriginLive};
 use crate::worker::policy::Permit;
-use crate::worker::refusal::Reason;
-use crate::worker::tls::dial::{DialError, dial};
+use crate::worker::refusal::{Fault, Reason};
 
-/// RFC 8305's connection attempt delay: the next address gets its chance after this, the first one goes on.
-const STAGGER: Duration = Duration::from_millis(250);
+/// How often one request is sent again because its connection turned out to be dead or the origin had not looked at it.
+const MOST_AGAIN: u32 = 2;
 
-/// The origins of one request's group, in the order they are tried.
+/// Places in a group. Nearly every request tries one only, which costs no memory of its own.
+#[derive(Debug, Default)]
+struct Tried {
+    first: Option<usize>,
+    others: Vec<usize>,
+}
+
+impl Tried {
+    fn add(&mut self, at: usize) {
+        match self.first {
+            None => self.first = Some(at),
+            Some(_) => self.others.push(at),
+        }
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.first == Some(at) || self.others.contains(&at)
+    }
+
+    fn last(&self) -> Option<usize> {
+        self.others.last().copied().or(self.first)
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+}
+
+/// One request's attempts at the origins of its group.
 #[derive(Debug)]
 pub struct Attempts {
-    start: usize,
-    next: usize,
-    tried: u64,
-    again: Option<Arc<OriginLive>>,
+    kind: Kind,
+    point: u64,
+    tried: Tried,
+    again: Option<usize>,
+    agains: u32,
     /// Attempts made so far.
     pub made: u32,
     /// The origin tried last.
@@ -33,20 +62,23 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// For one request.
-    pub fn new(ctx: &ThreadCtx) -> Self {
-        Self { start: ctx.pool.borrow_mut().turn(), next: 0, tried: 0, again: None, made: 0, last: None }
+    /// For one request of this kind.
+    pub fn new(kind: Kind, ctx: &ThreadCtx) -> Self {
+        let point = point(ctx.pool.borrow_mut().turn());
+        Self { kind, point, tried: Tried::default(), again: None, agains: 0, made: 0, last: None }
     }
 
-    /// After a pooled connection turned out to be stale: the same origin again.
+    /// After a connection turned out to be stale, or the origin had not looked at the request: the same origin again, but
+    /// not for ever.
     pub fn again(&mut self) {
-        self.again.clone_from(&self.last);
+        self.agains += 1;
+        self.again = self.tried.last().filter(|_| self.agains <= MOST_AGAIN);
     }
 
-    /// A connection for the request. `fresh`: not from the pool.
+    /// A connection for the request. `fresh`: no idle one.
     ///
     /// # Errors
-    /// The last failure's reason when no origin is left.
+    /// The last failure's reason when no origin is left, or why none may be tried.
     pub async fn connect(
         &mut self,
         permit: &Permit,
@@ -54,113 +86,105 @@ impl Attempts {
         ctx: &ThreadCtx,
     ) -> Result<Connection, Reason> {
         let group = permit.group()?;
-        let mut reason = Reason::OriginUnreachable;
-        while let Some(origin) = self.following(group, ctx) {
+        let mut reason = match (self.made, self.agains) {
+            (0, _) => Reason::NoOrigin,
+            (_, 0) => Reason::OriginUnreachable,
+            (_, _) => Reason::OriginGone,
+        };
+        while let Some(member) = self.following(group, ctx)? {
             self.made += 1;
-            let origin = self.last.insert(origin);
-            let now = Instant::now();
-            let pooled = if fresh { None } else { ctx.pool.borrow_mut().take(origin.key, now) };
-            if let Some(connection) = pooled {
-                return Ok(connection);
+            let origin = self.last.insert(Arc::clone(&member.origin));
+            match Box::pin(one(member, group, self.kind, fresh, ctx)).await {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => reason = failure,
             }
-            match Box::pin(reach(origin, now + group.connect_timeout, ctx)).await {
-                Ok(connection) => {
-                    ctx.pool.borrow_mut().succeeded(origin.key);
-                    ctx.tell.origin(origin, Ok(connection.address));
-                    return Ok(connection);
-                }
-                Err(failure) => {
-                    ctx.pool.borrow_mut().failed(origin.key, Instant::now());
-                    ctx.tell.origin(origin, Err(&failure));
-                    reason = failure.reason;
-                }
-            }
+            tracing::trace!(origin = %origin.address, reason = reason.name(), "not this origin");
         }
         Err(reason)
     }
 
-    fn following(&mut self, group: &GroupLive, ctx: &ThreadCtx) -> Option<Arc<OriginLive>> {
-        if let Some(again) = self.again.take() {
-            return Some(again);
+    /// What came of the exchange, for the origin's health: a status, or why it ended.
+    pub(crate) fn ended(&self, permit: &Permit, outcome: Result<u16, Failed>) {
+        let Some(origin) = &self.last else { return };
+        let Ok(group) = permit.group() else { return };
+        if !self.kind.tells(group.protocols) {
+            return;
         }
-        let count = group.origins.len();
-        let (pool, now) = (ctx.pool.borrow(), Instant::now());
-        // First round: those that are well. Second round: those left over.
-        while self.next < count * 2 {
-            let (at, second) = (self.start.wrapping_add(self.next) % count, self.next >= count);
-            self.next += 1;
-            let bit = 1_u64.checked_shl(at as u32).unwrap_or(0);
-            let origin = group.origins.get(at)?;
-            if self.tried & bit == 0 && (second || !pool.failing(origin.key, now)) {
-                self.tried |= bit;
-                return Some(Arc::clone(origin));
-            }
-        }
-        None
-    }
-}
-
-/// Why an origin could not be reached: the reason and a sentence for the status.
-#[derive(Debug)]
-pub struct Unreached {
-    /// What the client is told.
-    pub reason: Reason,
-    /// What the operator is told.
-    pub sentence: String,
-}
-
-impl From<DialError> for Unreached {
-    fn from(error: DialError) -> Self {
-        Self { reason: error.reason(), sentence: error.to_string() }
-    }
-}
-
-async fn reach(origin: &OriginLive, deadline: Instant, ctx: &ThreadCtx) -> Result<Connection, Unreached> {
-    let port = origin.address.port;
-    let reached = timeout_at(deadline, async {
-        match &origin.address.host {
-            Host::Address(address) => one(origin, SocketAddr::new(*address, port)).await,
-            Host::Name(name) => match ctx.names.addresses(name, Instant::now()).await {
-                Some(addresses) => any(origin, addresses.iter().map(|ip| SocketAddr::new(*ip, port))).await,
-                None => {
-                    let sentence = format!("{name} cannot be resolved");
-                    Err(Unreached { reason: Reason::OriginUnresolved, sentence })
-                }
-            },
-        }
-    });
-    reached.await.unwrap_or_else(|_elapsed| {
-        let sentence = format!("{} was not connected in time", origin.address);
-        Err(Unreached { reason: Reason::OriginConnectTimeout, sentence })
-    })
-}
-
-async fn one(origin: &OriginLive, address: SocketAddr) -> Result<Connection, Unreached> {
-    let (stream, leg) = dial(origin, address).await?;
-    Ok(Connection::new(stream, leg, address))
-}
-
-/// Tries several addresses, each a little after the one before or as soon as that has failed; the first to stand wins.
-async fn any(
-    origin: &OriginLive,
-    mut addresses: impl Iterator<Item = SocketAddr>,
-) -> Result<Connection, Unreached> {
-    let mut racing = FuturesUnordered::new();
-    let mut last = Unreached { reason: Reason::OriginUnreachable, sentence: "no address".to_owned() };
-    loop {
-        let more = addresses.next().map(|address| racing.push(one(origin, address))).is_some();
-        if !more && racing.is_empty() {
-            return Err(last);
-        }
-        let finished = if more {
-            tokio::time::timeout(STAGGER, racing.next()).await.ok()
-        } else {
-            Some(racing.next().await)
+        let failed = match outcome {
+            Ok(502..=504) => group.ejection.statuses,
+            Ok(_) => false,
+            // An origin that was asked for what it does not have is not an origin that fails.
+            Err(Failed::Refused(Reason::BadUpgrade)) => return,
+            Err(Failed::Refused(reason) | Failed::Broken(reason)) if reason.fault() == Fault::Origin => true,
+            // The client or an operator's rule ended it: nothing is known of the origin.
+            Err(Failed::Refused(_) | Failed::Broken(_) | Failed::Stale) => return,
         };
-        match finished.flatten() {
-            Some(Ok(connection)) => return Ok(connection),
-            Some(Err(failure)) => last = failure,
-            None => {}
-        }
+        if failed { group.failed(origin) } else { origin.health.succeeded() }
     }
+
+    fn following<'g>(&mut self, group: &'g GroupLive, ctx: &ThreadCtx) -> Result<Option<&'g Member>, Reason> {
+        if let Some(again) = self.again.take() {
+            return Ok(group.members.get(again));
+        }
+        let mut pool = ctx.pool.borrow_mut();
+        if self.made == 0 {
+            pool.requested(group.slot, group.retry_percent);
+        } else if self.tried.count() < group.members.len() && !pool.may_retry(group.slot) {
+            return Err(Reason::RetryBudget);
+        }
+        let chosen = match group.members.as_slice() {
+            [only] if self.tried.count() == 0 => only.enabled.then_some(0),
+            members => {
+                let now = Instant::now();
+                let candidates = members
+                    .iter()
+                    .enumerate()
+                    .map(|(at, member)| candidate(member, group, self.tried.has(at), &pool, now));
+                choose(candidates, group.sensitivity, self.point)
+            }
+        };
+        chosen.into_iter().for_each(|at| self.tried.add(at));
+        Ok(chosen.and_then(|at| group.members.get(at)))
+    }
+}
+
+fn candidate(member: &Member, group: &GroupLive, tried: bool, pool: &Pool, now: Instant) -> Candidate {
+    let (health, clock) = (&member.origin.health, clock(now));
+    Candidate {
+        eligible: member.enabled && !tried,
+        well: health.well(clock),
+        ready: !pool.failing(member.origin.key, now) && !member.gate.as_ref().is_some_and(|gate| gate.full()),
+        priority: member.priority,
+        weight: member.weight,
+        warmth: warmth(health.well_for(clock), group.slow_start),
+        latency: health.latency(),
+    }
+}
+
+/// A connection to one origin: from the pool, or new.
+async fn one(
+    member: &Member,
+    group: &GroupLive,
+    kind: Kind,
+    fresh: bool,
+    ctx: &ThreadCtx,
+) -> Result<Connection, Reason> {
+    let origin = &member.origin;
+    let permission = match &member.gate {
+        Some(gate) => {
+            let deadline = Instant::now() + group.connect_timeout;
+            Some(gate.enter(deadline).await.map_err(|_full| Reason::OriginBusy)?)
+        }
+        None => None,
+    };
+    let want = Want::of(group.protocols, &origin.security, kind);
+    let pooled = ctx.pool.borrow_mut().take(origin.key, want, fresh, Instant::now());
+    let mut connection = match pooled {
+        Some(connection) => connection,
+        None => Box::pin(reach(origin, group, (want, kind.tells(group.protocols)), ctx))
+            .await
+            .map_err(|failure| failure.reason)?,
+    };
+    connection.permit(permission);
+    Ok(connection)
 }

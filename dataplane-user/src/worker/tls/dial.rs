@@ -10,6 +10,7 @@ use model::report::Leg;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -69,33 +70,84 @@ impl DialError {
 /// Sessions remembered per configuration, for resumption: rustls keeps them by name.
 const SESSIONS: usize = 4096;
 
-/// A client configuration that believes what `roots` issued; `trust` names them in sentences.
-///
-/// # Errors
-/// There are no roots.
-pub fn verified(roots: Arc<RootCertStore>, trust: String) -> Result<Arc<ClientConfig>, rustls::Error> {
-    config(Arc::new(Judge::new(roots, trust)?))
+/// Which versions of HTTP are offered to an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    Http2,
+    /// Both, `h2` preferred.
+    Either,
 }
 
-/// A client configuration that believes every certificate.
-///
-/// # Errors
-/// None in practice: the provider has suites for both versions.
-pub fn unverified() -> Result<Arc<ClientConfig>, rustls::Error> {
-    config(Arc::new(Unjudged::new()))
+/// What a few groups want beside whom to believe.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Whom to expect, where it is not the name that is sent as SNI.
+    pub expected: Option<ServerName<'static>>,
+    /// Shown to origins that ask for a certificate.
+    pub certificate: Option<Arc<CertifiedKey>>,
 }
 
-fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let mut config = ClientConfig::builder_with_provider(super::provider())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // The stream takes the traffic over from rustls.
-    config.enable_secret_extraction = true;
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
-    Ok(Arc::new(config))
+/// One verifier and one memory of sessions, with each offer of versions.
+#[derive(Debug)]
+pub struct Clients {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    either: Arc<ClientConfig>,
+}
+
+impl Clients {
+    /// Believes what `roots` issued; `trust` names them in sentences.
+    ///
+    /// # Errors
+    /// There are no roots.
+    pub fn verified(roots: Arc<RootCertStore>, trust: String, extras: Extras) -> Result<Self, rustls::Error> {
+        Self::new(Arc::new(Judge::new(roots, trust)?.expecting(extras.expected)), extras.certificate)
+    }
+
+    /// Believes every certificate.
+    ///
+    /// # Errors
+    /// None in practice: the provider has suites for both versions.
+    pub fn unverified(extras: Extras) -> Result<Self, rustls::Error> {
+        Self::new(Arc::new(Unjudged::new()), extras.certificate)
+    }
+
+    fn new(
+        verifier: Arc<dyn ServerCertVerifier>,
+        certificate: Option<Arc<CertifiedKey>>,
+    ) -> Result<Self, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(super::provider())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match certificate {
+            Some(certificate) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        // The stream takes the traffic over from rustls.
+        config.enable_secret_extraction = true;
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let offering = |names: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+            Arc::new(config)
+        };
+        let [http2, http1] = super::ALPN;
+        Ok(Self { http1: offering(&[http1]), http2: offering(&[http2]), either: offering(&[http2, http1]) })
+    }
+
+    fn config(&self, alpn: Alpn) -> &Arc<ClientConfig> {
+        match alpn {
+            Alpn::Http1 => &self.http1,
+            Alpn::Http2 => &self.http2,
+            Alpn::Either => &self.either,
+        }
+    }
 }
 
 /// A connection to an origin.
@@ -107,22 +159,35 @@ pub enum OriginStream {
     Clear(TcpStream),
 }
 
+/// What dialling made.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The secured stream.
+    pub stream: OriginStream,
+    /// What the handshake agreed on.
+    pub leg: Leg,
+    /// The origin chose `h2`.
+    pub http2: bool,
+}
+
 /// Connects to `address`, which the origin's host stands for, and secures the connection as the origin asks.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(origin: &OriginLive, address: SocketAddr) -> Result<(OriginStream, Leg), DialError> {
+pub async fn dial(origin: &OriginLive, address: SocketAddr, alpn: Alpn) -> Result<Dialled, DialError> {
     let tcp = TcpStream::connect(address).await.map_err(|source| {
         let silent = source.kind() == io::ErrorKind::TimedOut;
         if silent { DialError::TimedOut { address } } else { DialError::Connect { address, source } }
     })?;
     tcp.set_nodelay(true).map_err(|source| DialError::Connect { address, source })?;
     match &origin.security {
-        SecurityLive::ClearText => Ok((OriginStream::Clear(tcp), super::clear_text_leg())),
-        SecurityLive::Tls { config, name, verified } => {
-            let (stream, leg) =
-                shake(tcp, config, name, *verified).await.map_err(|error| failed(address, error))?;
-            Ok((OriginStream::Tls(Box::new(stream)), leg))
+        SecurityLive::ClearText => {
+            let stream = OriginStream::Clear(tcp);
+            Ok(Dialled { stream, leg: super::clear_text_leg(), http2: false })
+        }
+        SecurityLive::Tls { clients, name, verified } => {
+            let config = clients.config(alpn);
+            shake(tcp, config, name, verified.as_ref()).await.map_err(|error| failed(address, error))
         }
     }
 }
@@ -131,16 +196,17 @@ async fn shake(
     mut tcp: TcpStream,
     config: &Arc<ClientConfig>,
     name: &ServerName<'static>,
-    verified: bool,
-) -> Result<(TlsStream, Leg), HandshakeError> {
+    verified: Option<&ServerName<'static>>,
+) -> Result<Dialled, HandshakeError> {
     let mut handshake = Handshake::new(UnbufferedClientConnection::new(Arc::clone(config), name.clone())?);
     if let Err(error) = handshake.run(&mut tcp).await {
         handshake.say_last(&mut tcp, None).await;
         return Err(error);
     }
-    let verified = if verified { name.to_str().into_owned() } else { String::new() };
+    let verified = verified.map(|name| name.to_str().into_owned()).unwrap_or_default();
     let leg = super::leg(handshake.state(), sni(name), verified);
-    Ok((handshake.into_stream(tcp)?, leg))
+    let http2 = handshake.state().alpn_protocol() == Some(b"h2");
+    Ok(Dialled { stream: OriginStream::Tls(Box::new(handshake.into_stream(tcp)?)), leg, http2 })
 }
 
 /// The name that is sent; an address never is (RFC 6066, 3).

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::certificates::Resolver;
-use super::dial::{self, DialError};
+use super::dial::{self, Alpn, Clients, DialError, Extras};
 use super::serve::{self, Served};
 use crate::worker::live::{BySni, OriginLive, SecurityLive};
 use crate::worker::refusal::Reason;
@@ -198,22 +198,18 @@ async fn traffic_in_every_version_suite_and_size_arrives_as_it_was_sent() {
 }
 
 /// An origin's server configuration and the origin as a group would have it.
-fn origin(
-    address: std::net::SocketAddr,
-    config: Arc<ClientConfig>,
-    name: &str,
-    verified: bool,
-) -> OriginLive {
+fn origin(address: std::net::SocketAddr, clients: Arc<Clients>, name: &str, verified: bool) -> OriginLive {
     OriginLive {
         group: "group".parse().unwrap(),
         address: address.to_string().parse().unwrap(),
         label: address.to_string().into(),
         key: 1,
         security: SecurityLive::Tls {
-            config,
+            clients,
             name: ServerName::try_from(name.to_owned()).unwrap(),
-            verified,
+            verified: verified.then(|| ServerName::try_from(name.to_owned()).unwrap()),
         },
+        health: Default::default(),
     }
 }
 
@@ -234,8 +230,10 @@ async fn dialled(
         .with_single_cert(chain, key)
         .unwrap();
     let address = echo(Arc::new(config)).await;
-    let client = dial::verified(trust.roots(), "trust bundle internal".to_owned()).unwrap();
-    dial::dial(&origin(address, client, expected, true), address).await.map(|(_, leg)| leg)
+    let client =
+        Clients::verified(trust.roots(), "trust bundle internal".to_owned(), Extras::default()).unwrap();
+    let origin = origin(address, Arc::new(client), expected, true);
+    dial::dial(&origin, address, Alpn::Http1).await.map(|dialled| dialled.leg)
 }
 
 /// A server that sends back what it gets.
@@ -301,8 +299,8 @@ async fn an_origin_that_is_not_believed_gets_a_sentence_with_expected_and_got() 
 async fn verification_turned_off_believes_anyone_who_holds_the_key() {
     let ca = Ca::new("ca");
     let address = echo(server(&ca, TlsVersion::V12, &[], Some("x.test"))).await;
-    let (_, leg) =
-        dial::dial(&origin(address, dial::unverified().unwrap(), "a.test", false), address).await.unwrap();
+    let client = Arc::new(Clients::unverified(Extras::default()).unwrap());
+    let leg = dial::dial(&origin(address, client, "a.test", false), address, Alpn::Http1).await.unwrap().leg;
     assert_eq!((leg.verified.as_str(), leg.sni.as_str()), ("", "a.test"));
 }
 
@@ -310,8 +308,9 @@ async fn verification_turned_off_believes_anyone_who_holds_the_key() {
 async fn dialling_tells_refused_from_not_tls() {
     let ca = Ca::new("ca");
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let client = dial::verified(ca.roots(), String::new()).unwrap();
-    let error = dial::dial(&origin(gone, Arc::clone(&client), "a.test", true), gone).await.unwrap_err();
+    let client = Arc::new(Clients::verified(ca.roots(), String::new(), Extras::default()).unwrap());
+    let refusing = origin(gone, Arc::clone(&client), "a.test", true);
+    let error = dial::dial(&refusing, gone, Alpn::Http1).await.unwrap_err();
     assert!(
         matches!(error, DialError::Connect { .. }) && error.reason() == Reason::OriginUnreachable,
         "{error}"
@@ -323,7 +322,7 @@ async fn dialling_tells_refused_from_not_tls() {
         tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         tcp.read(&mut [0; 999]).await
     });
-    let error = dial::dial(&origin(address, client, "a.test", true), address).await.unwrap_err();
+    let error = dial::dial(&origin(address, client, "a.test", true), address, Alpn::Http1).await.unwrap_err();
     assert!(matches!(error, DialError::Handshake { .. }), "{error}");
 }
 
@@ -352,12 +351,11 @@ async fn sessions_with_origins_resume() {
             }
             resumed
         });
-        let client = dial::verified(ca.roots(), String::new()).unwrap();
-        let mut client = (*client).clone();
-        client.resumption = rustls::client::Resumption::in_memory_sessions(8);
+        // Offers of other versions of HTTP share the memory of sessions.
+        let client = Clients::verified(ca.roots(), String::new(), Extras::default()).unwrap();
         let one = origin(address, Arc::new(client), "a.test", true);
-        for _ in 0..3 {
-            let (mut stream, _) = dial::dial(&one, address).await.unwrap();
+        for alpn in [Alpn::Http1, Alpn::Either, Alpn::Http1] {
+            let mut stream = dial::dial(&one, address, alpn).await.unwrap().stream;
             stream.write_all(b"x").await.unwrap();
             let mut back = Vec::new();
             stream.read_to_end(&mut back).await.unwrap();

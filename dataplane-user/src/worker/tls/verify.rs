@@ -25,6 +25,8 @@ pub struct Judge {
     inner: Arc<WebPkiServerVerifier>,
     /// What the roots are called, for the sentences.
     trust: String,
+    /// Whom to expect, where it is not the name that is sent as SNI.
+    expected: Option<ServerName<'static>>,
 }
 
 impl Judge {
@@ -36,7 +38,12 @@ impl Judge {
         let inner = WebPkiServerVerifier::builder_with_provider(roots, super::provider())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { inner, trust })
+        Ok(Self { inner, trust, expected: None })
+    }
+
+    /// Expects this name, whatever is sent as SNI.
+    pub fn expecting(self, expected: Option<ServerName<'static>>) -> Self {
+        Self { expected, ..self }
     }
 }
 
@@ -49,6 +56,7 @@ impl ServerCertVerifier for Judge {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let server_name = self.expected.as_ref().unwrap_or(server_name);
         self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map_err(
             |source| {
                 let sentence = explain(&source, end_entity, server_name, &self.trust);

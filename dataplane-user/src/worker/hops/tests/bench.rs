@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::worker::hops::{Secured, Tell, ThreadCtx, serve};
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::Exchange;
-use crate::worker::origin::pick::Unreached;
+use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::Known;
 use crate::worker::refusal::Reason;
 
@@ -182,6 +182,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
     let origin = |address: &SocketAddr| Origin {
         address: address.to_string().parse().unwrap(),
         security: OriginSecurity::ClearText,
+        share: Default::default(),
     };
     Snapshot {
         format: FORMAT,
@@ -216,6 +217,11 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             name: name("group"),
             origins: origins.iter().map(origin).collect(),
             connect_timeout_ms: 1_000,
+            protocols: Default::default(),
+            http2: Default::default(),
+            choice: Default::default(),
+            client_certificate: None,
+            sni: None,
         }],
         trust_bundles: Vec::new(),
         filter: Vec::new(),

@@ -95,6 +95,33 @@ fn bodies_both_ways_with_trailers() {
 }
 
 #[test]
+fn an_answer_that_pauses_leaves_the_clients_window_to_others() {
+    local(|| async {
+        let address = origin(|_, mut stream| async move {
+            let head = read_head(&mut stream).await.unwrap();
+            let size = if head.starts_with("GET /events") { 1_000_000 } else { 200_000 };
+            let sent = if size == 1_000_000 { 3 } else { size };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b'x'; sent]).await.unwrap();
+            read_all(&mut stream).await;
+        })
+        .await;
+        let bench = Bench::new(&[address]);
+        // A client with the windows of RFC 9113: 65,535 bytes for all streams together.
+        let mut send = connect(&bench).await;
+        let events = send.send_request(get("https://a.test/events"), true).unwrap().0.await.unwrap();
+        let mut events = events.into_body();
+        let piece = events.data().await.unwrap().unwrap();
+        events.flow_control().release_capacity(piece.len()).unwrap();
+        sleep(Duration::from_millis(20)).await;
+        let response = send.send_request(get("https://a.test/"), true).unwrap().0.await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(3), body_of(response)).await;
+        assert_eq!(read.expect("its window is held by the silent one").0.len(), 200_000);
+    });
+}
+
+#[test]
 fn connections_end_in_an_orderly_way_by_count_and_when_idle() {
     local(|| async {
         let (address, seen) = answering(OK).await;

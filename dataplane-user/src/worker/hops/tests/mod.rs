@@ -1,9 +1,11 @@
 //! The recipes end to end, against origins in this process.
 
 mod bench;
+mod choice;
 mod http1;
 mod http2;
 mod kinds;
+mod origin_http2;
 mod refusals;
 mod secured;
 mod transform;

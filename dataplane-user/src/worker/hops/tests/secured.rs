@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::digest::Digest;
-use model::snapshot::{Certificate, ExpectedName, OriginSecurity, Snapshot, Trust, TrustBundle};
+use model::snapshot::{Certificate, ExpectedName, OriginSecurity, Protocols, Snapshot, Trust, TrustBundle};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::AsyncWriteExt;
@@ -76,15 +76,20 @@ fn host_must_lead_to_the_certificate_that_sni_chose() {
     });
 }
 
-async fn tls_origin(ca: &CertifiedIssuer<'static, KeyPair>, host: &str) -> SocketAddr {
+async fn tls_origin(
+    ca: &CertifiedIssuer<'static, KeyPair>,
+    host: &str,
+    alpn: &'static [&'static str],
+) -> SocketAddr {
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, ca).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(crate::worker::tls::provider())
+    let mut config = rustls::ServerConfig::builder_with_provider(crate::worker::tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,6 +98,9 @@ async fn tls_origin(ca: &CertifiedIssuer<'static, KeyPair>, host: &str) -> Socke
             let acceptor = acceptor.clone();
             tokio::task::spawn_local(async move {
                 let Ok(mut stream) = acceptor.accept(tcp).await else { return };
+                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    return serve_h2(stream).await;
+                }
                 while read_head(&mut stream).await.is_some() {
                     let body = "x".repeat(300_000);
                     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -105,11 +113,139 @@ async fn tls_origin(ca: &CertifiedIssuer<'static, KeyPair>, host: &str) -> Socke
     address
 }
 
+async fn serve_h2(stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        assert_eq!(request.uri().scheme_str(), Some("https"));
+        let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+        send.send_data(bytes::Bytes::from_static(b"two"), true).unwrap();
+    }
+}
+
+#[test]
+fn the_origin_chooses_the_version_that_it_is_offered() {
+    const H1: &str = "x";
+    const H2: &str = "two";
+    local(|| async {
+        let ca = authority();
+        for (protocols, alpn, outcome) in [
+            (Protocols::Auto, &["h2", "http/1.1"][..], Ok(H1)),
+            (Protocols::Http1, &["h2", "http/1.1"], Ok(H1)),
+            (Protocols::Either, &["h2", "http/1.1"], Ok(H2)),
+            (Protocols::Either, &["http/1.1"], Ok(H1)),
+            (Protocols::Either, &[], Ok(H1)),
+            (Protocols::Http2, &["h2"], Ok(H2)),
+            (Protocols::Http2, &[], Err("does not offer HTTP/2")),
+            (Protocols::Http1, &["h2"], Err("could not agree on TLS")),
+        ] {
+            let address = tls_origin(&ca, "origin.test", alpn).await;
+            let bench = Bench::with(&[address], |snapshot| {
+                let bundle = TrustBundle { name: "ca".parse().unwrap(), certificates: ca.pem() };
+                snapshot.trust_bundles.push(bundle);
+                snapshot.origin_groups[0].protocols = protocols;
+                snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
+                    trust: Trust::Bundle("ca".parse().unwrap()),
+                    expected: ExpectedName::Dns("origin.test".parse().unwrap()),
+                };
+            });
+            let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+            let answer = bench.ask(request).await;
+            match outcome {
+                Ok(body) => {
+                    assert!(
+                        answer.trim_end_matches("\r\n0\r\n\r\n").ends_with(body),
+                        "{protocols:?} {alpn:?}"
+                    );
+                    assert!(bench.told(2).await[1].reused);
+                }
+                Err(sentence) => {
+                    let failures = bench.log.failures.borrow();
+                    assert!(failures[0].contains(sentence), "{failures:?}");
+                }
+            }
+        }
+    });
+}
+
+/// An origin that asks for a certificate of `ca` and answers with the name it got as SNI and the client's own.
+async fn asking_origin(ca: &CertifiedIssuer<'static, KeyPair>) -> SocketAddr {
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["origin.test".to_owned()]).unwrap().signed_by(&key, ca).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let provider = crate::worker::tls::provider();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            read_head(&mut stream).await.unwrap();
+            let state = stream.get_ref().1;
+            let (_, client) =
+                x509_parser::parse_x509_certificate(&state.peer_certificates().unwrap()[0]).unwrap();
+            let names = client.subject_alternative_name().unwrap().unwrap().value.general_names.len();
+            let body = format!("{} {names}", state.server_name().unwrap());
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn an_origin_may_ask_for_a_certificate_and_be_sent_another_name() {
+    local(|| async {
+        let ca = authority();
+        let address = asking_origin(&ca).await;
+        let mut keys = BTreeMap::new();
+        let client = certificate(&ca, "client", &["a.client.test", "b.client.test"], &mut keys);
+        let mut bench = Bench::with(&[address], |snapshot| {
+            let bundle = TrustBundle { name: "ca".parse().unwrap(), certificates: ca.pem() };
+            snapshot.trust_bundles.push(bundle);
+            snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
+                trust: Trust::Bundle("ca".parse().unwrap()),
+                expected: ExpectedName::Dns("origin.test".parse().unwrap()),
+            };
+        });
+        let last = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        assert!(bench.ask(last).await.contains(" 502 "), "none is shown");
+        bench.snapshot.origin_groups[0].client_certificate = Some(client.name.clone());
+        bench.snapshot.certificates.push(client);
+        bench.apply_with(&keys);
+        let answer = bench.ask(last).await;
+        assert!(answer.ends_with("\r\n\r\norigin.test 2"), "{answer}");
+        bench.apply(|snapshot| snapshot.origin_groups[0].sni = Some("front.test".parse().unwrap()));
+        let answer = bench.ask(last).await;
+        assert!(answer.ends_with("\r\n\r\nfront.test 2"), "verified for the expected name: {answer}");
+        // Another name is expected than the origin shows: SNI does not help.
+        bench.apply(|snapshot| {
+            snapshot.origin_groups[0].sni = Some("origin.test".parse().unwrap());
+            snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
+                trust: Trust::Bundle("ca".parse().unwrap()),
+                expected: ExpectedName::Dns("else.test".parse().unwrap()),
+            };
+        });
+        assert!(bench.ask(last).await.contains(Reason::OriginUnverified.name()));
+    });
+}
+
 #[test]
 fn origins_are_verified() {
     local(|| async {
         let (ca, other) = (authority(), authority());
-        let address = tls_origin(&ca, "origin.test").await;
+        let address = tls_origin(&ca, "origin.test", &[]).await;
         for (believed, expected, reason) in [
             (&ca, "origin.test", None),
             (&ca, "else.test", Some(Reason::OriginUnverified)),

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use h2::ext::Protocol;
 use http::{Method, Request};
+use model::snapshot::Protocols;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::bench::{Bench, answering, local, origin, read_all, read_head, read_some};
 use crate::worker::hops::Stop;
+use crate::worker::origin::health::clock;
 use crate::worker::refusal::Reason;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
@@ -381,5 +383,52 @@ fn neither_side_is_read_faster_than_the_other_takes_it() {
             all += read;
         }
         assert!(all > 16 * 1024 * 1024, "{all}");
+    });
+}
+
+#[test]
+fn it_goes_over_http11_also_where_the_group_says_http2() {
+    local(|| async {
+        let bench = Bench::with(&[echoing().await], |snapshot| {
+            snapshot.origin_groups[0].protocols = Protocols::Http2;
+            snapshot.origin_groups[0].choice.connections = 1;
+        });
+        for turn in 1..=2 {
+            let mut client = bench.connect();
+            client.write_all(ASK.as_bytes()).await.unwrap();
+            let head = read_head(&mut client).await.unwrap();
+            assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+            assert_eq!(read_some(&mut client, 6).await, b"hello ");
+            client.shutdown().await.unwrap();
+            assert_eq!(read_all(&mut client).await, "");
+            // The tunnel's place at the origin is free again, once.
+            assert_eq!(bench.told(turn).await[turn - 1].refusal, None);
+        }
+    });
+}
+
+#[test]
+fn clients_cannot_have_origins_ejected_by_asking_for_what_they_do_not_have() {
+    local(|| async {
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        let garbage = "\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64\r\n\r\n";
+        for (protocols, answer) in
+            [(Protocols::Auto, ok), (Protocols::Http2, ok), (Protocols::Http2, garbage)]
+        {
+            let ((one, _), (other, _)) = (answering(answer).await, answering(answer).await);
+            let bench = Bench::with(&[one, other], |snapshot| {
+                snapshot.origin_groups[0].protocols = protocols;
+                snapshot.origin_groups[0].choice.ejection.failures = 1;
+            });
+            let mut send = connect(&bench).await;
+            for _ in 0..4 {
+                let response = send.send_request(extended("websocket"), false).unwrap().0.await.unwrap();
+                assert_eq!(response.status(), 502);
+            }
+            let live = bench.ctx.live.load_full();
+            let now = clock(Instant::now());
+            let mut members = live.groups.values().flat_map(|group| &group.members);
+            assert!(members.all(|member| member.origin.health.well(now)), "{protocols:?} {answer:?}");
+        }
     });
 }

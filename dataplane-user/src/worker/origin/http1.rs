@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use model::report::Leg;
 use tokio::time::Instant;
 
+use super::either::NoHead;
+use super::gate::Permission;
 use crate::worker::http::body::{BodyReader, Decoded};
 use crate::worker::http::fields::Fields;
 use crate::worker::http::receive::{self, Broken, Got, Transmit};
@@ -20,7 +22,7 @@ use crate::worker::tls::dial::OriginStream;
 
 /// A connection and the state of the exchange on it.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Http1 {
     wire: Wire<OriginStream>,
     scan: Scan,
     reader: BodyReader,
@@ -37,20 +39,11 @@ pub struct Connection {
     pub since: Instant,
     /// Whether it came from the pool.
     pub reused: bool,
+    /// The right to this exchange, where the origin's exchanges are bounded.
+    pub permission: Option<Permission>,
 }
 
-/// Why no response head came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoHead {
-    /// Closed or reset before any byte of a response.
-    Silent,
-    /// Closed or reset amid the head.
-    Gone,
-    /// The head is malformed.
-    Malformed,
-}
-
-impl Connection {
+impl Http1 {
     /// Over a secured stream.
     pub fn new(stream: OriginStream, leg: Leg, address: SocketAddr) -> Self {
         Self {
@@ -66,16 +59,13 @@ impl Connection {
             address,
             since: Instant::now(),
             reused: false,
+            permission: None,
         }
     }
 
     /// Begins an exchange: the head waits in the buffer for the body's first bytes or the flush.
     pub fn begin(&mut self, request: &Request, forwarding: &Forwarding<'_>) {
-        self.method = request.method;
-        self.keep_alive = false;
-        self.scan = Scan::default();
-        self.reader = BodyReader::new(Framing::None);
-        self.sent = false;
+        self.prepare(request.method);
         self.upgrading = forwarding.upgrade.is_some();
         self.transmit = Transmit::new(match request.framing {
             Framing::None | Framing::Close => Delimit::None,
@@ -83,6 +73,22 @@ impl Connection {
             Framing::Chunked => Delimit::Chunked,
         });
         write::request_head(&mut self.wire.output, request, forwarding);
+    }
+
+    /// Begins an exchange of the node's own, without a body.
+    pub fn begin_with(&mut self, head: BytesMut, method: Method) {
+        self.prepare(method);
+        self.transmit = Transmit::new(Delimit::None);
+        self.wire.output = head;
+    }
+
+    fn prepare(&mut self, method: Method) {
+        self.method = method;
+        self.keep_alive = false;
+        self.scan = Scan::default();
+        self.reader = BodyReader::new(Framing::None);
+        self.sent = false;
+        self.upgrading = false;
     }
 
     /// Waits while an earlier piece of the request is still here.
@@ -147,7 +153,7 @@ impl Connection {
         self.reader.decode(self.wire.input.get_mut(..held).unwrap_or_default()).map_err(|_bad| Broken::Bad)
     }
 
-    /// The first bytes of what [`Connection::decode_held`] produced.
+    /// The first bytes of what [`Http1::decode_held`] produced.
     pub fn held(&self, decoded: Decoded) -> &[u8] {
         self.wire.input.get(..decoded.produced).unwrap_or_default()
     }
