@@ -50,9 +50,7 @@ pub(crate) enum ClientError {
     },
     #[error("the console did not answer within {} s", PATIENCE.as_secs())]
     TimedOut,
-    #[error(
-        "the console refuses the token; the one in its `cli.json` is good until it starts again: take it from there anew"
-    )]
+    #[error("the console refuses the token: it knows none like it, or it was revoked")]
     Token,
     /// 409 and 422.
     #[error("refused")]

@@ -142,7 +142,7 @@ impl Ops {
         let why: Vec<String> =
             off.iter().map(|feature| format!("{}: {}", feature.name, feature.detail)).collect();
         let message = format!(
-            "Node {} does not enforce its {} ({})",
+            "Node {} does not enforce its {} ({}): every packet passes until it runs as root, without --no-kernel, on an interface that exists",
             node.name,
             counted(rules, "packet filter rule"),
             why.join("; ")

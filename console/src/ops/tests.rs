@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use model::draft::Kind;
-use model::report::{Drops, Histogram, Leg, Place, Report, RouteReport};
+use model::report::{Drops, Feature, Histogram, Leg, Place, Report, RouteReport};
 use serde_json::json;
 
-use super::{ListQuery, OpenError, Role, Severity, Sort};
+use super::{ListQuery, Node, OpenError, Role, Severity, Sort};
 use crate::clock;
 use crate::testing::{Directory, object, operator, publish, shop};
 
@@ -116,6 +116,39 @@ async fn needs_name_clear_text_and_an_empty_console() {
     let clear = needs.iter().find(|need| need.link == "/origins/shop").unwrap();
     assert_eq!(clear.severity, Severity::Warning);
     assert!(clear.message.contains("clear text"));
+}
+
+#[tokio::test]
+async fn rules_that_a_node_does_not_enforce_are_needed() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let rules = json!({ "rules": [{ "name": "bad", "action": "Deny", "prefixes": ["203.0.113.0/24"] }],
+        "nodeSelector": { "matchLabels": { "site": "a" } } });
+    publish(&ops, vec![object("PacketFilter", "edge", rules)]).await.unwrap();
+    let feature = |on| Feature { name: "xdp".to_owned(), on, detail: "--no-kernel".to_owned() };
+    let node = |site: &str, on| Node {
+        name: "n1".to_owned(),
+        labels: [("site".to_owned(), site.to_owned())].into(),
+        said_labels: std::collections::BTreeMap::new(),
+        enrolled: true,
+        revoked: false,
+        drained: false,
+        connected: None,
+        last_seen: None,
+        version: String::new(),
+        applied: None,
+        refused: None,
+        certificate_ends: None,
+        features: vec![feature(on)],
+        listeners: Vec::new(),
+        connections: 0,
+        threads: 1,
+    };
+    let need = ops.unfiltered(&node("a", false)).unwrap();
+    assert!(need.message.contains("Node n1 does not enforce its 1 packet filter rule (xdp: --no-kernel)"));
+    assert!(need.message.contains("until it runs as root"));
+    assert!(ops.unfiltered(&node("a", true)).is_none());
+    assert!(ops.unfiltered(&node("b", false)).is_none());
 }
 
 #[tokio::test]

@@ -178,7 +178,8 @@ fn explain(
         }
         CertificateError::UnknownIssuer => format!(
             "expected a certificate for {expected} issued by {trust}, got one issued by \"{}\"; \
-             if that is right, add the issuer to the trust bundle (the origin must send its intermediates)",
+             if that is right, make a trust bundle with the issuer and choose it for this origin group, or add it to \
+             the one chosen (the origin must send its intermediates)",
             leaf.issuer()
         ),
         CertificateError::BadSignature => {
