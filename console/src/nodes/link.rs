@@ -73,7 +73,8 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
         ops.tell(Event::Node { node: name.to_string() });
         tracing::info!(node = %name, "node connected");
         let current = ops.publisher().current();
-        let mut link = Link { ops, name, caller, connection, say, current, orders, sent: None };
+        let mut link =
+            Link { ops, name, caller, connection, say, current, orders, sent: None, unsaved: None };
         let why = link.run(Frames::new(body.into_data_stream())).await;
         tracing::info!(node = %link.name, why = %why, "node disconnected");
         if link.ops.live().ended(link.name.as_str(), connection) {
@@ -92,6 +93,15 @@ struct Link {
     current: watch::Receiver<Arc<Current>>,
     orders: watch::Receiver<Orders>,
     sent: Option<SnapshotId>,
+    /// The last answer that the store did not take (its disk was full): written with the next ping that succeeds.
+    unsaved: Option<Answer>,
+}
+
+/// What a node made of a snapshot: how long applying took in milliseconds, or why it refused.
+#[derive(Debug, Clone)]
+struct Answer {
+    id: SnapshotId,
+    outcome: Result<u32, String>,
 }
 
 impl Link {
@@ -135,6 +145,9 @@ impl Link {
                     }
                     // Revoked, replaced or ended since it was let in.
                     self.caller.node(&self.ops, false, clock::now()).await?;
+                    if let Some(answer) = self.unsaved.take() {
+                        self.save(answer).await;
+                    }
                     self.tell(&ConsoleMessage::Ping).await?;
                 }
             }
@@ -195,8 +208,28 @@ impl Link {
         self.tell(&ConsoleMessage::Snapshot(Box::new(signed))).await
     }
 
-    async fn heard(&self, message: NodeMessage) -> Result<(), Ended> {
-        let (name, store) = (self.name.as_str(), self.ops.store());
+    /// Writes an answer down. A store that fails ends no link: the node has done its part, and may still fetch keys.
+    async fn save(&mut self, answer: Answer) {
+        let outcome = answer.outcome.as_ref().map(|took_ms| *took_ms).map_err(String::as_str);
+        match self.ops.store().node_answer(self.name.as_str(), answer.id, outcome).await {
+            Ok(()) => {
+                // What an earlier answer said has been overtaken.
+                self.unsaved = None;
+                let (node, revision) = (self.name.to_string(), answer.id.revision);
+                self.ops.tell(match answer.outcome {
+                    Ok(_) => Event::Applied { node, revision },
+                    Err(reason) => Event::Refused { node, revision, reason },
+                });
+            }
+            Err(error) => {
+                tracing::error!(node = %self.name, revision = answer.id.revision, %error, "a node's answer cannot be stored yet");
+                self.unsaved = Some(answer);
+            }
+        }
+    }
+
+    async fn heard(&mut self, message: NodeMessage) -> Result<(), Ended> {
+        let name = self.name.as_str();
         match message {
             NodeMessage::Hello { .. } => {}
             NodeMessage::Applied { id, took_ms } => {
@@ -207,13 +240,11 @@ impl Link {
                     took_ms,
                     "node applied"
                 );
-                store.node_answer(name, id, Ok(took_ms)).await.map_err(OpsError::from)?;
-                self.ops.tell(Event::Applied { node: name.to_owned(), revision: id.revision });
+                self.save(Answer { id, outcome: Ok(took_ms) }).await;
             }
             NodeMessage::Refused { id, reason } => {
                 tracing::warn!(node = name, revision = id.revision, epoch = id.epoch, reason, "node refused");
-                store.node_answer(name, id, Err(&reason)).await.map_err(OpsError::from)?;
-                self.ops.tell(Event::Refused { node: name.to_owned(), revision: id.revision, reason });
+                self.save(Answer { id, outcome: Err(reason) }).await;
             }
             NodeMessage::Report(report) => {
                 let now = clock::now();
