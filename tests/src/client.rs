@@ -135,6 +135,11 @@ impl Connection {
         self.stream.sock.local_addr().expect("address")
     }
 
+    /// The bytes below, for another protocol than HTTP/1.1.
+    pub fn stream(&mut self) -> &mut (impl Read + Write + use<>) {
+        &mut self.stream
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors
@@ -258,6 +263,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether reading or writing failed because the server ended the connection; a time-out says nothing of the kind.
+pub fn ended(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 fn invalid(why: impl ToString) -> io::Error {

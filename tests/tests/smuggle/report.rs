@@ -1,0 +1,45 @@
+//! The result as a table for `docs/conformance.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::Run;
+use super::corpus::Case;
+
+const BEGIN: &str = "<!-- smuggle: written by SALLYPORT_CONFORMANCE=write ./test smuggle -->";
+const END: &str = "<!-- smuggle ends -->";
+
+/// Markdown: how many cases of each group there are, then a row for each origin.
+pub fn table(runs: &[Run], corpora: &[(&str, &[Case])]) -> String {
+    let mut out =
+        String::from("| origin | corpus | refused | carried alike | deviations |\n|---|---|---|---|---|\n");
+    for run in runs {
+        let deviations = run.known.len() + run.wrong.len();
+        let (Run { title, corpus, refused, carried, .. }, deviations) = (run, deviations);
+        let _ = writeln!(out, "| {title} | {corpus} | {refused} | {carried} | {deviations} |");
+    }
+    let known: BTreeSet<&String> = runs.iter().flat_map(|run| &run.known).collect();
+    out.push_str("\nThe same known deviations at every origin that has some:\n\n");
+    for one in known {
+        let _ = writeln!(out, "- {one}");
+    }
+    out.push('\n');
+    for (corpus, cases) in corpora {
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+        for case in *cases {
+            *groups.entry(case.group()).or_default() += 1;
+        }
+        let groups: Vec<String> = groups.iter().map(|(group, cases)| format!("`{group}` {cases}")).collect();
+        let _ = writeln!(out, "Cases, {corpus} ({}): {}.", cases.len(), groups.join(", "));
+    }
+    out
+}
+
+/// Puts the table between its marks.
+pub fn write(path: &Path, table: &str) {
+    let text = std::fs::read_to_string(path).expect("docs/conformance.md");
+    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
+    let (_, after) = rest.split_once(END).expect("where the table ends");
+    std::fs::write(path, format!("{before}{BEGIN}\n\n{table}\n{END}{after}")).expect("docs/conformance.md");
+}
