@@ -99,6 +99,19 @@ impl Run<'_> {
             let pids = self.product.pids(role);
             if pids.iter().any(|other| *other != pid) { Ok(()) } else { Err(format!("{role:?}: {pids:?}")) }
         });
+        if role == Role::Keeper {
+            // One fault at a time: until the next keeper has taken over, the worker is the only holder of its sockets.
+            eventually("the next keeper has taken over", Duration::from_secs(20), || {
+                let log = self.product.log();
+                let since = log.get(before..).unwrap_or_default();
+                let mut lines = since.lines().skip_while(|line| !line.contains("\"keeper starts\""));
+                if lines.any(|line| line.contains("\"worker serves\"")) {
+                    Ok(())
+                } else {
+                    Err(log.len().to_string())
+                }
+            });
+        }
         inside
     }
 }
