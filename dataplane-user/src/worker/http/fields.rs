@@ -1,6 +1,8 @@
 //! Header and trailer fields: one shared buffer and offsets into it, in the order they were sent.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 
 /// A stretch of a message's buffer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -154,6 +156,30 @@ impl Fields {
         Self { text, list }
     }
 
+    /// The fields of an HTTP/2 block, copied into one buffer and read by `read`; `None` where a name is no token.
+    pub(crate) fn copied(map: &HeaderMap, read: impl Fn(&[u8], &[u8], &[u8]) -> Field) -> Option<Self> {
+        let size = map.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let mut text = BytesMut::with_capacity(size);
+        for (name, value) in map {
+            if !is_token(name) {
+                return None;
+            }
+            text.put_slice(name.as_str().as_bytes());
+            text.put_slice(value.as_bytes());
+        }
+        let (text, mut at) = (text.freeze(), 0);
+        let mut part = |length: usize| {
+            at += length;
+            text.get(at - length..at).unwrap_or_default()
+        };
+        let one = |(name, value): (&HeaderName, &HeaderValue)| {
+            let name = part(name.as_str().len());
+            read(&text, name, part(value.len()))
+        };
+        let list = map.iter().map(one).collect();
+        Some(Self::new(text, list))
+    }
+
     /// The buffer, which holds the rest of the head too.
     pub fn text(&self) -> &Bytes {
         &self.text
@@ -178,6 +204,12 @@ impl Fields {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+}
+
+/// Whether a name is a token (RFC 9110, 5.1). Of the names the `http` crate takes from HTTP/2, those with a quotation mark
+/// are not (http 1.4), and an HTTP/1.1 origin may refuse the whole request for one.
+pub(crate) fn is_token(name: &HeaderName) -> bool {
+    !name.as_str().as_bytes().contains(&b'"')
 }
 
 /// Marks what `Connection` names as belonging to the connection, and says which options it has.

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use model::upgrade::Protocol;
 
 use super::client::Client;
-use super::fields::{Fields, Known, Span};
+use super::fields::{Fields, Known, Span, is_token};
 use super::h1::ROOM;
 use super::receive::Got;
 use super::request::{self, Framing, HeadBounds, Method, Raw, Request, Version};
@@ -223,7 +223,7 @@ impl Client for H2 {
 ///
 /// # Errors
 /// It is beyond the bounds.
-pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds) -> Result<Raw, Reason> {
+pub fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds) -> Result<Raw, Reason> {
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map_or("", h2::ext::Protocol::as_str);
@@ -248,6 +248,9 @@ pub(crate) fn raw(parts: &http::request::Parts, ended: bool, bounds: &HeadBounds
     let protocol = (!protocol.is_empty()).then(|| put(protocol.as_bytes()));
     let mut list = Vec::with_capacity(parts.headers.len());
     for (name, value) in &parts.headers {
+        if !is_token(name) {
+            return Err(Reason::MalformedRequest);
+        }
         if name != http::header::COOKIE {
             let known = Known::of(name.as_str().as_bytes());
             let hop =
@@ -294,26 +297,9 @@ pub(crate) fn headers(fields: &Fields, more: usize) -> Option<HeaderMap> {
 }
 
 pub(crate) fn trailer_fields(trailers: HeaderMap) -> Result<Option<Fields>, Reason> {
-    let size = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let mut text = BytesMut::with_capacity(size);
-    for (name, value) in &trailers {
-        text.put_slice(name.as_str().as_bytes());
-        text.put_slice(value.as_bytes());
-    }
-    let (text, mut at) = (text.freeze(), 0);
-    let mut part = |length: usize| {
-        at += length;
-        text.get(at - length..at).unwrap_or_default()
-    };
-    let list: Vec<_> = trailers
-        .iter()
-        .map(|(name, value)| {
-            let name = part(name.as_str().len());
-            request::trailer(&text, name, part(value.len()))
-        })
-        .collect();
-    if list.iter().any(|field| field.known.forbidden_in_trailers()) {
+    let fields = Fields::copied(&trailers, request::trailer).ok_or(Reason::MalformedRequest)?;
+    if fields.iter().any(|(field, ..)| field.known.forbidden_in_trailers()) {
         return Err(Reason::MalformedRequest);
     }
-    Ok((!list.is_empty()).then(|| Fields::new(text.clone(), list)))
+    Ok((!fields.is_empty()).then_some(fields))
 }

@@ -1,11 +1,11 @@
 //! The origin's side of HTTP/2: heads between the one message model and the `h2` crate's.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, Method as Token};
 
-use super::fields::{Field, Fields, Known, Span};
+use super::fields::{Fields, Known, Span};
 use super::request::{Framing, MOST_FIELDS, Method, Request, content_length, field};
 use super::response::{HEAD_BYTES, Malformed, Response};
 use super::write::{FieldSink, Forwarding, request_fields};
@@ -115,22 +115,5 @@ fn fields(headers: &HeaderMap) -> Option<Fields> {
     if size > HEAD_BYTES || headers.len() > MOST_FIELDS {
         return None;
     }
-    let mut text = BytesMut::with_capacity(size);
-    for (name, value) in headers {
-        text.put_slice(name.as_str().as_bytes());
-        text.put_slice(value.as_bytes());
-    }
-    let (text, mut at): (Bytes, usize) = (text.freeze(), 0);
-    let mut part = |length: usize| {
-        at += length;
-        text.get(at - length..at).unwrap_or_default()
-    };
-    let list: Vec<Field> = headers
-        .iter()
-        .map(|(name, value)| {
-            let name = part(name.as_str().len());
-            field(&text, name, part(value.len()))
-        })
-        .collect();
-    Some(Fields::new(text.clone(), list))
+    Fields::copied(headers, field)
 }

@@ -9,7 +9,7 @@ pub(crate) mod client;
 pub mod date;
 pub mod fields;
 pub mod h1;
-pub(crate) mod h2;
+pub mod h2;
 pub(crate) mod h2_origin;
 pub mod negotiate;
 pub mod receive;

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, sleep};
 
@@ -162,6 +162,8 @@ fn refusals_are_answers_on_their_stream() {
         }
         let connect_method = Request::connect("a.test:443").body(()).unwrap();
         let other_host = Request::get("https://a.test/").header("host", "b.test").body(()).unwrap();
+        let mut quoted = get("https://a.test/");
+        quoted.headers_mut().append(HeaderName::from_lowercase(b"a\"b").unwrap(), 1.into());
         let large = Request::post("https://a.test/").header("content-length", "11").body(()).unwrap();
         for (request, reason) in [
             (get("https://b.test/"), Reason::NoRoute),
@@ -170,6 +172,7 @@ fn refusals_are_answers_on_their_stream() {
             (many, Reason::HeaderTooLarge),
             (connect_method, Reason::ConnectRefused),
             (other_host, Reason::BadHost),
+            (quoted, Reason::MalformedRequest),
             (large, Reason::BodyTooLarge),
         ] {
             let ended = request.method() != "POST";
@@ -180,7 +183,7 @@ fn refusals_are_answers_on_their_stream() {
         }
         let response = send.send_request(get("https://a.test/"), true).unwrap().0.await.unwrap();
         assert_eq!(response.status(), 200, "the connection goes on");
-        assert_eq!(bench.told(8).await[7].refusal, None);
+        assert_eq!(bench.told(9).await[8].refusal, None);
     });
 }
 
