@@ -11,6 +11,7 @@ pub mod compile;
 pub mod diff;
 pub mod digest;
 pub mod draft;
+pub mod error_page;
 pub mod filter;
 pub mod header;
 pub mod labels;

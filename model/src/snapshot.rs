@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::error_page::ErrorPage;
 use crate::name::{HostName, HostPattern, Name};
 use crate::net::{OriginAddress, Prefix};
 use crate::route::Conditions;
@@ -77,6 +78,9 @@ pub struct Listener {
     pub trusted_prefixes: Vec<Prefix>,
     /// Bounds on what a client controls.
     pub limits: Limits,
+    /// What refused clients see instead of our pages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub error_pages: Vec<ErrorPage>,
 }
 
 /// A TLS version that can be a listener's lowest.

@@ -1,6 +1,8 @@
 //! The listener form.
 
-use model::draft::{Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object, Spec};
+use model::draft::{
+    ErrorPageSpec, Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object, Spec,
+};
 use model::problem::Problem;
 
 use super::fields::Fields;
@@ -74,6 +76,7 @@ impl ListenerForm {
             take_over: fields.ticked("take_over"),
             node_selector: NodeSelector { match_labels: labels(&fields.words("node_selector")) },
             limits,
+            error_pages: error_pages(fields, base),
         };
         if !numbers.problems.is_empty() {
             return Err(numbers.problems);
@@ -94,7 +97,11 @@ impl ListenerForm {
             .with("min_version", spec.tls.min_version.as_deref().unwrap_or("1.2"))
             .with("trusted_prefixes", spec.trusted_prefixes.join(" "))
             .with("take_over", if spec.take_over { "on" } else { "" })
-            .with("node_selector", selector_text(&spec.node_selector));
+            .with("node_selector", selector_text(&spec.node_selector))
+            .with(
+                "error_html",
+                spec.error_pages.iter().find(|page| shown(page)).map_or("", |page| &page.body),
+            );
         LIMITS.iter().fold(fields, |fields, limit| fields.with(limit.id, blank(*(limit.value)(&mut limits))))
     }
 
@@ -115,11 +122,33 @@ impl ListenerForm {
             field if field.starts_with("spec.tls") => ("min_version", "Lowest TLS version"),
             field if field.starts_with("spec.trustedPrefixes") => ("trusted_prefixes", "Trusted prefixes"),
             field if field.starts_with("spec.takeOver") => ("take_over", "Take the port over"),
+            field if field.starts_with("spec.errorPages") => ("error_html", "Error page"),
             field if field.starts_with("spec.nodeSelector") => ("node_selector", "Nodes"),
             field => LIMITS.iter().find(|limit| limit.field == field).map(|limit| (limit.id, limit.label))?,
         };
         Some((id.to_owned(), label.to_owned()))
     }
+}
+
+/// The page that the form shows: for every status, in HTML.
+fn shown(page: &ErrorPageSpec) -> bool {
+    page.status.as_deref().is_none_or(|status| status == "all")
+        && page.form.as_deref().is_none_or(|form| form == "html")
+}
+
+/// The page as typed; the others stay as they are stored.
+fn error_pages(fields: &Fields, base: Option<&Object>) -> Vec<ErrorPageSpec> {
+    let mut pages = match base.map(|object| &object.spec) {
+        Some(Spec::Listener(stored)) => stored.error_pages.clone(),
+        Some(_) | None => Vec::new(),
+    };
+    let body = fields.get("error_html");
+    match pages.iter_mut().find(|page| shown(page)) {
+        Some(page) => body.clone_into(&mut page.body),
+        None => pages.push(ErrorPageSpec { body: body.to_owned(), ..ErrorPageSpec::default() }),
+    }
+    pages.retain(|page| !shown(page) || !page.body.trim().is_empty());
+    pages
 }
 
 #[cfg(test)]
@@ -140,6 +169,24 @@ mod tests {
         let Spec::Listener(spec) = &object.spec else { unreachable!() };
         assert_eq!(ListenerForm::object(&ListenerForm::fields("edge", spec), None).unwrap(), object);
         assert_eq!(ListenerForm::fields("edge", spec).get("node_selector"), "zone=a");
+    }
+
+    #[test]
+    fn error_pages_that_the_form_does_not_show_stay() {
+        let mut stored = ListenerForm::object(&ListenerForm::blank().with("name", "edge"), None).unwrap();
+        let Spec::Listener(spec) = &mut stored.spec else { unreachable!() };
+        assert!(spec.error_pages.is_empty());
+        let page = |status: Option<&str>| ErrorPageSpec {
+            status: status.map(str::to_owned),
+            form: None,
+            body: "<p>{{status}}".to_owned(),
+        };
+        spec.error_pages = vec![page(Some("4xx")), page(None)];
+        let fields = ListenerForm::fields("edge", spec);
+        assert_eq!(ListenerForm::object(&fields, Some(&stored)).unwrap(), stored);
+        let without = ListenerForm::object(&fields.with("error_html", ""), Some(&stored)).unwrap();
+        let Spec::Listener(spec) = &without.spec else { unreachable!() };
+        assert_eq!(spec.error_pages, [page(Some("4xx"))]);
     }
 
     #[test]

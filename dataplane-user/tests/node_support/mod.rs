@@ -94,6 +94,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         certificates: vec![name("shop")],
         trusted_prefixes: Vec::new(),
         limits: Limits { drain_ms: 2000, ..Limits::default() },
+        error_pages: Vec::new(),
     });
     snapshot.certificates.push(Certificate {
         name: name("shop"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::error_pages;
 use super::notes::{At, Names};
 use crate::draft::{Kind, LimitsSpec, ListenerSpec};
 use crate::name::Name;
@@ -51,6 +52,7 @@ pub(super) fn lower(name: &Name, spec: &ListenerSpec, names: &Names, at: &mut At
         certificates: certificates.into_iter().collect(),
         trusted_prefixes: at.prefixes("spec.trustedPrefixes", &spec.trusted_prefixes),
         limits: limits(&spec.limits, at),
+        error_pages: error_pages::lower(&spec.error_pages, at),
     };
     let selector = at.selector(&spec.node_selector);
     port.map(|_| Lowered { listener, selector })

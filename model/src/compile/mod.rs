@@ -8,6 +8,7 @@ mod certificate;
 mod choice;
 mod compiled;
 mod conditions;
+mod error_pages;
 mod filter;
 mod filters;
 mod listener;

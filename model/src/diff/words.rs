@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use super::filters;
 use crate::certificate::{Facts, trust_bundle};
 use crate::digest::Digest;
-use crate::draft::{CertificateSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object, RouteSpec, Spec};
+use crate::draft::{
+    CertificateSpec, ErrorPageSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object, RouteSpec, Spec,
+};
 
 /// More of a list than this is counted, not told.
 const TOLD: usize = 4;
@@ -84,7 +86,10 @@ fn shown(spec: &Spec) -> Value {
             });
             fields.extend(rules.collect::<Vec<_>>());
         }
-        Spec::Listener(_) => {}
+        Spec::Listener(spec) => {
+            let pages: Vec<Value> = spec.error_pages.iter().map(|page| error_page(page).into()).collect();
+            fields.insert("errorPages".to_owned(), pages.into());
+        }
     }
     value
 }
@@ -177,6 +182,13 @@ fn path(spec: &MatchSpec) -> String {
     let query = spec.query_params.iter().map(|one| format!("?{}={}", one.name, one.value));
     let conditions: Vec<String> = method.chain(headers).chain(query).collect();
     if conditions.is_empty() { path } else { format!("{path} (only {})", conditions.join(", ")) }
+}
+
+/// Not the page itself, which would fill the review; the digest tells two of them apart.
+fn error_page(page: &ErrorPageSpec) -> String {
+    let (status, form) = (page.status.as_deref().unwrap_or("all"), page.form.as_deref().unwrap_or("html"));
+    let digest = short(&Digest::of(page.body.as_bytes()).to_string());
+    format!("{status} {form} ({} bytes, {digest})", page.body.len())
 }
 
 fn rule(rule: &FilterRuleSpec) -> String {

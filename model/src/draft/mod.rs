@@ -114,6 +114,23 @@ pub struct ListenerSpec {
     /// Bounds on what a client controls.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsSpec,
+    /// What refused clients see instead of our pages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub error_pages: Vec<ErrorPageSpec>,
+}
+
+/// A page for refused clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorPageSpec {
+    /// A status from 400 to 599, `4xx`, `5xx` or `all` (the default); the most exact one that fits is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// For which clients, by what they accept: `html` (the default), `json` or `plain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
+    /// The page, at most 16,384 bytes, with `{{status}}`, `{{title}}`, `{{reason}}` and `{{requestId}}`.
+    pub body: String,
 }
 
 /// A listener's TLS settings.

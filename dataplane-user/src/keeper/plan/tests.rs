@@ -14,6 +14,7 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         certificates: Vec::new(),
         trusted_prefixes: Vec::new(),
         limits: Limits::default(),
+        error_pages: Vec::new(),
     };
     let rule = |(id, action, prefixes): &(u32, FilterAction, &[&str])| FilterRule {
         id: *id,

@@ -15,6 +15,7 @@ fn listener(name: &str, addresses: &[&str], port: u16) -> Listener {
         certificates: Vec::new(),
         trusted_prefixes: Vec::new(),
         limits: Limits::default(),
+        error_pages: Vec::new(),
     }
 }
 

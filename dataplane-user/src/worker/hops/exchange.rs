@@ -251,7 +251,7 @@ async fn respond<C: Client>(
         client.abort();
         return After::Abort;
     }
-    let answer = respond::refusal(reason, request, record.id.as_str());
+    let answer = respond::refusal(reason, request, record.id.as_str(), &scene.listener.error_pages);
     say(scene, answer, request, client, record).await
 }
 

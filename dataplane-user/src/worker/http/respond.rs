@@ -1,6 +1,7 @@
 //! Answers of the node's own: small, in the form the client prefers, and without inside details.
 
 use bytes::{Bytes, BytesMut};
+use model::error_page::{ErrorPage, Filling, PageForm};
 
 use super::fields::Fields;
 use super::negotiate::{self, Form};
@@ -9,30 +10,50 @@ use super::response::Response;
 use crate::worker::refusal::Reason;
 
 /// A refusal's answer: head and body. Nothing of it says more of the inside than the reason's name.
-pub fn refusal(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
+/// `pages` are the operator's, in the place of ours.
+pub fn refusal(
+    reason: Reason,
+    request: Option<&Request>,
+    request_id: &str,
+    pages: &[ErrorPage],
+) -> (Response, Bytes) {
     let status = reason.status();
-    let phrase = phrase(status);
-    let name = reason.name();
-    let (kind, body) = match negotiate::form(request) {
-        Form::Html => (
-            "text/html; charset=utf-8",
-            format!(
-                "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {phrase}</title></head>\n\
-                 <body><h1>{status} {phrase}</h1><p>Reason: <code>{name}</code></p><p>Request: <code>{request_id}</code></p></body></html>\n"
-            ),
-        ),
-        Form::Json => (
-            "application/problem+json",
-            format!(
-                "{{\"type\":\"about:blank\",\"title\":\"{phrase}\",\"status\":{status},\"reason\":\"{name}\",\"requestId\":\"{request_id}\"}}\n"
-            ),
-        ),
-        Form::Plain => (PLAIN, format!("{status} {phrase}\nreason: {name}\nrequest: {request_id}\n")),
+    let form = match negotiate::form(request) {
+        Form::Html => PageForm::Html,
+        Form::Json => PageForm::Json,
+        Form::Plain => PageForm::Plain,
         Form::Grpc => return grpc(reason, request, request_id),
+    };
+    let filling = Filling { status, title: phrase(status), reason: reason.name(), request_id };
+    let fitting = pages.iter().filter(|page| page.form == form);
+    let best =
+        fitting.filter_map(|page| Some((page.statuses.precision(status)?, page))).max_by_key(|found| found.0);
+    let body = match best {
+        Some((_, page)) => page.body.fill(form, &filling),
+        None => ours(form, &filling),
+    };
+    let kind = match form {
+        PageForm::Html => "text/html; charset=utf-8",
+        PageForm::Json => "application/problem+json",
+        PageForm::Plain => PLAIN,
     };
     let body = Bytes::from(body);
     let fields = fields(&[("Content-Type", kind), ("Cache-Control", "no-store")]);
     (of_ours(status, fields, &body), body)
+}
+
+fn ours(form: PageForm, filling: &Filling<'_>) -> String {
+    let Filling { status, title: phrase, reason: name, request_id } = filling;
+    match form {
+        PageForm::Html => format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {phrase}</title></head>\n\
+             <body><h1>{status} {phrase}</h1><p>Reason: <code>{name}</code></p><p>Request: <code>{request_id}</code></p></body></html>\n"
+        ),
+        PageForm::Json => format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{phrase}\",\"status\":{status},\"reason\":\"{name}\",\"requestId\":\"{request_id}\"}}\n"
+        ),
+        PageForm::Plain => format!("{status} {phrase}\nreason: {name}\nrequest: {request_id}\n"),
+    }
 }
 
 /// gRPC's Trailers-Only: one head with everything in it (gRPC over HTTP2, "Responses"). Names and ids need none of its

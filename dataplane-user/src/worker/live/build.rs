@@ -244,6 +244,7 @@ impl Builder<'_> {
         Ok(ListenerLive {
             name: listener.name.clone(),
             limits: listener.limits,
+            error_pages: listener.error_pages.clone(),
             tls,
             open: before.map_or_else(Arc::default, |before| Arc::clone(&before.open)),
             certificates: table,

@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use build::LiveError;
 
 use bytes::Bytes;
+use model::error_page::ErrorPage;
 use model::filter::{Index, Verdict};
 use model::header::FieldValue;
 use model::name::{HostName, HostPattern, Name};
@@ -71,6 +72,8 @@ pub struct ListenerLive {
     pub name: Name,
     /// Bounds on what clients control.
     pub limits: Limits,
+    /// What refused clients see instead of our pages.
+    pub error_pages: Vec<ErrorPage>,
     /// The TLS server: certificates by SNI, versions, ALPN, tickets.
     pub tls: Arc<rustls::ServerConfig>,
     /// Open connections, all threads together. Shared by all of this listener's generations.

@@ -75,6 +75,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
             certificates: vec![name("a"), name("b")],
             trusted_prefixes: Vec::new(),
             limits: Limits::default(),
+            error_pages: Vec::new(),
         }],
         certificates: vec![certificate(ca, keys, "a", "a.test"), certificate(ca, keys, "b", "*.test")],
         routes: vec![route("one", "a.test", None), route("two", "c.test", Some("a"))],

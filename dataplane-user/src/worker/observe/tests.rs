@@ -43,6 +43,7 @@ fn listener(text: &str) -> ListenerLive {
     ListenerLive {
         name: name(text),
         limits: Default::default(),
+        error_pages: Vec::new(),
         tls: serve::config(model::snapshot::TlsVersion::V13, resolver, tickets).unwrap(),
         open: Arc::default(),
         certificates: Default::default(),

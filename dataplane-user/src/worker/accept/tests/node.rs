@@ -297,6 +297,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
             certificates: Vec::new(),
             trusted_prefixes: Vec::new(),
             limits: Limits::default(),
+            error_pages: Vec::new(),
         }],
         certificates: Vec::new(),
         routes: vec![Route {

@@ -198,6 +198,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             certificates: Vec::new(),
             trusted_prefixes: Vec::new(),
             limits: Limits::default(),
+            error_pages: Vec::new(),
         }],
         certificates: Vec::new(),
         routes: vec![Route {

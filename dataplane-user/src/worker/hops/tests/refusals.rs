@@ -1,5 +1,6 @@
 //! Every reason of the path, provoked.
 
+use model::error_page::{ErrorPage, PageForm};
 use model::snapshot::Snapshot;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, sleep};
@@ -241,6 +242,37 @@ fn a_client_that_a_new_snapshot_denies_is_cut_off() {
         });
         read_all(&mut client).await;
         assert_eq!(*bench.log.refused.borrow(), [Reason::Denied]);
+    });
+}
+
+#[test]
+fn an_operators_page_stands_in_for_ours_where_it_fits_best() {
+    local(|| async {
+        let bench = Bench::with(&["127.0.0.1:9".parse().unwrap()], |snapshot| {
+            let page = |statuses: &str, form, body: &str| ErrorPage {
+                statuses: statuses.parse().unwrap(),
+                form,
+                body: body.parse().unwrap(),
+            };
+            snapshot.listeners[0].error_pages = vec![
+                page("all", PageForm::Html, "<p>all {{status}}</p>"),
+                page("404", PageForm::Html, "<p>here: {{title}}, {{reason}}, {{requestId}}</p>"),
+                page("4xx", PageForm::Html, "<p>client</p>"),
+                page("5xx", PageForm::Json, "{}"),
+            ];
+        });
+        for (host, accept, expected) in [
+            ("no.test", "text/html", "<p>here: Not Found, no-route, "),
+            ("a.test", "text/html", "\r\n\r\n<p>all 502</p>"),
+            ("a.test", "application/json", "\r\n\r\n{}"),
+            ("no.test", "application/json", "\"reason\":\"no-route\""),
+            ("no.test", "text/plain", "reason: no-route"),
+        ] {
+            let request =
+                format!("GET / HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+            let answer = bench.ask(&request).await;
+            assert!(answer.contains(expected), "{expected} {answer}");
+        }
     });
 }
 
