@@ -5,6 +5,7 @@
 
 pub mod handover;
 pub mod keeper;
+pub mod operate;
 pub mod signed;
 pub mod worker;
 

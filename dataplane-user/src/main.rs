@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use sallyport_node::handover::operator::{DEADLINE, LONGEST};
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
 use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
 use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
 use sallyport_node::keeper::token;
-use sallyport_node::{handover, keeper, worker};
+use sallyport_node::{handover, keeper, operate, worker};
 
 /// Sallyport's node: accepts, decrypts, checks, re-encrypts.
 #[derive(Debug, Parser)]
@@ -27,7 +28,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the node until SIGTERM; SIGHUP replaces the worker with a new release beside it.
+    /// Runs the node until SIGTERM; SIGHUP is `upgrade` to the program now installed under the same path.
     Run(Box<RunArgs>),
     /// Started by `run`.
     #[command(hide = true)]
@@ -35,6 +36,17 @@ enum Command {
         /// The descriptor of the channel to the keeper.
         #[arg(long)]
         control_fd: i32,
+    },
+    /// Starts a new release beside the one that runs and lets it take over: no connection is refused, none is reset.
+    Upgrade {
+        #[command(flatten)]
+        places: Places,
+        /// The new program; without it the one this command is.
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// How long connections of the former worker may go on, seconds; new ones are the new worker's at once.
+        #[arg(long, default_value_t = DEADLINE, value_parser = clap::value_parser!(u32).range(..=i64::from(LONGEST)))]
+        deadline: u32,
     },
     /// Says what the node does at present.
     Status {
@@ -115,6 +127,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run(*args),
         Command::Worker { control_fd } => work(control_fd),
+        Command::Upgrade { places, binary, deadline } => upgrade(&places, binary, deadline),
         Command::Status { places, json } => print_status(&places, json),
         Command::Detach { places, instance, force } => detach(&places, &instance, force),
     };
@@ -215,6 +228,20 @@ fn run_dir(places: &Places, state_dir: &Path) -> PathBuf {
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is key=value")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn upgrade(places: &Places, binary: Option<PathBuf>, deadline: u32) -> anyhow::Result<ExitCode> {
+    let program = match binary {
+        Some(program) => program,
+        None => std::env::current_exe().context("finding this program")?,
+    };
+    let run_dir = run_dir(places, &state_dir(places)?);
+    let mut out = std::io::stdout().lock();
+    operate::upgrade(&run_dir, &program, deadline.saturating_mul(1000), |line| {
+        // Progress that nobody reads is not worth failing for.
+        let _ = writeln!(out, "{line}");
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {

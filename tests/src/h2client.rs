@@ -52,6 +52,66 @@ impl Streams {
     }
 }
 
+/// Clients that open another connection when theirs is told to go away, over and over.
+pub struct Renewed {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<(u64, u64), String>>>,
+}
+
+impl Renewed {
+    /// `clients` connections with `at_once` streams each.
+    pub fn start(
+        space: &Arc<Space>,
+        target: SocketAddr,
+        tls: &Arc<rustls::ClientConfig>,
+        clients: usize,
+        at_once: usize,
+    ) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let threads = (0..clients).map(|_| {
+            let (space, tls, stop) = (space.clone(), tls.clone(), stop.clone());
+            std::thread::spawn(move || {
+                space.enter();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("runtime").block_on(async {
+                    let (mut answers, mut connections) = (0, 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        answers += run(target, tls.clone(), at_once, stop.clone()).await?;
+                        connections += 1;
+                    }
+                    Ok((answers, connections))
+                })
+            })
+        });
+        Self { threads: threads.collect(), stop }
+    }
+
+    /// Whether one has ended before it was told to.
+    pub fn ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Ends them: answers and connections.
+    ///
+    /// # Errors
+    /// The first thing that went wrong.
+    pub fn finish(self) -> Result<(u64, u64), String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = (0, 0);
+        for thread in self.threads {
+            let (answers, connections) = thread.join().expect("a client")?;
+            all = (all.0 + answers, all.1 + connections);
+        }
+        Ok(all)
+    }
+}
+
+/// Whether the server has told the connection to go away: what was not sent is sent on another, and what it has seen is
+/// answered (RFC 9113, 6.8).
+fn told(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+}
+
 async fn run(
     target: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
@@ -75,7 +135,8 @@ async fn run(
     while let Some(ended) = tasks.join_next().await {
         answers += ended.map_err(|error| text("task", &error))??;
     }
-    driver.await.map_err(|error| text("task", &error))?.map_err(|error| text("connection", &error))?;
+    let driven = driver.await.map_err(|error| text("task", &error))?;
+    driven.or_else(|error| if told(&error) { Ok(()) } else { Err(text("connection", &error)) })?;
     Ok(answers)
 }
 
@@ -84,9 +145,18 @@ async fn ask(requests: SendRequest<Bytes>, stop: Arc<AtomicBool>) -> Result<u64,
     while !stop.load(Ordering::Relaxed) {
         let request =
             http::Request::get(format!("https://{HOST}/")).body(()).map_err(|error| error.to_string())?;
-        let mut ready = requests.clone().ready().await.map_err(|error| format!("ready: {error}"))?;
-        let (answer, _) = ready.send_request(request, true).map_err(|error| format!("send: {error}"))?;
-        let mut answer = answer.await.map_err(|error| format!("answer: {error}"))?;
+        let mut ready = match requests.clone().ready().await {
+            Err(error) if told(&error) => return Ok(answers),
+            ready => ready.map_err(|error| format!("ready: {error}"))?,
+        };
+        let answer = match ready.send_request(request, true) {
+            Err(error) if told(&error) => return Ok(answers),
+            sent => sent.map_err(|error| format!("send: {error}"))?.0,
+        };
+        let mut answer = match answer.await {
+            Err(error) if told(&error) => return Ok(answers),
+            answer => answer.map_err(|error| format!("answer: {error}"))?,
+        };
         let mut length = 0;
         while let Some(piece) = answer.body_mut().data().await {
             let piece = piece.map_err(|error| format!("body: {error}"))?;

@@ -24,6 +24,7 @@ pub mod product;
 pub mod random;
 pub mod space;
 pub mod stage;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 

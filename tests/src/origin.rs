@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls::{ServerConnection, StreamOwned};
 
 use crate::space::Space;
+use crate::websocket;
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
@@ -145,6 +146,7 @@ impl Shared {
                 raw(stream.get_mut(), "HELLO 200 this is not HTTP\r\n\r\n")?;
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
+            "/ws" => websocket(request, stream),
             "/tunnel" => {
                 raw(
                     stream.get_mut(),
@@ -187,6 +189,28 @@ impl Shared {
             std::thread::sleep(Duration::from_millis(20));
         }
         raw(stream, "0\r\n\r\n")
+    }
+}
+
+/// A WebSocket that sends every message back (RFC 6455), and a Close for a Close.
+fn websocket(request: &Request, stream: &mut BufReader<Stream>) -> io::Result<()> {
+    // The key of RFC 6455, 1.3, and its answer: the client of these tests asks with no other.
+    if request.field("sec-websocket-key") != Some(websocket::KEY) {
+        return plain(stream.get_mut(), 400, "another key\n");
+    }
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+        websocket::ACCEPT
+    );
+    raw(stream.get_mut(), &head)?;
+    loop {
+        let (kind, payload) = websocket::read(stream)?;
+        websocket::write(stream.get_mut(), kind, &payload, None)?;
+        if kind == websocket::CLOSE {
+            stream.get_mut().conn.send_close_notify();
+            stream.get_mut().flush()?;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
     }
 }
 

@@ -69,7 +69,7 @@ pub enum ToWorker {
         /// Where listeners accept, and why they do not.
         listeners: Vec<ListenerReport>,
     },
-    /// Write the access log here from now on: its file was moved away. Descriptor: the new file. Since version 2.
+    /// Write the access log here from now on: its file was moved away. Descriptor: the new file.
     AccessLog,
     /// A new snapshot key is stored; the worker tells the console.
     KeyStored {
@@ -83,6 +83,12 @@ pub enum ToWorker {
     },
     /// Finish what is open within `deadline_ms`, accept nothing new, then exit.
     Drain {
+        /// Milliseconds from now.
+        deadline_ms: u32,
+    },
+    /// As [`ToWorker::Drain`], but another worker accepts on the same sockets, so there is time: an idle connection is told
+    /// to end by its next answer. The console is the other worker's. Since version 3.
+    Retire {
         /// Milliseconds from now.
         deadline_ms: u32,
     },

@@ -14,15 +14,16 @@ use tokio::io::unix::AsyncFd;
 
 pub mod channel;
 pub mod message;
+pub mod operator;
 
 pub use channel::{Channel, ChannelError};
 pub use message::{ToKeeper, ToWorker};
 
 /// The protocol this release speaks.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The oldest protocol this release still speaks: the one before [`VERSION`].
-pub const OLDEST: u32 = 1;
+pub const OLDEST: u32 = 2;
 
 /// The newest protocol both sides speak, if there is one.
 pub fn common_version(theirs_oldest: u32, theirs_newest: u32) -> Option<u32> {

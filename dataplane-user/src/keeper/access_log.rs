@@ -12,9 +12,6 @@ use super::supervise::WorkerNumber;
 use crate::handover::ToWorker;
 use crate::sentence;
 
-/// The first protocol version with [`ToWorker::AccessLog`].
-const SINCE: u32 = 2;
-
 /// An open access log.
 #[derive(Debug)]
 pub struct AccessLog {
@@ -74,8 +71,7 @@ impl Keeper {
 
     /// Hands a worker the file that is open now.
     pub(super) async fn give_access_log(&self, number: WorkerNumber) {
-        let speaks = self.workers.get(&number).is_some_and(|worker| worker.version >= SINCE);
-        if let Some(log) = self.access_log.as_ref().filter(|_| speaks) {
+        if let Some(log) = &self.access_log {
             self.say(number, &ToWorker::AccessLog, &[log.as_fd()]).await;
         }
     }

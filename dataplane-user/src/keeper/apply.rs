@@ -81,6 +81,7 @@ impl Keeper {
         if self.current != Some(number) || self.transition.as_ref().is_some_and(known) {
             return;
         }
+        let Some((signed, keys)) = self.hold_back(number, signed, keys) else { return };
         if let Some(id) = self.in_force_already(&signed) {
             return self.say(number, &ToWorker::Settled { id }, &[]).await;
         }
@@ -238,8 +239,7 @@ impl Keeper {
                 Default::default()
             }
         };
-        // Version 1 knows no such secret.
-        let token = self.settings.metrics_token.as_ref().filter(|_| version >= 2);
+        let token = self.settings.metrics_token.as_ref();
         secrets.metrics = token.map(|token| token.secret().to_owned());
         self.open_metrics();
         let lock = self.run.lock("worker.lock", FlockOperation::NonBlockingLockShared).ok().flatten();
@@ -265,8 +265,8 @@ impl Keeper {
         self.say(number, &ToWorker::Start(Box::new(start)), &descriptors).await;
     }
 
-    /// Gives a worker that is ready its sockets, and lets the former one go.
-    pub(super) async fn put_to_work(&mut self, number: WorkerNumber) {
+    /// Gives a worker that is ready its sockets, and lets the former one go within `deadline_ms`.
+    pub(super) async fn put_to_work(&mut self, number: WorkerNumber, deadline_ms: u32) {
         let Some(worker) = self.workers.get_mut(&number) else { return };
         worker.phase = Phase::Serving;
         let adopted = worker.is_adopted();
@@ -283,11 +283,7 @@ impl Keeper {
         self.enter_sockets();
         self.enter_filter();
         if let Some(former) = former {
-            let deadline_ms = self.drain_ms();
-            if let Some(worker) = self.workers.get_mut(&former) {
-                worker.phase = Phase::Draining;
-            }
-            self.say(former, &ToWorker::Drain { deadline_ms }, &[]).await;
+            self.retire(former, deadline_ms).await;
         }
         tracing::info!(number, listeners = self.sockets.open().len(), "worker serves");
     }

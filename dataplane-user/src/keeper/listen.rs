@@ -9,6 +9,7 @@ use super::settings::MAX_THREADS;
 use super::sockets::Sockets;
 use super::status::Refused;
 use super::supervise::{Phase, WorkerEvent, WorkerNumber};
+use super::upgrade::Refusal;
 use crate::handover::message::{ConsoleState, Running, SocketInfo};
 use crate::handover::{self, ToKeeper, ToWorker, common_version};
 use crate::sentence;
@@ -38,11 +39,20 @@ impl Keeper {
         match message {
             ToKeeper::Hello { oldest, newest, release, running } => {
                 tracing::debug!(number, release, "hello");
+                if let Some(worker) = self.workers.get_mut(&number) {
+                    worker.release = release;
+                }
                 self.greet(number, (oldest, newest), running).await;
             }
             ToKeeper::Holding { sockets } => self.take_back(number, sockets, descriptors).await,
             ToKeeper::HandedBack => self.resume(number).await,
             ToKeeper::Ready { live, problem, features } => {
+                if let Some(worker) = self.workers.get_mut(&number) {
+                    worker.features = features;
+                }
+                if self.is_next(number) {
+                    return self.complete(number, live, problem).await;
+                }
                 if let Some(problem) = problem {
                     tracing::error!(problem, "the stored snapshot is not in force");
                     self.refused = Some(Refused {
@@ -53,10 +63,8 @@ impl Keeper {
                 if live.is_none() {
                     self.in_force = None;
                 }
-                if let Some(worker) = self.workers.get_mut(&number) {
-                    worker.features = features;
-                }
-                self.put_to_work(number).await;
+                let deadline_ms = self.drain_ms();
+                self.put_to_work(number, deadline_ms).await;
             }
             ToKeeper::Candidate { snapshot, keys } => self.consider(number, *snapshot, keys).await,
             ToKeeper::Live { id } => self.settle(number, id).await,
@@ -67,10 +75,14 @@ impl Keeper {
                 self.tell_stored(number, stored).await;
             }
             ToKeeper::RotateKey { key, signature } => self.rotate(number, key, &signature).await,
-            ToKeeper::Alive { connections, console } if self.current == Some(number) => {
-                (self.connections, self.console) = (connections, console);
+            ToKeeper::Alive { connections, console } => {
+                if let Some(worker) = self.workers.get_mut(&number) {
+                    worker.connections = connections;
+                }
+                if self.current == Some(number) {
+                    (self.connections, self.console) = (connections, console);
+                }
             }
-            ToKeeper::Alive { .. } => {}
             ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
         }
     }
@@ -79,13 +91,20 @@ impl Keeper {
     async fn greet(&mut self, number: WorkerNumber, (oldest, newest): (u32, u32), running: Option<Running>) {
         let Some(version) = common_version(oldest, newest) else {
             tracing::error!(oldest, newest, "the worker speaks another version; the present one stays");
+            let theirs = (oldest, newest);
             let (oldest, newest) = (handover::OLDEST, handover::VERSION);
-            return self.say(number, &ToWorker::Incompatible { oldest, newest }, &[]).await;
+            self.say(number, &ToWorker::Incompatible { oldest, newest }, &[]).await;
+            if self.is_next(number) {
+                self.give_up(&Refusal::Incompatible(theirs.0, theirs.1)).await;
+            }
+            return;
         };
         let Some(worker) = self.workers.get_mut(&number) else { return };
         (worker.phase, worker.version) = (Phase::Starting, version);
         match running {
             None => self.equip(number, version).await,
+            // It knows its deadline, which another keeper set.
+            Some(running) if running.draining && self.stop_at.is_none() => worker.phase = Phase::Draining,
             Some(running) if running.draining || self.current.is_some() || self.stop_at.is_some() => {
                 worker.phase = Phase::Draining;
                 let deadline_ms = self.drain_ms();
@@ -126,7 +145,8 @@ impl Keeper {
         let identity = self.state.identity().cloned().map(Box::new);
         let stored = self.state.stored().map(|stored| stored.snapshot.id);
         self.say(number, &ToWorker::Resume { identity, stored }, &[]).await;
-        self.put_to_work(number).await;
+        let deadline_ms = self.drain_ms();
+        self.put_to_work(number, deadline_ms).await;
         // The file may have been moved away while nobody looked.
         self.give_access_log(number).await;
     }
@@ -142,6 +162,9 @@ impl Keeper {
             self.current = None;
             self.console = ConsoleState::default();
             self.abandon("the worker ended before the change was in force");
+        }
+        if self.is_next(number) {
+            self.give_up(&Refusal::Ended(how)).await;
         }
         let replaceable = self.current.is_none() && self.stop_at.is_none() && self.start_at.is_none();
         let starting =

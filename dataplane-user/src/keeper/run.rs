@@ -18,6 +18,7 @@ use super::access_log::AccessLog;
 use super::apply::Transition;
 use super::directory::{Directory, Holder};
 use super::kernel::Kernel;
+use super::operator;
 use super::plan::{KernelPlan, plan};
 use super::privileges::{self, User};
 use super::rendezvous;
@@ -26,7 +27,8 @@ use super::sockets::Sockets;
 use super::state::{State, StateError};
 use super::status::{Refused, Status};
 use super::stop::{self, Signals};
-use super::supervise::{Backoff, Worker, WorkerEvent, WorkerNumber};
+use super::supervise::{Backoff, Program, Worker, WorkerEvent, WorkerNumber};
+use super::upgrade::Upgrade;
 use crate::handover::ToWorker;
 use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS};
 use crate::sentence;
@@ -61,12 +63,14 @@ pub struct Keeper {
     pub(super) user: Option<User>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<std::net::TcpListener>,
-    pub(super) executable: PathBuf,
+    /// What workers are started from.
+    pub(super) program: Program,
+    pub(super) upgrade: Option<Upgrade>,
     pub(super) last_status: Option<Status>,
     pub(super) ticks: u64,
     pub(super) pins: Vec<String>,
     pub(super) events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
-    next_worker: WorkerNumber,
+    pub(super) next_worker: WorkerNumber,
     pub(super) backoff: Backoff,
     pub(super) start_at: Option<Instant>,
     pub(super) stop_at: Option<Instant>,
@@ -125,13 +129,14 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
     let lock = run.lock_alone("keeper.lock").map_err(failed("locking the run directory"))?;
     let lock = lock.map_err(|holder| StartError::Held { directory: settings.run_dir.clone(), holder })?;
     let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
+    let control = operator::listen(&run).map_err(failed("making control.sock"))?;
     // After the last change of group.
     if settings.parent.is_some_and(|parent| !stop::end_with(parent)) {
         return Ok(());
     }
     let access_log = settings.access_log.clone().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(failed("opening the access log"))?;
-    let executable = std::env::current_exe().map_err(failed("finding the executable"))?;
+    let program = Program::own().map_err(failed("finding the executable"))?;
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
     let (events, received) = mpsc::channel(64);
@@ -156,7 +161,8 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
         user,
         access_log,
         metrics: None,
-        executable,
+        program,
+        upgrade: None,
         last_status: None,
         ticks: 0,
         pins: Vec::new(),
@@ -168,7 +174,7 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
         _run_lock: lock,
     };
     keeper.begin();
-    keeper.follow(socket, received, signals).await;
+    keeper.follow([socket, control], received, signals).await;
     keeper.end();
     Ok(())
 }
@@ -195,10 +201,11 @@ impl Keeper {
 
     async fn follow(
         &mut self,
-        socket: AsyncFd<OwnedFd>,
+        [socket, control]: [AsyncFd<OwnedFd>; 2],
         mut events: mpsc::Receiver<(WorkerNumber, WorkerEvent)>,
         mut signals: Signals,
     ) {
+        let (ask, mut asked) = mpsc::channel(4);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while self.stop_at.is_none() || !self.workers.is_empty() || self.is_awaiting() {
@@ -208,23 +215,29 @@ impl Keeper {
                 () = at(self.stop_at) => self.end_workers(),
                 _ = signals.terminate.recv() => self.stop().await,
                 _ = signals.interrupt.recv() => self.stop().await,
-                _ = signals.hang_up.recv() => self.start_at = Some(Instant::now()),
+                _ = signals.hang_up.recv() => self.hang_up().await,
+                Some(asked) = asked.recv() => self.answer(asked).await,
                 _ = tick.tick() => self.tick().await,
                 accepted = rendezvous::accept(&socket) => match accepted {
                     Ok(socket) => self.meet(socket),
                     Err(error) => tracing::warn!(%error, "keeper.sock"),
                 },
+                accepted = rendezvous::accept(&control) => match accepted {
+                    Ok(socket) => operator::hear(socket, &ask),
+                    Err(error) => tracing::warn!(%error, "control.sock"),
+                },
             }
+            self.advance_upgrade().await;
             self.write_status();
         }
     }
 
-    /// Starts a worker: the first, one for a dead one, or a new release beside the old one.
+    /// Starts a worker: the first, or one for a dead one.
     fn start_worker(&mut self) {
         self.start_at = None;
         let number = self.next_worker;
         self.next_worker += 1;
-        match Worker::start(number, self.user, &self.executable, &self.events) {
+        match Worker::start(number, self.user, &self.program, &self.events) {
             Ok(worker) => {
                 tracing::info!(pid = worker.pid, "worker started");
                 self.workers.insert(number, worker);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::{Config, pins};
 use super::run::Keeper;
-use super::supervise::Phase;
+use super::supervise::{Phase, Worker};
 use crate::handover::ToWorker;
 use crate::handover::message::ConsoleState;
 
@@ -47,6 +47,9 @@ pub struct Status {
     pub worker: Option<u32>,
     /// Workers that finish what is open.
     pub draining: Vec<u32>,
+    /// Every worker.
+    #[serde(default)]
+    pub workers: Vec<WorkerStatus>,
     /// Worker threads.
     pub threads: usize,
     /// Open client connections.
@@ -65,6 +68,24 @@ pub struct Status {
     pub listeners: Vec<ListenerReport>,
     /// What the node has pinned below `/sys/fs/bpf`.
     pub pins: Vec<String>,
+}
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerStatus {
+    /// Its process id.
+    pub pid: u32,
+    /// Its release, once it has said so.
+    pub release: String,
+    /// The protocol between it and the keeper; 0 before it has said a word.
+    pub protocol: u32,
+    /// What it does.
+    pub phase: Phase,
+    /// Its open client connections.
+    pub connections: u32,
+    /// How long a draining worker has at most, seconds.
+    pub seconds_left: Option<u64>,
 }
 
 /// A snapshot that was refused.
@@ -98,6 +119,18 @@ impl Status {
             format!("console   {console}"),
             format!("in force  {applied}{}", if self.drained { ", drained by the operator" } else { "" }),
         ];
+        for worker in self.workers.iter().filter(|worker| Some(worker.pid) != self.worker) {
+            let WorkerStatus { pid, release, connections, .. } = worker;
+            let left = worker.seconds_left.map_or(String::new(), |left| format!(", {left} seconds at most"));
+            lines.push(match worker.phase {
+                Phase::Draining => {
+                    format!("finishing process {pid}, release {release}, {connections} connections{left}")
+                }
+                Phase::Connected | Phase::Starting | Phase::Serving => {
+                    format!("starting  process {pid}, release {release}")
+                }
+            });
+        }
         if let Some(Refused { id, reason }) = &self.refused {
             let which =
                 id.map_or(String::new(), |id| format!("revision {} (epoch {}): ", id.revision, id.epoch));
@@ -126,6 +159,7 @@ impl Keeper {
     /// Once a second.
     pub(super) async fn tick(&mut self) {
         self.check_transition();
+        self.check_time().await;
         let drops = self.kernel.take_drops();
         match drops {
             Ok(drops) => self.drops.extend(drops),
@@ -189,6 +223,7 @@ impl Keeper {
             keeper: std::process::id(),
             worker: self.current.and_then(|number| self.workers.get(&number)).map(|worker| worker.pid),
             draining: draining.map(|worker| worker.pid).collect(),
+            workers: self.workers.values().map(worker_status).collect(),
             threads: self.sockets.threads(),
             connections: self.connections,
             applied: self.in_force.as_ref().map(|snapshot| snapshot.id),
@@ -199,6 +234,19 @@ impl Keeper {
             listeners: self.listeners(),
             pins: self.pins.clone(),
         }
+    }
+}
+
+fn worker_status(worker: &Worker) -> WorkerStatus {
+    let left = |until: tokio::time::Instant| until.saturating_duration_since(tokio::time::Instant::now());
+    WorkerStatus {
+        pid: worker.pid,
+        release: worker.release.clone(),
+        protocol: worker.version,
+        phase: worker.phase,
+        connections: worker.connections,
+        // Rounded, so that the file is not written anew every second for it.
+        seconds_left: worker.until.map(|until| left(until).as_secs().next_multiple_of(5)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::operator;
 use super::rendezvous;
 use super::run::{ADOPTION, Keeper};
 use super::supervise::{Phase, Worker};
@@ -83,7 +84,7 @@ impl Keeper {
                 "the kernel could not be left as it was found; run `sallyport-node detach`"
             );
         }
-        for name in ["keeper.sock", "status.json", "workers"] {
+        for name in ["keeper.sock", operator::SOCKET, "status.json", "workers"] {
             if let Err(error) = self.run.remove(name) {
                 tracing::warn!(%error, name, "cannot be removed");
             }

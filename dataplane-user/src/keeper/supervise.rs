@@ -47,6 +47,12 @@ pub struct Worker {
     pub phase: Phase,
     /// The protocol it and this keeper speak; 0 before it has said a word.
     pub version: u32,
+    /// Its release, as it says; empty before.
+    pub release: String,
+    /// Its open client connections, as it says.
+    pub connections: u32,
+    /// When a former worker that still runs is killed.
+    pub until: Option<tokio::time::Instant>,
     /// What its sandbox does.
     pub features: Vec<Feature>,
     /// When it was started or adopted.
@@ -57,7 +63,8 @@ pub struct Worker {
 }
 
 /// What a worker has said so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// Nothing yet.
     Connected,
@@ -77,11 +84,11 @@ impl Worker {
     pub fn start(
         number: WorkerNumber,
         user: Option<User>,
-        executable: &Path,
+        program: &Program,
         events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> io::Result<Self> {
         let (ours, theirs) = handover::channel::pair()?;
-        let child = spawn(user, executable, theirs)?;
+        let child = spawn(user, program, theirs)?;
         let worker = Self::with(number, child.id(), Some(child), ours, events)?;
         Ok(worker)
     }
@@ -120,7 +127,22 @@ impl Worker {
             let _ = events.send((number, WorkerEvent::Exited)).await;
         });
         let (phase, since) = (Phase::Connected, Instant::now());
-        Ok(Self { number, pid, phase, version: 0, features: Vec::new(), since, child, process, channel })
+        let (version, release, connections) = (0, String::new(), 0);
+        let (features, until) = (Vec::new(), None);
+        Ok(Self {
+            number,
+            pid,
+            phase,
+            version,
+            release,
+            connections,
+            until,
+            features,
+            since,
+            child,
+            process,
+            channel,
+        })
     }
 
     /// Says something to the worker. One that does not listen is killed; its end comes as an event.
@@ -192,16 +214,8 @@ async fn listen(
 }
 
 /// The worker's standard input is its end of the channel: a descriptor no other child can inherit by accident.
-fn spawn(user: Option<User>, executable: &Path, channel: OwnedFd) -> io::Result<Child> {
-    // Opened here, so that a worker's user who may not walk the path can still run it, and so that a binary replaced
-    // under the same name is the new one.
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let opened = rustix::fs::open(executable, flags, rustix::fs::Mode::empty());
-    let path = match &opened {
-        Ok(file) => PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file))),
-        Err(_not_reachable) => PathBuf::from("/proc/self/exe"),
-    };
-    let mut command = Command::new(path);
+fn spawn(user: Option<User>, program: &Program, channel: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new(program.own_path());
     command.arg0("sallyport-node").args(["worker", "--control-fd", "0"]).stdin(Stdio::from(channel));
     // A terminal's ^C is the keeper's to pass on: the worker drains when it is told.
     command.process_group(0);
@@ -209,6 +223,63 @@ fn spawn(user: Option<User>, executable: &Path, channel: OwnedFd) -> io::Result<
         command.gid(user.gid).uid(user.uid);
     }
     command.spawn()
+}
+
+/// A program as it was when it was opened: a worker that died is followed by one of the same release, whatever was installed
+/// under the name meanwhile, and a user who may not walk the path can run it.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl Program {
+    /// The one that runs.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn own() -> io::Result<Self> {
+        Ok(Self { path: std::env::current_exe()?, file: open(Path::new("/proc/self/exe"))? })
+    }
+
+    /// One that somebody opened.
+    ///
+    /// # Errors
+    /// It is no file.
+    pub(super) fn new(path: PathBuf, file: OwnedFd) -> Result<Self, super::upgrade::Refusal> {
+        let stat = rustix::fs::fstat(&file);
+        let regular = |mode| rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile;
+        match stat {
+            Ok(stat) if regular(stat.st_mode) => Ok(Self { path, file }),
+            _ => Err(super::upgrade::Refusal::NoFile { path: path.display().to_string() }),
+        }
+    }
+
+    /// The one that is under this one's name now.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn installed(&self) -> io::Result<Self> {
+        // What the kernel adds when the file was replaced.
+        let path = self.path.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+        let path = PathBuf::from(path);
+        Ok(Self { file: open(&path)?, path })
+    }
+
+    /// Where it was found.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path to it for this process.
+    pub fn own_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file)))
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
 }
 
 /// When to start a worker that keeps dying.

@@ -71,6 +71,16 @@ impl Control {
         self.console.task = Some(tokio::spawn(follower.run()));
     }
 
+    /// Leaves the console to another worker of this node: it keeps one link a node, the newest.
+    pub(super) fn leave_console(&mut self) {
+        if let Some(task) = self.console.task.take() {
+            task.abort();
+        }
+        (self.console.connection, self.console.messages) = (None, None);
+        self.console.state = ConsoleState::default();
+        (self.proposal, self.fetching) = (None, None);
+    }
+
     /// What the console says.
     pub(super) async fn hear_console(&mut self, event: FromConsole) {
         match event {

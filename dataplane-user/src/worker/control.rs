@@ -16,6 +16,7 @@ use model::report::Feature;
 use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustls::RootCertStore;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::admin::Admin;
@@ -104,6 +105,9 @@ pub(super) struct Control {
     pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
+    /// It was given sockets once.
+    accepts: bool,
+    metrics: Option<JoinHandle<()>>,
     /// Held for as long as the process lives.
     _lock: Option<OwnedFd>,
 }
@@ -135,9 +139,8 @@ impl Control {
         let observe = Arc::new(observe);
         let threads =
             Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
-        if let Some(socket) = metrics {
-            serve_metrics(socket, start.secrets.metrics.take(), &observe);
-        }
+        let token = start.secrets.metrics.take();
+        let metrics = metrics.map(|socket| serve_metrics(socket, token, &observe));
         Ok(Self {
             keeper,
             threads,
@@ -156,6 +159,8 @@ impl Control {
             labels: std::mem::take(&mut start.labels),
             features,
             draining: false,
+            accepts: false,
+            metrics,
             _lock: lock,
         })
     }
@@ -209,6 +214,8 @@ impl Control {
             tokio::select! {
                 heard = self.keeper.hear() => match heard {
                     Heard::Said(message, descriptors) => self.obey(*message, descriptors).await?,
+                    // It was to take over and never did: whoever served before is there for the next keeper.
+                    Heard::Another if !self.accepts => return Err(WorkerError::NotWanted),
                     Heard::Another => self.introduce().await,
                     Heard::Alone => return Err(WorkerError::NotWanted),
                 },
@@ -240,6 +247,7 @@ impl Control {
                 self.resume(identity.map(|identity| *identity), stored).await
             }
             ToWorker::AddSockets { sockets } => {
+                self.accepts = true;
                 for (info, descriptor) in sockets.into_iter().zip(descriptors) {
                     let added = self.threads.add(info, descriptor);
                     added.map_err(|source| WorkerError::Io { what: "taking over a socket", source })?;
@@ -267,6 +275,15 @@ impl Control {
             ToWorker::Drain { deadline_ms } => {
                 self.draining = true;
                 self.threads.drain(Instant::now() + Duration::from_millis(deadline_ms.into()));
+            }
+            ToWorker::Retire { deadline_ms } => {
+                self.draining = true;
+                self.threads.retire(Instant::now() + Duration::from_millis(deadline_ms.into()));
+                self.leave_console();
+                // A scraper is to meet the worker that serves.
+                if let Some(metrics) = self.metrics.take() {
+                    metrics.abort();
+                }
             }
         }
         Ok(())
@@ -321,13 +338,13 @@ impl Control {
 }
 
 /// Metrics and health are this thread's: threads of the path have no time for them.
-fn serve_metrics(socket: OwnedFd, token: Option<String>, observe: &Arc<Observe>) {
+fn serve_metrics(socket: OwnedFd, token: Option<String>, observe: &Arc<Observe>) -> JoinHandle<()> {
     let serving = Admin::serve(socket.into(), token.map(Zeroizing::new), Arc::clone(observe));
     tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "metrics and health are not served");
         }
-    });
+    })
 }
 
 fn system_roots() -> RootCertStore {

@@ -106,7 +106,7 @@ async fn work(start: ThreadStart) -> io::Result<()> {
             }
             told = stop.changed() => match told.map(|()| *stop.borrow_and_update()) {
                 Ok(Stop::Run | Stop::Drained) => {}
-                Ok(Stop::Drain { deadline }) => break deadline,
+                Ok(Stop::Drain { deadline } | Stop::Retire { deadline }) => break deadline,
                 Ok(Stop::Now) | Err(_) => return Ok(()),
             },
         }

@@ -141,6 +141,12 @@ impl Threads {
         self.stop.send_replace(Stop::Drain { deadline: deadline.into() });
     }
 
+    /// The same, but another worker has taken the sockets over: see [`Stop::Retire`].
+    pub fn retire(&mut self, deadline: Instant) {
+        self.sockets.clear();
+        self.stop.send_replace(Stop::Retire { deadline: deadline.into() });
+    }
+
     /// Notes that one ended; whether it was the last.
     pub fn note_end(&mut self) -> bool {
         self.running = self.running.saturating_sub(1);

@@ -41,6 +41,7 @@ pub(crate) struct Hop {
     listener: RefCell<Arc<ListenerLive>>,
     seen: Cell<Option<SnapshotId>>,
     closing: Cell<Option<Instant>>,
+    patient: Cell<bool>,
     /// Why the connection was cut off, when it was.
     pub(crate) cut: Cell<Option<Reason>>,
 }
@@ -50,7 +51,8 @@ impl Hop {
     pub(crate) fn new<S>(secured: Secured<S>) -> (Self, S, bool) {
         let Secured { stream, listener, peer, local, sni, alpn_h2, leg } = secured;
         let (listener, seen, closing) = (RefCell::new(listener), Cell::new(None), Cell::new(None));
-        (Self { peer, local, sni, leg, listener, seen, closing, cut: Cell::new(None) }, stream, alpn_h2)
+        let (patient, cut) = (Cell::new(false), Cell::new(None));
+        (Self { peer, local, sni, leg, listener, seen, closing, patient, cut }, stream, alpn_h2)
     }
 
     /// The listener as the newest snapshot has it, or as the last one had it that still did.
@@ -62,11 +64,13 @@ impl Hop {
     ///
     /// False when the connection must end at once; a denial has been told then.
     pub(crate) fn refresh(&self, ctx: &ThreadCtx) -> bool {
+        self.patient.set(matches!(ctx.stop(), Stop::Retire { .. }));
         match ctx.stop() {
             Stop::Run => {}
             // The first look sets the deadline: a later one is never earlier.
             Stop::Drained => self.close_by(self.drain_deadline()),
             Stop::Drain { deadline } => self.close_by(deadline),
+            Stop::Retire { deadline } => self.close_by(deadline),
             Stop::Now => {
                 self.cut.set(Some(Reason::DrainExpired));
                 return false;
@@ -99,6 +103,12 @@ impl Hop {
     /// The deadline when the connection is to end after what is under way.
     pub(crate) fn closing(&self) -> Option<Instant> {
         self.closing.get()
+    }
+
+    /// Whether a connection that is to end may stay idle until its next request tells it so: one that is closed under a
+    /// request on its way loses it.
+    pub(crate) fn patient(&self) -> bool {
+        self.patient.get()
     }
 
     fn drain_deadline(&self) -> Instant {

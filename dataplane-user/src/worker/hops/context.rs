@@ -49,6 +49,12 @@ pub enum Stop {
         /// Then it is cut off.
         deadline: Instant,
     },
+    /// As [`Stop::Drain`], with time: another worker accepts, so an idle connection may wait for its next request, whose
+    /// answer tells it to end.
+    Retire {
+        /// Then it is cut off.
+        deadline: Instant,
+    },
     /// At once.
     Now,
 }

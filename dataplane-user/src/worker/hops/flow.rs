@@ -9,6 +9,7 @@ use super::context::ThreadCtx;
 use super::exchange::Scene;
 use super::timer::Timer;
 use crate::worker::http::client::Client;
+use crate::worker::http::frames::Frames;
 use crate::worker::http::receive::{Broken, Got};
 use crate::worker::http::request::Request;
 use crate::worker::http::response::Response;
@@ -81,6 +82,8 @@ pub(crate) struct Flow<'a, C> {
     waited: Duration,
     /// Body bytes to the client.
     pub(crate) sent: u64,
+    /// A tunnel's frames to the client and to the origin, where it has frames.
+    pub(super) frames: Option<Box<[Frames; 2]>>,
 }
 
 impl<'a, C: Client> Flow<'a, C> {
@@ -113,6 +116,7 @@ impl<'a, C: Client> Flow<'a, C> {
             waiting: Some(now),
             waited: Duration::ZERO,
             sent: 0,
+            frames: None,
         }
     }
 
@@ -204,7 +208,11 @@ impl<'a, C: Client> Flow<'a, C> {
                     self.touched = true;
                     self.awaiting_continue = false;
                     self.progress = Instant::now();
-                    if self.origin.data(cx, scratch.get(..length).unwrap_or_default()).is_err() {
+                    let data = scratch.get(..length).unwrap_or_default();
+                    if let Some([_, to_origin]) = self.frames.as_deref_mut() {
+                        to_origin.pass(data);
+                    }
+                    if self.origin.data(cx, data).is_err() {
                         self.upload = Upload::Stopped;
                     }
                 }
@@ -296,7 +304,11 @@ impl<'a, C: Client> Flow<'a, C> {
             let held = self.origin.decode_held(room).map_err(reason)?;
             if held.produced > 0 {
                 self.sent += held.produced as u64;
-                self.client.data(cx, self.origin.held(held))?;
+                let data = self.origin.held(held);
+                if let Some([to_client, _]) = self.frames.as_deref_mut() {
+                    to_client.pass(data);
+                }
+                self.client.data(cx, data)?;
             }
             self.origin.drop_held(held);
             if held.produced > 0 {
@@ -308,7 +320,11 @@ impl<'a, C: Client> Flow<'a, C> {
                 Poll::Ready(Ok(Got::Data(length))) => {
                     self.progress = Instant::now();
                     self.sent += length as u64;
-                    self.client.data(cx, scratch.get(..length).unwrap_or_default())?;
+                    let data = scratch.get(..length).unwrap_or_default();
+                    if let Some([to_client, _]) = self.frames.as_deref_mut() {
+                        to_client.pass(data);
+                    }
+                    self.client.data(cx, data)?;
                 }
                 Poll::Ready(Ok(Got::End(trailers))) => {
                     self.downloaded = true;

@@ -89,7 +89,7 @@ impl Reading {
             return Poll::Ready(read);
         }
         if client.wire.input.is_empty() {
-            let patience = match (hop.closing(), self.first) {
+            let patience = match (hop.closing().filter(|_| !hop.patient()), self.first) {
                 (None, _) => Duration::from_millis(u64::from(limits.idle_ms)),
                 (Some(_), true) => FIRST_REQUEST,
                 (Some(_), false) => return Poll::Ready(Ok(None)),

@@ -15,6 +15,7 @@ use super::flow::{Failed, Flow, Upload};
 use super::record::Record;
 use super::timer::Timer;
 use crate::worker::http::client::Client;
+use crate::worker::http::frames::Frames;
 use crate::worker::http::request::Request;
 use crate::worker::http::response::Response;
 use crate::worker::http::upgrade::{Upgrade, accepted};
@@ -22,6 +23,9 @@ use crate::worker::http::write::Added;
 use crate::worker::live::Target;
 use crate::worker::policy::permit;
 use crate::worker::refusal::Reason;
+
+/// How long before the end of a connection whose worker goes a WebSocket is told: time for its peers to take it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Whether the origin changed the protocol as it was asked to. If it did not, its answer is an ordinary one.
 ///
@@ -53,9 +57,11 @@ pub(super) async fn run<C: Client>(
     record.status = flow.client.switch(response, upgrade.protocol, &added).map_err(Failed::Broken)?;
     flow.origin.switch();
     (flow.upload, flow.progress) = (Upload::Running, began);
+    let frames = || Frames::of(upgrade.protocol);
+    flow.frames = frames().zip(frames()).map(|(down, up)| Box::new([down, up]));
     let allowed = Allowed { hop: scene.hop, request, protocol: upgrade.protocol, seat: scene.ctx.seat() };
     let idle = Duration::from_millis(u64::from(scene.listener.limits.tunnel_idle_ms));
-    let mut tunnel = Tunnel { flow, allowed, idle, up: false, down: false };
+    let mut tunnel = Tunnel { flow, allowed, idle, up: false, down: false, leaving: false };
     let ended = poll_fn(|cx| {
         let ended = tunnel.poll(cx, scene.timer);
         // Kept up to date, because a drain or a denial drops all of this where it stands.
@@ -77,6 +83,8 @@ struct Tunnel<'a, C> {
     up: bool,
     /// Whether the client knows that the origin has.
     down: bool,
+    /// Both sides were told that we go away.
+    leaving: bool,
 }
 
 impl<C: Client> Tunnel<'_, C> {
@@ -97,10 +105,42 @@ impl<C: Client> Tunnel<'_, C> {
         if self.flow.client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientGone));
         }
+        if !self.leaving && self.poll_last_word(cx, timer)? {
+            cx.waker().wake_by_ref();
+        }
         if timer.poll_expired(cx, self.flow.progress + self.idle) {
             return Poll::Ready(Err(Reason::TunnelIdle));
         }
         Poll::Pending
+    }
+
+    /// Shortly before the connection is cut off, tells both sides where they can be told: each ends as it does after the
+    /// other's Close.
+    fn poll_last_word(&mut self, cx: &mut Context<'_>, timer: &mut Timer<'_>) -> Result<bool, Reason> {
+        let Some(deadline) = self.allowed.hop.closing() else { return Ok(false) };
+        let Some([to_client, to_origin]) = self.flow.frames.as_deref_mut() else { return Ok(false) };
+        if !timer.poll_expired(cx, deadline.checked_sub(LAST_WORD).unwrap_or(deadline)) {
+            return Ok(false);
+        }
+        // In the middle of a frame, or behind data that is not taken, there is no room for a word yet.
+        let Some(close) = to_client.going_away(false) else { return Ok(false) };
+        if self.flow.client.poll_room(cx)?.is_pending() {
+            return Ok(false);
+        }
+        to_client.pass(close);
+        self.flow.client.data(cx, close)?;
+        // What the origin still says would stand behind it.
+        (self.flow.downloaded, self.leaving) = (true, true);
+        self.flow.client.finish(None)?;
+        if let Some(close) = to_origin.going_away(true)
+            && self.flow.upload == Upload::Running
+            && self.flow.origin.poll_room(cx).is_ready()
+            && self.flow.origin.data(cx, close).is_ok()
+        {
+            to_origin.pass(close);
+            self.flow.upload = Upload::Flushing;
+        }
+        Ok(true)
     }
 
     /// Moves what can be moved, and hands on each side's end.

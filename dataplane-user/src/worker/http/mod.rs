@@ -8,6 +8,7 @@ pub mod body;
 pub(crate) mod client;
 pub mod date;
 pub mod fields;
+pub mod frames;
 pub mod h1;
 pub mod h2;
 pub(crate) mod h2_origin;

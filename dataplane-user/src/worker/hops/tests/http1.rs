@@ -418,6 +418,29 @@ fn a_drain_finishes_what_is_under_way() {
 }
 
 #[test]
+fn a_retiring_worker_lets_idle_connections_ask_once_more() {
+    local(|| async {
+        let (address, _) = answering(OK).await;
+        let bench = Bench::new(&[address]);
+        let (mut asked, mut fresh, mut silent) = (bench.connect(), bench.connect(), bench.connect());
+        asked.write_all(GET.as_bytes()).await.unwrap();
+        read_head(&mut asked).await.unwrap();
+        read_some(&mut asked, 2).await;
+        let began = tokio::time::Instant::now();
+        bench.ctx.set_stop(Stop::Retire { deadline: began + Duration::from_secs(3) });
+        // Longer than a draining node waits for a first request.
+        sleep(Duration::from_millis(1500)).await;
+        for client in [&mut asked, &mut fresh] {
+            client.write_all(GET.as_bytes()).await.unwrap();
+            let answer = read_all(client).await;
+            assert!(answer.contains("Connection: close") && answer.ends_with("hi"), "{answer}");
+        }
+        assert_eq!(read_all(&mut silent).await, "");
+        assert!(began.elapsed() >= Duration::from_millis(2900), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
 fn a_drained_node_tells_connections_and_ends_them_at_the_listeners_deadline() {
     local(|| async {
         let (address, _) = answering(OK).await;

@@ -354,6 +354,39 @@ fn a_drain_leaves_it_until_the_deadline() {
 }
 
 #[test]
+fn a_websockets_sides_are_told_before_it_is_cut_off() {
+    local(|| async {
+        let heard = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let hears = std::rc::Rc::clone(&heard);
+        let address = origin(move |_, mut stream| {
+            let heard = std::rc::Rc::clone(&hears);
+            async move {
+                read_head(&mut stream).await;
+                stream.write_all(switching(ACCEPT).as_bytes()).await.unwrap();
+                stream.write_all(b"\x81\x02hi").await.unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                heard.borrow_mut().extend(all);
+            }
+        })
+        .await;
+        let bench = Bench::new(&[address]);
+        let mut client = bench.connect();
+        client.write_all(ASK.as_bytes()).await.unwrap();
+        read_head(&mut client).await.unwrap();
+        assert_eq!(read_some(&mut client, 4).await, b"\x81\x02hi");
+        bench.ctx.set_stop(Stop::Retire { deadline: Instant::now() + Duration::from_millis(1300) });
+        sleep(Duration::from_millis(100)).await;
+        client.write_all(b"\x81\x82\0\0\0\0ok").await.unwrap();
+        assert_eq!(read_some(&mut client, 4).await, b"\x88\x02\x03\xe9");
+        assert_eq!(read_all(&mut client).await, "");
+        assert_eq!(bench.told(1).await[0].refusal, None);
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(*heard.borrow(), b"\x81\x82\0\0\0\0ok\x88\x82\0\0\0\0\x03\xe9");
+    });
+}
+
+#[test]
 fn neither_side_is_read_faster_than_the_other_takes_it() {
     local(|| async {
         let written = std::rc::Rc::new(std::cell::Cell::new(0_usize));

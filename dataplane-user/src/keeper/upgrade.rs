@@ -1,0 +1,272 @@
+//! A new worker beside the one that serves, of the same release or another.
+//!
+//! | step | fails when | then |
+//! |---|---|---|
+//! | wait until no snapshot is between two states; further ones wait | - | - |
+//! | start the new program with all a worker needs | it is no program, or dies | the old worker serves on |
+//! | hear that the stored snapshot is live in it | it refuses, is silent, speaks another protocol | it is ended, the old one serves on |
+//! | give it the very sockets that the old one has | - | - |
+//! | let the old one retire: what is open goes on until the deadline | - | it is ended behind the deadline |
+//!
+//! Both have the same listening sockets between the last two steps, so that no queue and no entry of the kernel's tables is
+//! ever without somebody who accepts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::digest::Digest;
+use model::snapshot::{SignedSnapshot, SnapshotId};
+use tokio::time::Instant;
+
+use super::operator::{Asked, Operator};
+use super::run::Keeper;
+use super::supervise::{Phase, Program, Worker, WorkerNumber};
+use crate::handover::message::Sealed;
+use crate::handover::operator::{DEADLINE, LONGEST, ToNode, ToOperator};
+use crate::handover::{OLDEST, ToWorker, VERSION};
+
+/// How long a new worker may take until it is ready: it builds the snapshot in force, certificates and all.
+const READY: Duration = Duration::from_secs(30);
+
+/// How much longer than its deadline a former worker may take before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Former workers that may finish side by side; each holds memory and connections.
+const MOST_FORMER: usize = 3;
+
+/// An upgrade on its way.
+#[derive(Debug)]
+pub struct Upgrade {
+    program: Option<Program>,
+    deadline_ms: u32,
+    operator: Option<Operator>,
+    stage: Stage,
+    /// What the worker that serves proposed meanwhile.
+    held_back: Option<(WorkerNumber, SignedSnapshot, BTreeMap<Digest, Sealed>)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// A snapshot is between two states.
+    Waiting,
+    Starting {
+        worker: WorkerNumber,
+        until: Instant,
+    },
+}
+
+/// Why there is no upgrade.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("another upgrade is in progress")]
+    Busy,
+    #[error("the node is stopping")]
+    Stopping,
+    #[error(
+        "{MOST_FORMER} former workers are still finishing their connections: wait, or see `sallyport-node status`"
+    )]
+    TooMany,
+    #[error("the message has no program with it")]
+    NoProgram,
+    #[error("{path} is no regular file")]
+    NoFile { path: String },
+    #[error("the new program cannot be started")]
+    Start(#[source] std::io::Error),
+    #[error("the new worker ended before it was ready ({0}); its own words are in the node's log")]
+    Ended(String),
+    #[error(
+        "the new worker was not ready within {} seconds; is it a sallyport-node?",
+        READY.as_secs()
+    )]
+    Silent,
+    #[error(
+        "the new release speaks versions {0} to {1} between keeper and worker, the running keeper {OLDEST} to {VERSION}: \
+         restart the node instead, which ends its connections"
+    )]
+    Incompatible(u32, u32),
+    #[error("the new release does not take the snapshot in force: {0}")]
+    Snapshot(String),
+}
+
+impl Keeper {
+    /// Somebody asked at `control.sock`.
+    pub(super) async fn answer(&mut self, asked: Asked) {
+        let Asked { message: ToNode::Upgrade { path, deadline_ms }, descriptors, operator } = asked;
+        let program = match descriptors.into_iter().next() {
+            Some(file) => Program::new(path.into(), file),
+            None => Err(Refusal::NoProgram),
+        };
+        let begun = match program {
+            Ok(program) => self.begin_upgrade(program, deadline_ms, Some(operator.clone())).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = begun {
+            refuse(Some(&operator), &refusal).await;
+        }
+    }
+
+    /// `SIGHUP`: a worker of the program that is installed now.
+    pub(super) async fn hang_up(&mut self) {
+        let begun = match self.program.installed() {
+            Ok(program) => self.begin_upgrade(program, DEADLINE.saturating_mul(1000), None).await,
+            Err(error) => Err(Refusal::Start(error)),
+        };
+        if let Err(refusal) = begun {
+            refuse(None, &refusal).await;
+        }
+    }
+
+    async fn begin_upgrade(
+        &mut self,
+        program: Program,
+        deadline_ms: u32,
+        operator: Option<Operator>,
+    ) -> Result<(), Refusal> {
+        let former = self.workers.values().filter(|worker| worker.phase == Phase::Draining).count();
+        let busy = self.upgrade.is_some() || self.current.is_none();
+        match (self.stop_at.is_some(), busy, former >= MOST_FORMER) {
+            (true, ..) => return Err(Refusal::Stopping),
+            (false, true, _) => return Err(Refusal::Busy),
+            (false, false, true) => return Err(Refusal::TooMany),
+            (false, false, false) => {}
+        }
+        let deadline_ms = deadline_ms.min(LONGEST.saturating_mul(1000));
+        tracing::info!(path = %program.path().display(), deadline_ms, "upgrade begins");
+        let (stage, held_back) = (Stage::Waiting, None);
+        self.upgrade = Some(Upgrade { program: Some(program), deadline_ms, operator, stage, held_back });
+        self.advance_upgrade().await;
+        Ok(())
+    }
+
+    /// Starts the new worker as soon as no snapshot is between two states.
+    pub(super) async fn advance_upgrade(&mut self) {
+        let Some(upgrade) = &mut self.upgrade else { return };
+        if !matches!(upgrade.stage, Stage::Waiting) || self.transition.is_some() {
+            return;
+        }
+        let Some(program) = &upgrade.program else { return };
+        let number = self.next_worker;
+        self.next_worker += 1;
+        match Worker::start(number, self.user, program, &self.events) {
+            Ok(worker) => {
+                let text = format!("worker {} started from {}", worker.pid, program.path().display());
+                upgrade.stage = Stage::Starting { worker: number, until: Instant::now() + READY };
+                self.workers.insert(number, worker);
+                self.remember_workers();
+                self.progress(text).await;
+            }
+            Err(error) => self.give_up(&Refusal::Start(error)).await,
+        }
+    }
+
+    /// Whether this is the worker that an upgrade waits for.
+    pub(super) fn is_next(&self, number: WorkerNumber) -> bool {
+        let next = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        matches!(next, Some(Stage::Starting { worker, .. }) if worker == number)
+    }
+
+    /// Keeps a proposal until it is known which worker serves; gives it back where there is nothing to wait for.
+    pub(super) fn hold_back(
+        &mut self,
+        number: WorkerNumber,
+        signed: SignedSnapshot,
+        keys: BTreeMap<Digest, Sealed>,
+    ) -> Option<(SignedSnapshot, BTreeMap<Digest, Sealed>)> {
+        match &mut self.upgrade {
+            Some(upgrade) => {
+                upgrade.held_back = Some((number, signed, keys));
+                None
+            }
+            None => Some((signed, keys)),
+        }
+    }
+
+    /// The new worker has built what it was given: it takes over, or is let go.
+    pub(super) async fn complete(
+        &mut self,
+        number: WorkerNumber,
+        live: Option<SnapshotId>,
+        problem: Option<String>,
+    ) {
+        let stored = self.state.stored().map(|stored| stored.snapshot.clone());
+        if problem.is_some() || live != stored.as_ref().map(|snapshot| snapshot.id) {
+            let why = problem.unwrap_or_else(|| "it made another one live".to_owned());
+            return self.give_up(&Refusal::Snapshot(why)).await;
+        }
+        let Some(upgrade) = self.upgrade.take() else { return };
+        // The worker that serves may have had a problem with it.
+        self.in_force = stored;
+        let former = self.current;
+        self.put_to_work(number, upgrade.deadline_ms).await;
+        if let Some(program) = upgrade.program {
+            self.program = program;
+        }
+        let said = |worker: &Worker| (worker.pid, worker.release.clone());
+        let (pid, release) = self.workers.get(&number).map(said).unwrap_or_default();
+        let mut text = format!("worker {pid} (release {release}) serves");
+        if let Some((pid, _)) = former.and_then(|former| self.workers.get(&former)).map(said) {
+            let seconds = upgrade.deadline_ms / 1000;
+            text = format!("{text}; worker {pid} finishes what is open within {seconds} seconds");
+        }
+        tracing::info!("{text}");
+        if let Some(operator) = &upgrade.operator {
+            operator.tell(&ToOperator::Done { text }).await;
+        }
+    }
+
+    /// Ends an upgrade that fails; whatever served before serves on.
+    pub(super) async fn give_up(&mut self, refusal: &Refusal) {
+        let Some(upgrade) = self.upgrade.take() else { return };
+        if let Stage::Starting { worker, .. } = upgrade.stage
+            && let Some(worker) = self.workers.get_mut(&worker)
+        {
+            worker.phase = Phase::Draining;
+            worker.kill();
+        }
+        refuse(upgrade.operator.as_ref(), refusal).await;
+        if let Some((number, signed, keys)) = upgrade.held_back {
+            self.consider(number, signed, keys).await;
+        }
+    }
+
+    /// Once a second: who has had enough time.
+    pub(super) async fn check_time(&mut self) {
+        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        if matches!(stage, Some(Stage::Starting { until, .. }) if until <= Instant::now()) {
+            self.give_up(&Refusal::Silent).await;
+        }
+        let late = |worker: &&Worker| worker.until.is_some_and(|until| until <= Instant::now());
+        for worker in self.workers.values().filter(late) {
+            tracing::warn!(pid = worker.pid, "a former worker has not ended at its deadline; it is stopped");
+            worker.kill();
+        }
+    }
+
+    /// Lets a worker go whose sockets another one has.
+    pub(super) async fn retire(&mut self, number: WorkerNumber, deadline_ms: u32) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.phase = Phase::Draining;
+        worker.until = Some(Instant::now() + Duration::from_millis(deadline_ms.into()) + GRACE);
+        // Version 2 only knows the impatient way.
+        let message = match worker.version {
+            0..3 => ToWorker::Drain { deadline_ms },
+            _ => ToWorker::Retire { deadline_ms },
+        };
+        self.say(number, &message, &[]).await;
+    }
+
+    async fn progress(&self, text: String) {
+        tracing::info!("{text}");
+        if let Some(operator) = self.upgrade.as_ref().and_then(|upgrade| upgrade.operator.as_ref()) {
+            operator.tell(&ToOperator::Progress { text }).await;
+        }
+    }
+}
+
+async fn refuse(operator: Option<&Operator>, refusal: &Refusal) {
+    let reason = crate::sentence(refusal);
+    tracing::error!(reason, "no upgrade; what ran before goes on");
+    if let Some(operator) = operator {
+        operator.tell(&ToOperator::Refused { reason }).await;
+    }
+}
