@@ -125,7 +125,8 @@ impl Pool {
     }
 
     /// A connection that stands: the first shared one with room, or the youngest living idle one. `fresh`: not an idle
-    /// one, the last of those was dead.
+    /// one, the last of those was dead. Where either version will do, an idle one only after the origin chose HTTP/1.1: a
+    /// plain request may have left it, for which HTTP/2 was not offered.
     pub fn take(&mut self, key: u64, want: Want, fresh: bool, now: Instant) -> Option<Connection> {
         let kept = self.origins.get_mut(&key)?;
         while want != Want::Http1
@@ -136,7 +137,12 @@ impl Pool {
                 None => drop(kept.shared.remove(at)),
             }
         }
-        while want != Want::Http2
+        let http1 = match want {
+            Want::Http1 => true,
+            Want::Either => kept.chose_http1,
+            Want::Http2 => false,
+        };
+        while http1
             && !fresh
             && let Some(mut connection) = kept.idle.pop()
         {

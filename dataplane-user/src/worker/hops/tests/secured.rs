@@ -113,6 +113,15 @@ async fn tls_origin(
     address
 }
 
+/// The origin must show what `ca` signed for `origin.test`.
+fn believe(ca: &CertifiedIssuer<'static, KeyPair>, snapshot: &mut Snapshot) {
+    snapshot.trust_bundles.push(TrustBundle { name: "ca".parse().unwrap(), certificates: ca.pem() });
+    snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
+        trust: Trust::Bundle("ca".parse().unwrap()),
+        expected: ExpectedName::Dns("origin.test".parse().unwrap()),
+    };
+}
+
 async fn serve_h2(stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -140,13 +149,8 @@ fn the_origin_chooses_the_version_that_it_is_offered() {
         ] {
             let address = tls_origin(&ca, "origin.test", alpn).await;
             let bench = Bench::with(&[address], |snapshot| {
-                let bundle = TrustBundle { name: "ca".parse().unwrap(), certificates: ca.pem() };
-                snapshot.trust_bundles.push(bundle);
+                believe(&ca, snapshot);
                 snapshot.origin_groups[0].protocols = protocols;
-                snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
-                    trust: Trust::Bundle("ca".parse().unwrap()),
-                    expected: ExpectedName::Dns("origin.test".parse().unwrap()),
-                };
             });
             let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
             let answer = bench.ask(request).await;
@@ -164,6 +168,35 @@ fn the_origin_chooses_the_version_that_it_is_offered() {
                 }
             }
         }
+    });
+}
+
+/// A connection of HTTP/1.1 that waits for the next plain request is none for gRPC: the origin was not offered HTTP/2 on it.
+#[test]
+fn grpc_takes_no_connection_that_plain_requests_left() {
+    local(|| async {
+        let ca = authority();
+        let address = tls_origin(&ca, "origin.test", &["h2", "http/1.1"]).await;
+        let bench = Bench::with(&[address], |snapshot| believe(&ca, snapshot));
+        let (mut send, connection) =
+            h2::client::handshake(bench.connect_as(1 << 20, true, None)).await.unwrap();
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        for (kind, length) in [("text/plain", 300_000), ("application/grpc", 3), ("text/plain", 300_000)] {
+            let request =
+                http::Request::post("https://a.test/").header("content-type", kind).body(()).unwrap();
+            let mut body = send.send_request(request, true).unwrap().0.await.unwrap().into_body();
+            let mut read = 0;
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                read += data.len();
+            }
+            assert_eq!(read, length, "{kind}");
+        }
+        assert_eq!(
+            bench.told(3).await.iter().map(|told| told.reused).collect::<Vec<_>>(),
+            [false, false, true]
+        );
     });
 }
 
@@ -211,14 +244,7 @@ fn an_origin_may_ask_for_a_certificate_and_be_sent_another_name() {
         let address = asking_origin(&ca).await;
         let mut keys = BTreeMap::new();
         let client = certificate(&ca, "client", &["a.client.test", "b.client.test"], &mut keys);
-        let mut bench = Bench::with(&[address], |snapshot| {
-            let bundle = TrustBundle { name: "ca".parse().unwrap(), certificates: ca.pem() };
-            snapshot.trust_bundles.push(bundle);
-            snapshot.origin_groups[0].origins[0].security = OriginSecurity::Verified {
-                trust: Trust::Bundle("ca".parse().unwrap()),
-                expected: ExpectedName::Dns("origin.test".parse().unwrap()),
-            };
-        });
+        let mut bench = Bench::with(&[address], |snapshot| believe(&ca, snapshot));
         let last = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
         assert!(bench.ask(last).await.contains(" 502 "), "none is shown");
         bench.snapshot.origin_groups[0].client_certificate = Some(client.name.clone());
