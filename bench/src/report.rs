@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::load::Workload;
-use crate::peers::Peer;
+use crate::workload::Workload;
 
 /// One measurement.
 #[derive(Debug, Clone)]
@@ -28,9 +27,20 @@ impl Round {
 
 /// All measurements of one workload: by peer, then by round.
 pub(crate) struct Series {
+    pub(crate) title: String,
     pub(crate) workload: Workload,
     pub(crate) rounds: Vec<Vec<Round>>,
 }
+
+/// What idle connections cost, by peer.
+pub(crate) struct Memory {
+    pub(crate) connections: usize,
+    /// Bytes for each connection.
+    pub(crate) bytes: Vec<f64>,
+}
+
+/// A peer's name and version.
+type Named = (&'static str, String);
 
 /// Median, lowest, highest.
 struct Spread(f64, f64, f64);
@@ -49,13 +59,13 @@ impl Spread {
     }
 }
 
-/// The table: one block a workload, one row a peer, ratios of the first peer to each other round by round.
-pub(crate) fn render(series: &[Series], peers: &[Peer], quota: String) -> String {
+/// The tables: one block a workload, one row a peer, ratios of the first peer to each other round by round.
+pub(crate) fn render(series: &[Series], memory: &[Memory], peers: &[Named], quota: String) -> String {
     let mut text = String::from(
         "\n| workload | proxy | requests per proxy-CPU-second (lowest to highest) | first row's ratio to it (lowest to highest) |\n|---|---|---|---|\n",
     );
     for one in series {
-        for (at, peer) in peers.iter().enumerate() {
+        for (at, (peer, _)) in peers.iter().enumerate() {
             let Some((rounds, first)) = one.rounds.get(at).zip(one.rounds.first()) else { continue };
             let Spread(median, low, high) = Spread::of(rounds.iter().map(Round::per_cpu_second).collect());
             let ratio = match at {
@@ -69,22 +79,19 @@ pub(crate) fn render(series: &[Series], peers: &[Peer], quota: String) -> String
                     format!("{median:.2} ({low:.2} to {high:.2})")
                 }
             };
-            let title = if at == 0 { one.workload.title } else { "" };
-            let _ =
-                writeln!(text, "| {title} | {} | {median:.0} ({low:.0} to {high:.0}) | {ratio} |", peer.name);
+            let title = if at == 0 { one.title.as_str() } else { "" };
+            let _ = writeln!(text, "| {title} | {peer} | {median:.0} ({low:.0} to {high:.0}) | {ratio} |");
         }
     }
+    render_memory(&mut text, memory, peers);
     let idle: Vec<_> = series
         .iter()
         .flat_map(|one| one.rounds.iter().zip(peers).map(move |(rounds, peer)| (one, peer, rounds)))
         .filter(|(_, _, rounds)| rounds.iter().any(|round| round.busy < 0.85))
-        .map(|(one, peer, _)| format!("{} at {}", peer.name, one.workload.name))
+        .map(|(one, (peer, _), _)| format!("{peer} at {}", one.workload.name))
         .collect();
-    let _ = writeln!(
-        text,
-        "\nRan: {}.",
-        peers.iter().map(|peer| format!("{} ({})", peer.name, peer.version)).collect::<Vec<_>>().join("; ")
-    );
+    let versions = peers.iter().map(|(peer, version)| format!("{peer} ({version})")).collect::<Vec<_>>();
+    let _ = writeln!(text, "\nRan: {}.", versions.join("; "));
     let _ = writeln!(text, "{quota}; {}.", machine());
     if !idle.is_empty() {
         let _ = writeln!(
@@ -94,6 +101,25 @@ pub(crate) fn render(series: &[Series], peers: &[Peer], quota: String) -> String
         );
     }
     text
+}
+
+fn render_memory(text: &mut String, memory: &[Memory], peers: &[Named]) {
+    if memory.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n| idle connections | proxy | bytes of memory for each | its ratio to the first row's |\n|---|---|---|---|\n",
+    );
+    for one in memory {
+        let first = one.bytes.first().copied().unwrap_or(f64::NAN);
+        for (at, ((peer, _), bytes)) in peers.iter().zip(&one.bytes).enumerate() {
+            let (title, ratio) = match at {
+                0 => (one.connections.to_string(), String::new()),
+                _ => (String::new(), format!("{:.2}", bytes / first)),
+            };
+            let _ = writeln!(text, "| {title} | {peer} | {bytes:.0} | {ratio} |");
+        }
+    }
 }
 
 fn machine() -> String {

@@ -1,5 +1,6 @@
 //! The proxies: each started with one worker on core 0, its access log on, verifying the origin.
 
+pub(crate) mod envoy;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;
 pub(crate) mod sallyport;
@@ -9,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::certs::Certs;
+use crate::certs::{Certs, Host};
 use crate::{Result, cpu};
 
 /// What every peer is given.
 pub(crate) struct Place<'a> {
     pub(crate) work: &'a Path,
     pub(crate) certs: &'a Certs,
+    /// What is routed to the origin; the first is the one that most workloads ask for.
+    pub(crate) hosts: &'a [Host],
     pub(crate) origin: SocketAddr,
 }
 
@@ -49,13 +52,13 @@ impl Peer {
         others: Vec<Guard>,
     ) -> Result<Self> {
         let mut peer = Self { name, version, listen, proxy, _others: others };
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(listen).is_err() {
             if let Some(status) = peer.proxy.try_wait()? {
                 return Err(format!("ended with {status} before it listened on {listen}").into());
             }
             if Instant::now() > until {
-                return Err(format!("does not listen on {listen} after 20 seconds").into());
+                return Err(format!("does not listen on {listen} after two minutes").into());
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -60,16 +60,17 @@ fn start_node(program: &Path, dir: &Path, token_file: &Path) -> Result<Child> {
 fn objects_text(place: &Place<'_>, listen: SocketAddr) -> Result<String> {
     let object = |kind: &str, name: &str, spec: serde_json::Value| json!({ "apiVersion": "sallyport.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
     let read = |path: &Path| std::fs::read_to_string(path);
-    let documents = [
+    let mut documents = vec![
         object("TrustBundle", "bench", json!({ "certificates": read(&place.certs.ca_file)? })),
         object(
-            "Certificate",
+            "Listener",
             "bench",
             json!({
-                "chain": read(&place.certs.front_chain_file)?, "privateKey": read(&place.certs.front_key_file)?,
+                "addresses": [listen.ip().to_string()], "port": listen.port(),
+                // Ten thousand idle connections and more come from one address.
+                "limits": { "connectionsPerAddress": 20_000, "idleMs": 300_000 },
             }),
         ),
-        object("Listener", "bench", json!({ "addresses": [listen.ip().to_string()], "port": listen.port() })),
         object(
             "OriginGroup",
             "bench",
@@ -78,16 +79,21 @@ fn objects_text(place: &Place<'_>, listen: SocketAddr) -> Result<String> {
                 "tls": { "trustBundle": "bench", "expectedName": certs::ORIGIN },
             }),
         ),
-        object(
-            "Route",
-            "bench",
-            json!({
-                "listeners": ["bench"], "hostnames": [certs::FRONT], "certificate": "bench", "originGroup": "bench",
-            }),
-        ),
     ];
+    for (at, host) in place.hosts.iter().enumerate() {
+        let name = format!("h{at}");
+        let pair = json!({ "chain": read(&host.chain_file)?, "privateKey": read(&host.key_file)? });
+        documents.push(object("Certificate", &name, pair));
+        documents.push(object(
+            "Route",
+            &name,
+            json!({
+                "listeners": ["bench"], "hostnames": [host.name], "certificate": name, "originGroup": "bench",
+            }),
+        ));
+    }
     // What begins with a brace is taken as one JSON document.
-    Ok(documents.map(|document| format!("---\n{document}\n")).concat())
+    Ok(documents.iter().map(|document| format!("---\n{document}\n")).collect())
 }
 
 fn cli(program: &Path, state: &str, arguments: &[&str]) -> Result<String> {
