@@ -265,3 +265,53 @@ fn events_come_at_once_and_large_bodies_cost_no_memory() {
     println!("the worker's peak grew by {grown} KiB over four bodies of 400 MiB");
     assert!(grown < 24 * 1024, "the worker's memory grew by {grown} KiB");
 }
+
+#[test]
+fn refused_clients_see_the_operators_page_and_nothing_of_the_inside() {
+    let place = Place::new("pages", "http_origin.py");
+    let html = "<!doctype html><title>{{status}} {{title}}</title><p>{{reason}}<p>{{requestId}}";
+    let json_page = r#"{ "why": "{{reason}}", "code": {{status}}, "request": "{{requestId}}" }"#;
+    let pages = json!([{ "body": html }, { "status": "5xx", "form": "json", "body": json_page }]);
+    let mut dead =
+        objects::origin_group("backstage", &[format!("https://{ORIGINS4}:9")], "origins", ORIGIN_NAME);
+    dead["spec"]["connectTimeoutMs"] = json!(700);
+    place.product.applied(place.api.apply(&[
+        objects::object("Listener", "https", json!({ "port": 443, "errorPages": pages })),
+        dead,
+        objects::route("trapdoor", &["down.walk.test"], "front", "backstage"),
+    ]));
+    let ask = |version: &str, accept: &str, url: &str| {
+        let accept = format!("Accept: {accept}");
+        let hostile = ["-A", "<script>{{reason}}</script>", "-H", "X-Request-Id: <b>"];
+        let out = place.curl(&[&["-i", version, "-H", &accept], &hostile[..], &[url]].concat());
+        let (head, body) = out.split_once("\r\n\r\n").expect("a head and a body");
+        let id = head
+            .to_lowercase()
+            .lines()
+            .find_map(|line| line.strip_prefix("x-request-id: ").map(str::to_owned));
+        let inside = [&*ORIGINS4.to_string(), "backstage", "trapdoor", ORIGIN_NAME, "script", "<b>"];
+        assert!(
+            inside.iter().all(|word| !out.contains(word)),
+            "a word about the inside, or the client's own: {out}"
+        );
+        (body.to_owned(), id.expect("a request id"))
+    };
+    for version in ["--http1.1", "--http2"] {
+        let (body, id) =
+            ask(version, "text/html", "https://nothing.walk.test/%3Cscript%3E?%7B%7Bstatus%7D%7D");
+        assert_eq!(body, format!("<!doctype html><title>404 Not Found</title><p>no-route<p>{id}"));
+        place.logged("the page's id", |line| line["id"] == *id && line["reason"] == "no-route");
+        let (body, id) = ask(version, "text/html", "https://down.walk.test/");
+        assert_eq!(
+            body,
+            format!("<!doctype html><title>502 Bad Gateway</title><p>origin-unreachable<p>{id}")
+        );
+        let (body, id) = ask(version, "application/json", "https://down.walk.test/");
+        let filled: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(filled, json!({ "why": "origin-unreachable", "code": 502, "request": id }));
+        // No page of the operator's is for this one: ours.
+        let (body, id) = ask(version, "application/json", "https://nothing.walk.test/");
+        let ours: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((&ours["reason"], &ours["requestId"]), (&json!("no-route"), &json!(id)));
+    }
+}
