@@ -162,6 +162,25 @@ fn bad_ones(run: &Run<'_>) {
 }
 
 /// Everything but the way connections come in is the same in both modes.
+/// A keeper's successor finds the worker that serves and those that finish, and takes each for what it is.
+fn keeper_dies(stage: &Stage, run: &Run<'_>) {
+    let (serving, workers) = (run.serving(), run.product.pids(Role::Worker));
+    assert!(workers.len() > 1, "no former worker is left: {workers:?}");
+    for _ in 0..3 {
+        let answers = run.load.answers();
+        let keepers = run.product.pids(Role::Keeper);
+        keepers.iter().for_each(|keeper| run.product.signal(*keeper, Signal::KILL));
+        // Longer than workers look for a new keeper and it waits for them.
+        std::thread::sleep(Duration::from_secs(4));
+        assert_ne!(run.product.pids(Role::Keeper), keepers);
+        assert_eq!(run.serving(), serving, "{}", run.product.log_tail());
+        assert_eq!(run.product.pids(Role::Worker), workers);
+        let answer = stage.clients.inside(|| run.dial.get(HOST, "/")).unwrap();
+        assert_eq!(answer.status, 200);
+        run.goes_on(answers, "the keeper's death");
+    }
+}
+
 fn upgrades(stage: &Stage, product: &mut Product, port: u16) {
     let origin = stage.origin("one", 8443);
     let ending = stage.origin("two", 8444);
@@ -204,6 +223,8 @@ fn upgrades(stage: &Stage, product: &mut Product, port: u16) {
         let answer = stage.clients.inside(|| run.dial.get(HOST, "/")).map_err(|error| error.to_string())?;
         if answer.text() == "hello from two\n" { Ok(()) } else { Err(answer.text()) }
     });
+    keeper_dies(stage, &run);
+    assert!(!long.ended(), "a long one ended with the keeper");
     long.finish(&origin);
     eventually("former workers end when they have nothing to do", Duration::from_secs(70), || {
         let workers = product.pids(Role::Worker);

@@ -1,6 +1,7 @@
 //! What workers say, and what the keeper does about it.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -11,6 +12,7 @@ use super::status::Refused;
 use super::supervise::{Phase, WorkerEvent, WorkerNumber};
 use super::upgrade::Refusal;
 use crate::handover::message::{ConsoleState, Running, SocketInfo};
+use crate::handover::operator::LONGEST;
 use crate::handover::{self, ToKeeper, ToWorker, common_version};
 use crate::sentence;
 
@@ -35,9 +37,36 @@ impl Keeper {
         }
     }
 
+    /// Whether the sender may say this now. A worker meets the hostile bytes: what it says out of turn decides nothing, above
+    /// all not what a former one says, which an upgrade may have replaced because it is broken.
+    fn in_turn(&self, number: WorkerNumber, message: &ToKeeper) -> bool {
+        let Some(worker) = self.workers.get(&number) else { return false };
+        match message {
+            ToKeeper::Hello { .. } => worker.phase == Phase::Connected,
+            ToKeeper::Holding { .. } | ToKeeper::HandedBack => {
+                worker.phase == Phase::Starting && worker.is_adopted()
+            }
+            ToKeeper::Ready { .. } => worker.phase == Phase::Starting && !worker.is_adopted(),
+            ToKeeper::Refused { .. }
+            | ToKeeper::NodeCertificate { .. }
+            | ToKeeper::RotateKey { .. }
+            | ToKeeper::OperatorDrain { .. } => self.current == Some(number),
+            // These look at the sender themselves.
+            ToKeeper::Candidate { .. }
+            | ToKeeper::Live { .. }
+            | ToKeeper::NotLive { .. }
+            | ToKeeper::Alive { .. } => true,
+        }
+    }
+
     async fn listen_to(&mut self, number: WorkerNumber, message: ToKeeper, descriptors: Vec<OwnedFd>) {
+        if !self.in_turn(number, &message) {
+            return tracing::debug!(number, "a worker's message out of turn counts for nothing");
+        }
         match message {
             ToKeeper::Hello { oldest, newest, release, running } => {
+                // It is shown on a terminal, and a worker is not believed.
+                let release: String = release.chars().filter(char::is_ascii_graphic).take(64).collect();
                 tracing::debug!(number, release, "hello");
                 if let Some(worker) = self.workers.get_mut(&number) {
                     worker.release = release;
@@ -103,8 +132,11 @@ impl Keeper {
         (worker.phase, worker.version) = (Phase::Starting, version);
         match running {
             None => self.equip(number, version).await,
-            // It knows its deadline, which another keeper set.
-            Some(running) if running.draining && self.stop_at.is_none() => worker.phase = Phase::Draining,
+            // It knows its deadline, which another keeper set; this one knows how long that can be.
+            Some(running) if running.draining && self.stop_at.is_none() => {
+                worker.phase = Phase::Draining;
+                worker.until = Some(Instant::now() + Duration::from_secs(LONGEST.into()));
+            }
             Some(running) if running.draining || self.current.is_some() || self.stop_at.is_some() => {
                 worker.phase = Phase::Draining;
                 let deadline_ms = self.drain_ms();

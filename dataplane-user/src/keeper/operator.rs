@@ -29,6 +29,8 @@ pub struct Operator(Arc<Channel<ToOperator, ToNode>>);
 pub struct Asked {
     /// What.
     pub message: ToNode,
+    /// Which process, as the kernel says.
+    pub pid: u32,
     /// As the message promises.
     pub descriptors: Vec<OwnedFd>,
     /// Who.
@@ -67,13 +69,13 @@ pub fn listen(run: &Directory) -> io::Result<AsyncFd<OwnedFd>> {
 /// Reads what somebody asks and hands it to the keeper; strangers and silence are turned away.
 pub fn hear(socket: OwnedFd, asked: &mpsc::Sender<Asked>) {
     let own = rustix::process::geteuid();
-    match rustix::net::sockopt::socket_peercred(&socket) {
-        Ok(peer) if peer.uid.is_root() || peer.uid == own => {}
+    let pid = match rustix::net::sockopt::socket_peercred(&socket) {
+        Ok(peer) if peer.uid.is_root() || peer.uid == own => peer.pid.as_raw_nonzero().get().unsigned_abs(),
         Ok(peer) => {
             return tracing::warn!(uid = peer.uid.as_raw(), "a stranger at {SOCKET} was turned away");
         }
         Err(error) => return tracing::warn!(%error, "{SOCKET}"),
-    }
+    };
     let channel = match Channel::new(socket) {
         Ok(channel) => Arc::new(channel),
         Err(error) => return tracing::warn!(%error, "{SOCKET}"),
@@ -83,7 +85,7 @@ pub fn hear(socket: OwnedFd, asked: &mpsc::Sender<Asked>) {
         match tokio::time::timeout(PATIENCE, channel.receive()).await {
             Ok(Ok((message, descriptors))) => {
                 // The keeper's end is the process's end.
-                let _ = asked.send(Asked { message, descriptors, operator: Operator(channel) }).await;
+                let _ = asked.send(Asked { message, pid, descriptors, operator: Operator(channel) }).await;
             }
             Ok(Err(error)) => {
                 let reason = format!("the keeper does not understand this command: {}", sentence(&error));

@@ -65,6 +65,8 @@ pub struct Keeper {
     pub(super) metrics: Option<std::net::TcpListener>,
     /// What workers are started from.
     pub(super) program: Program,
+    /// Where the keeper's own program was: what `SIGHUP` starts, whatever an upgrade was told to start.
+    pub(super) installed: PathBuf,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) last_status: Option<Status>,
     pub(super) ticks: u64,
@@ -161,6 +163,7 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
         user,
         access_log,
         metrics: None,
+        installed: program.path().to_owned(),
         program,
         upgrade: None,
         last_status: None,

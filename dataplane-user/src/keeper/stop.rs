@@ -68,10 +68,15 @@ impl Keeper {
         let coming = if self.is_awaiting() { ADOPTION } else { Duration::ZERO };
         self.stop_at = Some(Instant::now() + coming + Duration::from_millis(deadline_ms.into()) + GRACE);
         self.start_at = None;
+        self.abandon_upgrade().await;
         let places: Vec<_> = self.sockets.open().iter().copied().collect();
         self.sockets.close(&places);
         self.enter_filter();
         for worker in self.workers.values_mut() {
+            // It has nothing to finish, and would only wait for its work.
+            if worker.phase == Phase::Connected {
+                worker.kill();
+            }
             worker.phase = Phase::Draining;
             worker.say(&ToWorker::Drain { deadline_ms }, &[]).await;
         }

@@ -255,14 +255,13 @@ impl Program {
         }
     }
 
-    /// The one that is under this one's name now.
+    /// The one that is under this name now.
     ///
     /// # Errors
     /// What the file system said.
-    pub fn installed(&self) -> io::Result<Self> {
+    pub fn at(path: &Path) -> io::Result<Self> {
         // What the kernel adds when the file was replaced.
-        let path = self.path.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-        let path = PathBuf::from(path);
+        let path = PathBuf::from(path.to_string_lossy().trim_end_matches(" (deleted)").to_owned());
         Ok(Self { file: open(&path)?, path })
     }
 

@@ -19,6 +19,7 @@ use model::snapshot::{SignedSnapshot, SnapshotId};
 use tokio::time::Instant;
 
 use super::operator::{Asked, Operator};
+use super::rendezvous;
 use super::run::Keeper;
 use super::supervise::{Phase, Program, Worker, WorkerNumber};
 use crate::handover::message::Sealed;
@@ -91,7 +92,12 @@ pub(super) enum Refusal {
 impl Keeper {
     /// Somebody asked at `control.sock`.
     pub(super) async fn answer(&mut self, asked: Asked) {
-        let Asked { message: ToNode::Upgrade { path, deadline_ms }, descriptors, operator } = asked;
+        let Asked { message: ToNode::Upgrade { path, deadline_ms }, pid, descriptors, operator } = asked;
+        // Without root a worker has the keeper's own user id, and must not have a program started outside its sandbox.
+        let workers = rendezvous::astray(&self.run, &self.workers);
+        if workers.contains(&pid) || self.workers.values().any(|worker| worker.pid == pid) {
+            return tracing::error!(pid, "a worker asked for an upgrade; it is refused");
+        }
         let program = match descriptors.into_iter().next() {
             Some(file) => Program::new(path.into(), file),
             None => Err(Refusal::NoProgram),
@@ -107,7 +113,7 @@ impl Keeper {
 
     /// `SIGHUP`: a worker of the program that is installed now.
     pub(super) async fn hang_up(&mut self) {
-        let begun = match self.program.installed() {
+        let begun = match Program::at(&self.installed) {
             Ok(program) => self.begin_upgrade(program, DEADLINE.saturating_mul(1000), None).await,
             Err(error) => Err(Refusal::Start(error)),
         };
@@ -227,6 +233,14 @@ impl Keeper {
         if let Some((number, signed, keys)) = upgrade.held_back {
             self.consider(number, signed, keys).await;
         }
+    }
+
+    /// The node stops: no worker of an upgrade takes over any more, and no snapshot that waited for it.
+    pub(super) async fn abandon_upgrade(&mut self) {
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.held_back = None;
+        }
+        self.give_up(&Refusal::Stopping).await;
     }
 
     /// Once a second: who has had enough time.

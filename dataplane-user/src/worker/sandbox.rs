@@ -70,7 +70,9 @@ fn calls_program() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = CALLS.iter().map(|call| (*call, Vec::new())).collect();
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     // Threads, but no namespaces: in one of its own a process has every capability, and all the kernel's code behind them.
-    let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?;
+    // No processes either: the keeper knows its workers by their process ids.
+    let kinds = NAMESPACES | THREAD;
+    let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(kinds), THREAD)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![threads])?]);
     let family = |family: libc::c_int| {
         let family = u64::from(family.unsigned_abs());
@@ -89,6 +91,9 @@ fn clone3_program() -> Result<BpfProgram, seccompiler::BackendError> {
     let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     SeccompFilter::new(rules, SeccompAction::Allow, absent, architecture)?.try_into()
 }
+
+/// The flag of `clone` that makes a thread.
+const THREAD: u64 = libc::CLONE_THREAD as u64;
 
 /// The flags of `clone` that make a namespace.
 const NAMESPACES: u64 = (libc::CLONE_NEWUSER

@@ -44,7 +44,8 @@ fn body(field: &str, text: &str, form: Option<PageForm>, at: &mut At<'_>) -> Opt
             return None;
         }
     };
-    let filling = Filling { status: 404, title: "Not Found", reason: "no-route", request_id: "0" };
+    let filling =
+        Filling { status: 404, title: "Not Found", reason: "no-route", request_id: "00000000000000af" };
     if form == Some(PageForm::Json)
         && let Err(why) = serde_json::from_str::<serde_json::Value>(&body.fill(PageForm::Json, &filling))
     {

@@ -26,6 +26,7 @@ use self::place::{addresses, bind, bind_error, check_local, is_taken, no_ipv6};
 use super::owner::{self, Listening, Owner};
 
 use crate::handover::message::SocketInfo;
+use crate::keeper::settings::MAX_THREADS;
 
 /// Longer queues are cut by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -216,7 +217,13 @@ impl Sockets {
             }
         };
         let listening = rustix::net::sockopt::socket_acceptconn(socket.as_fd())?;
-        if !expected || !listening || socket.r#type()? != Type::STREAM || info.place.is_some() == self.steered
+        // The numbers are a worker's word.
+        let numbered = info.thread < MAX_THREADS && info.id < u64::MAX / 2;
+        if !expected
+            || !numbered
+            || !listening
+            || socket.r#type()? != Type::STREAM
+            || info.place.is_some() == self.steered
         {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
