@@ -76,6 +76,9 @@ pub struct Listener {
     pub certificates: Vec<Name>,
     /// Clients whose forwarding headers are believed.
     pub trusted_prefixes: Vec<Prefix>,
+    /// TCP peers whose connections begin with a PROXY header, sorted; empty: nobody's do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol: Vec<Prefix>,
     /// Bounds on what a client controls.
     pub limits: Limits,
     /// What refused clients see instead of our pages.

@@ -98,9 +98,17 @@ impl Dial {
     /// # Errors
     /// What connecting or the handshake says.
     pub fn open(&self) -> io::Result<Connection> {
+        self.secure(self.tcp()?)
+    }
+
+    /// The handshake on a TCP connection of the caller's.
+    ///
+    /// # Errors
+    /// What the handshake says.
+    pub fn secure(&self, tcp: TcpStream) -> io::Result<Connection> {
         let name = ServerName::try_from(self.name.clone()).map_err(io::Error::other)?;
         let session = ClientConnection::new(self.tls.clone(), name).map_err(io::Error::other)?;
-        let mut stream = StreamOwned::new(session, self.tcp()?);
+        let mut stream = StreamOwned::new(session, tcp);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }

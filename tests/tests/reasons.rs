@@ -24,6 +24,8 @@ const ONE: u16 = 8602;
 const ONE_EACH: u16 = 8603;
 /// A listener that is removed, and whose connections may not last.
 const BRIEF: u16 = 8604;
+/// A listener whose clients all come through a balancer.
+const BALANCED: u16 = 8605;
 /// A host whose route allows a protocol of the test's own and no WebSocket.
 const TUNNEL: &str = "tunnel.walk.test";
 /// Asks for it.
@@ -68,7 +70,10 @@ impl Place {
             group["spec"]["connectTimeoutMs"] = json!(700);
             group
         };
+        let mut balanced = listener("balanced", BALANCED, json!({}));
+        balanced["spec"]["proxyProtocol"] = json!({ "prefixes": ["0.0.0.0/0"] });
         let mut all = vec![
+            balanced,
             listener("strict", STRICT, strict),
             listener("one", ONE, json!({ "connections": 1 })),
             listener("one-each", ONE_EACH, json!({ "connectionsPerAddress": 1 })),
@@ -185,6 +190,9 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         (Reason::TooManyConnections, |place| place.two(ONE)),
         (Reason::TooManyFromAddress, too_many_from_address),
         (Reason::HandshakeTimeout, |place| place.tcp(STRICT, b"", Duration::from_secs(2))),
+        (Reason::BadProxyHeader, |place| {
+            place.tcp(BALANCED, b"GET / HTTP/1.0\r\n\r\n", Duration::from_secs(2))
+        }),
         (Reason::HandshakeFailed, |place| place.tcp(443, b"GET / HTTP/1.0\r\n\r\n", Duration::from_secs(2))),
         (Reason::NoCertificate, |place| {
             place.inside(|| {

@@ -1,7 +1,8 @@
 //! The listener form.
 
 use model::draft::{
-    ErrorPageSpec, Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object, Spec,
+    ErrorPageSpec, Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object,
+    ProxyProtocolSpec, Spec,
 };
 use model::problem::Problem;
 
@@ -73,6 +74,9 @@ impl ListenerForm {
             certificates: fields.words("certificates"),
             tls: ListenerTls { min_version: fields.some("min_version").filter(|version| version != "1.2") },
             trusted_prefixes: fields.words("trusted_prefixes"),
+            proxy_protocol: Some(fields.words("proxy_prefixes"))
+                .filter(|prefixes| !prefixes.is_empty())
+                .map(|prefixes| ProxyProtocolSpec { prefixes }),
             take_over: fields.ticked("take_over"),
             node_selector: NodeSelector { match_labels: labels(&fields.words("node_selector")) },
             limits,
@@ -96,6 +100,10 @@ impl ListenerForm {
             .with("certificates", spec.certificates.join(" "))
             .with("min_version", spec.tls.min_version.as_deref().unwrap_or("1.2"))
             .with("trusted_prefixes", spec.trusted_prefixes.join(" "))
+            .with(
+                "proxy_prefixes",
+                spec.proxy_protocol.as_ref().map(|proxy| proxy.prefixes.join(" ")).unwrap_or_default(),
+            )
             .with("take_over", if spec.take_over { "on" } else { "" })
             .with("node_selector", selector_text(&spec.node_selector))
             .with(
@@ -121,6 +129,7 @@ impl ListenerForm {
             field if field.starts_with("spec.certificates") => ("certificates", "More certificates"),
             field if field.starts_with("spec.tls") => ("min_version", "Lowest TLS version"),
             field if field.starts_with("spec.trustedPrefixes") => ("trusted_prefixes", "Trusted prefixes"),
+            field if field.starts_with("spec.proxyProtocol") => ("proxy_prefixes", "PROXY protocol from"),
             field if field.starts_with("spec.takeOver") => ("take_over", "Take the port over"),
             field if field.starts_with("spec.errorPages") => ("error_html", "Error page"),
             field if field.starts_with("spec.nodeSelector") => ("node_selector", "Nodes"),
@@ -162,6 +171,7 @@ mod tests {
             ListenerForm::blank()
                 .with("name", "edge")
                 .with("addresses", "192.0.2.1 ::")
+                .with("proxy_prefixes", "10.0.0.0/8 2001:db8::/32")
                 .with("node_selector", "zone=a"),
             |fields, limit| fields.with(limit.id, "7"),
         );
@@ -197,6 +207,7 @@ mod tests {
             "spec.port",
             "spec.addresses[1]",
             "spec.trustedPrefixes[0]",
+            "spec.proxyProtocol.prefixes[0]",
             "spec.tls.minVersion",
         ];
         for field in known.into_iter().chain(LIMITS.iter().map(|limit| limit.field)) {

@@ -15,6 +15,7 @@ pub mod observe;
 pub mod origin;
 pub mod policy;
 mod proposal;
+pub mod proxy;
 pub mod refusal;
 mod reporter;
 pub mod sandbox;

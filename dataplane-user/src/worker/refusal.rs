@@ -50,6 +50,8 @@ reasons! {
     TooManyConnections = "too-many-connections", Policy, 0;
     /// `limits.connectionsPerAddress`.
     TooManyFromAddress = "too-many-from-address", Policy, 0;
+    /// A connection from a prefix of `proxyProtocol` that did not begin with a whole PROXY header within `limits.handshakeMs`.
+    BadProxyHeader = "bad-proxy-header", Client, 0;
     /// `limits.handshakeMs`.
     HandshakeTimeout = "handshake-timeout", Client, 0;
     /// The client's handshake is not TLS, or breaks the protocol, or shares no version, suite or group with us.
@@ -175,6 +177,7 @@ impl Reason {
             | Self::Denied
             | Self::TooManyConnections
             | Self::TooManyFromAddress
+            | Self::BadProxyHeader
             | Self::HandshakeTimeout
             | Self::HandshakeFailed
             | Self::NoCertificate

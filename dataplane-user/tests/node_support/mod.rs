@@ -93,6 +93,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         default_certificate: None,
         certificates: vec![name("shop")],
         trusted_prefixes: Vec::new(),
+        proxy_protocol: Vec::new(),
         limits: Limits { drain_ms: 2000, ..Limits::default() },
         error_pages: Vec::new(),
     });

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::error_pages;
 use super::notes::{At, Names};
-use crate::draft::{Kind, LimitsSpec, ListenerSpec};
+use crate::draft::{Kind, LimitsSpec, ListenerSpec, ProxyProtocolSpec};
 use crate::name::Name;
+use crate::net::Prefix;
 use crate::problem::Code;
 use crate::snapshot::{Limits, Listener, TlsVersion};
 
@@ -51,11 +52,19 @@ pub(super) fn lower(name: &Name, spec: &ListenerSpec, names: &Names, at: &mut At
         default_certificate,
         certificates: certificates.into_iter().collect(),
         trusted_prefixes: at.prefixes("spec.trustedPrefixes", &spec.trusted_prefixes),
+        proxy_protocol: proxy_protocol(spec.proxy_protocol.as_ref(), at),
         limits: limits(&spec.limits, at),
         error_pages: error_pages::lower(&spec.error_pages, at),
     };
     let selector = at.selector(&spec.node_selector);
     port.map(|_| Lowered { listener, selector })
+}
+
+fn proxy_protocol(spec: Option<&ProxyProtocolSpec>, at: &mut At<'_>) -> Vec<Prefix> {
+    const FIELD: &str = "spec.proxyProtocol.prefixes";
+    let Some(spec) = spec else { return Vec::new() };
+    at.not_empty(FIELD, &spec.prefixes, "prefix of the load balancers that send the header");
+    at.prefixes(FIELD, &spec.prefixes)
 }
 
 fn addresses(texts: &[String], at: &mut At<'_>) -> Vec<IpAddr> {

@@ -105,6 +105,9 @@ pub struct ListenerSpec {
     /// Client prefixes whose `X-Forwarded-*` and `Forwarded` are kept and added to; everyone else's are replaced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_prefixes: Vec<String>,
+    /// Load balancers before this listener that tell of their clients; absent: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolSpec>,
     /// Take the port even where another process holds it (`sk_lookup` comes first in the kernel).
     #[serde(default, skip_serializing_if = "is_default")]
     pub take_over: bool,
@@ -117,6 +120,16 @@ pub struct ListenerSpec {
     /// What refused clients see instead of our pages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub error_pages: Vec<ErrorPageSpec>,
+}
+
+/// Who sends the PROXY protocol, version 1 or 2.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyProtocolSpec {
+    /// TCP peers whose connections must begin with a PROXY header, which says who the client is; everyone else's never do.
+    /// At least one.
+    #[serde(default)]
+    pub prefixes: Vec<String>,
 }
 
 /// A page for refused clients.

@@ -13,6 +13,7 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         default_certificate: None,
         certificates: Vec::new(),
         trusted_prefixes: Vec::new(),
+        proxy_protocol: Vec::new(),
         limits: Limits::default(),
         error_pages: Vec::new(),
     };

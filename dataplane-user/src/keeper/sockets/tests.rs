@@ -14,6 +14,7 @@ fn listener(name: &str, addresses: &[&str], port: u16) -> Listener {
         default_certificate: None,
         certificates: Vec::new(),
         trusted_prefixes: Vec::new(),
+        proxy_protocol: Vec::new(),
         limits: Limits::default(),
         error_pages: Vec::new(),
     }

@@ -2,7 +2,6 @@
 //! nothing waits for a peer whose packets no longer arrive.
 
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,24 +13,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::worker::live::Live;
+use crate::worker::proxy::Peer;
 use crate::worker::tls::stream::TlsStream;
 
 /// See the module.
 pub(super) struct Client {
     stream: TlsStream,
-    peer: IpAddr,
+    peer: Peer,
     live: Arc<ArcSwap<Live>>,
 }
 
 impl Client {
-    pub(super) fn new(stream: TlsStream, peer: IpAddr, live: Arc<ArcSwap<Live>>) -> Self {
+    pub(super) fn new(stream: TlsStream, peer: Peer, live: Arc<ArcSwap<Live>>) -> Self {
         Self { stream, peer, live }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.live.load().verdict(self.peer) != Verdict::Pass {
+        if self.live.load().judge(&self.peer) != Verdict::Pass {
             reset(self.stream.tcp());
         }
     }

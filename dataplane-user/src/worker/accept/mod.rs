@@ -5,6 +5,7 @@
 
 mod admission;
 mod client;
+mod proxied;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +22,13 @@ use model::filter::Verdict;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 use crate::worker::hops::{self, Secured, ThreadCtx};
-use crate::worker::live::ListenerLive;
+use crate::worker::live::{ListenerLive, Live};
 use crate::worker::observe::Shard;
+use crate::worker::proxy::Peer;
+use crate::worker::proxy::read::Said;
 use crate::worker::refusal::Reason;
 use crate::worker::tls::serve::{self, Served};
 
@@ -141,43 +145,84 @@ impl Gate {
         };
         let live = self.ctx.live.load();
         let Some(listener) = live.listener_at(local) else { return refuse(Reason::NoListener) };
-        match live.verdict(peer.ip()) {
-            Verdict::Pass => {}
-            Verdict::Denied { rule } => {
-                self.shard.denied(rule);
-                return Err(Reason::Denied);
-            }
-            Verdict::NotAllowed => return refuse(Reason::Denied),
-        }
-        match self.open.admit(listener, peer.ip(), self.shard.connection()) {
+        self.allowed(&live, &peer.into())?;
+        // Whose connection a balancer's is will be known behind its header.
+        let client = (!listener.proxied(peer.ip())).then_some(peer.ip());
+        match self.open.admit(listener, client, self.shard.connection()) {
             Ok(admission) => Ok((Arc::clone(listener), admission)),
             Err(reason) => refuse(reason),
         }
+    }
+
+    /// What the packet filter says; told where it is a refusal.
+    fn allowed(&self, live: &Live, peer: &Peer) -> Result<(), Reason> {
+        match live.judge(peer) {
+            Verdict::Pass => return Ok(()),
+            Verdict::Denied { rule } => self.shard.denied(rule),
+            Verdict::NotAllowed => self.shard.refused(Reason::Denied),
+        }
+        Err(Reason::Denied)
+    }
+
+    /// Reads a balancer's header and judges the client it names as if that had connected.
+    async fn told(
+        &self,
+        tcp: &mut TcpStream,
+        balancer: SocketAddr,
+        (listener, admission): (&ListenerLive, &mut Admission),
+        deadline: Instant,
+    ) -> Result<Peer, (Reason, String)> {
+        let refuse = |reason, sentence| {
+            self.shard.refused(reason);
+            (reason, sentence)
+        };
+        let said = proxied::header(tcp, deadline).await;
+        let peer = match said.map_err(|unread| refuse(Reason::BadProxyHeader, unread.to_string()))? {
+            Said::Client(client) => Peer { client, via: Some(balancer) },
+            Said::Nobody => balancer.into(),
+        };
+        let named = || format!("the PROXY header names {}", peer.client);
+        self.allowed(&self.ctx.live.load(), &peer).map_err(|reason| (reason, named()))?;
+        admission.belongs_to(peer.client.ip(), listener).map_err(|reason| refuse(reason, named()))?;
+        Ok(peer)
     }
 }
 
 /// One connection's life: secure, serve. The admission ends with it.
 async fn connection(
     gate: Rc<Gate>,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     listener: Arc<ListenerLive>,
     (peer, local): (SocketAddr, SocketAddr),
-    _admission: Admission,
+    mut admission: Admission,
 ) {
     // Answers leave in whole writes; waiting for more to send would only delay them.
     let _ = tcp.set_nodelay(true);
-    let within = Duration::from_millis(listener.limits.handshake_ms.into());
+    let deadline = Instant::now() + Duration::from_millis(listener.limits.handshake_ms.into());
+    let peer = if listener.proxied(peer.ip()) {
+        let told = gate.told(&mut tcp, peer, (&listener, &mut admission), deadline);
+        match Box::pin(told).await {
+            Ok(peer) => peer,
+            Err((reason, sentence)) => {
+                let (listener, reason) = (listener.name.as_str(), reason.name());
+                tracing::debug!(%peer, listener, reason, sentence, "connection refused");
+                return client::reset(&tcp);
+            }
+        }
+    } else {
+        peer.into()
+    };
     // Boxed, so that what only the handshake needs is given back after it.
-    match Box::pin(serve::accept(tcp, &listener.tls, within)).await {
+    match Box::pin(serve::accept(tcp, &listener.tls, deadline)).await {
         Ok(Served { stream, sni, h2, leg, resumed }) => {
             gate.shard.handshake(&leg, resumed);
-            let stream = Client::new(stream, peer.ip(), Arc::clone(&gate.ctx.live));
+            let stream = Client::new(stream, peer, Arc::clone(&gate.ctx.live));
             let leg = Arc::new(leg);
             hops::serve(Secured { stream, listener, peer, local, sni, alpn_h2: h2, leg }, &gate.ctx).await;
         }
         Err((reason, sentence)) => {
             gate.shard.refused(reason);
-            let (listener, reason) = (listener.name.as_str(), reason.name());
+            let (listener, reason, peer) = (listener.name.as_str(), reason.name(), peer.client);
             tracing::debug!(%peer, listener, reason, sentence, "no handshake");
         }
     }

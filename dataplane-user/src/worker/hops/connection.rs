@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 
 use super::context::{Stop, ThreadCtx};
 use crate::worker::live::ListenerLive;
+use crate::worker::proxy::Peer;
 use crate::worker::refusal::Reason;
 
 /// A secured connection from a client, handed over by the listener.
@@ -20,8 +21,8 @@ pub struct Secured<S> {
     pub stream: S,
     /// The listener at the time of the handshake.
     pub listener: Arc<ListenerLive>,
-    /// The client.
-    pub peer: SocketAddr,
+    /// The client, and the balancer that told of it.
+    pub peer: Peer,
     /// Where it connected to.
     pub local: SocketAddr,
     /// The name it sent.
@@ -34,7 +35,7 @@ pub struct Secured<S> {
 
 /// A connection without its stream.
 pub(crate) struct Hop {
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) local: SocketAddr,
     pub(crate) sni: Option<HostName>,
     pub(crate) leg: Arc<Leg>,
@@ -81,7 +82,7 @@ impl Hop {
             return true;
         }
         let current = self.listener();
-        let denied = match live.verdict(self.peer.ip()) {
+        let denied = match live.judge(&self.peer) {
             Verdict::Pass => None,
             Verdict::Denied { rule } => Some(rule),
             Verdict::NotAllowed => Some(0),

@@ -199,7 +199,7 @@ async fn forward<C: Client>(
     record: &mut Record<'_>,
 ) -> Result<After, Failed> {
     let id = record.id;
-    let peer = scene.hop.peer.ip().to_canonical();
+    let peer = scene.hop.peer.client.ip().to_canonical();
     let trusted = scene.listener.trusted.iter().any(|prefix| prefix.contains(peer));
     let transform = permit.route().transform.as_deref();
     let changed = transform

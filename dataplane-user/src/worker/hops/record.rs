@@ -92,7 +92,7 @@ impl<'a> Drop for Record<'a> {
         self.ctx.tell.exchange(&Exchange {
             listener: &self.listener,
             route: self.route.as_deref(),
-            client: self.hop.peer,
+            peer: self.hop.peer,
             client_leg: &self.hop.leg,
             protocol: self.protocol,
             request_id: self.id.as_str(),

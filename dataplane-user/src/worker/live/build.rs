@@ -250,6 +250,7 @@ impl Builder<'_> {
             certificates: table,
             routes,
             trusted: listener.trusted_prefixes.clone(),
+            proxies: listener.proxy_protocol.clone(),
         })
     }
 

@@ -31,6 +31,7 @@ use rustls_pki_types::ServerName;
 use crate::worker::origin::gate::Gate;
 use crate::worker::origin::health::{self, Health};
 use crate::worker::origin::http2;
+use crate::worker::proxy::Peer;
 use crate::worker::tls::dial::Clients;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
@@ -64,6 +65,18 @@ impl Live {
     pub fn verdict(&self, client: IpAddr) -> Verdict {
         self.filter.verdict(client, true)
     }
+
+    /// What it says of who is at the other end of a connection. A client that a PROXY header named sends no packets here: deny
+    /// rules judge it all the same, while allow lists are about who reaches listeners, which its balancer does.
+    pub fn judge(&self, peer: &Peer) -> Verdict {
+        match peer.via {
+            None => self.verdict(peer.client.ip()),
+            Some(balancer) => match self.verdict(balancer.ip()) {
+                Verdict::Pass => self.filter.verdict(peer.client.ip(), false),
+                refused @ (Verdict::Denied { .. } | Verdict::NotAllowed) => refused,
+            },
+        }
+    }
 }
 
 /// One listener.
@@ -84,6 +97,15 @@ pub struct ListenerLive {
     pub routes: Table<Arc<RouteLive>>,
     /// Whose forwarding headers are believed.
     pub trusted: Vec<Prefix>,
+    /// TCP peers whose connections begin with a PROXY header.
+    pub proxies: Vec<Prefix>,
+}
+
+impl ListenerLive {
+    /// Whether connections of this TCP peer begin with a PROXY header.
+    pub fn proxied(&self, tcp: IpAddr) -> bool {
+        self.proxies.iter().any(|prefix| prefix.contains(tcp))
+    }
 }
 
 impl std::fmt::Debug for ListenerLive {

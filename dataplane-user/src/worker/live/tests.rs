@@ -74,6 +74,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
             default_certificate: None,
             certificates: vec![name("a"), name("b")],
             trusted_prefixes: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             error_pages: Vec::new(),
         }],

@@ -191,7 +191,10 @@ fn line(out: &mut Vec<u8>, time: &str, exchange: &Exchange<'_>) {
     if let Some(route) = exchange.route {
         object.text("route", route.name.as_str());
     }
-    object.address("client", exchange.client);
+    object.address("client", exchange.peer.client);
+    if let Some(balancer) = exchange.peer.via {
+        object.address("via", balancer);
+    }
     object.text("method", exchange.method);
     object.text("host", exchange.host);
     object.text("path", exchange.path);

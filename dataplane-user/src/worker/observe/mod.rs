@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use model::report::{Drops, Leg, Report};
 
 use super::live::{ListenerLive, Live, OriginLive, RouteLive};
+use super::proxy::Peer;
 use super::refusal::Reason;
 
 pub use shard::{Open, Shard};
@@ -124,8 +125,8 @@ pub struct Exchange<'a> {
     pub listener: &'a ListenerLive,
     /// The route that decided, when one did.
     pub route: Option<&'a RouteLive>,
-    /// The client.
-    pub client: SocketAddr,
+    /// The client, and the balancer that told of it.
+    pub peer: Peer,
     /// The client leg.
     pub client_leg: &'a Leg,
     /// `HTTP/1.1` or `HTTP/2`.

@@ -49,6 +49,7 @@ fn listener(text: &str) -> ListenerLive {
         certificates: Default::default(),
         routes: model::route::Table::build(&snapshot, &name(text), |_| unreachable!()),
         trusted: Vec::new(),
+        proxies: Vec::new(),
     }
 }
 
@@ -74,7 +75,7 @@ fn exchange<'a>(listener: &'a ListenerLive, route: Option<&'a RouteLive>, leg: &
     Exchange {
         listener,
         route,
-        client: "192.0.2.1:5".parse().unwrap(),
+        peer: "192.0.2.1:5".parse::<std::net::SocketAddr>().unwrap().into(),
         client_leg: leg,
         protocol: "HTTP/2",
         request_id: "0123456789abcdef",

@@ -1,7 +1,5 @@
 //! The client leg: versions, certificates, tickets, ALPN; and the handshake.
 
-use std::time::Duration;
-
 use std::sync::Arc;
 
 use model::name::HostName;
@@ -11,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::server::{ProducesTickets, UnbufferedServerConnection};
 use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::certificates::{Chosen, Resolver, take_chosen};
 use super::handshake::{Handshake, HandshakeError};
@@ -35,14 +34,14 @@ pub struct Served {
     pub resumed: bool,
 }
 
-/// Shakes hands with a client, within a time.
+/// Shakes hands with a client, until a deadline.
 ///
 /// # Errors
 /// Why there is no connection, and a sentence for the log; the client has been told what TLS can tell.
 pub async fn accept(
     mut tcp: TcpStream,
     config: &Arc<ServerConfig>,
-    within: Duration,
+    deadline: Instant,
 ) -> Result<Served, (Reason, String)> {
     let failed = |error: HandshakeError| (Reason::HandshakeFailed, error.to_string());
     let connection =
@@ -51,7 +50,7 @@ pub async fn accept(
     // What another connection left when its ClientHello was not the last thing the thread read.
     take_chosen();
     let mut chosen = Chosen::default();
-    let shaken = tokio::time::timeout(within, async {
+    let shaken = tokio::time::timeout_at(deadline, async {
         loop {
             let step = handshake.advance();
             // The resolver ran inside the step, if at all; other connections of this thread run between steps.
@@ -66,10 +65,7 @@ pub async fn accept(
     .await;
     match shaken {
         Err(_) => {
-            return Err((
-                Reason::HandshakeTimeout,
-                format!("no TLS handshake within {} ms", within.as_millis()),
-            ));
+            return Err((Reason::HandshakeTimeout, "no TLS handshake within handshakeMs".to_owned()));
         }
         Ok(Err(error)) => {
             handshake.say_last(&mut tcp, chosen.refused.then_some(&UNRECOGNIZED_NAME)).await;

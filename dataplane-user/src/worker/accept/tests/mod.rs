@@ -243,3 +243,75 @@ fn only_a_lack_of_descriptors_or_memory_makes_accept_wait() {
         assert_eq!(exhausted(&errno.into()), waits, "{errno}");
     }
 }
+
+/// The first bytes of a connection that a balancer passes on.
+fn proxy_line(client: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {client} 192.0.2.200 40000 443\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn a_balancers_clients_are_who_its_headers_say() {
+    let mut node = Node::start(|snapshot, _| {
+        snapshot.listeners[0].proxy_protocol = vec!["127.0.0.0/8".parse().unwrap()];
+        snapshot.listeners[0].limits.connections_per_address = 1;
+    })
+    .await;
+    let config = client(&node.pki.ca);
+    let mut first = node.shake_behind(&config, &proxy_line("192.0.2.1")).await.unwrap();
+    assert!(node::get(&mut first, "a.test", "/").await.starts_with("HTTP/1.1 200"));
+    let line = node.log_line(|line| line["client"] == "192.0.2.1:40000").await;
+    assert!(line["via"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    // A second connection of the same client is one too many; another client's is not.
+    assert!(node.shake_behind(&config, &proxy_line("192.0.2.1")).await.is_err());
+    node.refused(Reason::TooManyFromAddress, 1).await;
+    let mut second = node.shake_behind(&config, &proxy_line("192.0.2.2")).await.unwrap();
+    assert!(node::get(&mut second, "a.test", "/").await.starts_with("HTTP/1.1 200"));
+    // Denied: who the header names, at once and at the next snapshot; the balancer's other clients are not touched.
+    let deny = |prefix: &str, action| FilterRule {
+        id: 1,
+        name: "f/r".to_owned(),
+        action,
+        prefixes: vec![prefix.parse().unwrap()],
+    };
+    node.change(|snapshot, _| snapshot.filter = vec![deny("192.0.2.1/32", FilterAction::Deny)]);
+    assert!(first.read_to_end(&mut Vec::new()).await.is_err());
+    assert!(node.shake_behind(&config, &proxy_line("192.0.2.1")).await.is_err());
+    node.refused(Reason::Denied, 2).await;
+    assert!(node::get(&mut second, "a.test", "/").await.starts_with("HTTP/1.1 200"));
+    // An allow list is about who reaches the listener: the balancer.
+    node.change(|snapshot, _| snapshot.filter = vec![deny("127.0.0.0/8", FilterAction::Allow)]);
+    assert!(node::get(&mut second, "a.test", "/").await.starts_with("HTTP/1.1 200"));
+    node.change(|snapshot, _| snapshot.filter = vec![deny("192.0.2.0/24", FilterAction::Allow)]);
+    assert!(second.read_to_end(&mut Vec::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn only_balancers_send_headers_and_they_must() {
+    let node = Node::start(|snapshot, _| {
+        snapshot.listeners[0].proxy_protocol = vec!["127.0.0.0/8".parse().unwrap()];
+        snapshot.listeners[0].limits.handshake_ms = 300;
+    })
+    .await;
+    let config = client(&node.pki.ca);
+    // Without a header, with a broken one, with a part of one, with nothing at all.
+    assert!(node.shake(&config, "a.test").await.is_err());
+    assert!(node.shake_behind(&config, b"PROXY TCP4 192.0.2.1\r\n").await.is_err());
+    for part in [&b"PROXY TCP4 192.0"[..], b""] {
+        let mut tcp = node.connect().await;
+        tcp.write_all(part).await.unwrap();
+        assert_eq!(tcp.read(&mut [0; 9]).await.unwrap_or(0), 0);
+    }
+    node.refused(Reason::BadProxyHeader, 4).await;
+    // Others' connections begin with TLS, whatever they send.
+    let mut other = node.shake_v6(&config).await.unwrap();
+    assert!(node::get(&mut other, "a.test", "/").await.starts_with("HTTP/1.1 200"));
+    let line = node.log_line(|line| line["status"] == 200).await;
+    assert!(line["client"].as_str().unwrap().starts_with("[::1]:") && line["via"].is_null(), "{line}");
+    assert!(node.shake_v6_behind(&config, &proxy_line("192.0.2.1")).await.is_err());
+    node.refused(Reason::HandshakeFailed, 1).await;
+    // A balancer's own connections are its own.
+    let mut own = node.shake_behind(&config, b"PROXY UNKNOWN\r\n").await.unwrap();
+    assert!(node::get(&mut own, "a.test", "/own").await.starts_with("HTTP/1.1 200"));
+    let line = node.log_line(|line| line["path"] == "/own").await;
+    assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:") && line["via"].is_null(), "{line}");
+}

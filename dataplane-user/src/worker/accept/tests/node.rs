@@ -142,6 +142,23 @@ impl Node {
         within(shake(config, tcp, "a.test")).await
     }
 
+    /// Shakes hands behind these bytes.
+    pub(super) async fn shake_behind(
+        &self,
+        config: &Arc<ClientConfig>,
+        first: &[u8],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        behind(self.v4, config, first).await
+    }
+
+    pub(super) async fn shake_v6_behind(
+        &self,
+        config: &Arc<ClientConfig>,
+        first: &[u8],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        behind(self.v6, config, first).await
+    }
+
     pub(super) async fn shake_unverified(&self, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = (*client(&self.pki.ca)).clone();
         config.dangerous().set_certificate_verifier(Arc::new(Unjudged::new()));
@@ -199,6 +216,20 @@ async fn until(mut done: impl FnMut() -> bool) -> bool {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     false
+}
+
+/// Sends `first` in two pieces, then shakes hands.
+async fn behind(
+    target: SocketAddr,
+    config: &Arc<ClientConfig>,
+    first: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut tcp = TcpStream::connect(target).await?;
+    let (one, two) = first.split_at(first.len() / 2);
+    tcp.write_all(one).await?;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    tcp.write_all(two).await?;
+    within(shake(config, tcp, "a.test")).await
 }
 
 async fn shake(
@@ -296,6 +327,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
             default_certificate: None,
             certificates: Vec::new(),
             trusted_prefixes: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             error_pages: Vec::new(),
         }],

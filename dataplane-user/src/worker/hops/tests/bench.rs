@@ -137,7 +137,7 @@ impl Bench {
         Secured {
             stream,
             listener: Arc::clone(self.ctx.live.load().listeners.values().next().unwrap()),
-            peer: "192.0.2.9:1234".parse().unwrap(),
+            peer: "192.0.2.9:1234".parse::<SocketAddr>().unwrap().into(),
             local: "127.0.0.1:443".parse().unwrap(),
             sni: sni.map(|sni| sni.parse().unwrap()),
             alpn_h2,
@@ -197,6 +197,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             default_certificate: None,
             certificates: Vec::new(),
             trusted_prefixes: Vec::new(),
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             error_pages: Vec::new(),
         }],
