@@ -119,8 +119,13 @@ pub struct Limits {
     pub header_ms: u32,
     /// A connection without a request, milliseconds.
     pub idle_ms: u32,
-    /// A body that makes no progress in either direction, milliseconds.
+    /// How long either side may keep a body waiting, milliseconds. A client wins it back with what it sends or takes, at
+    /// `body_bytes_per_second`.
     pub stall_ms: u32,
+    /// What a client must send of a request's body, and take of a response's, on average while only it is waited for,
+    /// bytes a second; 0: any byte will do.
+    #[serde(default = "body_bytes_per_second", skip_serializing_if = "is_body_bytes_per_second")]
+    pub body_bytes_per_second: u32,
     /// Requests on one connection before it is closed in an orderly way; 0 means no bound.
     pub requests_per_connection: u32,
     /// Concurrent HTTP/2 streams on one connection.
@@ -130,6 +135,15 @@ pub struct Limits {
     /// A connection that changed to another protocol and moves nothing either way, milliseconds.
     #[serde(default = "tunnel_idle_ms", skip_serializing_if = "is_tunnel_idle_ms")]
     pub tunnel_idle_ms: u32,
+}
+
+/// Less than any modem, more than a client that only wants to keep the connection.
+fn body_bytes_per_second() -> u32 {
+    240
+}
+
+fn is_body_bytes_per_second(value: &u32) -> bool {
+    *value == body_bytes_per_second()
 }
 
 /// Five minutes, so that a client that vanished does not stay; whoever is silent for longer sends pings.
@@ -154,6 +168,7 @@ impl Default for Limits {
             header_ms: 15_000,
             idle_ms: 75_000,
             stall_ms: 60_000,
+            body_bytes_per_second: body_bytes_per_second(),
             requests_per_connection: 0,
             streams: 128,
             drain_ms: 30_000,

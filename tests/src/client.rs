@@ -50,6 +50,8 @@ pub struct Dial {
     pub tls: Arc<rustls::ClientConfig>,
     /// For connecting and for each read.
     pub patience: Duration,
+    /// What the kernel may hold for us unread, bytes (it doubles that), when it matters.
+    pub unread: Option<usize>,
 }
 
 impl Dial {
@@ -61,6 +63,7 @@ impl Dial {
             name: name.to_owned(),
             tls: tls.clone(),
             patience: Duration::from_secs(10),
+            unread: None,
         }
     }
 
@@ -84,6 +87,9 @@ impl Dial {
         let socket = Socket::new(Domain::for_address(self.target), Type::STREAM, None)?;
         if let Some(from) = self.from {
             socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
+        if let Some(unread) = self.unread {
+            socket.set_recv_buffer_size(unread)?;
         }
         socket.connect_timeout(&self.target.into(), self.patience)?;
         let stream = TcpStream::from(socket);

@@ -10,6 +10,7 @@
     reason = "a test's helpers fail by panicking: there is nobody to hand an error to"
 )]
 
+pub mod abuse;
 pub mod api;
 pub mod browser;
 pub mod client;

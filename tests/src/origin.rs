@@ -116,7 +116,7 @@ impl Shared {
     fn answer(&self, request: &Request, stream: &mut BufReader<Stream>) -> io::Result<()> {
         let path = request.target.split('?').next().unwrap_or_default();
         match path {
-            "/endless" => self.endless(stream.get_mut()),
+            "/endless" | "/bulk" => self.endless(path == "/bulk", stream.get_mut()),
             "/upload" => {
                 let (bytes, right) = read_body(request, stream)?;
                 plain(stream.get_mut(), 200, &format!("{bytes} {right}\n"))
@@ -176,8 +176,11 @@ impl Shared {
         }
     }
 
-    /// About 200 KiB a second, chunked, until [`Origin::finish`].
-    fn endless(&self, stream: &mut Stream) -> io::Result<()> {
+    /// About 200 KiB a second, chunked, until [`Origin::finish`]; or in bulk.
+    fn endless(&self, in_bulk: bool, stream: &mut Stream) -> io::Result<()> {
+        if in_bulk {
+            return bulk(stream);
+        }
         raw(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
         let mut at = 0;
         while !self.finish.load(Ordering::Relaxed) {
@@ -190,6 +193,15 @@ impl Shared {
         }
         raw(stream, "0\r\n\r\n")
     }
+}
+
+/// 64 GiB as fast as they are taken.
+fn bulk(stream: &mut Stream) -> io::Result<()> {
+    const PIECE: usize = 64 * 1024;
+    const PIECES: usize = 1 << 20;
+    raw(stream, &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", PIECE * PIECES))?;
+    let piece = vec![b'.'; PIECE];
+    (0..PIECES).try_for_each(|_| stream.write_all(&piece))
 }
 
 /// A WebSocket that sends every message back (RFC 6455), and a Close for a Close.

@@ -29,7 +29,7 @@ macro_rules! limit {
 }
 
 /// Every bound on what a client controls.
-pub(crate) const LIMITS: [Limit; 14] = [
+pub(crate) const LIMITS: [Limit; 15] = [
     limit!(connections, "connections", "Connections"),
     limit!(connections_per_address, "connectionsPerAddress", "Connections per address"),
     limit!(streams, "streams", "HTTP/2 streams per connection"),
@@ -42,6 +42,7 @@ pub(crate) const LIMITS: [Limit; 14] = [
     limit!(header_ms, "headerMs", "Header received within, ms"),
     limit!(idle_ms, "idleMs", "Idle, ms"),
     limit!(stall_ms, "stallMs", "Stalled, ms"),
+    limit!(body_bytes_per_second, "bodyBytesPerSecond", "Body, least bytes per second"),
     limit!(drain_ms, "drainMs", "Drain, ms"),
     limit!(tunnel_idle_ms, "tunnelIdleMs", "WebSocket idle, ms"),
 ];

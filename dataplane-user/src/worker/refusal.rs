@@ -68,7 +68,7 @@ reasons! {
     TargetTooLong = "target-too-long", Client, 414;
     /// `limits.bodyBytes`.
     BodyTooLarge = "body-too-large", Client, 413;
-    /// `limits.stallMs`, the client's side.
+    /// `limits.stallMs` or `limits.bodyBytesPerSecond`, the client's side.
     BodyTimeout = "body-timeout", Client, 408;
     /// The request breaks HTTP (RFC 9110, 9112, 9113).
     MalformedRequest = "malformed-request", Client, 400;

@@ -114,6 +114,12 @@ fn limits(spec: &LimitsSpec, at: &mut At<'_>) -> Limits {
         header_ms: bound("headerMs", spec.header_ms, default.header_ms, 10..=HOUR),
         idle_ms: bound("idleMs", spec.idle_ms, default.idle_ms, 10..=DAY),
         stall_ms: bound("stallMs", spec.stall_ms, default.stall_ms, 10..=DAY),
+        body_bytes_per_second: bound(
+            "bodyBytesPerSecond",
+            spec.body_bytes_per_second,
+            default.body_bytes_per_second,
+            0..=1_000_000_000,
+        ),
         requests_per_connection: bound(
             "requestsPerConnection",
             spec.requests_per_connection,

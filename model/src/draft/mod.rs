@@ -189,6 +189,9 @@ pub struct LimitsSpec {
     /// See [`crate::snapshot::Limits::stall_ms`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::body_bytes_per_second`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes_per_second: Option<u64>,
     /// See [`crate::snapshot::Limits::requests_per_connection`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u64>,

@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::context::ThreadCtx;
 use super::exchange::Scene;
+use super::pace::Pace;
 use super::timer::Timer;
 use crate::worker::http::client::Client;
 use crate::worker::http::frames::Frames;
@@ -76,6 +77,10 @@ pub(crate) struct Flow<'a, C> {
     idempotent: bool,
     awaiting_continue: bool,
     stall: Duration,
+    /// What the client may still take its time with, until the origin answers and from then on. A gRPC call has none: who
+    /// calls may have nothing to say for long.
+    sends: Option<Pace>,
+    takes: Option<Pace>,
     response_timeout: Duration,
     pub(super) progress: Instant,
     waiting: Option<Instant>,
@@ -99,6 +104,9 @@ impl<'a, C: Client> Flow<'a, C> {
         let now = Instant::now();
         // What a client sends behind an upgrade request is the other protocol's, once there is one.
         let upload = if upgrade && origin.finish(None) { Upload::Flushing } else { Upload::Running };
+        let limits = &scene.listener.limits;
+        let stall = Duration::from_millis(u64::from(limits.stall_ms));
+        let least = if request.grpc() { 0 } else { limits.body_bytes_per_second };
         Self {
             client,
             origin,
@@ -110,7 +118,9 @@ impl<'a, C: Client> Flow<'a, C> {
             left: false,
             idempotent: request.method.idempotent(),
             awaiting_continue: request.expect_continue,
-            stall: Duration::from_millis(u64::from(scene.listener.limits.stall_ms)),
+            stall,
+            sends: Pace::new(stall, least),
+            takes: Pace::new(stall, least),
             response_timeout: permit.route().response_timeout,
             progress: now,
             waiting: Some(now),
@@ -162,7 +172,7 @@ impl<'a, C: Client> Flow<'a, C> {
         let on_origin = matches!(self.upload, Upload::Done | Upload::Stopped) || self.awaiting_continue;
         let (deadline, reason) = match (on_origin, self.blocked) {
             (true, _) => (self.progress + self.response_timeout, Reason::OriginTimeout),
-            (false, Side::Client) => (self.progress + self.stall, Reason::BodyTimeout),
+            (false, Side::Client) => (self.client_by(|flow| &mut flow.sends), Reason::BodyTimeout),
             (false, Side::Origin) => (self.progress + self.stall, Reason::OriginStalled),
         };
         if timer.poll_expired(cx, deadline) {
@@ -170,6 +180,12 @@ impl<'a, C: Client> Flow<'a, C> {
         } else {
             Poll::Pending
         }
+    }
+
+    /// Until when the client is waited for, by the pace of a direction.
+    fn client_by(&mut self, pace: fn(&mut Self) -> &mut Option<Pace>) -> Instant {
+        let restarted = self.progress + self.stall;
+        pace(self).as_mut().map_or(restarted, |pace| pace.wait(Instant::now()))
     }
 
     /// A request is sent again where its body is still whole and the origin says that it did not look at it; or where a
@@ -198,6 +214,9 @@ impl<'a, C: Client> Flow<'a, C> {
                 }
                 Poll::Pending => {
                     self.blocked = Side::Origin;
+                    if let Some(pace) = &mut self.sends {
+                        pace.moved(0, Instant::now());
+                    }
                     break;
                 }
             };
@@ -208,6 +227,9 @@ impl<'a, C: Client> Flow<'a, C> {
                     self.touched = true;
                     self.awaiting_continue = false;
                     self.progress = Instant::now();
+                    if let Some(pace) = &mut self.sends {
+                        pace.moved(length, self.progress);
+                    }
                     let data = scratch.get(..length).unwrap_or_default();
                     if let Some([_, to_origin]) = self.frames.as_deref_mut() {
                         to_origin.pass(data);
@@ -278,14 +300,18 @@ impl<'a, C: Client> Flow<'a, C> {
         if self.client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientGone));
         }
-        if timer.poll_expired(cx, self.progress + self.stall) {
-            return Poll::Ready(Err(match self.blocked {
-                Side::Client => Reason::BodyTimeout,
-                Side::Origin => Reason::OriginStalled,
-            }));
+        let (deadline, reason) = match self.blocked {
+            Side::Client => (self.client_by(|flow| &mut flow.takes), Reason::BodyTimeout),
+            Side::Origin => (self.progress + self.stall, Reason::OriginStalled),
+        };
+        if timer.poll_expired(cx, deadline) {
+            return Poll::Ready(Err(reason));
         }
         if self.blocked == Side::Origin {
             self.waiting = Some(Instant::now());
+            if let Some(pace) = &mut self.takes {
+                pace.fill();
+            }
         }
         Poll::Pending
     }
@@ -303,6 +329,9 @@ impl<'a, C: Client> Flow<'a, C> {
             };
             let held = self.origin.decode_held(room).map_err(reason)?;
             if held.produced > 0 {
+                if let Some(pace) = &mut self.takes {
+                    pace.moved(held.produced, Instant::now());
+                }
                 self.sent += held.produced as u64;
                 let data = self.origin.held(held);
                 if let Some([to_client, _]) = self.frames.as_deref_mut() {
@@ -319,6 +348,9 @@ impl<'a, C: Client> Flow<'a, C> {
             match self.origin.poll_body(cx, scratch.get_mut(..room).unwrap_or_default()) {
                 Poll::Ready(Ok(Got::Data(length))) => {
                     self.progress = Instant::now();
+                    if let Some(pace) = &mut self.takes {
+                        pace.moved(length, self.progress);
+                    }
                     self.sent += length as u64;
                     let data = scratch.get(..length).unwrap_or_default();
                     if let Some([to_client, _]) = self.frames.as_deref_mut() {

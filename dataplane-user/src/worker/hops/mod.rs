@@ -10,6 +10,7 @@ pub(crate) mod exchange;
 pub(crate) mod flow;
 pub(crate) mod http1;
 pub(crate) mod http2;
+mod pace;
 pub(crate) mod record;
 pub(crate) mod timer;
 pub(crate) mod tunnel;

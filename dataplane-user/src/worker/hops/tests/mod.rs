@@ -6,6 +6,7 @@ mod http1;
 mod http2;
 mod kinds;
 mod origin_http2;
+mod pace;
 mod refusals;
 mod secured;
 mod transform;

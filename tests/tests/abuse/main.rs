@@ -1,0 +1,5 @@
+//! What no client should do, done: each kind of abuse meets its limit and its counter, and costs neither memory without
+//! bound nor a well-behaved client its answers. `docs/abuse.md` has the table.
+#![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
+
+mod slow;
