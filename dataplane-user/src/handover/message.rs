@@ -38,6 +38,10 @@ pub enum ToWorker {
         /// What they are, in the descriptors' order.
         sockets: Vec<SocketInfo>,
     },
+    /// That is all for now: say [`ToKeeper::Accepting`] when every thread accepts on what it was given, and follow the
+    /// console from then on. Once for each worker that was started. Since version 4; before, a worker follows the console as
+    /// soon as it is ready.
+    Accept,
     /// Take what waits in these sockets' queues, then close them.
     RemoveSockets {
         /// Their ids.
@@ -87,7 +91,7 @@ pub enum ToWorker {
         deadline_ms: u32,
     },
     /// As [`ToWorker::Drain`], but another worker accepts on the same sockets, so there is time: an idle connection is told
-    /// to end by its next answer. The console is the other worker's. Since version 3.
+    /// to end by its next answer. The console is the other worker's.
     Retire {
         /// Milliseconds from now.
         deadline_ms: u32,
@@ -231,6 +235,11 @@ pub enum ToKeeper {
         problem: Option<String>,
         /// What the sandbox does.
         features: Vec<Feature>,
+    },
+    /// The answer to [`ToWorker::Accept`]: every thread accepts. Since version 4.
+    Accepting {
+        /// Why not, one sentence.
+        problem: Option<String>,
     },
     /// The console wants this in force; it is verified, its keys are there, and it builds.
     Candidate {

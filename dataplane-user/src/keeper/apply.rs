@@ -265,14 +265,12 @@ impl Keeper {
         self.say(number, &ToWorker::Start(Box::new(start)), &descriptors).await;
     }
 
-    /// Gives a worker that is ready its sockets, and lets the former one go within `deadline_ms`.
-    pub(super) async fn put_to_work(&mut self, number: WorkerNumber, deadline_ms: u32) {
-        let Some(worker) = self.workers.get_mut(&number) else { return };
-        worker.phase = Phase::Serving;
-        let adopted = worker.is_adopted();
-        let former = self.current.replace(number);
+    /// Gives a worker that is ready every socket it does not have; one that was started says when it accepts on them.
+    pub(super) async fn offer(&mut self, number: WorkerNumber) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        let asked = !worker.is_adopted() && worker.version >= 4;
         // An adopted worker has what it handed back.
-        let known: Vec<u64> = match adopted {
+        let known: Vec<u64> = match worker.is_adopted() {
             true => self.sockets.held().map(|held| held.info.id).collect(),
             false => Vec::new(),
         };
@@ -280,6 +278,16 @@ impl Keeper {
         let ids: Vec<u64> =
             self.sockets.held().map(|held| held.info.id).filter(|id| !known.contains(id)).collect();
         self.give_sockets(number, &ids).await;
+        if asked {
+            self.say(number, &ToWorker::Accept, &[]).await;
+        }
+    }
+
+    /// Lets a worker serve that has its sockets, and the former one go within `deadline_ms`.
+    pub(super) async fn put_to_work(&mut self, number: WorkerNumber, deadline_ms: u32) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.phase = Phase::Serving;
+        let former = self.current.replace(number);
         self.enter_sockets();
         self.enter_filter();
         if let Some(former) = former {
@@ -307,6 +315,12 @@ impl Keeper {
                 Vec::new()
             }
         }
+    }
+
+    /// Who has the sockets: during an upgrade two for a moment.
+    fn acceptors(&self) -> Vec<WorkerNumber> {
+        let accepts = |number: &WorkerNumber| self.current == Some(*number) || self.is_confirming(*number);
+        self.workers.keys().copied().filter(accepts).collect()
     }
 
     /// Tells the kernel which sockets are whose.
@@ -358,10 +372,14 @@ impl Keeper {
             let places: Vec<Place> = self.sockets.open().iter().copied().collect();
             let ids = self.sockets.close(&places);
             self.enter_filter();
-            self.say(number, &ToWorker::RemoveSockets { ids }, &[]).await;
+            for number in self.acceptors() {
+                self.say(number, &ToWorker::RemoveSockets { ids: ids.clone() }, &[]).await;
+            }
         } else {
             let ids = self.open_sockets();
-            self.give_sockets(number, &ids).await;
+            for number in self.acceptors() {
+                self.give_sockets(number, &ids).await;
+            }
             self.enter_filter();
         }
     }

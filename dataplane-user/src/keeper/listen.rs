@@ -20,6 +20,7 @@ impl Keeper {
     /// Something happened to a worker.
     pub(super) async fn hear(&mut self, number: WorkerNumber, event: WorkerEvent) {
         match event {
+            WorkerEvent::Started(outcome) => self.started(number, outcome).await,
             WorkerEvent::Said(message, descriptors) => self.listen_to(number, message, descriptors).await,
             WorkerEvent::Silent(error) => {
                 if let Some(worker) = self.workers.get(&number)
@@ -47,6 +48,7 @@ impl Keeper {
                 worker.phase == Phase::Starting && worker.is_adopted()
             }
             ToKeeper::Ready { .. } => worker.phase == Phase::Starting && !worker.is_adopted(),
+            ToKeeper::Accepting { .. } => self.current == Some(number) || self.is_confirming(number),
             ToKeeper::Refused { .. }
             | ToKeeper::NodeCertificate { .. }
             | ToKeeper::RotateKey { .. }
@@ -92,9 +94,11 @@ impl Keeper {
                 if live.is_none() {
                     self.in_force = None;
                 }
+                self.offer(number).await;
                 let deadline_ms = self.drain_ms();
                 self.put_to_work(number, deadline_ms).await;
             }
+            ToKeeper::Accepting { problem } => self.hear_accepting(number, problem).await,
             ToKeeper::Candidate { snapshot, keys } => self.consider(number, *snapshot, keys).await,
             ToKeeper::Live { id } => self.settle(number, id).await,
             ToKeeper::NotLive { id, reason } => self.not_live(number, id, reason).await,
@@ -113,6 +117,16 @@ impl Keeper {
                 }
             }
             ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
+        }
+    }
+
+    /// A worker accepts on what it was given, or cannot.
+    async fn hear_accepting(&mut self, number: WorkerNumber, problem: Option<String>) {
+        if self.is_confirming(number) {
+            self.confirmed(number, problem).await;
+        } else if let (Some(problem), Some(worker)) = (problem, self.workers.get(&number)) {
+            tracing::error!(pid = worker.pid, problem, "the worker cannot accept; another takes its place");
+            worker.kill();
         }
     }
 
@@ -177,6 +191,7 @@ impl Keeper {
         let identity = self.state.identity().cloned().map(Box::new);
         let stored = self.state.stored().map(|stored| stored.snapshot.id);
         self.say(number, &ToWorker::Resume { identity, stored }, &[]).await;
+        self.offer(number).await;
         let deadline_ms = self.drain_ms();
         self.put_to_work(number, deadline_ms).await;
         // The file may have been moved away while nobody looked.
@@ -185,7 +200,7 @@ impl Keeper {
 
     /// A worker is gone: another takes its place, with the same sockets.
     async fn bury(&mut self, number: WorkerNumber) {
-        let Some(mut worker) = self.workers.remove(&number) else { return };
+        let Some(worker) = self.workers.remove(&number) else { return };
         let (how, lived) = (worker.reap(), worker.since.elapsed());
         self.remember_workers();
         let expected = worker.phase == Phase::Draining || self.stop_at.is_some();
@@ -194,6 +209,7 @@ impl Keeper {
             self.current = None;
             self.console = ConsoleState::default();
             self.abandon("the worker ended before the change was in force");
+            self.serving_died().await;
         }
         if self.is_next(number) {
             self.give_up(&Refusal::Ended(how)).await;
@@ -201,7 +217,7 @@ impl Keeper {
         let replaceable = self.current.is_none() && self.stop_at.is_none() && self.start_at.is_none();
         let starting =
             self.workers.values().any(|worker| matches!(worker.phase, Phase::Connected | Phase::Starting));
-        if replaceable && !starting {
+        if replaceable && !starting && self.launches.is_empty() {
             self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
             self.start_at = Some(Instant::now() + self.backoff.after(lived));
         }

@@ -4,7 +4,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use model::report::Feature;
 use rustix::process::{Resource, Rlimit};
 
-/// All a keeper of root's keeps, for itself alone: its bounding set is empty, so no child gets anything back.
+/// All a keeper of root's keeps, for itself alone: what it starts gets nothing.
 const KEPT: [Capability; 10] = [
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
@@ -93,8 +93,10 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// Drops every capability but the named ones, and all from the bounding set, which judges only what `execve` would give:
-/// the keeper replaces itself by nothing, and its worker is to have nothing. A process without any is left as it is.
+/// Drops every capability but the named ones. A process without any is left as it is.
+///
+/// They also stay in the bounding set, which judges only what `execve` would give: the keeper that replaces itself by its
+/// next release needs them. What it starts gets nothing: see [`leave_children_nothing`].
 ///
 /// # Errors
 /// What the kernel said.
@@ -102,14 +104,31 @@ pub fn drop_to_named() -> Result<(), caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
     let kept: CapsHashSet = permitted.into_iter().filter(|capability| KEPT.contains(capability)).collect();
     caps::clear(None, CapSet::Ambient)?;
-    if kept.contains(&Capability::CAP_SETPCAP) {
-        for capability in caps::read(None, CapSet::Bounding)? {
-            caps::drop(None, CapSet::Bounding, capability)?;
-        }
-    }
+    bound_to(&kept)?;
     caps::clear(None, CapSet::Inheritable)?;
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)
+}
+
+/// What the calling thread starts from now on has no capability and can get none back, as root neither.
+///
+/// # Errors
+/// What the kernel said.
+pub fn leave_children_nothing() -> Result<(), caps::errors::CapsError> {
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    bound_to(&CapsHashSet::new())
+}
+
+/// Only a thread with `CAP_SETPCAP` may; one without has none worth giving.
+fn bound_to(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        return Ok(());
+    }
+    for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
+        caps::drop(None, CapSet::Bounding, *capability)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::name::Name;
@@ -18,6 +19,7 @@ use super::access_log::AccessLog;
 use super::apply::Transition;
 use super::directory::{Directory, Holder};
 use super::kernel::Kernel;
+use super::launch::Program;
 use super::operator;
 use super::plan::{KernelPlan, plan};
 use super::privileges::{self, User};
@@ -27,7 +29,7 @@ use super::sockets::Sockets;
 use super::state::{State, StateError};
 use super::status::{Refused, Status};
 use super::stop::{self, Signals};
-use super::supervise::{Backoff, Program, Worker, WorkerEvent, WorkerNumber};
+use super::supervise::{Backoff, Worker, WorkerEvent, WorkerNumber};
 use super::upgrade::Upgrade;
 use crate::handover::ToWorker;
 use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS};
@@ -63,8 +65,10 @@ pub struct Keeper {
     pub(super) user: Option<User>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<std::net::TcpListener>,
+    /// Workers that are being started, and how long that may take.
+    pub(super) launches: BTreeMap<WorkerNumber, Instant>,
     /// What workers are started from.
-    pub(super) program: Program,
+    pub(super) program: Arc<Program>,
     /// Where the keeper's own program was: what `SIGHUP` starts, whatever an upgrade was told to start.
     pub(super) installed: PathBuf,
     pub(super) upgrade: Option<Upgrade>,
@@ -142,13 +146,12 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
     let (events, received) = mpsc::channel(64);
-    let sockets = Sockets::new(kernel.steers(), settings.threads);
     let mut keeper = Keeper {
         in_force: None,
+        sockets: Sockets::new(kernel.steers(), settings.threads),
         settings,
         state,
         kernel,
-        sockets,
         run,
         workers: BTreeMap::new(),
         current: None,
@@ -163,8 +166,9 @@ async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>)
         user,
         access_log,
         metrics: None,
-        installed: program.path().to_owned(),
-        program,
+        launches: BTreeMap::new(),
+        installed: program.installed(),
+        program: Arc::new(program),
         upgrade: None,
         last_status: None,
         ticks: 0,
@@ -232,24 +236,6 @@ impl Keeper {
             }
             self.advance_upgrade().await;
             self.write_status();
-        }
-    }
-
-    /// Starts a worker: the first, or one for a dead one.
-    fn start_worker(&mut self) {
-        self.start_at = None;
-        let number = self.next_worker;
-        self.next_worker += 1;
-        match Worker::start(number, self.user, &self.program, &self.events) {
-            Ok(worker) => {
-                tracing::info!(pid = worker.pid, "worker started");
-                self.workers.insert(number, worker);
-                self.remember_workers();
-            }
-            Err(error) => {
-                tracing::error!(%error, "no worker can be started; trying again");
-                self.start_at = Some(Instant::now() + self.backoff.after(Duration::ZERO));
-            }
         }
     }
 

@@ -159,6 +159,7 @@ impl Keeper {
     /// Once a second.
     pub(super) async fn tick(&mut self) {
         self.check_transition();
+        self.check_launches().await;
         self.check_time().await;
         let drops = self.kernel.take_drops();
         match drops {
@@ -174,7 +175,8 @@ impl Keeper {
         self.ticks += 1;
         self.follow_access_log().await;
         let Some(number) = self.current else { return };
-        if self.transition.is_none() && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
+        let calm = self.transition.is_none() && self.upgrade.is_none();
+        if calm && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
             let ids = self.open_sockets();
             self.give_sockets(number, &ids).await;
             self.enter_filter();

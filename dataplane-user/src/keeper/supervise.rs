@@ -2,17 +2,15 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::report::Feature;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::launch::{self, LaunchError, Launched, Source};
 use super::privileges::User;
 use crate::handover::{self, Channel, ChannelError, ToKeeper, ToWorker};
 
@@ -28,6 +26,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// What happens to a worker.
 #[derive(Debug)]
 pub enum WorkerEvent {
+    /// It was started, and this is the keeper's end of its channel; or it could not be.
+    Started(Result<(Launched, OwnedFd), LaunchError>),
     /// It said something.
     Said(ToKeeper, Vec<OwnedFd>),
     /// It broke the protocol or closed the channel.
@@ -57,7 +57,7 @@ pub struct Worker {
     pub features: Vec<Feature>,
     /// When it was started or adopted.
     pub since: Instant,
-    child: Option<Child>,
+    origin: Origin,
     process: Arc<AsyncFd<OwnedFd>>,
     channel: Arc<WorkerChannel>,
 }
@@ -76,21 +76,48 @@ pub enum Phase {
     Draining,
 }
 
+/// Where a worker comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This keeper started it.
+    Started,
+    /// It served another keeper and came to this one.
+    CameBack,
+}
+
 impl Worker {
-    /// Starts a worker and listens to it.
+    /// Has a worker started; what comes of it is an event.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn start(
+    pub fn launch(
         number: WorkerNumber,
         user: Option<User>,
-        program: &Program,
+        source: Source,
+        events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    ) -> io::Result<()> {
+        // The worker's standard input is its end of the channel: a descriptor no other child can inherit by accident.
+        let (ours, theirs) = handover::channel::pair()?;
+        let arguments = ["worker", "--control-fd", "0"].map(str::to_owned).to_vec();
+        let events = events.clone();
+        launch::launch(source, user, arguments, theirs, move |launched| {
+            let outcome = launched.map(|launched| (launched, ours));
+            let unheard = events.blocking_send((number, WorkerEvent::Started(outcome))).err()?;
+            if let (_, WorkerEvent::Started(Ok((launched, _)))) = unheard.0 { Some(launched) } else { None }
+        })
+    }
+
+    /// Listens to a worker that was started.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn begin(
+        number: WorkerNumber,
+        launched: Launched,
+        channel: OwnedFd,
         events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> io::Result<Self> {
-        let (ours, theirs) = handover::channel::pair()?;
-        let child = spawn(user, program, theirs)?;
-        let worker = Self::with(number, child.id(), Some(child), ours, events)?;
-        Ok(worker)
+        Self::with(number, (launched.pid, launched.process), Origin::Started, channel, events)
     }
 
     /// Goes on with a live worker that connected to this keeper.
@@ -103,22 +130,18 @@ impl Worker {
         socket: OwnedFd,
         events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> io::Result<Self> {
-        Self::with(number, pid, None, socket, events)
+        Self::with(number, (pid, launch::process(pid)?), Origin::CameBack, socket, events)
     }
 
     fn with(
         number: WorkerNumber,
-        pid: u32,
-        child: Option<Child>,
+        (pid, process): (u32, OwnedFd),
+        origin: Origin,
         socket: OwnedFd,
         events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> io::Result<Self> {
         let channel = Arc::new(WorkerChannel::new(socket)?);
-        let id = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| io::Error::other("not a process id"))?;
-        let process = Arc::new(handover::watch(rustix::process::pidfd_open(id, PidfdFlags::NONBLOCK)?)?);
+        let process = Arc::new(handover::watch(process)?);
         tokio::spawn(listen(number, channel.clone(), events.clone()));
         let (events, ended) = (events.clone(), process.clone());
         tokio::spawn(async move {
@@ -139,7 +162,7 @@ impl Worker {
             until,
             features,
             since,
-            child,
+            origin,
             process,
             channel,
         })
@@ -177,7 +200,7 @@ impl Worker {
 
     /// Whether another keeper started it.
     pub fn is_adopted(&self) -> bool {
-        self.child.is_none()
+        self.origin == Origin::CameBack
     }
 
     /// Ends the process at once.
@@ -187,13 +210,9 @@ impl Worker {
         }
     }
 
-    /// Collects a dead child; how it ended, for the log.
-    pub fn reap(&mut self) -> String {
-        match self.child.as_mut().map(Child::wait) {
-            Some(Ok(status)) => status.to_string(),
-            Some(Err(error)) => error.to_string(),
-            None => "it was another keeper's child".to_owned(),
-        }
+    /// Collects it when it is dead; how it ended, for the log.
+    pub fn reap(&self) -> String {
+        launch::reap(self.process.get_ref())
     }
 }
 
@@ -211,74 +230,6 @@ async fn listen(
             return;
         }
     }
-}
-
-/// The worker's standard input is its end of the channel: a descriptor no other child can inherit by accident.
-fn spawn(user: Option<User>, program: &Program, channel: OwnedFd) -> io::Result<Child> {
-    let mut command = Command::new(program.own_path());
-    command.arg0("sallyport-node").args(["worker", "--control-fd", "0"]).stdin(Stdio::from(channel));
-    // A terminal's ^C is the keeper's to pass on: the worker drains when it is told.
-    command.process_group(0);
-    if let Some(user) = user {
-        command.gid(user.gid).uid(user.uid);
-    }
-    command.spawn()
-}
-
-/// A program as it was when it was opened: a worker that died is followed by one of the same release, whatever was installed
-/// under the name meanwhile, and a user who may not walk the path can run it.
-#[derive(Debug)]
-pub struct Program {
-    path: PathBuf,
-    file: OwnedFd,
-}
-
-impl Program {
-    /// The one that runs.
-    ///
-    /// # Errors
-    /// `/proc` is not there.
-    pub fn own() -> io::Result<Self> {
-        Ok(Self { path: std::env::current_exe()?, file: open(Path::new("/proc/self/exe"))? })
-    }
-
-    /// One that somebody opened.
-    ///
-    /// # Errors
-    /// It is no file.
-    pub(super) fn new(path: PathBuf, file: OwnedFd) -> Result<Self, super::upgrade::Refusal> {
-        let stat = rustix::fs::fstat(&file);
-        let regular = |mode| rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile;
-        match stat {
-            Ok(stat) if regular(stat.st_mode) => Ok(Self { path, file }),
-            _ => Err(super::upgrade::Refusal::NoFile { path: path.display().to_string() }),
-        }
-    }
-
-    /// The one that is under this name now.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn at(path: &Path) -> io::Result<Self> {
-        // What the kernel adds when the file was replaced.
-        let path = PathBuf::from(path.to_string_lossy().trim_end_matches(" (deleted)").to_owned());
-        Ok(Self { file: open(&path)?, path })
-    }
-
-    /// Where it was found.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A path to it for this process.
-    pub fn own_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file)))
-    }
-}
-
-fn open(path: &Path) -> io::Result<OwnedFd> {
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
 }
 
 /// When to start a worker that keeps dying.

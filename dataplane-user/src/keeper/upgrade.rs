@@ -3,31 +3,37 @@
 //! | step | fails when | then |
 //! |---|---|---|
 //! | wait until no snapshot is between two states; further ones wait | - | - |
-//! | start the new program with all a worker needs | it is no program, or dies | the old worker serves on |
+//! | start the new program with all a worker needs | it is no program, cannot be read in time, or dies | the old worker serves on |
 //! | hear that the stored snapshot is live in it | it refuses, is silent, speaks another protocol | it is ended, the old one serves on |
-//! | give it the very sockets that the old one has | - | - |
+//! | give it the very sockets that the old one has, hear that every thread accepts | one cannot, or is silent | it finishes what it accepted, the old one serves on |
 //! | let the old one retire: what is open goes on until the deadline | - | it is ended behind the deadline |
 //!
 //! Both have the same listening sockets between the last two steps, so that no queue and no entry of the kernel's tables is
-//! ever without somebody who accepts.
+//! ever without somebody who accepts. When the worker that serves dies before the last step, the upgrade is off: the next
+//! worker is of the program that is known to work.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::digest::Digest;
 use model::snapshot::{SignedSnapshot, SnapshotId};
 use tokio::time::Instant;
 
+use super::launch::{LaunchError, Program, Source};
 use super::operator::{Asked, Operator};
 use super::rendezvous;
 use super::run::Keeper;
-use super::supervise::{Phase, Program, Worker, WorkerNumber};
+use super::supervise::{Phase, Worker, WorkerNumber};
 use crate::handover::message::Sealed;
 use crate::handover::operator::{DEADLINE, LONGEST, ToNode, ToOperator};
 use crate::handover::{OLDEST, ToWorker, VERSION};
 
 /// How long a new worker may take until it is ready: it builds the snapshot in force, certificates and all.
 const READY: Duration = Duration::from_secs(30);
+
+/// How long its threads may take to accept on the sockets they were given.
+const ACCEPTS: Duration = Duration::from_secs(5);
 
 /// How much longer than its deadline a former worker may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,22 +44,35 @@ const MOST_FORMER: usize = 3;
 /// An upgrade on its way.
 #[derive(Debug)]
 pub struct Upgrade {
-    program: Option<Program>,
+    source: Source,
+    /// What was started.
+    program: Option<Arc<Program>>,
     deadline_ms: u32,
     operator: Option<Operator>,
     stage: Stage,
-    /// What the worker that serves proposed meanwhile.
-    held_back: Option<(WorkerNumber, SignedSnapshot, BTreeMap<Digest, Sealed>)>,
+    /// What the worker that serves proposed meanwhile, last.
+    held_back: Option<Proposal>,
 }
+
+type Proposal = (WorkerNumber, SignedSnapshot, BTreeMap<Digest, Sealed>);
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     /// A snapshot is between two states.
     Waiting,
-    Starting {
-        worker: WorkerNumber,
-        until: Instant,
-    },
+    /// It has no sockets yet.
+    Starting { worker: WorkerNumber, until: Instant },
+    /// It has the sockets, and so has the worker that serves.
+    Confirming { worker: WorkerNumber, until: Instant },
+}
+
+impl Stage {
+    fn worker(self) -> Option<(WorkerNumber, Instant)> {
+        match self {
+            Self::Waiting => None,
+            Self::Starting { worker, until } | Self::Confirming { worker, until } => Some((worker, until)),
+        }
+    }
 }
 
 /// Why there is no upgrade.
@@ -69,10 +88,14 @@ pub(super) enum Refusal {
     TooMany,
     #[error("the message has no program with it")]
     NoProgram,
-    #[error("{path} is no regular file")]
-    NoFile { path: String },
-    #[error("the new program cannot be started")]
-    Start(#[source] std::io::Error),
+    #[error(transparent)]
+    Start(LaunchError),
+    #[error("the new worker cannot accept connections: {0}")]
+    Deaf(String),
+    #[error(
+        "the worker that served died meanwhile; one of the program that ran takes its place, try again when it serves"
+    )]
+    Died,
     #[error("the new worker ended before it was ready ({0}); its own words are in the node's log")]
     Ended(String),
     #[error(
@@ -98,13 +121,12 @@ impl Keeper {
         if workers.contains(&pid) || self.workers.values().any(|worker| worker.pid == pid) {
             return tracing::error!(pid, "a worker asked for an upgrade; it is refused");
         }
-        let program = match descriptors.into_iter().next() {
-            Some(file) => Program::new(path.into(), file),
+        let begun = match descriptors.into_iter().next() {
+            Some(file) => {
+                let source = Source::Open(Arc::new(Program::new(path.into(), file)));
+                self.begin_upgrade(source, deadline_ms, Some(operator.clone())).await
+            }
             None => Err(Refusal::NoProgram),
-        };
-        let begun = match program {
-            Ok(program) => self.begin_upgrade(program, deadline_ms, Some(operator.clone())).await,
-            Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = begun {
             refuse(Some(&operator), &refusal).await;
@@ -113,18 +135,15 @@ impl Keeper {
 
     /// `SIGHUP`: a worker of the program that is installed now.
     pub(super) async fn hang_up(&mut self) {
-        let begun = match Program::at(&self.installed) {
-            Ok(program) => self.begin_upgrade(program, DEADLINE.saturating_mul(1000), None).await,
-            Err(error) => Err(Refusal::Start(error)),
-        };
-        if let Err(refusal) = begun {
+        let source = Source::At(self.installed.clone());
+        if let Err(refusal) = self.begin_upgrade(source, DEADLINE.saturating_mul(1000), None).await {
             refuse(None, &refusal).await;
         }
     }
 
     async fn begin_upgrade(
         &mut self,
-        program: Program,
+        source: Source,
         deadline_ms: u32,
         operator: Option<Operator>,
     ) -> Result<(), Refusal> {
@@ -137,9 +156,9 @@ impl Keeper {
             (false, false, false) => {}
         }
         let deadline_ms = deadline_ms.min(LONGEST.saturating_mul(1000));
-        tracing::info!(path = %program.path().display(), deadline_ms, "upgrade begins");
-        let (stage, held_back) = (Stage::Waiting, None);
-        self.upgrade = Some(Upgrade { program: Some(program), deadline_ms, operator, stage, held_back });
+        tracing::info!(path = %source.path().display(), deadline_ms, "upgrade begins");
+        let (stage, program, held_back) = (Stage::Waiting, None, None);
+        self.upgrade = Some(Upgrade { source, program, deadline_ms, operator, stage, held_back });
         self.advance_upgrade().await;
         Ok(())
     }
@@ -150,25 +169,34 @@ impl Keeper {
         if !matches!(upgrade.stage, Stage::Waiting) || self.transition.is_some() {
             return;
         }
-        let Some(program) = &upgrade.program else { return };
-        let number = self.next_worker;
-        self.next_worker += 1;
-        match Worker::start(number, self.user, program, &self.events) {
-            Ok(worker) => {
-                let text = format!("worker {} started from {}", worker.pid, program.path().display());
-                upgrade.stage = Stage::Starting { worker: number, until: Instant::now() + READY };
-                self.workers.insert(number, worker);
-                self.remember_workers();
-                self.progress(text).await;
-            }
-            Err(error) => self.give_up(&Refusal::Start(error)).await,
+        let source = upgrade.source.clone();
+        match self.launch(source) {
+            Ok(worker) => self.enter_stage(Stage::Starting { worker, until: Instant::now() + READY }),
+            Err(error) => self.give_up(&Refusal::Start(error.into())).await,
+        }
+    }
+
+    fn enter_stage(&mut self, stage: Stage) {
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.stage = stage;
+        }
+    }
+
+    /// The program runs.
+    pub(super) async fn upgrade_started(&mut self, number: WorkerNumber, program: Arc<Program>) {
+        if self.is_next(number)
+            && let (Some(upgrade), Some(worker)) = (&mut self.upgrade, self.workers.get(&number))
+        {
+            let text = format!("worker {} started from {}", worker.pid, program.path().display());
+            upgrade.program = Some(program);
+            self.progress(text).await;
         }
     }
 
     /// Whether this is the worker that an upgrade waits for.
     pub(super) fn is_next(&self, number: WorkerNumber) -> bool {
-        let next = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
-        matches!(next, Some(Stage::Starting { worker, .. }) if worker == number)
+        let next = self.upgrade.as_ref().and_then(|upgrade| upgrade.stage.worker());
+        next.is_some_and(|(worker, _)| worker == number)
     }
 
     /// Keeps a proposal until it is known which worker serves; gives it back where there is nothing to wait for.
@@ -187,7 +215,7 @@ impl Keeper {
         }
     }
 
-    /// The new worker has built what it was given: it takes over, or is let go.
+    /// The new worker has built what it was given: it gets the sockets, or is let go.
     pub(super) async fn complete(
         &mut self,
         number: WorkerNumber,
@@ -199,9 +227,32 @@ impl Keeper {
             let why = problem.unwrap_or_else(|| "it made another one live".to_owned());
             return self.give_up(&Refusal::Snapshot(why)).await;
         }
-        let Some(upgrade) = self.upgrade.take() else { return };
         // The worker that serves may have had a problem with it.
         self.in_force = stored;
+        self.enter_stage(Stage::Confirming { worker: number, until: Instant::now() + ACCEPTS });
+        self.offer(number).await;
+        // Version 3 has no word for it.
+        if self.workers.get(&number).is_some_and(|worker| worker.version < 4) {
+            self.take_over(number).await;
+        }
+    }
+
+    /// The new worker accepts on everything it was given, or cannot.
+    pub(super) async fn confirmed(&mut self, number: WorkerNumber, problem: Option<String>) {
+        match problem {
+            None => self.take_over(number).await,
+            Some(problem) => self.give_up(&Refusal::Deaf(problem)).await,
+        }
+    }
+
+    /// Whether both the worker that serves and this one have the sockets.
+    pub(super) fn is_confirming(&self, number: WorkerNumber) -> bool {
+        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
+        matches!(stage, Some(Stage::Confirming { worker, .. }) if worker == number)
+    }
+
+    async fn take_over(&mut self, number: WorkerNumber) {
+        let Some(upgrade) = self.upgrade.take() else { return };
         let former = self.current;
         self.put_to_work(number, upgrade.deadline_ms).await;
         if let Some(program) = upgrade.program {
@@ -223,16 +274,30 @@ impl Keeper {
     /// Ends an upgrade that fails; whatever served before serves on.
     pub(super) async fn give_up(&mut self, refusal: &Refusal) {
         let Some(upgrade) = self.upgrade.take() else { return };
-        if let Stage::Starting { worker, .. } = upgrade.stage
-            && let Some(worker) = self.workers.get_mut(&worker)
-        {
-            worker.phase = Phase::Draining;
-            worker.kill();
+        match upgrade.stage {
+            Stage::Waiting => {}
+            Stage::Starting { worker, .. } => {
+                self.launches.remove(&worker);
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.phase = Phase::Draining;
+                    worker.kill();
+                }
+            }
+            // Some of its threads may have accepted something.
+            Stage::Confirming { worker, .. } => {
+                let deadline_ms = self.drain_ms();
+                self.retire(worker, deadline_ms).await;
+            }
         }
         refuse(upgrade.operator.as_ref(), refusal).await;
         if let Some((number, signed, keys)) = upgrade.held_back {
             self.consider(number, signed, keys).await;
         }
+    }
+
+    /// The worker that served is gone. Whether the new one would work is not known, and nobody accepts meanwhile.
+    pub(super) async fn serving_died(&mut self) {
+        self.give_up(&Refusal::Died).await;
     }
 
     /// The node stops: no worker of an upgrade takes over any more, and no snapshot that waited for it.
@@ -245,9 +310,15 @@ impl Keeper {
 
     /// Once a second: who has had enough time.
     pub(super) async fn check_time(&mut self) {
-        let stage = self.upgrade.as_ref().map(|upgrade| upgrade.stage);
-        if matches!(stage, Some(Stage::Starting { until, .. }) if until <= Instant::now()) {
-            self.give_up(&Refusal::Silent).await;
+        match self.upgrade.as_ref().map(|upgrade| upgrade.stage) {
+            Some(Stage::Starting { until, .. }) if until <= Instant::now() => {
+                self.give_up(&Refusal::Silent).await;
+            }
+            Some(Stage::Confirming { until, .. }) if until <= Instant::now() => {
+                let seconds = ACCEPTS.as_secs();
+                self.give_up(&Refusal::Deaf(format!("it has not said so for {seconds} seconds"))).await;
+            }
+            Some(_) | None => {}
         }
         let late = |worker: &&Worker| worker.until.is_some_and(|until| until <= Instant::now());
         for worker in self.workers.values().filter(late) {
@@ -261,12 +332,7 @@ impl Keeper {
         let Some(worker) = self.workers.get_mut(&number) else { return };
         worker.phase = Phase::Draining;
         worker.until = Some(Instant::now() + Duration::from_millis(deadline_ms.into()) + GRACE);
-        // Version 2 only knows the impatient way.
-        let message = match worker.version {
-            0..3 => ToWorker::Drain { deadline_ms },
-            _ => ToWorker::Retire { deadline_ms },
-        };
-        self.say(number, &message, &[]).await;
+        self.say(number, &ToWorker::Retire { deadline_ms }, &[]).await;
     }
 
     async fn progress(&self, text: String) {

@@ -27,7 +27,7 @@ use super::observe::Observe;
 use super::proposal::{Fetching, Proposal, ProposalError};
 use super::reporter::Reporter;
 use super::sandbox;
-use super::threads::{Ended, Threads};
+use super::threads::{Ended, Settling, Threads};
 use super::vault::Vault;
 use crate::handover::message::{Attachment, MAX_DESCRIPTORS, NodeIdentity, Running, Secrets, Start};
 use crate::handover::{self, ToKeeper, ToWorker};
@@ -105,6 +105,10 @@ pub(super) struct Control {
     pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
+    /// The protocol that the keeper which started this worker speaks.
+    version: u32,
+    /// The keeper waits for the threads to accept.
+    settling: Option<Settling>,
     /// It was given sockets once.
     accepts: bool,
     metrics: Option<JoinHandle<()>>,
@@ -159,6 +163,8 @@ impl Control {
             labels: std::mem::take(&mut start.labels),
             features,
             draining: false,
+            version: start.version,
+            settling: None,
             accepts: false,
             metrics,
             _lock: lock,
@@ -174,7 +180,9 @@ impl Control {
         let live = self.settled.as_ref().map(|snapshot| snapshot.id);
         let features = self.features.clone();
         self.keeper.say(&ToKeeper::Ready { live, problem, features }, &[]).await;
-        self.follow_console();
+        if self.version < 4 {
+            self.follow_console();
+        }
     }
 
     /// The keeper has verified it, with this key or the one before.
@@ -224,6 +232,7 @@ impl Control {
                     self.hear_console(event).await
                 }
                 Some((offer, keys)) = Fetching::done(&mut self.fetching) => self.take(offer, keys).await,
+                problem = Settling::done(&mut self.settling) => self.accepting(problem).await,
                 Some(ended) = endings.recv() => {
                     let last = self.threads.note_end();
                     if let Some(problem) = ended.problem.or((!self.draining).then(|| "without a reason".to_owned())) {
@@ -252,6 +261,10 @@ impl Control {
                     let added = self.threads.add(info, descriptor);
                     added.map_err(|source| WorkerError::Io { what: "taking over a socket", source })?;
                 }
+            }
+            ToWorker::Accept => {
+                self.accepts = true;
+                self.settling = Some(self.threads.settled());
             }
             ToWorker::RemoveSockets { ids } => ids.into_iter().for_each(|id| self.threads.remove(id)),
             ToWorker::Commit { id } => self.commit(id).await,
@@ -289,6 +302,15 @@ impl Control {
         Ok(())
     }
 
+    /// Every thread has taken up its sockets, or one could not. What the console says comes after this word to the keeper.
+    async fn accepting(&mut self, problem: Option<String>) {
+        let serves = problem.is_none() && !self.draining;
+        self.keeper.say(&ToKeeper::Accepting { problem }, &[]).await;
+        if serves {
+            self.follow_console();
+        }
+    }
+
     /// Tells another keeper what this worker is doing, and gives it the sockets.
     async fn introduce(&self) {
         let live = self.settled.as_ref().map(|snapshot| snapshot.id);
@@ -319,6 +341,9 @@ impl Control {
         if identity != self.identity {
             self.identity = identity;
             self.secrets.node = None;
+            self.follow_console();
+        } else if self.console.task.is_none() {
+            // The former keeper died before this worker was the one that serves.
             self.follow_console();
         }
         match self.proposal.as_ref().map(Proposal::id) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use model::name::{HostName, Name};
 use model::snapshot::SnapshotId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 pub use crate::worker::hops::Stop;
@@ -58,6 +58,11 @@ pub enum SocketChange {
         /// As it was added.
         id: u64,
     },
+    /// Say so when everything before this is done.
+    Settled {
+        /// Hears the first socket's problem since the question before, one sentence.
+        say: oneshot::Sender<Option<String>>,
+    },
 }
 
 /// Runs a thread until it is told to stop. Blocks.
@@ -88,16 +93,19 @@ async fn work(start: ThreadStart) -> io::Result<()> {
             flushed.flush();
         }
     });
-    let (mut more, mut snapshots) = (true, true);
+    let (mut more, mut snapshots, mut deaf) = (true, true, None);
     let deadline = loop {
         tokio::select! {
             change = sockets.recv(), if more => match change {
                 Some(SocketChange::Add { id, socket }) => {
                     if let Err(error) = acceptor.add(id, socket) {
                         tracing::error!(%error, id, "a listening socket cannot be used");
+                        deaf.get_or_insert_with(|| format!("a listening socket cannot be used: {error}"));
                     }
                 }
                 Some(SocketChange::Remove { id }) => acceptor.remove(id),
+                // Nobody waits for the answer of a worker that is about to end.
+                Some(SocketChange::Settled { say }) => drop(say.send(deaf.take())),
                 None => more = false,
             },
             told = changed.changed(), if snapshots => {

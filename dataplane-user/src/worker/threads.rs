@@ -1,6 +1,6 @@
 //! The worker's threads and the sockets they accept on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use model::snapshot::SnapshotId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::live::Live;
 use super::observe::Observe;
@@ -25,6 +25,27 @@ pub struct Threads {
     changed: watch::Sender<SnapshotId>,
     sockets: BTreeMap<u64, (SocketInfo, TcpListener)>,
     running: usize,
+}
+
+/// The threads' answers to one question.
+#[derive(Debug)]
+pub struct Settling {
+    answers: VecDeque<oneshot::Receiver<Option<String>>>,
+    problem: Option<String>,
+}
+
+impl Settling {
+    /// What the threads in `slot` said, as soon as all have: the first problem, if there is one. Never returns while there is
+    /// nobody to wait for; nothing is lost when the future is dropped.
+    pub async fn done(slot: &mut Option<Self>) -> Option<String> {
+        let Some(settling) = slot else { return std::future::pending().await };
+        while let Some(answer) = settling.answers.front_mut() {
+            let said = answer.await.unwrap_or_else(|_gone| Some("a thread has ended".to_owned()));
+            settling.answers.pop_front();
+            settling.problem = settling.problem.take().or(said);
+        }
+        slot.take().and_then(|settling| settling.problem)
+    }
 }
 
 /// How a thread ended.
@@ -105,6 +126,17 @@ impl Threads {
         {
             let _ = thread.send(SocketChange::Remove { id });
         }
+    }
+
+    /// Has every thread say that it has taken up what it was given before, one after the other.
+    pub fn settled(&self) -> Settling {
+        let ask = |thread: &mpsc::UnboundedSender<SocketChange>| {
+            let (say, said) = oneshot::channel();
+            // A thread that is gone says nothing, which is an answer too.
+            let _ = thread.send(SocketChange::Settled { say });
+            said
+        };
+        Settling { answers: self.changes.iter().map(ask).collect(), problem: None }
     }
 
     /// Every socket.

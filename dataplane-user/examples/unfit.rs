@@ -1,0 +1,48 @@
+//! Programs that are no good, for tests of upgrades: each is this one under the name that says what is wrong with it.
+
+use std::io;
+use std::path::Path;
+
+use model::snapshot::Snapshot;
+use sallyport_node::handover::{self, Channel, ToKeeper, ToWorker};
+
+fn main() -> io::Result<()> {
+    let own = std::env::current_exe()?;
+    match own.file_name().and_then(|name| name.to_str()) {
+        Some("deaf") => deaf(),
+        other => {
+            Err(io::Error::other(format!("there is no way to be unfit called {other:?}, of {}", shown(&own))))
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A worker that has the snapshot in force live and never accepts.
+fn deaf() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let keeper: Channel<ToKeeper, ToWorker> = Channel::new(handover::inherited(0)?)?;
+        let hello = ToKeeper::Hello {
+            oldest: handover::OLDEST,
+            newest: handover::VERSION,
+            release: "deaf".to_owned(),
+            running: None,
+        };
+        keeper.send(&hello, &[]).await.map_err(io::Error::other)?;
+        while let Ok((message, _sockets)) = keeper.receive().await {
+            if let ToWorker::Start(start) = message {
+                let snapshot = start.snapshot.as_ref();
+                let snapshot = snapshot.and_then(|signed| Snapshot::from_verified_json(&signed.body).ok());
+                let live = snapshot.map(|snapshot| snapshot.id);
+                let ready = ToKeeper::Ready { live, problem: None, features: Vec::new() };
+                keeper.send(&ready, &[]).await.map_err(io::Error::other)?;
+            } else if matches!(message, ToWorker::Retire { .. }) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    })
+}
