@@ -16,6 +16,7 @@ pub use crate::worker::hops::Stop;
 
 use crate::worker::accept::Acceptor;
 use crate::worker::hops::{Tell, ThreadCtx};
+use crate::worker::http::guard::Flood;
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::{Exchange, Observe, Shard};
 use crate::worker::origin::reach::Unreached;
@@ -155,6 +156,11 @@ impl Tell for Teller {
     fn refused(&self, reason: Reason, listener: &Name) {
         tracing::debug!(%listener, reason = reason.name(), "connection ended");
         self.0.refused(reason);
+    }
+
+    fn flood(&self, flood: Flood, listener: &Name) {
+        tracing::debug!(%listener, reason = Reason::Http2Abuse.name(), kind = flood.name(), "connection ended");
+        self.0.flood(flood);
     }
 
     fn denied(&self, rule: u32, listener: &Name) {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, MissedTickBehavior};
 
 use crate::worker::http::date::Date;
+use crate::worker::http::guard::Flood;
 use crate::worker::http::h1::ROOM;
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::Exchange;
@@ -29,6 +30,8 @@ pub trait Tell {
     fn exchange(&self, exchange: &Exchange<'_>);
     /// A connection that ended, or never began, for a reason that belongs to no request.
     fn refused(&self, reason: Reason, listener: &Name);
+    /// A connection that ended for [`Reason::Http2Abuse`], and which.
+    fn flood(&self, flood: Flood, listener: &Name);
     /// A live connection that this packet filter rule denies now; 0 where no allow rule names its source.
     fn denied(&self, rule: u32, listener: &Name);
     /// An attempt to connect an origin.

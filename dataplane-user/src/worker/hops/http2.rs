@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -20,7 +21,8 @@ use super::connection::Hop;
 use super::context::ThreadCtx;
 use super::exchange::exchange;
 use super::timer::Timer;
-use crate::worker::http::h2::{H2, raw};
+use crate::worker::http::guard::{Flood, Guarded, Peer};
+use crate::worker::http::h2::{H2, Streams, raw};
 use crate::worker::http::request::{HeadBounds, check};
 use crate::worker::refusal::Reason;
 
@@ -28,12 +30,17 @@ use crate::worker::refusal::Reason;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Response bytes that wait in one stream for the client's window.
-const SEND_BUFFER: usize = 128 * 1024;
+/// Response bytes that `h2` holds for a client that does not read: in all streams it may have, and in one.
+const SEND_BUFFERS: usize = 4 * 1024 * 1024;
+const SEND_BUFFER: RangeInclusive<usize> = 16 * 1024..=128 * 1024;
 
 /// Streams a client may reset before we have looked at them, and others that are remembered after a reset: beyond, the
 /// connection is closed for abuse (rapid reset).
 const RESETS: usize = 32;
+
+/// What `h2` takes of small pieces of bodies that wait for their origin: each counts as what it lacks of 256 bytes, and costs
+/// half of that. Enough for a stream's whole window in messages of 16 bytes.
+const SMALL_PIECES: usize = 16 * 1024 * 1024;
 
 /// How long a connection that is told to go away, or has ended in an error, may take.
 const PARTING: Duration = Duration::from_secs(2);
@@ -41,7 +48,8 @@ const PARTING: Duration = Duration::from_secs(2);
 /// Serves the connection until it ends.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
     let limits = hop.listener().limits;
-    let stream = Shared(Rc::new(RefCell::new(stream)));
+    let guarded = Guarded::new(stream, Peer::Client { streams: limits.streams });
+    let stream = Shared(Rc::new(RefCell::new(guarded)));
     let mut timer = ctx.timers.get();
     let deadline = Instant::now() + Duration::from_millis(u64::from(limits.header_ms));
     let mut handshake = Box::pin(builder(&limits).handshake(stream.clone()));
@@ -55,16 +63,19 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
     match connected {
         None => return ctx.tell.refused(Reason::HeaderTimeout, &hop.listener().name),
         Some(Err(error)) => {
-            told(ctx, hop, &error);
+            told(ctx, hop, &error, None);
             say_goodbye(stream.clone()).await;
         }
         Some(Ok(connection)) => {
-            let mut driver = Driver::new(connection);
+            let share = Streams::default();
+            let mut driver = Driver::new(connection, stream.clone(), share.clone());
             let mut streams = FuturesUnordered::new();
-            let start = |request, respond| one(ctx, hop, request, respond);
+            let start = |request, respond| one(ctx, hop, &share, request, respond);
             let ended = poll_fn(|cx| driver.poll(cx, hop, &mut streams, start, &mut timer)).await;
-            if let Err(error) = ended {
-                told(ctx, hop, &error);
+            match (stream.flood(), ended) {
+                (Some(flood), _) => ctx.tell.flood(flood, &hop.listener().name),
+                (None, Err(error)) => told(ctx, hop, &error, stream.said()),
+                (None, Ok(())) => {}
             }
         }
     }
@@ -83,6 +94,8 @@ async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>) {
 }
 
 fn builder(limits: &Limits) -> Builder {
+    let share = SEND_BUFFERS / limits.streams.max(1) as usize;
+    let send_buffer = share.clamp(*SEND_BUFFER.start(), *SEND_BUFFER.end());
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -90,15 +103,22 @@ fn builder(limits: &Limits) -> Builder {
         .max_concurrent_streams(limits.streams)
         // h2 answers 431 by itself, unseen by us: at twice our own bound that is left to lists no one should send.
         .max_header_list_size(limits.header_bytes.saturating_mul(2))
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(send_buffer)
         .max_pending_accept_reset_streams(RESETS)
         .max_concurrent_reset_streams(RESETS)
+        .data_frame_budget(SMALL_PIECES)
         .enable_connect_protocol();
     builder
 }
 
 /// One stream: read -> exchange.
-async fn one(ctx: &ThreadCtx, hop: &Hop, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+async fn one(
+    ctx: &ThreadCtx,
+    hop: &Hop,
+    share: &Streams,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
     let limits = hop.listener().limits;
     let bounds = HeadBounds {
         bytes: limits.header_bytes as usize,
@@ -107,7 +127,7 @@ async fn one(ctx: &ThreadCtx, hop: &Hop, request: http::Request<RecvStream>, res
     };
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
-    let mut client = H2::new(respond, body, limits.body_bytes);
+    let mut client = H2::new(share.clone(), respond, body, limits.body_bytes);
     let request = raw(&parts, ended, &bounds).and_then(check);
     drop(parts);
     if let Ok(request) = &request {
@@ -118,26 +138,34 @@ async fn one(ctx: &ThreadCtx, hop: &Hop, request: http::Request<RecvStream>, res
 }
 
 /// Says why a connection broke. A client that goes away between requests is not worth a word.
-fn told(ctx: &ThreadCtx, hop: &Hop, error: &h2::Error) {
+fn told(ctx: &ThreadCtx, hop: &Hop, error: &h2::Error, said: Option<Flood>) {
+    let listener = hop.listener();
     let reason = match error.reason() {
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => Reason::Http2Abuse,
         Some(h2::Reason::NO_ERROR) | None => return,
         Some(_) if error.is_remote() => Reason::ClientGone,
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => {
+            return ctx.tell.flood(said.unwrap_or(Flood::Other), &listener.name);
+        }
         Some(_) => Reason::MalformedRequest,
     };
-    ctx.tell.refused(reason, &hop.listener().name);
+    ctx.tell.refused(reason, &listener.name);
 }
 
 struct Driver<S: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<Shared<S>, Bytes>,
+    stream: Shared<S>,
+    share: Streams,
+    /// A flood has been answered with GOAWAY.
+    calmed: bool,
     served: u32,
     idle_since: Instant,
     parting: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    fn new(connection: Connection<Shared<S>, Bytes>) -> Self {
-        Self { connection, served: 0, idle_since: Instant::now(), parting: None }
+    fn new(connection: Connection<Shared<S>, Bytes>, stream: Shared<S>, share: Streams) -> Self {
+        let idle_since = Instant::now();
+        Self { connection, stream, share, calmed: false, served: 0, idle_since, parting: None }
     }
 
     fn poll<F: Future<Output = ()>>(
@@ -166,7 +194,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.go_away(None);
                 }
             }
+            accepted |= self.calm();
             let before = streams.len();
+            self.share.are(before);
             while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
             if !accepted && before == streams.len() {
                 break;
@@ -187,6 +217,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Pending
     }
 
+    /// Ends the connection for a flood, once: GOAWAY with ENHANCE_YOUR_CALM, and its streams are over.
+    fn calm(&mut self) -> bool {
+        let now = !self.calmed && self.stream.flood().is_some();
+        if now {
+            self.calmed = true;
+            self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            self.parting = Some(Instant::now() + PARTING);
+        }
+        now
+    }
+
     /// GOAWAY: streams that have begun finish, no others begin.
     fn go_away(&mut self, by: Option<Instant>) {
         if self.parting.is_none() {
@@ -204,6 +245,8 @@ async fn part<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let deadline = Instant::now() + PARTING;
     let mut shut = false;
+    // No more than what it could have on its way when it was told.
+    let mut left = CONNECTION_WINDOW as usize;
     poll_fn(|cx| {
         if !shut {
             match Pin::new(&mut stream).poll_shutdown(cx) {
@@ -213,7 +256,7 @@ async fn part<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         let mut scratch = ctx.scratch.borrow_mut();
-        if shut && poll_drain(&mut stream, cx, &mut scratch).is_ready() {
+        if shut && stream.poll_drain(cx, &mut scratch, &mut left).is_ready() {
             return Poll::Ready(());
         }
         if timer.poll_expired(cx, deadline) { Poll::Ready(()) } else { Poll::Pending }
@@ -221,23 +264,39 @@ async fn part<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
 }
 
-fn poll_drain<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
-    loop {
-        let mut buf = ReadBuf::new(scratch);
-        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf));
-        if read.is_err() || buf.filled().is_empty() {
-            return Poll::Ready(());
-        }
-    }
-}
-
 /// The stream, still at hand after `h2` has let go of it.
 #[derive(Debug)]
-struct Shared<S>(Rc<RefCell<S>>);
+struct Shared<S>(Rc<RefCell<Guarded<S>>>);
 
 impl<S> Clone for Shared<S> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
+    }
+}
+
+impl<S> Shared<S> {
+    fn flood(&self) -> Option<Flood> {
+        self.0.borrow().flood()
+    }
+
+    fn said(&self) -> Option<Flood> {
+        self.0.borrow().said()
+    }
+}
+
+impl<S: AsyncRead + Unpin> Shared<S> {
+    /// Ready when the peer has closed too, or has sent more than `left`.
+    fn poll_drain(&self, cx: &mut Context<'_>, scratch: &mut [u8], left: &mut usize) -> Poll<()> {
+        let mut guarded = self.0.borrow_mut();
+        loop {
+            let mut buf = ReadBuf::new(scratch);
+            let read = ready!(Pin::new(guarded.unguarded()).poll_read(cx, &mut buf));
+            let length = buf.filled().len();
+            if read.is_err() || length == 0 || length > *left {
+                return Poll::Ready(());
+            }
+            *left -= length;
+        }
     }
 }
 

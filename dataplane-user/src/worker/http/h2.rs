@@ -1,5 +1,7 @@
 //! The client's side of HTTP/2: one stream of the `h2` crate, in the terms of the one message model.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,9 +20,31 @@ use super::response::Response;
 use super::write::{Added, forwarded_field};
 use crate::worker::refusal::Reason;
 
+/// Response bytes that wait in all streams of a connection, beyond what `h2` holds of each: the more streams, the smaller the
+/// pieces.
+const WAITING: usize = 2 * 1024 * 1024;
+/// A piece that is worth its frame.
+const LEAST_PIECE: usize = 8 * 1024;
+
+/// How many streams a connection has, for all of them to know.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Streams(Rc<Cell<usize>>);
+
+impl Streams {
+    pub(crate) fn are(&self, count: usize) {
+        self.0.set(count);
+    }
+
+    /// The largest piece for one of them.
+    fn piece(&self) -> usize {
+        (WAITING / self.0.get().max(1)).clamp(LEAST_PIECE, ROOM)
+    }
+}
+
 /// One exchange on a stream.
 #[derive(Debug)]
 pub(crate) struct H2 {
+    streams: Streams,
     respond: SendResponse<Bytes>,
     body: RecvStream,
     send: Option<SendStream<Bytes>>,
@@ -38,11 +62,23 @@ pub(crate) struct H2 {
 
 impl H2 {
     /// For a stream; `bound` is the most its body may have, 0 for no bound.
-    pub(crate) fn new(respond: SendResponse<Bytes>, body: RecvStream, bound: u64) -> Self {
+    pub(crate) fn new(streams: Streams, respond: SendResponse<Bytes>, body: RecvStream, bound: u64) -> Self {
         let ended = body.is_end_stream();
         let bound = if bound == 0 { u64::MAX } else { bound };
         let (held, send) = (Bytes::new(), None);
-        Self { respond, body, send, held, owed: 0, ended, left: None, received: 0, bound, head_only: false }
+        Self {
+            streams,
+            respond,
+            body,
+            send,
+            held,
+            owed: 0,
+            ended,
+            left: None,
+            received: 0,
+            bound,
+            head_only: false,
+        }
     }
 
     /// What of the request decides how its response is framed.
@@ -114,7 +150,7 @@ impl Client for H2 {
                 Some(Err(_)) | None => return Poll::Ready(Err(Reason::ClientGone)),
             }
         }
-        Poll::Ready(Ok(ROOM))
+        Poll::Ready(Ok(self.streams.piece()))
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -302,4 +338,18 @@ pub(crate) fn trailer_fields(trailers: HeaderMap) -> Result<Option<Fields>, Reas
         return Err(Reason::MalformedRequest);
     }
     Ok((!fields.is_empty()).then_some(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_shrink_with_the_streams_that_share_a_connection() {
+        let streams = Streams::default();
+        for (count, piece) in [(0, ROOM), (1, ROOM), (32, ROOM), (128, 16 * 1024), (1000, LEAST_PIECE)] {
+            streams.are(count);
+            assert_eq!(streams.piece(), piece, "{count}");
+        }
+    }
 }

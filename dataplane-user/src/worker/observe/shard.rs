@@ -12,6 +12,7 @@ use model::report::{BUCKETS, Histogram, Leg};
 
 use super::log::{Log, micros};
 use super::{Exchange, Observe};
+use crate::worker::http::guard::Flood;
 use crate::worker::live::{ListenerLive, Live, OriginLive};
 use crate::worker::refusal::Reason;
 
@@ -97,6 +98,8 @@ pub(super) struct Shared {
     pub(super) routes: Mutex<Vec<Arc<RouteCounts>>>,
     pub(super) origins: Mutex<Vec<Arc<OriginCounts>>>,
     pub(super) refusals: Refusals,
+    /// By kind, in the order of [`Flood::ALL`].
+    pub(super) floods: [Count; Flood::ALL.len()],
     /// Refusals of [`Reason::Denied`] by the packet filter rule that decided.
     pub(super) denied: Mutex<HashMap<u32, u64>>,
     /// By version, group and whether a ticket was used.
@@ -193,6 +196,14 @@ impl Shard {
     /// A connection that ended, or never began, for a reason that belongs to no request.
     pub fn refused(&self, reason: Reason) {
         self.shared.refusals.add(reason);
+    }
+
+    /// A connection that ended for [`Reason::Http2Abuse`].
+    pub fn flood(&self, flood: Flood) {
+        self.refused(Reason::Http2Abuse);
+        if let Some(count) = self.shared.floods.get(flood as usize) {
+            count.add(1);
+        }
     }
 
     /// A connection that the packet filter denies.

@@ -99,6 +99,14 @@ impl Page {
             self.sample("sallyport_refusals_total", &[("reason", reason.name()), ("fault", &fault)], count);
         }
         self.family(
+            "sallyport_http2_floods_total",
+            "counter",
+            "Client connections ended as http2-abuse, by what there was too much of.",
+        );
+        for (flood, count) in totals.floods.iter().filter(|(_, count)| **count > 0) {
+            self.sample("sallyport_http2_floods_total", &[("kind", flood.name())], count);
+        }
+        self.family(
             "sallyport_kernel_drops_total",
             "counter",
             "Packets the kernel dropped, by reason and rule id.",

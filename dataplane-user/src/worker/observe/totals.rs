@@ -13,6 +13,7 @@ use model::report::{
 
 use super::Observe;
 use super::shard::{RouteCounts, Shared, lock};
+use crate::worker::http::guard::Flood;
 use crate::worker::live::Live;
 use crate::worker::origin::health::clock;
 use crate::worker::refusal::Reason;
@@ -54,6 +55,7 @@ pub(super) struct Totals {
     pub(super) routes: BTreeMap<RouteKey, RouteTotals>,
     pub(super) origins: BTreeMap<(String, String), OriginTotals>,
     pub(super) refusals: BTreeMap<Reason, u64>,
+    pub(super) floods: BTreeMap<Flood, u64>,
     pub(super) kernel: BTreeMap<(String, u32), u64>,
     pub(super) handshakes: BTreeMap<(String, String, bool), u64>,
     pub(super) accepted: u64,
@@ -113,6 +115,9 @@ impl Totals {
             for (reason, count) in shared.refusals.take().filter(|(_, count)| *count > 0) {
                 *self.refusals.entry(reason).or_default() += count;
                 *self.next.refusals.entry(reason).or_default() += count;
+            }
+            for (flood, count) in Flood::ALL.iter().zip(&shared.floods) {
+                *self.floods.entry(*flood).or_default() += count.take();
             }
             for (rule, count) in lock(&shared.denied).drain() {
                 *self.next.denied.entry(rule).or_default() += count;

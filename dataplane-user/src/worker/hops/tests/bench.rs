@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::worker::hops::{Secured, Tell, ThreadCtx, serve};
+use crate::worker::http::guard::Flood;
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::Exchange;
 use crate::worker::origin::reach::Unreached;
@@ -43,6 +44,7 @@ pub(super) struct Told {
 pub(super) struct Log {
     pub(super) exchanges: RefCell<Vec<Told>>,
     pub(super) refused: RefCell<Vec<Reason>>,
+    pub(super) floods: RefCell<Vec<Flood>>,
     pub(super) failures: RefCell<Vec<String>>,
 }
 
@@ -63,6 +65,11 @@ impl Tell for Rc<Log> {
 
     fn refused(&self, reason: Reason, _listener: &Name) {
         self.refused.borrow_mut().push(reason);
+    }
+
+    fn flood(&self, flood: Flood, listener: &Name) {
+        self.floods.borrow_mut().push(flood);
+        self.refused(Reason::Http2Abuse, listener);
     }
 
     fn denied(&self, rule: u32, _listener: &Name) {

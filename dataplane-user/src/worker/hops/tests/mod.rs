@@ -2,6 +2,7 @@
 
 mod bench;
 mod choice;
+mod floods;
 mod http1;
 mod http2;
 mod kinds;

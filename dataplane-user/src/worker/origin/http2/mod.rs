@@ -19,6 +19,7 @@ use h2::client::{Builder, SendRequest};
 use model::report::Leg;
 use tokio::time::{Duration, Instant};
 
+use crate::worker::http::guard::{Guarded, Peer};
 use crate::worker::http::response::HEAD_BYTES;
 use crate::worker::tls::dial::OriginStream;
 
@@ -85,7 +86,8 @@ pub async fn open(
 ) -> Result<Rc<Shared>, NotHttp2> {
     let https = matches!(stream, OriginStream::Tls(_));
     let heard = Rc::new(Cell::new(Instant::now()));
-    let watched = drive::Watched::new(stream, Rc::clone(&heard));
+    let guarded = Guarded::new(stream, Peer::Origin { streams: settings.streams });
+    let watched = drive::Watched::new(guarded, Rc::clone(&heard));
     let failed = |source| NotHttp2 { address, source };
     let (send, mut connection) = builder(settings).handshake(watched).await.map_err(failed)?;
     poll_fn(|cx| {
