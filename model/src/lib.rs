@@ -13,6 +13,7 @@ pub mod digest;
 pub mod draft;
 pub mod error_page;
 pub mod filter;
+pub mod grpc;
 pub mod header;
 pub mod labels;
 pub mod link;

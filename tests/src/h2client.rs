@@ -112,12 +112,14 @@ fn told(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
-async fn run(
+/// A connection to [`HOST`], and the task that drives it.
+///
+/// # Errors
+/// What went wrong.
+pub async fn open(
     target: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
-    at_once: usize,
-    stop: Arc<AtomicBool>,
-) -> Result<u64, String> {
+) -> Result<(SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>), String> {
     let text = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
     let stream = tokio::net::TcpStream::connect(target).await.map_err(|error| text("connect", &error))?;
     let name = ServerName::try_from(HOST).map_err(|error| text("name", &error))?;
@@ -125,7 +127,16 @@ async fn run(
     let stream = stream.map_err(|error| text("handshake", &error))?;
     let (requests, connection) =
         h2::client::handshake(stream).await.map_err(|error| text("HTTP/2", &error))?;
-    let driver = tokio::spawn(connection);
+    Ok((requests, tokio::spawn(connection)))
+}
+
+async fn run(
+    target: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    at_once: usize,
+    stop: Arc<AtomicBool>,
+) -> Result<u64, String> {
+    let (requests, driver) = open(target, tls).await?;
     let mut tasks = JoinSet::new();
     for _ in 0..at_once {
         tasks.spawn(ask(requests.clone(), stop.clone()));
@@ -133,8 +144,9 @@ async fn run(
     drop(requests);
     let mut answers = 0;
     while let Some(ended) = tasks.join_next().await {
-        answers += ended.map_err(|error| text("task", &error))??;
+        answers += ended.map_err(|error| format!("task: {error}"))??;
     }
+    let text = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
     let driven = driver.await.map_err(|error| text("task", &error))?;
     driven.or_else(|error| if told(&error) { Ok(()) } else { Err(text("connection", &error)) })?;
     Ok(answers)

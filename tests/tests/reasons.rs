@@ -7,13 +7,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use sallyport_node::worker::refusal::Reason;
 use sallyport_tests::api::Api;
 use sallyport_tests::client::{Connection, Dial};
 use sallyport_tests::origin::Origin;
 use sallyport_tests::product::Product;
 use sallyport_tests::stage::{FOE4, HOST, ORIGIN_NAME, ORIGINS4, Stage, target4};
-use sallyport_tests::{eventually, objects};
+use sallyport_tests::{eventually, h2client, objects};
 use serde_json::{Value, json};
 
 /// A listener with limits that a test reaches soon.
@@ -268,7 +270,9 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         (Reason::OriginGone, |place| place.get(443, HOST, "/cut")),
         (Reason::MalformedResponse, |place| place.get(443, HOST, "/garbage")),
         (Reason::OriginStalled, |place| place.get(STRICT, HOST, "/stalled")),
-        (Reason::Http2Abuse, http2_abuse),
+        (Reason::Http2Abuse, |place| http2(place, resets)),
+        (Reason::BadGrpcTimeout, |place| http2(place, |requests| call(requests, "1 second", "13"))),
+        (Reason::GrpcDeadline, |place| http2(place, |requests| call(requests, "300m", "4"))),
     ];
     list.iter().copied().collect()
 }
@@ -349,30 +353,40 @@ fn silent_origin(place: &Place) {
     place.get(443, "silent.walk.test", "/");
 }
 
-/// Streams opened and reset at once, as fast as they go.
-fn http2_abuse(place: &Place) {
+/// Does something with an HTTP/2 connection.
+fn http2<F: Future<Output = ()>>(place: &Place, work: impl FnOnce(SendRequest<Bytes>) -> F + Send) {
     let tls = place.stage.front_ca.client(&["h2"]);
-    place.inside(|| {
+    place.inside(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(target4(443)).await.expect("connect");
-            let name = rustls_pki_types::ServerName::try_from(HOST).expect("name");
-            let stream =
-                tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.expect("handshake");
-            let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-            tokio::spawn(connection);
-            for _ in 0..20_000 {
-                let Ok(ready) = requests.ready().await else { break };
-                requests = ready;
-                let request = http::Request::get(format!("https://{HOST}/")).body(()).expect("request");
-                match requests.send_request(request, false) {
-                    Ok((_, mut stream)) => stream.send_reset(h2::Reason::CANCEL),
-                    Err(_) => break,
-                }
-                tokio::task::yield_now().await;
-            }
+            let (requests, _driver) = h2client::open(target4(443), tls).await.expect("a connection");
+            work(requests).await;
         });
     });
+}
+
+/// Streams opened and reset at once, as fast as they go.
+async fn resets(mut requests: SendRequest<Bytes>) {
+    for _ in 0..20_000 {
+        let Ok(ready) = requests.ready().await else { break };
+        requests = ready;
+        let request = http::Request::get(format!("https://{HOST}/")).body(()).expect("request");
+        match requests.send_request(request, false) {
+            Ok((_, mut stream)) => stream.send_reset(h2::Reason::CANCEL),
+            Err(_) => break,
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A gRPC call that is not answered, with this time-out: the status it ends with.
+async fn call(requests: SendRequest<Bytes>, timeout: &str, status: &str) {
+    let request = http::Request::post(format!("https://{HOST}/late"))
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", timeout);
+    let mut requests = requests.ready().await.expect("room for a stream");
+    let answer = requests.send_request(request.body(()).expect("request"), true).expect("sent").0;
+    assert_eq!(answer.await.expect("an answer").headers()["grpc-status"], status);
 }
 
 #[test]

@@ -86,6 +86,10 @@ reasons! {
     ConnectRefused = "connect-refused", Client, 501;
     /// A change to a protocol that the route does not list in `upgrades`.
     UpgradeRefused = "upgrade-refused", Policy, 403;
+    /// `grpc-timeout` that is none, or two of them.
+    BadGrpcTimeout = "bad-grpc-timeout", Client, 400;
+    /// The time that the client gave its call in `grpc-timeout` is over. Nothing is known of the origin by that.
+    GrpcDeadline = "grpc-deadline", Client, 504;
     /// Bytes behind an upgrade request, sent before its answer: an origin that declines would read them as a request.
     PrematureUpgrade = "premature-upgrade", Client, 400;
     /// An `Expect` other than `100-continue`.
@@ -119,7 +123,7 @@ reasons! {
     /// The origin's 101 is not the upgrade that was asked for, or lacks WebSocket's proof, or an origin answers success
     /// where HTTP/2 would take it for one.
     BadUpgrade = "bad-upgrade", Origin, 502;
-    /// `limits.tunnelIdleMs`.
+    /// `limits.tunnelIdleMs`, of a tunnel or a gRPC stream.
     TunnelIdle = "tunnel-idle", Policy, 0;
     /// `limits.drainMs` of a removed listener or a stopping node.
     DrainExpired = "drain-expired", Policy, 0;
@@ -129,9 +133,10 @@ reasons! {
 
 impl Reason {
     /// The status for gRPC clients: that of the HTTP status (gRPC, "HTTP to gRPC Status Code Mapping"), so that they see
-    /// what a client library would have made of the answer. 0 is never among them.
+    /// what a client library would have made of the answer; but for two that gRPC has words for. 0 is never among them.
     pub fn grpc(self) -> u8 {
         const UNKNOWN: u8 = 2;
+        const DEADLINE_EXCEEDED: u8 = 4;
         const PERMISSION_DENIED: u8 = 7;
         const UNIMPLEMENTED: u8 = 12;
         const INTERNAL: u8 = 13;
@@ -142,12 +147,14 @@ impl Reason {
             | Self::AmbiguousFraming
             | Self::BadHost
             | Self::BadPath
+            | Self::BadGrpcTimeout
             | Self::PrematureUpgrade => INTERNAL,
             // 403.
             Self::UpgradeRefused => PERMISSION_DENIED,
             // 404.
             Self::NoRoute => UNIMPLEMENTED,
-            // 502, 503, 504.
+            Self::GrpcDeadline => DEADLINE_EXCEEDED,
+            // 502, 503, 504; and a stream that may be opened again at once.
             Self::OriginUnreachable
             | Self::NoOrigin
             | Self::OriginBusy
@@ -159,7 +166,8 @@ impl Reason {
             | Self::OriginGone
             | Self::MalformedResponse
             | Self::OriginStalled
-            | Self::BadUpgrade => UNAVAILABLE,
+            | Self::BadUpgrade
+            | Self::TunnelIdle => UNAVAILABLE,
             // All others, and those that end the connection without an answer.
             Self::HeaderTimeout
             | Self::HeaderTooLarge
@@ -169,7 +177,6 @@ impl Reason {
             | Self::UnsupportedVersion
             | Self::UnsupportedCoding
             | Self::ConnectRefused
-            | Self::TunnelIdle
             | Self::DrainExpired
             | Self::ExpectationFailed
             | Self::Misdirected
@@ -195,6 +202,8 @@ mod tests {
     fn grpc_sees_what_the_http_status_means() {
         for reason in Reason::ALL {
             let expected = match reason.status() {
+                _ if *reason == Reason::GrpcDeadline => 4,
+                _ if *reason == Reason::TunnelIdle => 14,
                 400 => 13,
                 401 => 16,
                 403 => 7,

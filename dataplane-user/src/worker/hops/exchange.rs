@@ -1,6 +1,7 @@
 //! One request and its answer: the recipe.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
@@ -21,7 +22,7 @@ use crate::worker::http::request::{Framing, Request};
 use crate::worker::http::response::Response;
 use crate::worker::http::upgrade::{self, Offer, Upgrade};
 use crate::worker::http::write::{Added, Forwarding};
-use crate::worker::http::{respond, transform};
+use crate::worker::http::{grpc, respond, transform};
 use crate::worker::live::{ListenerLive, RouteLive, Target};
 use crate::worker::origin::Connection;
 use crate::worker::origin::pick::Attempts;
@@ -46,6 +47,8 @@ pub(crate) struct Scene<'a, 't> {
     pub(crate) hop: &'a Hop,
     pub(crate) listener: Arc<ListenerLive>,
     pub(crate) timer: &'a mut Timer<'t>,
+    /// When the client wants it to be over (gRPC).
+    pub(crate) deadline: Option<Instant>,
     /// Whether the connection takes no request after this one.
     pub(crate) last: bool,
 }
@@ -62,7 +65,7 @@ pub(crate) async fn exchange<C: Client>(
 ) -> After {
     let listener = hop.listener();
     let mut record = Record::new(ctx, hop, Arc::clone(&listener), request.as_ref().ok(), C::PROTOCOL);
-    let mut scene = Scene { ctx, hop, listener, timer, last };
+    let mut scene = Scene { ctx, hop, listener, timer, deadline: None, last };
     let outcome = match &request {
         Ok(request) => proxy(&mut scene, request, client, &mut record).await,
         Err(reason) => Err(Failed::Refused(*reason)),
@@ -78,7 +81,7 @@ pub(crate) async fn exchange<C: Client>(
         }
         Err(Failed::Broken(reason)) => {
             record.refusal = Some(reason);
-            client.abort();
+            client.abort(reason, record.id.as_str());
             After::Abort
         }
         // `proxy` tries again until no origin is left.
@@ -108,6 +111,7 @@ async fn proxy<C: Client>(
         }
         return Ok(say(scene, (response, body), Some(request), client, record).await);
     }
+    scene.deadline = deadline(request, record.started)?;
     let upgrade = upgrade(scene, request, &permit, client)?;
     let mut attempts = Attempts::new(Kind::of(request, upgrade.is_some()), scene.ctx);
     let mut fresh = false;
@@ -153,6 +157,12 @@ fn bounded(request: &Request, listener: &ListenerLive) -> Result<(), Reason> {
     }
 }
 
+/// When a gRPC client wants its call to be over.
+fn deadline(request: &Request, started: Instant) -> Result<Option<Instant>, Reason> {
+    let timeout = grpc::timeout(request).map_err(|_invalid| Reason::BadGrpcTimeout)?;
+    Ok(timeout.and_then(|timeout| started.checked_add(timeout.duration())))
+}
+
 /// What the origin is to be asked for beyond an ordinary answer.
 fn upgrade<'p, C: Client>(
     scene: &mut Scene<'_, '_>,
@@ -173,14 +183,17 @@ fn upgrade<'p, C: Client>(
 }
 
 async fn choose(
-    scene: &Scene<'_, '_>,
+    scene: &mut Scene<'_, '_>,
     permit: &Permit,
     attempts: &mut Attempts,
     fresh: bool,
     record: &mut Record<'_>,
 ) -> Result<Connection, Reason> {
     let before = Instant::now();
-    let chosen = attempts.connect(permit, fresh, scene.ctx).await;
+    let chosen = match scene.deadline {
+        Some(deadline) if deadline <= before => Err(Reason::GrpcDeadline),
+        deadline => until(deadline, scene.timer, attempts.connect(permit, fresh, scene.ctx)).await,
+    };
     record.waited += before.elapsed();
     record.attempts = attempts.made;
     record.origin.clone_from(&attempts.last);
@@ -189,6 +202,22 @@ async fn choose(
     record.leg = Some(std::rc::Rc::clone(connection.leg()));
     record.reused = connection.reused();
     Ok(connection)
+}
+
+/// A connection, in time for a gRPC client.
+async fn until(
+    deadline: Option<Instant>,
+    timer: &mut Timer<'_>,
+    connecting: impl Future<Output = Result<Connection, Reason>>,
+) -> Result<Connection, Reason> {
+    let mut connecting = pin!(connecting);
+    poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Pending if deadline.is_some_and(|deadline| timer.poll_expired(cx, deadline)) => {
+            Poll::Ready(Err(Reason::GrpcDeadline))
+        }
+        polled @ (Poll::Pending | Poll::Ready(_)) => polled,
+    })
+    .await
 }
 
 async fn forward<C: Client>(
@@ -248,7 +277,7 @@ async fn respond<C: Client>(
     record: &mut Record<'_>,
 ) -> After {
     if reason.status() == 0 {
-        client.abort();
+        client.abort(reason, record.id.as_str());
         return After::Abort;
     }
     let answer = respond::refusal(reason, request, record.id.as_str(), &scene.listener.error_pages);

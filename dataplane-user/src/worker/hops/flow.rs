@@ -77,11 +77,13 @@ pub(crate) struct Flow<'a, C> {
     idempotent: bool,
     awaiting_continue: bool,
     stall: Duration,
-    /// What the client may still take its time with, until the origin answers and from then on. A gRPC call has none: who
-    /// calls may have nothing to say for long.
+    /// What the client may still take its time with, until the origin answers and from then on. gRPC calls have none.
     sends: Option<Pace>,
     takes: Option<Pace>,
+    /// How long who owes a body may be silent, and what an origin that is still so is called. In a gRPC call it is no fault.
+    silence: (Duration, Reason),
     response_timeout: Duration,
+    deadline: Option<Instant>,
     pub(super) progress: Instant,
     waiting: Option<Instant>,
     waited: Duration,
@@ -106,7 +108,10 @@ impl<'a, C: Client> Flow<'a, C> {
         let upload = if upgrade && origin.finish(None) { Upload::Flushing } else { Upload::Running };
         let limits = &scene.listener.limits;
         let stall = Duration::from_millis(u64::from(limits.stall_ms));
-        let least = if request.grpc() { 0 } else { limits.body_bytes_per_second };
+        let (least, silence) = match request.grpc() {
+            true => (0, (Duration::from_millis(u64::from(limits.tunnel_idle_ms)), Reason::TunnelIdle)),
+            false => (limits.body_bytes_per_second, (stall, Reason::OriginStalled)),
+        };
         Self {
             client,
             origin,
@@ -121,7 +126,9 @@ impl<'a, C: Client> Flow<'a, C> {
             stall,
             sends: Pace::new(stall, least),
             takes: Pace::new(stall, least),
+            silence,
             response_timeout: permit.route().response_timeout,
+            deadline: scene.deadline,
             progress: now,
             waiting: Some(now),
             waited: Duration::ZERO,
@@ -170,21 +177,26 @@ impl<'a, C: Client> Flow<'a, C> {
             return Poll::Ready(Err(Failed::Broken(Reason::ClientGone)));
         }
         let on_origin = matches!(self.upload, Upload::Done | Upload::Stopped) || self.awaiting_continue;
-        let (deadline, reason) = match (on_origin, self.blocked) {
+        let end = match (on_origin, self.blocked) {
             (true, _) => (self.progress + self.response_timeout, Reason::OriginTimeout),
-            (false, Side::Client) => (self.client_by(|flow| &mut flow.sends), Reason::BodyTimeout),
+            (false, Side::Client) => {
+                (self.client_by(self.silence.0, |flow| &mut flow.sends), Reason::BodyTimeout)
+            }
             (false, Side::Origin) => (self.progress + self.stall, Reason::OriginStalled),
         };
-        if timer.poll_expired(cx, deadline) {
-            Poll::Ready(Err(Failed::Refused(reason)))
-        } else {
-            Poll::Pending
-        }
+        let (end, reason) = self.sooner(end);
+        if timer.poll_expired(cx, end) { Poll::Ready(Err(Failed::Refused(reason))) } else { Poll::Pending }
     }
 
-    /// Until when the client is waited for, by the pace of a direction.
-    fn client_by(&mut self, pace: fn(&mut Self) -> &mut Option<Pace>) -> Instant {
-        let restarted = self.progress + self.stall;
+    /// The end of this patience or of the client's, whichever comes first.
+    fn sooner(&self, end: (Instant, Reason)) -> (Instant, Reason) {
+        let deadline = self.deadline.filter(|deadline| *deadline < end.0);
+        deadline.map_or(end, |deadline| (deadline, Reason::GrpcDeadline))
+    }
+
+    /// Until when the client is waited for, by the pace of a direction or from its last move.
+    fn client_by(&mut self, patience: Duration, pace: fn(&mut Self) -> &mut Option<Pace>) -> Instant {
+        let restarted = self.progress + patience;
         pace(self).as_mut().map_or(restarted, |pace| pace.wait(Instant::now()))
     }
 
@@ -300,11 +312,12 @@ impl<'a, C: Client> Flow<'a, C> {
         if self.client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientGone));
         }
-        let (deadline, reason) = match self.blocked {
-            Side::Client => (self.client_by(|flow| &mut flow.takes), Reason::BodyTimeout),
-            Side::Origin => (self.progress + self.stall, Reason::OriginStalled),
+        let end = match self.blocked {
+            Side::Client => (self.client_by(self.stall, |flow| &mut flow.takes), Reason::BodyTimeout),
+            Side::Origin => (self.progress + self.silence.0, self.silence.1),
         };
-        if timer.poll_expired(cx, deadline) {
+        let (end, reason) = self.sooner(end);
+        if timer.poll_expired(cx, end) {
             return Poll::Ready(Err(reason));
         }
         if self.blocked == Side::Origin {

@@ -21,7 +21,7 @@ pub(crate) struct Record<'a> {
     listener: Arc<ListenerLive>,
     request: Option<&'a Request>,
     protocol: &'static str,
-    started: Instant,
+    pub(crate) started: Instant,
     /// Set when the route is known.
     pub(crate) route: Option<Arc<RouteLive>>,
     pub(crate) id: RequestId,

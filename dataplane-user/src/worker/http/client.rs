@@ -50,8 +50,8 @@ pub(crate) trait Client {
     /// Pushes everything out.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>>;
 
-    /// Breaks the exchange off after its head was sent.
-    fn abort(&mut self);
+    /// Breaks the exchange off after its head was sent. Where a client can be told why, it is.
+    fn abort(&mut self, reason: Reason, request_id: &str);
 
     /// Whether the request's body has been read to its end.
     fn body_done(&self) -> bool;

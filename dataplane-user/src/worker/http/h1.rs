@@ -199,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client for H1<S> {
         self.wire.poll_flush(cx).map_err(|_gone| Reason::ClientGone)
     }
 
-    fn abort(&mut self) {
+    fn abort(&mut self, _reason: Reason, _request_id: &str) {
         self.aborted = true;
     }
 

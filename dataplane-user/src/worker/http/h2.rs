@@ -13,6 +13,7 @@ use model::upgrade::Protocol;
 
 use super::client::Client;
 use super::fields::{Fields, Known, Span, is_token};
+use super::grpc::{Messages, trailers};
 use super::h1::ROOM;
 use super::receive::Got;
 use super::request::{self, Framing, HeadBounds, Method, Raw, Request, Version};
@@ -58,6 +59,8 @@ pub(crate) struct H2 {
     received: u64,
     bound: u64,
     head_only: bool,
+    /// Of a gRPC call's answer.
+    messages: Option<Messages>,
 }
 
 impl H2 {
@@ -65,25 +68,38 @@ impl H2 {
     pub(crate) fn new(streams: Streams, respond: SendResponse<Bytes>, body: RecvStream, bound: u64) -> Self {
         let ended = body.is_end_stream();
         let bound = if bound == 0 { u64::MAX } else { bound };
-        let (held, send) = (Bytes::new(), None);
         Self {
             streams,
             respond,
             body,
-            send,
-            held,
+            send: None,
+            held: Bytes::new(),
             owed: 0,
             ended,
             left: None,
             received: 0,
             bound,
             head_only: false,
+            messages: None,
         }
     }
 
     /// What of the request decides how its response is framed.
     pub(crate) fn begin(&mut self, request: &Request) {
         self.head_only = request.method == Method::Head;
+        self.messages = request.grpc().then(Messages::default);
+    }
+
+    /// Ends a gRPC call's answer with the reason's status where the client is sure to read it so: between two messages,
+    /// and with nothing waiting for the client's window.
+    fn say_status(&mut self, reason: Reason, request_id: &str) -> bool {
+        let between = self.messages.as_ref().is_some_and(Messages::between);
+        if !between || self.left.is_some() || self.send.as_ref().is_none_or(|send| send.capacity() == 0) {
+            return false;
+        }
+        let send = self.send.take();
+        let said = send.zip(trailers(reason, request_id));
+        said.is_some_and(|(mut send, trailers)| send.send_trailers(trailers).is_ok())
     }
 
     fn release(&mut self) {
@@ -215,6 +231,9 @@ impl Client for H2 {
             None => false,
         };
         send.send_data(Bytes::copy_from_slice(data), last).map_err(|_gone| Reason::ClientGone)?;
+        if let Some(messages) = &mut self.messages {
+            messages.pass(data);
+        }
         if last {
             self.send = None;
         }
@@ -239,10 +258,16 @@ impl Client for H2 {
         Poll::Ready(Ok(()))
     }
 
-    fn abort(&mut self) {
+    fn abort(&mut self, reason: Reason, request_id: &str) {
+        if self.say_status(reason, request_id) {
+            return;
+        }
+        // To a gRPC client whose time is up CANCEL says that (gRPC, "Errors").
+        let late = reason == Reason::GrpcDeadline;
+        let code = if late { h2::Reason::CANCEL } else { h2::Reason::INTERNAL_ERROR };
         match &mut self.send {
-            Some(send) => send.send_reset(h2::Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(h2::Reason::INTERNAL_ERROR),
+            Some(send) => send.send_reset(code),
+            None => self.respond.send_reset(code),
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub mod date;
 pub mod fields;
 pub mod frames;
+pub mod grpc;
 pub mod guard;
 pub mod h1;
 pub mod h2;

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use model::error_page::{ErrorPage, Filling, PageForm};
 
 use super::fields::Fields;
+use super::grpc;
 use super::negotiate::{self, Form};
 use super::request::{Framing, Request, field};
 use super::response::Response;
@@ -22,7 +23,7 @@ pub fn refusal(
         Form::Html => PageForm::Html,
         Form::Json => PageForm::Json,
         Form::Plain => PageForm::Plain,
-        Form::Grpc => return grpc(reason, request, request_id),
+        Form::Grpc => return trailers_only(reason, request, request_id),
     };
     let filling = Filling { status, title: phrase(status), reason: reason.name(), request_id };
     let fitting = pages.iter().filter(|page| page.form == form);
@@ -56,11 +57,10 @@ fn ours(form: PageForm, filling: &Filling<'_>) -> String {
     }
 }
 
-/// gRPC's Trailers-Only: one head with everything in it (gRPC over HTTP2, "Responses"). Names and ids need none of its
-/// percent-encoding.
-fn grpc(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
+/// gRPC's Trailers-Only: one head with everything in it (gRPC over HTTP2, "Responses").
+fn trailers_only(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
     let code = reason.grpc().to_string();
-    let message = format!("{} (request {request_id})", reason.name());
+    let message = grpc::message(reason, request_id);
     let fields =
         fields(&[("Content-Type", "application/grpc"), ("Grpc-Status", &code), ("Grpc-Message", &message)]);
     let mut response = of_ours(200, fields, &Bytes::new());

@@ -178,7 +178,7 @@ fn verify(header: &[u8], tlvs: usize) -> Result<(), BadHeader> {
         if kind != PP2_TYPE_CRC32C {
             continue;
         }
-        let sent: [u8; CRC32C] = value.try_into().map_err(|_| BadHeader::Malformed)?;
+        let sent: [u8; CRC32C] = value.try_into().map_err(|_length| BadHeader::Malformed)?;
         let (before, after) = (header.get(..start), header.get(at..));
         // Counted with zeros in its own place.
         let parts = [before.unwrap_or_default(), &[0; CRC32C], after.unwrap_or_default()];

@@ -3,6 +3,7 @@
 mod bench;
 mod choice;
 mod floods;
+mod grpc;
 mod http1;
 mod http2;
 mod kinds;
