@@ -103,7 +103,7 @@ pub enum TlsVersion {
 pub struct Limits {
     /// Open client connections on this listener, per node.
     pub connections: u32,
-    /// Open client connections from one IPv4 address or IPv6 /64, per worker thread.
+    /// Open client connections from one IPv4 address or IPv6 /64, per node.
     pub connections_per_address: u32,
     /// A request head: request line and fields, bytes.
     pub header_bytes: u32,
@@ -115,6 +115,9 @@ pub struct Limits {
     pub body_bytes: u64,
     /// From accept to the end of the TLS handshake, milliseconds.
     pub handshake_ms: u32,
+    /// What a client may send until the end of the TLS handshake, bytes.
+    #[serde(default = "handshake_bytes", skip_serializing_if = "is_handshake_bytes")]
+    pub handshake_bytes: u32,
     /// From a request head's first byte to its last, milliseconds.
     pub header_ms: u32,
     /// A connection without a request, milliseconds.
@@ -135,6 +138,15 @@ pub struct Limits {
     /// A connection that changed to another protocol and moves nothing either way, milliseconds.
     #[serde(default = "tunnel_idle_ms", skip_serializing_if = "is_tunnel_idle_ms")]
     pub tunnel_idle_ms: u32,
+}
+
+/// Ten times what browsers send with post-quantum keys and a ticket.
+fn handshake_bytes() -> u32 {
+    32 * 1024
+}
+
+fn is_handshake_bytes(value: &u32) -> bool {
+    *value == handshake_bytes()
 }
 
 /// Less than any modem, more than a client that only wants to keep the connection.
@@ -165,6 +177,7 @@ impl Default for Limits {
             target_bytes: 8 * 1024,
             body_bytes: 0,
             handshake_ms: 10_000,
+            handshake_bytes: handshake_bytes(),
             header_ms: 15_000,
             idle_ms: 75_000,
             stall_ms: 60_000,

@@ -163,6 +163,15 @@ impl Connection {
         self.stream.flush()
     }
 
+    /// Changes the key we send with and tells the server, which is asked for nothing in return (RFC 8446, 4.6.3).
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn rekey(&mut self) -> io::Result<()> {
+        self.stream.conn.refresh_traffic_keys().map_err(io::Error::other)?;
+        self.stream.flush()
+    }
+
     /// Ends our direction, in TLS and in TCP; the other one goes on.
     ///
     /// # Errors

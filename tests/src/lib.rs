@@ -16,6 +16,7 @@ pub mod browser;
 pub mod client;
 pub mod frames;
 pub mod h2client;
+pub mod hello;
 pub mod load;
 pub mod objects;
 pub mod origin;

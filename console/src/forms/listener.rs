@@ -29,7 +29,7 @@ macro_rules! limit {
 }
 
 /// Every bound on what a client controls.
-pub(crate) const LIMITS: [Limit; 15] = [
+pub(crate) const LIMITS: [Limit; 16] = [
     limit!(connections, "connections", "Connections"),
     limit!(connections_per_address, "connectionsPerAddress", "Connections per address"),
     limit!(streams, "streams", "HTTP/2 streams per connection"),
@@ -39,6 +39,7 @@ pub(crate) const LIMITS: [Limit; 15] = [
     limit!(target_bytes, "targetBytes", "Request target, bytes"),
     limit!(body_bytes, "bodyBytes", "Body, bytes"),
     limit!(handshake_ms, "handshakeMs", "Handshake, ms"),
+    limit!(handshake_bytes, "handshakeBytes", "Handshake, bytes"),
     limit!(header_ms, "headerMs", "Header received within, ms"),
     limit!(idle_ms, "idleMs", "Idle, ms"),
     limit!(stall_ms, "stallMs", "Stalled, ms"),

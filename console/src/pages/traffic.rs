@@ -135,10 +135,11 @@ const DROP_CLASSES: [(&str, &str); 5] = [
 
 /// Which of the classes.
 fn drop_class(drops: &DropSeries) -> usize {
-    const LIMITS: [&str; 7] = [
+    const LIMITS: [&str; 8] = [
         "no-listener",
         "denied",
         "too-many-connections",
+        "idle-evicted",
         "too-many-from-address",
         "upgrade-refused",
         "tunnel-idle",

@@ -48,16 +48,21 @@ reasons! {
     Denied = "denied", Policy, 0;
     /// `limits.connections`.
     TooManyConnections = "too-many-connections", Policy, 0;
+    /// `limits.connections` is nearly reached: a connection that waits for a request makes room for one that comes.
+    IdleEvicted = "idle-evicted", Policy, 0;
     /// `limits.connectionsPerAddress`.
     TooManyFromAddress = "too-many-from-address", Policy, 0;
     /// A connection from a prefix of `proxyProtocol` that did not begin with a whole PROXY header within `limits.handshakeMs`.
     BadProxyHeader = "bad-proxy-header", Client, 0;
     /// `limits.handshakeMs`.
     HandshakeTimeout = "handshake-timeout", Client, 0;
-    /// The client's handshake is not TLS, or breaks the protocol, or shares no version, suite or group with us.
+    /// The client's handshake is not TLS, or breaks the protocol, or shares no version, suite or group with us; or it is longer
+    /// than `limits.handshakeBytes`.
     HandshakeFailed = "handshake-failed", Client, 0;
     /// SNI names no certificate and the listener has no default one.
     NoCertificate = "no-certificate", Client, 0;
+    /// After the handshake: a renegotiation, key updates or empty records without end, records that do not decrypt.
+    BrokenTls = "broken-tls", Client, 0;
     /// The client closed or reset while it owed us the rest of a head or body.
     ClientGone = "client-gone", Client, 0;
     /// `limits.headerMs`.
@@ -188,6 +193,8 @@ impl Reason {
             | Self::HandshakeTimeout
             | Self::HandshakeFailed
             | Self::NoCertificate
+            | Self::BrokenTls
+            | Self::IdleEvicted
             | Self::ClientGone
             | Self::Http2Abuse => UNKNOWN,
         }

@@ -111,6 +111,12 @@ fn limits(spec: &LimitsSpec, at: &mut At<'_>) -> Limits {
         target_bytes: bound("targetBytes", spec.target_bytes, default.target_bytes, 16..=1_048_576),
         body_bytes: spec.body_bytes.unwrap_or(default.body_bytes),
         handshake_ms: bound("handshakeMs", spec.handshake_ms, default.handshake_ms, 10..=HOUR),
+        handshake_bytes: bound(
+            "handshakeBytes",
+            spec.handshake_bytes,
+            default.handshake_bytes,
+            2_048..=131_072,
+        ),
         header_ms: bound("headerMs", spec.header_ms, default.header_ms, 10..=HOUR),
         idle_ms: bound("idleMs", spec.idle_ms, default.idle_ms, 10..=DAY),
         stall_ms: bound("stallMs", spec.stall_ms, default.stall_ms, 10..=DAY),

@@ -180,6 +180,9 @@ pub struct LimitsSpec {
     /// See [`crate::snapshot::Limits::handshake_ms`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_ms: Option<u64>,
+    /// See [`crate::snapshot::Limits::handshake_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_bytes: Option<u64>,
     /// See [`crate::snapshot::Limits::header_ms`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_ms: Option<u64>,

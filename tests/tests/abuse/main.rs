@@ -2,4 +2,6 @@
 //! bound nor a well-behaved client its answers. `docs/abuse.md` has the table.
 #![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
 
+mod floods;
 mod slow;
+mod tls;

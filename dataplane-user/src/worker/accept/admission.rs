@@ -1,22 +1,18 @@
-//! How many connections may be open: per listener on this node, per client address on this thread.
+//! A connection's place: on its listener, of which all threads know ([`live::Open`]), and on this thread, which waits for
+//! the last one when it ends.
 //!
 //! A connection that comes through a balancer counts for its client's address, from the moment that is known.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::worker::live::ListenerLive;
+use crate::worker::live::{self, ListenerLive, Network};
 use crate::worker::observe;
 use crate::worker::refusal::Reason;
-
-/// A listener (by the address of its count, which the entry's connections keep alive) and an IPv4 address or IPv6 /64.
-type Key = (usize, IpAddr);
 
 /// One thread's open connections.
 #[derive(Debug, Default, Clone)]
@@ -25,8 +21,6 @@ pub(super) struct Open(Rc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     all: Cell<usize>,
-    /// No entry without an open connection, so there are never more of them than of those.
-    by_address: RefCell<HashMap<Key, u32>>,
     ended: Notify,
 }
 
@@ -34,14 +28,14 @@ struct Counts {
 #[derive(Debug)]
 pub(super) struct Admission {
     counts: Rc<Counts>,
-    listener: Arc<AtomicU32>,
+    listener: Arc<live::Open>,
     /// For whom it counts, once that is known.
-    key: Option<Key>,
+    network: Option<Network>,
     _seen: observe::Open,
 }
 
 impl Open {
-    /// A place for a connection, if there is one; `client` where it is known already.
+    /// A place for a connection, if there is one or `make_room` makes one; `client` where it is known already.
     ///
     /// # Errors
     /// The limit that was reached.
@@ -50,17 +44,17 @@ impl Open {
         listener: &ListenerLive,
         client: Option<IpAddr>,
         seen: observe::Open,
+        make_room: impl FnOnce() -> bool,
     ) -> Result<Admission, Reason> {
-        let key = client.map(|client| self.0.room(listener, client)).transpose()?;
-        if listener.open.fetch_add(1, Ordering::Relaxed) >= listener.limits.connections {
-            listener.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Reason::TooManyConnections);
+        let ListenerLive { open, limits, .. } = listener;
+        let network = client.map(Network::from);
+        network.map_or(Ok(()), |network| open.enter_from(network, limits))?;
+        if let Err(full) = open.enter(limits, make_room) {
+            network.into_iter().for_each(|network| open.leave_from(network));
+            return Err(full);
         }
         self.0.all.set(self.0.all.get() + 1);
-        let (counts, listener) = (Rc::clone(&self.0), Arc::clone(&listener.open));
-        let mut admission = Admission { counts, listener, key: None, _seen: seen };
-        admission.count(key);
-        Ok(admission)
+        Ok(Admission { counts: Rc::clone(&self.0), listener: Arc::clone(open), network, _seen: seen })
     }
 
     /// Waits until no connection is open.
@@ -71,58 +65,26 @@ impl Open {
     }
 }
 
-impl Counts {
-    /// Under which key one more connection of a client may count.
-    fn room(&self, listener: &ListenerLive, client: IpAddr) -> Result<Key, Reason> {
-        let key = (Arc::as_ptr(&listener.open) as usize, network(client));
-        let here = self.by_address.borrow().get(&key).copied().unwrap_or_default();
-        if here >= listener.limits.connections_per_address {
-            return Err(Reason::TooManyFromAddress);
-        }
-        Ok(key)
-    }
-}
-
 impl Admission {
     /// Counts a connection that was admitted without its client for that one.
     ///
     /// # Errors
     /// The client has too many.
     pub(super) fn belongs_to(&mut self, client: IpAddr, listener: &ListenerLive) -> Result<(), Reason> {
-        let key = self.counts.room(listener, client)?;
-        self.count(Some(key));
+        let network = client.into();
+        listener.open.enter_from(network, &listener.limits)?;
+        self.network = Some(network);
         Ok(())
-    }
-
-    fn count(&mut self, key: Option<Key>) {
-        if let Some(key) = key {
-            *self.counts.by_address.borrow_mut().entry(key).or_default() += 1;
-        }
-        self.key = key;
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.listener.fetch_sub(1, Ordering::Relaxed);
-        if let Some(key) = self.key {
-            let mut by_address = self.counts.by_address.borrow_mut();
-            match by_address.get_mut(&key) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(by_address.remove(&key)),
-            }
-        }
+        self.listener.leave();
+        self.network.into_iter().for_each(|network| self.listener.leave_from(network));
         self.counts.all.set(self.counts.all.get() - 1);
         if self.counts.all.get() == 0 {
             self.counts.ended.notify_one();
         }
-    }
-}
-
-/// The client's IPv4 address, or its IPv6 /64: one subscriber has that many addresses.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }

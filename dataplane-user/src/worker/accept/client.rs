@@ -1,37 +1,48 @@
-//! The client's end of a connection. When it closes after the packet filter came to deny the client it is reset, so that
-//! nothing waits for a peer whose packets no longer arrive.
+//! The client's end of a connection. TLS that breaks its rules after the handshake is counted here, whatever is made of the
+//! end of the connection above. When it closes after the packet filter came to deny the client it is reset, so that nothing
+//! waits for a peer whose packets no longer arrive.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use model::filter::Verdict;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::worker::live::Live;
 use crate::worker::proxy::Peer;
+use crate::worker::refusal::Reason;
+use crate::worker::tls::control;
 use crate::worker::tls::stream::TlsStream;
+
+use super::Gate;
 
 /// See the module.
 pub(super) struct Client {
     stream: TlsStream,
     peer: Peer,
-    live: Arc<ArcSwap<Live>>,
+    gate: Rc<Gate>,
+    broken: bool,
 }
 
 impl Client {
-    pub(super) fn new(stream: TlsStream, peer: Peer, live: Arc<ArcSwap<Live>>) -> Self {
-        Self { stream, peer, live }
+    pub(super) fn new(stream: TlsStream, peer: Peer, gate: &Rc<Gate>) -> Self {
+        Self { stream, peer, gate: Rc::clone(gate), broken: false }
+    }
+
+    fn broke(&mut self, error: &io::Error) {
+        if control::is_peers_fault(error) && !std::mem::replace(&mut self.broken, true) {
+            self.gate.shard.refused(Reason::BrokenTls);
+            tracing::debug!(peer = %self.peer.client, %error, reason = Reason::BrokenTls.name(), "connection ends");
+        }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.live.load().judge(&self.peer) != Verdict::Pass {
+        if self.gate.ctx.live.load().judge(&self.peer) != Verdict::Pass {
             reset(self.stream.tcp());
         }
     }
@@ -45,7 +56,12 @@ pub(super) fn reset(tcp: &TcpStream) {
 
 impl AsyncRead for Client {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read {
+            this.broke(error);
+        }
+        read
     }
 }
 

@@ -1,6 +1,6 @@
 //! Accepts connections and decides who may go on: listening sockets in, secured connections out to [`hops::serve`].
 //!
-//! Every thread has its own sockets. The accepted socket's own address says which listener it belongs to, so a socket is
+//! Every thread has its own sockets. Threads meet only where a connection is counted in and out. The accepted socket's own address says which listener it belongs to, so a socket is
 //! the same for all of them.
 
 mod admission;
@@ -148,7 +148,8 @@ impl Gate {
         self.allowed(&live, &peer.into())?;
         // Whose connection a balancer's is will be known behind its header.
         let client = (!listener.proxied(peer.ip())).then_some(peer.ip());
-        match self.open.admit(listener, client, self.shard.connection()) {
+        let make_room = || self.ctx.idle.evict(&listener.open);
+        match self.open.admit(listener, client, self.shard.connection(), make_room) {
             Ok(admission) => Ok((Arc::clone(listener), admission)),
             Err(reason) => refuse(reason),
         }
@@ -213,10 +214,12 @@ async fn connection(
         peer.into()
     };
     // Boxed, so that what only the handshake needs is given back after it.
-    match Box::pin(serve::accept(tcp, &listener.tls, deadline)).await {
+    match Box::pin(serve::accept(tcp, &listener.tls, deadline, listener.limits.handshake_bytes as usize))
+        .await
+    {
         Ok(Served { stream, sni, h2, leg, resumed }) => {
             gate.shard.handshake(&leg, resumed);
-            let stream = Client::new(stream, peer, Arc::clone(&gate.ctx.live));
+            let stream = Client::new(stream, peer, &gate);
             let leg = Arc::new(leg);
             hops::serve(Secured { stream, listener, peer, local, sni, alpn_h2: h2, leg }, &gate.ctx).await;
         }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Context;
 
 use model::filter::Verdict;
 use model::name::HostName;
@@ -11,6 +12,7 @@ use model::snapshot::SnapshotId;
 use tokio::time::{Duration, Instant};
 
 use super::context::{Stop, ThreadCtx};
+use super::idle::Waits;
 use crate::worker::live::ListenerLive;
 use crate::worker::proxy::Peer;
 use crate::worker::refusal::Reason;
@@ -43,17 +45,19 @@ pub(crate) struct Hop {
     seen: Cell<Option<SnapshotId>>,
     closing: Cell<Option<Instant>>,
     patient: Cell<bool>,
+    waits: Waits,
     /// Why the connection was cut off, when it was.
     pub(crate) cut: Cell<Option<Reason>>,
 }
 
 impl Hop {
     /// Takes a connection apart.
-    pub(crate) fn new<S>(secured: Secured<S>) -> (Self, S, bool) {
+    pub(crate) fn new<S>(secured: Secured<S>, ctx: &ThreadCtx) -> (Self, S, bool) {
         let Secured { stream, listener, peer, local, sni, alpn_h2, leg } = secured;
+        let waits = ctx.idle.join(&listener.open);
         let (listener, seen, closing) = (RefCell::new(listener), Cell::new(None), Cell::new(None));
         let (patient, cut) = (Cell::new(false), Cell::new(None));
-        (Self { peer, local, sni, leg, listener, seen, closing, patient, cut }, stream, alpn_h2)
+        (Self { peer, local, sni, leg, listener, seen, closing, patient, waits, cut }, stream, alpn_h2)
     }
 
     /// The listener as the newest snapshot has it, or as the last one had it that still did.
@@ -110,6 +114,26 @@ impl Hop {
     /// request on its way loses it.
     pub(crate) fn patient(&self) -> bool {
         self.patient.get()
+    }
+
+    /// The connection waits for a request since then. True when it must end at once, to make room for another.
+    pub(crate) fn waits(&self, since: Instant, cx: &Context<'_>, ctx: &ThreadCtx) -> bool {
+        let leaves = self.waits.waits(since, cx);
+        if leaves && !self.evicted() {
+            self.cut.set(Some(Reason::IdleEvicted));
+            ctx.tell.refused(Reason::IdleEvicted, &self.listener.borrow().name);
+        }
+        leaves
+    }
+
+    /// It has a request, or the beginning of one.
+    pub(crate) fn busy(&self) {
+        self.waits.busy();
+    }
+
+    /// Whether it makes room for another: nobody waits for its client then.
+    pub(crate) fn evicted(&self) -> bool {
+        self.cut.get() == Some(Reason::IdleEvicted)
     }
 
     fn drain_deadline(&self) -> Instant {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -22,6 +23,7 @@ use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::{Known, Names, System};
 use crate::worker::refusal::Reason;
 
+use super::idle::Idle;
 use super::timer::Timers;
 
 /// Where a thread tells what happened.
@@ -75,6 +77,8 @@ pub struct ThreadCtx {
     /// One buffer for all connections: nothing stays in it from one poll to the next.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     pub(crate) timers: Timers,
+    /// Which connections wait for a request.
+    pub(crate) idle: Rc<Idle>,
     pub(crate) date: RefCell<Date>,
     stop: Cell<Stop>,
     bell: RefCell<Bell>,
@@ -98,6 +102,7 @@ impl ThreadCtx {
             tell,
             scratch: RefCell::new(vec![0; ROOM].into_boxed_slice()),
             timers: Timers::default(),
+            idle: Rc::default(),
             date: RefCell::default(),
             stop: Cell::new(Stop::Run),
             bell: RefCell::default(),

@@ -44,7 +44,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
             After::Abort => return,
         }
     }
-    close(ctx, &mut client, &mut timer).await;
+    close(ctx, hop, &mut client, &mut timer).await;
 }
 
 /// The next request, the reason it is refused, or nothing when there is to be none.
@@ -56,7 +56,9 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     first: bool,
 ) -> Result<Option<Request>, Reason> {
     let mut reading = Reading { idle_since: Instant::now(), begun: None, first };
-    let raw = poll_fn(|cx| reading.poll(cx, ctx, hop, client, timer)).await?;
+    let raw = poll_fn(|cx| reading.poll(cx, ctx, hop, client, timer)).await;
+    hop.busy();
+    let raw = raw?;
     let Some(raw) = raw else { return Ok(None) };
     let request = request::check(raw)?;
     client.begin(&request, hop.listener().limits.body_bytes);
@@ -94,10 +96,11 @@ impl Reading {
                 (Some(_), true) => FIRST_REQUEST,
                 (Some(_), false) => return Poll::Ready(Ok(None)),
             };
-            if timer.poll_expired(cx, self.idle_since + patience) {
+            if hop.waits(self.idle_since, cx, ctx) || timer.poll_expired(cx, self.idle_since + patience) {
                 return Poll::Ready(Ok(None));
             }
         } else {
+            hop.busy();
             let begun = *self.begun.get_or_insert_with(Instant::now);
             if timer.poll_expired(cx, begun + Duration::from_millis(u64::from(limits.header_ms))) {
                 return Poll::Ready(Err(Reason::HeaderTimeout));
@@ -110,10 +113,11 @@ impl Reading {
 /// Ends our direction, then reads on for a little while.
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(
     ctx: &ThreadCtx,
+    hop: &Hop,
     client: &mut H1<S>,
     timer: &mut Timer<'_>,
 ) {
-    let deadline = Instant::now() + LINGER;
+    let deadline = Instant::now() + if hop.evicted() { Duration::ZERO } else { LINGER };
     let (mut bound, mut shut) = (LINGER_BYTES, false);
     poll_fn(|cx| {
         if !shut {

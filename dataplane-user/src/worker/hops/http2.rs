@@ -51,16 +51,18 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
     let guarded = Guarded::new(stream, Peer::Client { streams: limits.streams });
     let stream = Shared(Rc::new(RefCell::new(guarded)));
     let mut timer = ctx.timers.get();
-    let deadline = Instant::now() + Duration::from_millis(u64::from(limits.header_ms));
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_millis(u64::from(limits.header_ms));
     let mut handshake = Box::pin(builder(&limits).handshake(stream.clone()));
     let connected = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
-        Poll::Pending if timer.poll_expired(cx, deadline) => Poll::Ready(None),
+        Poll::Pending if hop.waits(begun, cx, ctx) || timer.poll_expired(cx, deadline) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
         Poll::Ready(connected) => Poll::Ready(Some(connected)),
     })
     .await;
     drop(handshake);
     match connected {
+        None if hop.evicted() => return,
         None => return ctx.tell.refused(Reason::HeaderTimeout, &hop.listener().name),
         Some(Err(error)) => {
             told(ctx, hop, &error, None);
@@ -71,7 +73,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
             let mut driver = Driver::new(connection, stream.clone(), share.clone());
             let mut streams = FuturesUnordered::new();
             let start = |request, respond| one(ctx, hop, &share, request, respond);
-            let ended = poll_fn(|cx| driver.poll(cx, hop, &mut streams, start, &mut timer)).await;
+            let ended = poll_fn(|cx| driver.poll(cx, (ctx, hop), &mut streams, start, &mut timer)).await;
             match (stream.flood(), ended) {
                 (Some(flood), _) => ctx.tell.flood(flood, &hop.listener().name),
                 (None, Err(error)) => told(ctx, hop, &error, stream.said()),
@@ -79,7 +81,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
             }
         }
     }
-    part(ctx, stream, &mut timer).await;
+    part(ctx, hop, stream, &mut timer).await;
 }
 
 /// GOAWAY with PROTOCOL_ERROR, for a client whose preface is wrong: h2 lets go of the stream without one.
@@ -171,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll<F: Future<Output = ()>>(
         &mut self,
         cx: &mut Context<'_>,
-        hop: &Hop,
+        (ctx, hop): (&ThreadCtx, &Hop),
         streams: &mut FuturesUnordered<F>,
         start: impl Fn(http::Request<RecvStream>, SendResponse<Bytes>) -> F,
         timer: &mut Timer<'_>,
@@ -188,6 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let Some(next) = next else { return Poll::Ready(Ok(())) };
                 let (request, respond) = next?;
                 streams.push(start(request, respond));
+                hop.busy();
                 accepted = true;
                 self.served += 1;
                 if limits.requests_per_connection != 0 && self.served >= limits.requests_per_connection {
@@ -202,6 +205,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             self.idle_since = Instant::now();
+        }
+        if streams.is_empty() && !hop.evicted() && hop.waits(self.idle_since, cx, ctx) {
+            self.connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+            self.parting = Some(Instant::now());
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let idle = self.idle_since + Duration::from_millis(u64::from(limits.idle_ms));
         match self.parting {
@@ -240,10 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 /// Lets the client read our last frames: a close with unread bytes would reset the connection and take them along.
 async fn part<S: AsyncRead + AsyncWrite + Unpin>(
     ctx: &ThreadCtx,
+    hop: &Hop,
     mut stream: Shared<S>,
     timer: &mut Timer<'_>,
 ) {
-    let deadline = Instant::now() + PARTING;
+    let deadline = Instant::now() + if hop.evicted() { Duration::ZERO } else { PARTING };
     let mut shut = false;
     // No more than what it could have on its way when it was told.
     let mut left = CONNECTION_WINDOW as usize;

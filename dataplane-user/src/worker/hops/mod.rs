@@ -10,6 +10,7 @@ pub(crate) mod exchange;
 pub(crate) mod flow;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod idle;
 mod pace;
 pub(crate) mod record;
 pub(crate) mod timer;
@@ -33,7 +34,7 @@ use crate::worker::refusal::Reason;
 
 /// Serves a secured connection until it ends. Everything that happens is told to `ctx.tell`.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured<S>, ctx: &Rc<ThreadCtx>) {
-    let (hop, stream, alpn_h2) = Hop::new(secured);
+    let (hop, stream, alpn_h2) = Hop::new(secured, ctx);
     let mut served = pin!(async {
         match alpn_h2 {
             true => Box::pin(http2::serve(ctx, &hop, stream)).await,

@@ -4,6 +4,7 @@
 //! what did not change live on. [`Live::build`] (in `build.rs`) decides that.
 
 mod build;
+mod open;
 mod origins;
 #[cfg(test)]
 mod tests;
@@ -11,10 +12,10 @@ mod tests;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 pub use build::LiveError;
+pub use open::{Network, Open};
 
 use bytes::Bytes;
 use model::error_page::ErrorPage;
@@ -90,7 +91,7 @@ pub struct ListenerLive {
     /// The TLS server: certificates by SNI, versions, ALPN, tickets.
     pub tls: Arc<rustls::ServerConfig>,
     /// Open connections, all threads together. Shared by all of this listener's generations.
-    pub open: Arc<AtomicU32>,
+    pub open: Arc<Open>,
     /// Which certificate SNI chooses: exact, then wildcard, then the default; `None` refuses the handshake.
     pub certificates: CertificateTable,
     /// Routes by host and path.

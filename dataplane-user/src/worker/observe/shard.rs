@@ -13,7 +13,7 @@ use model::report::{BUCKETS, Histogram, Leg};
 use super::log::{Log, micros};
 use super::{Exchange, Observe};
 use crate::worker::http::guard::Flood;
-use crate::worker::live::{ListenerLive, Live, OriginLive};
+use crate::worker::live::{self, ListenerLive, Live, OriginLive};
 use crate::worker::refusal::Reason;
 
 /// Locks that protect plain data: a panic elsewhere leaves it usable.
@@ -151,7 +151,7 @@ struct Local {
     routes: HashMap<(usize, Option<usize>), Arc<RouteCounts>>,
     origins: HashMap<u64, Arc<OriginCounts>>,
     /// Keeps the listeners' counts where they are, so that no address stands for two of them.
-    held: Vec<Arc<AtomicU32>>,
+    held: Vec<Arc<live::Open>>,
 }
 
 impl Shard {

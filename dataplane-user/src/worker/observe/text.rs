@@ -240,7 +240,7 @@ impl Page {
         let mut listeners: Vec<_> = live.listeners.values().collect();
         listeners.sort_by(|a, b| a.name.cmp(&b.name));
         for listener in listeners {
-            let open = listener.open.load(std::sync::atomic::Ordering::Relaxed);
+            let open = listener.open.count();
             self.sample("sallyport_connections", &[("listener", listener.name.as_str())], open);
         }
         self.health(live);

@@ -229,7 +229,7 @@ fn listeners(live: &Live) -> Vec<ListenerReport> {
             listener: listener.name.clone(),
             mode: String::new(),
             addresses: Vec::new(),
-            connections: listener.open.load(Ordering::Relaxed),
+            connections: listener.open.count(),
             problem: None,
         })
         .collect();

@@ -128,7 +128,13 @@ impl From<RecordError> for io::Error {
     }
 }
 
-/// The alert to send before giving up, when the fault is the peer's.
+/// Whether the peer broke the rules of TLS, rather than the connection off.
+pub(crate) fn is_peers_fault(error: &io::Error) -> bool {
+    const OURS: u8 = 80;
+    alert_for(error).is_some_and(|alert| alert != OURS)
+}
+
+/// The alert to send before giving up, where there is still somebody to tell.
 pub(crate) fn alert_for(error: &io::Error) -> Option<u8> {
     let inner = error.get_ref()?;
     if let Some(record) = inner.downcast_ref::<RecordError>() {

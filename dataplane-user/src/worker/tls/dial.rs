@@ -192,13 +192,18 @@ pub async fn dial(origin: &OriginLive, address: SocketAddr, alpn: Alpn) -> Resul
     }
 }
 
+/// What an origin may send before the end of the handshake: rustls takes messages of 64 KiB, and of these only the certificates
+/// are long.
+const MOST_RECEIVED: usize = 128 * 1024;
+
 async fn shake(
     mut tcp: TcpStream,
     config: &Arc<ClientConfig>,
     name: &ServerName<'static>,
     verified: Option<&ServerName<'static>>,
 ) -> Result<Dialled, HandshakeError> {
-    let mut handshake = Handshake::new(UnbufferedClientConnection::new(Arc::clone(config), name.clone())?);
+    let connection = UnbufferedClientConnection::new(Arc::clone(config), name.clone())?;
+    let mut handshake = Handshake::new(connection, MOST_RECEIVED);
     if let Err(error) = handshake.run(&mut tcp).await {
         handshake.say_last(&mut tcp, None).await;
         return Err(error);
@@ -224,9 +229,10 @@ fn failed(address: SocketAddr, error: HandshakeError) -> DialError {
         HandshakeError::Tls(certificate @ rustls::Error::InvalidCertificate(_)) => {
             DialError::Unverified { address, source: Arc::new(certificate) }
         }
-        source @ (HandshakeError::Io(_) | HandshakeError::Tls(_) | HandshakeError::Record(_)) => {
-            DialError::Handshake { address, source }
-        }
+        source @ (HandshakeError::Io(_)
+        | HandshakeError::Tls(_)
+        | HandshakeError::TooLong(_)
+        | HandshakeError::Record(_)) => DialError::Handshake { address, source },
     }
 }
 

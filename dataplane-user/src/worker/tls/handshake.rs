@@ -1,6 +1,7 @@
 //! Drives rustls through a handshake on a socket, then takes the traffic over.
 
 use std::io;
+use std::time::Duration;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
@@ -84,19 +85,25 @@ pub enum HandshakeError {
     /// rustls refused what the peer sent; its alert has been sent.
     #[error("{0}")]
     Tls(#[from] rustls::Error),
+    /// The peer has sent as much as it may, and is not done.
+    #[error("the handshake is not over after {0} bytes")]
+    TooLong(usize),
     /// The traffic could not be taken over, or what came is no TLS.
     #[error("{0}")]
     Record(#[from] RecordError),
 }
 
-/// Ciphertext from the peer that rustls has not used up, bounded: a flight of handshake messages and what came with it.
-const MOST_INCOMING: usize = 128 * 1024;
+/// How long a peer may take over what we say last.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// What a peer may send before we answered its last flight.
 const MOST_EARLY: usize = 64 * 1024;
 
 /// A handshake on its way.
 pub(crate) struct Handshake<E> {
     end: E,
+    /// What the peer may still send, checked before each read: what comes with its last flight is no more than one of them.
+    allowed: usize,
+    most: usize,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     /// Traffic that came in the peer's last flight.
@@ -113,8 +120,10 @@ pub(crate) enum Step {
 }
 
 impl<E: End> Handshake<E> {
-    pub(crate) fn new(end: E) -> Self {
-        Self { end, incoming: Vec::new(), outgoing: Vec::new(), early: Vec::new(), ended: false }
+    /// A handshake in which the peer may send `most` bytes.
+    pub(crate) fn new(end: E, most: usize) -> Self {
+        let (incoming, outgoing, early) = (Vec::new(), Vec::new(), Vec::new());
+        Self { end, allowed: most, most, incoming, outgoing, early, ended: false }
     }
 
     /// rustls's view of the connection.
@@ -160,13 +169,15 @@ impl<E: End> Handshake<E> {
             return Ok(true);
         }
         self.send(tcp).await?;
-        if self.incoming.len() >= MOST_INCOMING {
-            return Err(RecordError::Malformed.into());
+        if self.allowed == 0 {
+            return Err(HandshakeError::TooLong(self.most));
         }
         self.incoming.reserve(4096);
-        if tcp.read_buf(&mut self.incoming).await? == 0 {
+        let read = tcp.read_buf(&mut self.incoming).await?;
+        if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        self.allowed = self.allowed.saturating_sub(read);
         Ok(false)
     }
 
@@ -176,8 +187,8 @@ impl<E: End> Handshake<E> {
             self.outgoing.clear();
             self.outgoing.extend_from_slice(instead);
         }
-        // The peer may be gone; there is nobody else to tell.
-        drop(self.send(tcp).await);
+        // The peer may be gone, or take nothing; there is nobody else to tell.
+        drop(tokio::time::timeout(LAST_WORD, self.send(tcp)).await);
         drop(tcp.shutdown().await);
     }
 

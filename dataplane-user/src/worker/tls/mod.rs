@@ -4,7 +4,7 @@
 //! between sockets and buffers. It knows nothing of HTTP.
 
 pub mod certificates;
-mod control;
+pub(super) mod control;
 pub mod dial;
 pub mod handshake;
 pub mod record;

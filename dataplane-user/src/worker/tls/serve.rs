@@ -34,7 +34,7 @@ pub struct Served {
     pub resumed: bool,
 }
 
-/// Shakes hands with a client, until a deadline.
+/// Shakes hands with a client, until a deadline, or it has sent `most` bytes.
 ///
 /// # Errors
 /// Why there is no connection, and a sentence for the log; the client has been told what TLS can tell.
@@ -42,11 +42,12 @@ pub async fn accept(
     mut tcp: TcpStream,
     config: &Arc<ServerConfig>,
     deadline: Instant,
+    most: usize,
 ) -> Result<Served, (Reason, String)> {
     let failed = |error: HandshakeError| (Reason::HandshakeFailed, error.to_string());
     let connection =
         UnbufferedServerConnection::new(Arc::clone(config)).map_err(|error| failed(error.into()))?;
-    let mut handshake = Handshake::new(connection);
+    let mut handshake = Handshake::new(connection, most);
     // What another connection left when its ClientHello was not the last thing the thread read.
     take_chosen();
     let mut chosen = Chosen::default();

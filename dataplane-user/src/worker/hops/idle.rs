@@ -1,0 +1,172 @@
+//! Which of a thread's connections wait for a request, and since when: a listener that is nearly full ends one that has
+//! waited long for each that comes.
+//!
+//! A request only sets a flag. A connection stands in its listener's queue once; when its turn comes and it is busy, or has
+//! been asked since its last turn, it goes to the end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tokio::time::{Duration, Instant};
+
+use crate::worker::live::Open;
+
+/// A wait that is worth a word: ending a connection after less would cross the next request of a client that is not idle.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Connections looked at to make one place: where so many are busy in a row, nobody's idleness is the trouble.
+const LOOKS: usize = 64;
+
+/// Entries of connections that are gone, beyond as many as there are connections, before they are cleared away.
+const STALE: usize = 64;
+
+/// One thread's connections, by listener (the address of its count, which its connections keep alive).
+#[derive(Debug, Default)]
+pub(crate) struct Idle(RefCell<HashMap<usize, Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    turns: VecDeque<Weak<Spot>>,
+    open: usize,
+}
+
+#[derive(Debug, Default)]
+struct Spot {
+    /// Nothing while it is busy.
+    since: Cell<Option<Instant>>,
+    /// Since its last turn.
+    asked: Cell<bool>,
+    leaves: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One connection among them.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    idle: Rc<Idle>,
+    listener: Arc<Open>,
+    spot: Rc<Spot>,
+}
+
+impl Idle {
+    /// A connection that begins, busy.
+    pub(crate) fn join(self: &Rc<Self>, listener: &Arc<Open>) -> Waits {
+        let spot = Rc::<Spot>::default();
+        let mut queues = self.0.borrow_mut();
+        let queue = queues.entry(key(listener)).or_default();
+        queue.turns.push_back(Rc::downgrade(&spot));
+        queue.open += 1;
+        Waits { idle: Rc::clone(self), listener: Arc::clone(listener), spot }
+    }
+
+    /// Tells one of a listener's connections that waits for a request to end; whether there was one.
+    pub(crate) fn evict(&self, listener: &Arc<Open>) -> bool {
+        let mut queues = self.0.borrow_mut();
+        let Some(queue) = queues.get_mut(&key(listener)) else { return false };
+        let now = Instant::now();
+        for _ in 0..LOOKS {
+            let Some(entry) = queue.turns.pop_front() else { break };
+            let Some(spot) = entry.upgrade() else { continue };
+            if !spot.asked.take() && spot.since.get().is_some_and(|since| since + WAIT <= now) {
+                spot.leaves.set(true);
+                spot.waker.take().into_iter().for_each(Waker::wake);
+                return true;
+            }
+            queue.turns.push_back(entry);
+        }
+        false
+    }
+}
+
+impl Waits {
+    /// It waits for a request since then. True when it has to end instead; woken if that comes later.
+    pub(crate) fn waits(&self, since: Instant, cx: &Context<'_>) -> bool {
+        self.spot.since.set(Some(since));
+        let mut waker = self.spot.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.spot.leaves.get()
+    }
+
+    /// It has a request.
+    pub(crate) fn busy(&self) {
+        self.spot.since.set(None);
+        self.spot.asked.set(true);
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut queues = self.idle.0.borrow_mut();
+        let Some(queue) = queues.get_mut(&key(&self.listener)) else { return };
+        queue.open = queue.open.saturating_sub(1);
+        if queue.open == 0 {
+            queues.remove(&key(&self.listener));
+        } else if queue.turns.len() > 2 * queue.open + STALE {
+            queue.turns.retain(|entry| entry.strong_count() > 0);
+        }
+    }
+}
+
+fn key(listener: &Arc<Open>) -> usize {
+    Arc::as_ptr(listener) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    fn long_ago() -> Instant {
+        Instant::now().checked_sub(WAIT).unwrap()
+    }
+
+    #[test]
+    fn who_never_asked_goes_first_then_who_has_not_asked_again() {
+        let (idle, listener) = (Rc::<Idle>::default(), Arc::<Open>::default());
+        let all: Vec<_> = (0..4).map(|_| idle.join(&listener)).collect();
+        all[0].busy();
+        all.iter().for_each(|one| assert!(!one.waits(long_ago(), &cx())));
+        all[3].busy();
+        let mut gone = Vec::new();
+        while idle.evict(&listener) {
+            gone.push((0..4).find(|at| all[*at].spot.leaves.get() && !gone.contains(at)).unwrap());
+            // It keeps asking.
+            all[3].busy();
+            all[3].waits(Instant::now(), &cx());
+        }
+        assert_eq!(gone, [1, 2, 0]);
+        assert!(all[1].waits(long_ago(), &cx()), "told when it looks");
+    }
+
+    #[test]
+    fn listeners_do_not_pay_for_each_other_and_nobody_for_a_second() {
+        let (idle, mine, other) = (Rc::<Idle>::default(), Arc::<Open>::default(), Arc::<Open>::default());
+        let one = idle.join(&mine);
+        one.waits(Instant::now(), &cx());
+        assert!(!idle.evict(&mine) && !idle.evict(&other));
+        one.waits(long_ago(), &cx());
+        assert!(!idle.evict(&other) && idle.evict(&mine));
+    }
+
+    #[test]
+    fn who_is_gone_leaves_nothing() {
+        let (idle, listener) = (Rc::<Idle>::default(), Arc::<Open>::default());
+        let kept = idle.join(&listener);
+        for _ in 0..10_000 {
+            drop(idle.join(&listener));
+        }
+        assert!(idle.0.borrow()[&key(&listener)].turns.len() <= 3 + STALE);
+        drop(kept);
+        assert!(idle.0.borrow().is_empty());
+    }
+}
