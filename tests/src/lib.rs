@@ -14,6 +14,7 @@ pub mod abuse;
 pub mod api;
 pub mod browser;
 pub mod client;
+pub mod conformance;
 pub mod frames;
 pub mod h2client;
 pub mod hello;

@@ -15,7 +15,7 @@ mod responses;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -23,6 +23,7 @@ use corpus::{Case, Want, with_host};
 use peers::{PEERS, Peer, Seen};
 use sallyport_tests::api::Api;
 use sallyport_tests::client::{Dial, ended};
+use sallyport_tests::conformance;
 use sallyport_tests::objects;
 use sallyport_tests::product::Product;
 use sallyport_tests::stage::{ORIGINS4, Stage, target4};
@@ -272,7 +273,5 @@ fn every_request_is_refused_or_seen_once_and_the_same() {
     assert!(place.product.metric("sallyport_refusals_total", "") > 0.0, "refusals are counted");
     let wrong: Vec<String> = runs.into_iter().flat_map(|run| run.wrong).collect();
     assert!(wrong.is_empty(), "{} deviations:\n{}", wrong.len(), wrong.join("\n"));
-    if std::env::var_os("SALLYPORT_CONFORMANCE").is_some() {
-        report::write(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/conformance.md")), &table);
-    }
+    conformance::publish("smuggle", &table);
 }

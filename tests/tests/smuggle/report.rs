@@ -2,13 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::Run;
 use super::corpus::Case;
-
-const BEGIN: &str = "<!-- smuggle: written by SALLYPORT_CONFORMANCE=write ./test smuggle -->";
-const END: &str = "<!-- smuggle ends -->";
 
 /// Markdown: how many cases of each group there are, then a row for each origin.
 pub fn table(runs: &[Run], corpora: &[(&str, &[Case])]) -> String {
@@ -34,12 +30,4 @@ pub fn table(runs: &[Run], corpora: &[(&str, &[Case])]) -> String {
         let _ = writeln!(out, "Cases, {corpus} ({}): {}.", cases.len(), groups.join(", "));
     }
     out
-}
-
-/// Puts the table between its marks.
-pub fn write(path: &Path, table: &str) {
-    let text = std::fs::read_to_string(path).expect("docs/conformance.md");
-    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
-    let (_, after) = rest.split_once(END).expect("where the table ends");
-    std::fs::write(path, format!("{before}{BEGIN}\n\n{table}\n{END}{after}")).expect("docs/conformance.md");
 }
