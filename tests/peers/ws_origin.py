@@ -15,10 +15,16 @@ async def echo(connection):
         await connection.send(message)
 
 
+def chosen(_, offered):
+    """The library's own choice refuses clients that offer no subprotocol at all."""
+    return "chat" if "chat" in offered else None
+
+
 async def main(address, port, pair):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(pair)
-    async with serve(echo, address, int(port), ssl=tls, subprotocols=["chat"], max_size=None, ping_interval=None):
+    options = {"subprotocols": ["chat"], "select_subprotocol": chosen, "max_size": None, "ping_interval": None}
+    async with serve(echo, address, int(port), ssl=tls, **options):
         print("listening", flush=True)
         await asyncio.get_running_loop().create_future()
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sallyport_tests::stage::HOST;
 
-use super::place::{Place, go_version, tool};
+use super::place::{Place, finish, go_version, tool};
 use super::report::Report;
 
 /// One case of h2spec's JUnit report.
@@ -61,7 +61,7 @@ fn h2spec_strict() {
     // The certificate is verified: there is no --insecure.
     h2spec.args(["--host", HOST, "--port", "443", "--tls", "--strict", "--timeout", "3"]);
     h2spec.args(["--junit-report", "h2spec.xml"]);
-    let (_, said) = place.finish(h2spec);
+    let (_, said) = finish(&place.stage.clients, h2spec);
     let junit = fs::read(place.dir.join("h2spec.xml"));
     let junit = junit.unwrap_or_else(|error| panic!("h2spec wrote no report: {error}\n{said}"));
     let cases = read(&String::from_utf8_lossy(&junit));

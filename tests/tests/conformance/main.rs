@@ -6,10 +6,13 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a test fails by panicking and says what it did"
 )]
 
+mod autobahn;
+mod clients;
 mod h2spec;
 mod place;
 mod report;

@@ -7,8 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use sallyport_tests::api::Api;
+use sallyport_tests::objects;
 use sallyport_tests::product::Product;
-use sallyport_tests::stage::{NODE4, NODE6, Stage};
+use sallyport_tests::space::Space;
+use sallyport_tests::stage::{NODE4, NODE6, ORIGIN_NAME, ORIGINS4, Stage};
+use serde_json::Value;
 
 /// The product, not yet configured.
 pub(crate) struct Place {
@@ -36,7 +39,7 @@ impl Place {
 
     /// The names `LABEL.walk.test` that clients resolve to the node, by its address of each version.
     pub(crate) fn hosts(&self, over4: &[&str], over6: &[&str]) {
-        let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+        let mut text = format!("127.0.0.1 localhost\n::1 localhost\n{ORIGINS4} {ORIGIN_NAME}\n");
         for label in over4 {
             let _ = writeln!(text, "{NODE4} {label}.walk.test");
         }
@@ -44,6 +47,13 @@ impl Place {
             let _ = writeln!(text, "{NODE6} {label}.walk.test");
         }
         self.write("hosts", &text);
+    }
+
+    /// Applies a certificate for all names beside `objects`, and waits for the node.
+    pub(crate) fn configure(&self, objects: &[Value]) {
+        let mut all = vec![objects::certificate("front", &self.stage.front())];
+        all.extend_from_slice(objects);
+        self.product.applied(self.api.apply(&all));
     }
 
     /// Writes a file of the suite; its path.
@@ -59,7 +69,7 @@ impl Place {
     }
 
     /// A program that resolves [`Place::hosts`], and believes in the product's authority where it goes by
-    /// `SSL_CERT_FILE`. It is killed when it takes longer. To be run inside the clients' namespace.
+    /// `SSL_CERT_FILE`. It is killed when it takes longer. For [`finish`], or to be spawned inside a namespace.
     pub(crate) fn client(&self, program: &Path, within: Duration) -> Command {
         let mut command = Command::new("unshare");
         // A mount namespace of its own, so that only this program sees these hosts.
@@ -68,13 +78,6 @@ impl Place {
         command.args(["timeout", "-k", "5", &within.as_secs().to_string()]).arg(program);
         command.env("SSL_CERT_FILE", self.ca()).current_dir(&self.dir);
         command
-    }
-
-    /// Runs a [`Place::client`] to its end: success, and all that it said.
-    pub(crate) fn finish(&self, mut client: Command) -> (bool, String) {
-        let output = self.stage.clients.inside(|| client.output()).expect("unshare, of util-linux");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 }
 
@@ -86,13 +89,29 @@ impl Drop for Place {
     }
 }
 
-/// A program that `./test conformance` installed.
+/// Runs a [`Place::client`] to its end: success, and all that it said.
+pub(crate) fn finish(space: &Space, mut client: Command) -> (bool, String) {
+    let output = space.inside(|| client.output()).expect("unshare, of util-linux");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Where `./test` installs what the suites need.
+pub(crate) fn tools() -> PathBuf {
+    let tools = std::env::var_os("SALLYPORT_TOOLS").map(PathBuf::from);
+    tools.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"))
+}
+
+/// A program there.
 pub(crate) fn tool(path: &str) -> PathBuf {
-    let tools = std::env::var_os("SALLYPORT_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from);
-    let tool = tools.join(path);
+    let tool = tools().join(path);
     assert!(tool.exists(), "{} is not there; ./test conformance installs it", tool.display());
     tool
+}
+
+/// A script of the peers.
+pub(crate) fn peer(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
 }
 
 /// The version of a program that Go built, as its module has it.
