@@ -1,7 +1,9 @@
 //! Programs that are no good, for tests of upgrades: each is this one under the name that says what is wrong with it.
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use model::snapshot::Snapshot;
 use sallyport_node::handover::{self, Channel, ToKeeper, ToWorker};
@@ -10,6 +12,7 @@ fn main() -> io::Result<()> {
     let own = std::env::current_exe()?;
     match own.file_name().and_then(|name| name.to_str()) {
         Some("deaf") => deaf(),
+        Some("doomed") => doomed(&own),
         other => {
             Err(io::Error::other(format!("there is no way to be unfit called {other:?}, of {}", shown(&own))))
         }
@@ -18,6 +21,15 @@ fn main() -> io::Result<()> {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// A keeper that passes the trial and dies as soon as it has taken over; its worker is a good one.
+fn doomed(own: &Path) -> io::Result<()> {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    if !words.iter().any(|word| word == "--handover-try" || word == "worker") {
+        return Err(io::Error::other("doomed"));
+    }
+    Err(Command::new(own.with_file_name("sallyport-node")).args(words).exec())
 }
 
 /// A worker that has the snapshot in force live and never accepts.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use sallyport_node::handover::operator::{DEADLINE, LONGEST};
+use sallyport_node::handover::operator::{DEADLINE, LONGEST, Part};
+use sallyport_node::handover::succession::Succession;
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
 use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
@@ -17,6 +18,7 @@ use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, pars
 use sallyport_node::keeper::status::{self, Status};
 use sallyport_node::keeper::token;
 use sallyport_node::{handover, keeper, operate, worker};
+use zeroize::Zeroizing;
 
 /// Sallyport's node: accepts, decrypts, checks, re-encrypts.
 #[derive(Debug, Parser)]
@@ -37,13 +39,16 @@ enum Command {
         #[arg(long)]
         control_fd: i32,
     },
-    /// Starts a new release beside the one that runs and lets it take over: no connection is refused, none is reset.
+    /// Lets a new release take over from the one that runs: no connection is refused, none is reset.
     Upgrade {
         #[command(flatten)]
         places: Places,
         /// The new program; without it the one this command is.
         #[arg(long)]
         binary: Option<PathBuf>,
+        /// Replace the keeper or the worker alone; without it both.
+        #[arg(long, value_enum)]
+        only: Option<Part>,
         /// How long connections of the former worker may go on, seconds; new ones are the new worker's at once.
         #[arg(long, default_value_t = DEADLINE, value_parser = clap::value_parser!(u32).range(..=i64::from(LONGEST)))]
         deadline: u32,
@@ -116,6 +121,12 @@ struct RunArgs {
     /// Write the access log here instead of to standard output.
     #[arg(long)]
     access_log: Option<PathBuf>,
+    /// Go on where this process's former release left: the descriptor of what it wrote.
+    #[arg(long, hide = true)]
+    handover_fd: Option<i32>,
+    /// Only say whether that would work.
+    #[arg(long, hide = true, requires = "handover_fd")]
+    handover_try: bool,
     /// Stop in an orderly way when this process, which started it, has ended.
     #[arg(long, hide = true)]
     parent: Option<u32>,
@@ -127,7 +138,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run(*args),
         Command::Worker { control_fd } => work(control_fd),
-        Command::Upgrade { places, binary, deadline } => upgrade(&places, binary, deadline),
+        Command::Upgrade { places, binary, only, deadline } => upgrade(&places, binary, (deadline, only)),
         Command::Status { places, json } => print_status(&places, json),
         Command::Detach { places, instance, force } => detach(&places, &instance, force),
     };
@@ -144,8 +155,18 @@ fn main() -> ExitCode {
 fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     // As below: `sallyport up` starts the node from a descriptor.
     let _ = rustix::thread::set_name(c"sallyport-node");
-    let settings = settings(args)?;
-    keeper::run::run(settings, open_kernel)?;
+    let succession = match (args.handover_fd, args.handover_try) {
+        (Some(channel), true) => {
+            let judge = |succession: &Succession| {
+                settings(args, Some(succession)).map(drop).map_err(|error| format!("{error:#}"))
+            };
+            keeper::upgrade::trial::answer(handover::inherited(channel)?, judge)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (number, _) => number.map(keeper::succeed::read).transpose()?,
+    };
+    let settings = settings(args, succession.as_ref())?;
+    keeper::run::run(settings, succession, open_kernel)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -171,15 +192,20 @@ fn open_kernel(settings: &Settings) -> Box<dyn Kernel> {
     }
 }
 
-fn settings(args: RunArgs) -> anyhow::Result<Settings> {
+/// With a succession nothing is read again: the keeper may not have the right to any more.
+fn settings(args: RunArgs, succession: Option<&Succession>) -> anyhow::Result<Settings> {
     let state_dir = state_dir(&args.places)?;
     let token = match (&args.token_file, args.token_fd) {
+        _ if succession.is_some() => None,
         // A unit always names its file; once the node is enrolled an operator may remove it.
         (Some(file), _) => file.try_exists()?.then(|| token::read_file(file)).transpose()?,
         (None, Some(number)) => Some(token::read(handover::inherited(number)?.into())?),
         (None, None) => None,
     };
-    let metrics_token = args.metrics_token_file.as_deref().map(token::read_file).transpose()?;
+    let metrics_token = match (succession, args.metrics_token_file.as_deref()) {
+        (Some(succession), _) => succession.secrets.metrics.clone().map(Zeroizing::new),
+        (None, file) => file.map(token::read_file).transpose()?,
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let sealing_key =
         std::env::var_os("CREDENTIALS_DIRECTORY").map(|path| Path::new(&path).join("sealing.key"));
@@ -230,14 +256,18 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn upgrade(places: &Places, binary: Option<PathBuf>, deadline: u32) -> anyhow::Result<ExitCode> {
+fn upgrade(
+    places: &Places,
+    binary: Option<PathBuf>,
+    (deadline, only): (u32, Option<Part>),
+) -> anyhow::Result<ExitCode> {
     let program = match binary {
         Some(program) => program,
         None => std::env::current_exe().context("finding this program")?,
     };
     let run_dir = run_dir(places, &state_dir(places)?);
     let mut out = std::io::stdout().lock();
-    operate::upgrade(&run_dir, &program, deadline.saturating_mul(1000), |line| {
+    operate::upgrade(&run_dir, &program, (deadline.saturating_mul(1000), only), |line| {
         // Progress that nobody reads is not worth failing for.
         let _ = writeln!(out, "{line}");
     })?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::handover::operator::{ToNode, ToOperator};
+use crate::handover::operator::{Part, ToNode, ToOperator};
 use crate::handover::{Channel, ChannelError};
 use crate::keeper::operator::SOCKET;
 
@@ -51,14 +51,14 @@ pub enum OperateError {
     Io(#[from] io::Error),
 }
 
-/// Asks the keeper of a run directory to take over a program; `progress` gets its lines, the last one included.
+/// Asks the keeper of a run directory to take over a program, for `only` a part or both; `progress` gets its lines, the last one included.
 ///
 /// # Errors
 /// See [`OperateError`].
 pub fn upgrade(
     run_dir: &Path,
     program: &Path,
-    deadline_ms: u32,
+    (deadline_ms, only): (u32, Option<Part>),
     progress: impl FnMut(&str),
 ) -> Result<(), OperateError> {
     let failed = |source| OperateError::Program { path: program.to_owned(), source };
@@ -66,7 +66,7 @@ pub fn upgrade(
     let file = rustix::fs::open(program, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
     let path = std::path::absolute(program)?.to_string_lossy().into_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ask(run_dir, &ToNode::Upgrade { path, deadline_ms }, file, progress))
+    runtime.block_on(ask(run_dir, &ToNode::Upgrade { path, deadline_ms, only }, file, progress))
 }
 
 async fn ask(

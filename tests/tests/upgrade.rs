@@ -10,7 +10,7 @@ use sallyport_tests::client::Dial;
 use sallyport_tests::h2client::Renewed;
 use sallyport_tests::load::{Load, Transfer};
 use sallyport_tests::origin::Origin;
-use sallyport_tests::product::{Product, Role};
+use sallyport_tests::product::{Product, Role, bin_dir};
 use sallyport_tests::stage::{HOST, Stage, target4};
 use sallyport_tests::websocket::Socket;
 use sallyport_tests::{eventually, objects};
@@ -86,9 +86,30 @@ impl<'a> Run<'a> {
         self.product.node_status().unwrap()["worker"].as_u64().unwrap()
     }
 
-    /// An upgrade that succeeds: another worker serves, new requests are answered by it.
+    fn keeper(&self) -> u64 {
+        self.product.node_status().unwrap()["keeper"].as_u64().unwrap()
+    }
+
+    /// How often a keeper has gone on as its next release.
+    fn successions(&self) -> usize {
+        self.product.log().matches("\"keeper goes on\"").count()
+    }
+
+    /// An upgrade of the keeper that succeeds: the same process is another program, the same worker serves on.
+    fn succeeded(&self, more: &[&str]) {
+        let (keeper, worker, successions) = (self.keeper(), self.serving(), self.successions());
+        let answers = self.load.answers();
+        let (ok, out, err) = self.upgrade(&[&["--only", "keeper"], more].concat());
+        assert!(ok, "{out}{err}\n{}", self.product.log_tail());
+        print!("{out}");
+        assert_eq!(self.successions(), successions + 1);
+        assert_eq!((self.keeper(), self.serving()), (keeper, worker), "the same processes");
+        self.goes_on(answers, &format!("keeper upgrade {more:?}"));
+    }
+
+    /// An upgrade that succeeds: another worker serves, new requests are answered by it; and the keeper is its next release.
     fn upgraded(&self, more: &[&str]) {
-        let before = self.serving();
+        let (before, keeper, successions) = (self.serving(), self.keeper(), self.successions());
         let answers = self.load.answers();
         let (ok, out, err) = self.upgrade(more);
         assert!(ok, "{out}{err}\n{}", self.product.log_tail());
@@ -97,6 +118,8 @@ impl<'a> Run<'a> {
             let now = self.product.node_status()?["worker"].as_u64();
             if now.is_some_and(|now| now != before) { Ok(()) } else { Err(format!("{now:?}")) }
         });
+        let expected = successions + usize::from(!more.contains(&"worker"));
+        assert_eq!((self.successions(), self.keeper()), (expected, keeper));
         self.goes_on(answers, &format!("upgrade {more:?}"));
     }
 
@@ -132,7 +155,15 @@ impl<'a> Run<'a> {
 
 /// Programs that are none, and one that dies on the way, while another upgrade is refused.
 fn bad_ones(run: &Run<'_>) {
-    run.refused(&["--binary", "/bin/true"], "the new worker ended before it was ready (exit status: 0)");
+    run.refused(
+        &["--binary", "/bin/true"],
+        "the new program ended before it had said whether it can take over",
+    );
+    run.refused(&["--binary", "/bin/true", "--only", "keeper"], "from this keeper (exit status: 0)");
+    run.refused(
+        &["--binary", "/bin/true", "--only", "worker"],
+        "the new worker ended before it was ready (exit status: 0)",
+    );
     run.refused(&["--binary", "/etc/passwd"], "the new program cannot be started");
     run.refused(&["--binary", "/etc"], "/etc is no regular file");
     run.refused(&["--binary", "/nowhere/at/all"], "/nowhere/at/all cannot be opened: No such file");
@@ -161,7 +192,22 @@ fn bad_ones(run: &Run<'_>) {
     run.goes_on(answers, "the new worker's death");
 }
 
-/// Everything but the way connections come in is the same in both modes.
+/// A new keeper that understood everything in its trial dies as soon as it has taken over: the next one finds the workers.
+fn new_keeper_dies(run: &Run<'_>) {
+    let doomed = run.product.program("doomed");
+    std::fs::copy(bin_dir().join("examples/unfit"), &doomed).expect("cargo build --example unfit");
+    let (serving, keeper, answers) = (run.serving(), run.keeper(), run.load.answers());
+    let (ok, out, err) = run.upgrade(&["--only", "keeper", "--binary", &doomed.display().to_string()]);
+    assert!(!ok && err.contains("the keeper went away before it had answered"), "{out}{err}");
+    eventually("the next keeper has the worker", Duration::from_secs(10), || {
+        let status = run.product.node_status()?;
+        let (next, worker) = (status["keeper"].as_u64(), status["worker"].as_u64());
+        let well = next != Some(keeper) && worker == Some(serving);
+        if well { Ok(()) } else { Err(format!("{next:?} {worker:?}")) }
+    });
+    run.goes_on(answers, "the new keeper's death");
+}
+
 /// A keeper's successor finds the worker that serves and those that finish, and takes each for what it is.
 fn keeper_dies(stage: &Stage, run: &Run<'_>) {
     let (serving, workers) = (run.serving(), run.product.pids(Role::Worker));
@@ -181,6 +227,7 @@ fn keeper_dies(stage: &Stage, run: &Run<'_>) {
     }
 }
 
+/// Everything but the way connections come in is the same in both modes.
 fn upgrades(stage: &Stage, product: &mut Product, port: u16) {
     let origin = stage.origin("one", 8443);
     let ending = stage.origin("two", 8444);
@@ -197,7 +244,13 @@ fn upgrades(stage: &Stage, product: &mut Product, port: u16) {
     run.upgraded(&[]);
     assert!(!long.ended(), "a long one ended with the first upgrade");
     bad_ones(&run);
-    run.upgraded(&["--binary", &product.program("sallyport-node").display().to_string()]);
+    let same = run.product.program("sallyport-node").display().to_string();
+    for more in [&[][..], &["--binary", &same], &[]] {
+        run.succeeded(more);
+    }
+    new_keeper_dies(&run);
+    assert!(!long.ended(), "a long one ended with an upgrade of the keeper");
+    run.upgraded(&["--only", "worker", "--binary", &same]);
     // What comes now is the next worker's, and has three seconds when that one goes.
     let short = run.long();
     std::thread::sleep(Duration::from_secs(1));

@@ -15,6 +15,8 @@ use tokio::io::unix::AsyncFd;
 pub mod channel;
 pub mod message;
 pub mod operator;
+pub mod replace;
+pub mod succession;
 
 pub use channel::{Channel, ChannelError};
 pub use message::{ToKeeper, ToWorker};

@@ -19,7 +19,20 @@ pub enum ToNode {
         path: String,
         /// How long the former worker may go on, milliseconds.
         deadline_ms: u32,
+        /// Replace this part alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<Part>,
     },
+}
+
+/// A part of a node that an upgrade replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum Part {
+    /// `sallyport-node run`.
+    Keeper,
+    /// Its worker.
+    Worker,
 }
 
 /// From the keeper to the operator.

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
@@ -28,6 +28,11 @@ impl AccessLog {
         // Paths and queries of requests are not everybody's business.
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
         Ok(Self { path, file })
+    }
+
+    /// The one that the release before opened.
+    pub fn inherit(path: PathBuf, file: OwnedFd) -> Self {
+        Self { path, file: file.into() }
     }
 
     /// Opens it again when another file, or none, is under its name; whether it did.

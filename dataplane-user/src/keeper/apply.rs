@@ -324,7 +324,7 @@ impl Keeper {
     }
 
     /// Tells the kernel which sockets are whose.
-    fn enter_sockets(&mut self) {
+    pub(super) fn enter_sockets(&mut self) {
         if !self.sockets.steered() {
             return;
         }

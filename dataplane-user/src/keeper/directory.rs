@@ -57,6 +57,11 @@ impl Directory {
         Ok(Self { descriptor, path: path.to_owned() })
     }
 
+    /// One that the release before opened.
+    pub fn inherit(descriptor: OwnedFd, path: PathBuf) -> Self {
+        Self { descriptor, path }
+    }
+
     /// Opens a directory below this one, making it where it is missing.
     ///
     /// # Errors

@@ -3,8 +3,9 @@
 //! A program may lie on a file system that hangs, and then opening it or `execve` lasts as long as that does. So both happen
 //! on a thread of their own, and the keeper goes on meanwhile.
 
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -79,6 +80,11 @@ impl Program {
         PathBuf::from(self.path.to_string_lossy().trim_end_matches(" (deleted)").to_owned())
     }
 
+    /// The file.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// A path to it for this process.
     fn own_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
@@ -134,7 +140,7 @@ impl Launched {
 pub fn launch(
     source: Source,
     user: Option<User>,
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
     input: OwnedFd,
     done: impl FnOnce(Result<Launched, LaunchError>) -> Option<Launched> + Send + 'static,
 ) -> io::Result<()> {
@@ -207,7 +213,7 @@ mod tests {
     fn run(source: Source, arguments: &[&str]) -> Result<Launched, LaunchError> {
         let (sender, outcome) = mpsc::channel();
         let (_ours, theirs) = crate::handover::channel::pair().unwrap();
-        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let arguments = arguments.iter().map(|word| (*word).into()).collect();
         launch(source, None, arguments, theirs, move |launched| sender.send(launched).err()?.0.ok()).unwrap();
         outcome.recv_timeout(Duration::from_secs(10)).unwrap()
     }
@@ -246,7 +252,7 @@ mod tests {
     fn a_process_that_nobody_waits_for_any_more_is_ended_and_collected() {
         let (_ours, theirs) = crate::handover::channel::pair().unwrap();
         let (told, pid) = mpsc::channel();
-        launch(at("/bin/sleep"), None, vec!["1000".to_owned()], theirs, move |launched| {
+        launch(at("/bin/sleep"), None, vec!["1000".into()], theirs, move |launched| {
             let launched = launched.unwrap();
             told.send(launched.pid).unwrap();
             Some(launched)

@@ -21,6 +21,7 @@ impl Keeper {
     pub(super) async fn hear(&mut self, number: WorkerNumber, event: WorkerEvent) {
         match event {
             WorkerEvent::Started(outcome) => self.started(number, outcome).await,
+            WorkerEvent::Tried(outcome) => self.tried(number, outcome).await,
             WorkerEvent::Said(message, descriptors) => self.listen_to(number, message, descriptors).await,
             WorkerEvent::Silent(error) => {
                 if let Some(worker) = self.workers.get(&number)

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod apply;
 pub mod directory;
+mod held;
 pub mod interfaces;
 pub mod kernel;
 pub mod launch;
@@ -22,6 +23,7 @@ mod start;
 pub mod state;
 pub mod status;
 mod stop;
+pub mod succeed;
 pub mod supervise;
 pub mod token;
 pub mod upgrade;

@@ -1,7 +1,7 @@
 //! `control.sock`: where `sallyport-node upgrade` asks. Only root and the keeper's own user are heard.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,19 @@ pub struct Asked {
 }
 
 impl Operator {
+    /// Whoever asked the release before.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn resume(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(Channel::new(socket)?)))
+    }
+
+    /// Their connection.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.descriptor()
+    }
+
     /// Tells them. Whoever is gone needs no answer: what was begun goes on.
     pub async fn tell(&self, message: &ToOperator) {
         let sent = tokio::time::timeout(PATIENCE, self.0.send(message, &[])).await;

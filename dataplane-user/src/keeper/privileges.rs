@@ -110,6 +110,29 @@ pub fn drop_to_named() -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
+/// Lets `execve` keep what this process may do; [`leave_behind`] undoes it.
+///
+/// # Errors
+/// What the kernel said.
+pub fn take_along() -> Result<(), caps::errors::CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    caps::set(None, CapSet::Inheritable, &permitted)?;
+    // Root's programs get what is inheritable; another user's only what is ambient too.
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    permitted.into_iter().try_for_each(|capability| caps::raise(None, CapSet::Ambient, capability))
+}
+
+/// Children of this process get nothing by inheritance, as before.
+///
+/// # Errors
+/// What the kernel said.
+pub fn leave_behind() -> Result<(), caps::errors::CapsError> {
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)
+}
+
 /// What the calling thread starts from now on has no capability and can get none back, as root neither.
 ///
 /// # Errors

@@ -1,7 +1,6 @@
 //! The keeper's life: start, one event after the other, stop.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +16,9 @@ use tokio::time::Instant;
 
 use super::access_log::AccessLog;
 use super::apply::Transition;
-use super::directory::{Directory, Holder};
+use super::directory::Directory;
+use super::held::Held;
+pub use super::held::StartError;
 use super::kernel::Kernel;
 use super::launch::Program;
 use super::operator;
@@ -26,13 +27,14 @@ use super::privileges::{self, User};
 use super::rendezvous;
 use super::settings::Settings;
 use super::sockets::Sockets;
-use super::state::{State, StateError};
+use super::state::State;
 use super::status::{Refused, Status};
 use super::stop::{self, Signals};
 use super::supervise::{Backoff, Worker, WorkerEvent, WorkerNumber};
 use super::upgrade::Upgrade;
-use crate::handover::ToWorker;
 use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS};
+use crate::handover::succession::Succession;
+use crate::handover::{ToWorker, replace};
 use crate::sentence;
 
 /// How long a restarted keeper waits for a worker that is still alive.
@@ -80,113 +82,109 @@ pub struct Keeper {
     pub(super) backoff: Backoff,
     pub(super) start_at: Option<Instant>,
     pub(super) stop_at: Option<Instant>,
-    _run_lock: OwnedFd,
+    pub(super) run_lock: OwnedFd,
+    pub(super) rendezvous: AsyncFd<OwnedFd>,
+    pub(super) control: AsyncFd<OwnedFd>,
 }
 
-/// Why a keeper cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// See [`StateError`].
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// See [`privileges::NoUser`].
-    #[error(transparent)]
-    User(#[from] privileges::NoUser),
-    /// A second keeper.
-    #[error("another sallyport-node{holder} already runs on {}; stop it first or give this one its own --run-dir", directory.display())]
-    Held {
-        /// What it holds.
-        directory: PathBuf,
-        /// Who it is.
-        holder: Holder,
-    },
-    /// The run directory, the access log or a signal.
-    #[error("{what} failed")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// Capabilities.
-    #[error("the keeper's privileges cannot be dropped")]
-    Privileges(#[from] caps::errors::CapsError),
-}
-
-/// Runs a keeper until it is told to stop. `open_kernel` is asked once, while all privileges are there.
+/// Runs a keeper until it is told to stop. `open_kernel` is asked once, while all privileges are there. With a `succession`
+/// it goes on where this process's former release left.
 ///
 /// # Errors
 /// See [`StartError`].
-pub fn run(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+pub fn run(
+    settings: Settings,
+    succession: Option<Succession>,
+    open_kernel: fn(&Settings) -> Box<dyn Kernel>,
+) -> Result<(), StartError> {
     let failed = |source| StartError::Io { what: "starting", source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(keep(settings, open_kernel))
+    runtime.block_on(keep(settings, succession, open_kernel))
 }
 
-async fn keep(settings: Settings, open_kernel: fn(&Settings) -> Box<dyn Kernel>) -> Result<(), StartError> {
+async fn keep(
+    settings: Settings,
+    succession: Option<Succession>,
+    open_kernel: fn(&Settings) -> Box<dyn Kernel>,
+) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     // Before anything is held that an orderly stop must give back.
     let signals = Signals::catch().map_err(failed("waiting for signals"))?;
+    replace::hear_signals();
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
-    let credential = settings.sealing_key.as_deref();
-    let state = State::open(&settings.state_dir.join("node"), settings.token.clone(), credential)?;
-    let run = Directory::open(&settings.run_dir, 0o755).map_err(failed("opening the run directory"))?;
-    let lock = run.lock_alone("keeper.lock").map_err(failed("locking the run directory"))?;
-    let lock = lock.map_err(|holder| StartError::Held { directory: settings.run_dir.clone(), holder })?;
-    let socket = rendezvous::listen(&run, user).map_err(failed("making keeper.sock"))?;
-    let control = operator::listen(&run).map_err(failed("making control.sock"))?;
+    let (held, left) = match succession {
+        None => (Held::open(&settings, user)?, None),
+        Some(succession) => {
+            let (held, left) = Held::inherit(&settings, succession)?;
+            (held, Some(left))
+        }
+    };
     // After the last change of group.
     if settings.parent.is_some_and(|parent| !stop::end_with(parent)) {
         return Ok(());
     }
-    let access_log = settings.access_log.clone().map(AccessLog::open).transpose();
-    let access_log = access_log.map_err(failed("opening the access log"))?;
     let program = Program::own().map_err(failed("finding the executable"))?;
     let kernel = open_kernel(&settings);
     privileges::drop_to_named()?;
     let (events, received) = mpsc::channel(64);
-    let mut keeper = Keeper {
-        in_force: None,
-        sockets: Sockets::new(kernel.steers(), settings.threads),
-        settings,
-        state,
-        kernel,
-        run,
-        workers: BTreeMap::new(),
-        current: None,
-        transition: None,
-        problems: BTreeMap::new(),
-        refused: None,
-        console: ConsoleState::default(),
-        connections: 0,
-        drained: false,
-        shortcomings: BTreeMap::new(),
-        drops: Vec::new(),
-        user,
-        access_log,
-        metrics: None,
-        launches: BTreeMap::new(),
-        installed: program.installed(),
-        program: Arc::new(program),
-        upgrade: None,
-        last_status: None,
-        ticks: 0,
-        pins: Vec::new(),
-        events,
-        next_worker: 1,
-        backoff: Backoff::default(),
-        start_at: None,
-        stop_at: None,
-        _run_lock: lock,
-    };
-    keeper.begin();
-    keeper.follow([socket, control], received, signals).await;
+    let mut keeper = Keeper::new(settings, held, kernel, (program, user), events);
+    match left {
+        None => keeper.begin(),
+        Some(left) => keeper.go_on(left).await,
+    }
+    keeper.follow(received, signals).await;
     keeper.end();
     Ok(())
 }
 
 impl Keeper {
+    fn new(
+        settings: Settings,
+        held: Held,
+        kernel: Box<dyn Kernel>,
+        (program, user): (Program, Option<User>),
+        events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    ) -> Self {
+        let Held { state, run, run_lock, rendezvous, control, access_log } = held;
+        Self {
+            sockets: Sockets::new(kernel.steers(), settings.threads),
+            settings,
+            state,
+            kernel,
+            run,
+            run_lock,
+            rendezvous,
+            control,
+            access_log,
+            in_force: None,
+            workers: BTreeMap::new(),
+            current: None,
+            transition: None,
+            problems: BTreeMap::new(),
+            refused: None,
+            console: ConsoleState::default(),
+            connections: 0,
+            drained: false,
+            shortcomings: BTreeMap::new(),
+            drops: Vec::new(),
+            user,
+            metrics: None,
+            launches: BTreeMap::new(),
+            installed: program.installed(),
+            program: Arc::new(program),
+            upgrade: None,
+            last_status: None,
+            ticks: 0,
+            pins: Vec::new(),
+            events,
+            next_worker: 1,
+            backoff: Backoff::default(),
+            start_at: None,
+            stop_at: None,
+        }
+    }
+
     /// Waits for a worker that outlived the former keeper, or starts one.
     fn begin(&mut self) {
         let identity = self.state.identity();
@@ -208,7 +206,6 @@ impl Keeper {
 
     async fn follow(
         &mut self,
-        [socket, control]: [AsyncFd<OwnedFd>; 2],
         mut events: mpsc::Receiver<(WorkerNumber, WorkerEvent)>,
         mut signals: Signals,
     ) {
@@ -225,16 +222,17 @@ impl Keeper {
                 _ = signals.hang_up.recv() => self.hang_up().await,
                 Some(asked) = asked.recv() => self.answer(asked).await,
                 _ = tick.tick() => self.tick().await,
-                accepted = rendezvous::accept(&socket) => match accepted {
+                accepted = rendezvous::accept(&self.rendezvous) => match accepted {
                     Ok(socket) => self.meet(socket),
                     Err(error) => tracing::warn!(%error, "keeper.sock"),
                 },
-                accepted = rendezvous::accept(&control) => match accepted {
+                accepted = rendezvous::accept(&self.control) => match accepted {
                     Ok(socket) => operator::hear(socket, &ask),
                     Err(error) => tracing::warn!(%error, "control.sock"),
                 },
             }
             self.advance_upgrade().await;
+            self.succeed(&mut events).await;
             self.write_status();
         }
     }

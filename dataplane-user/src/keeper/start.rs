@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::launch::{LaunchError, Launched, Source};
 use super::run::Keeper;
+use super::succeed;
 use super::supervise::{Worker, WorkerNumber};
 use super::upgrade::Refusal;
 use crate::sentence;
@@ -39,6 +40,19 @@ impl Keeper {
         Ok(number)
     }
 
+    /// Has the next release's keeper tried in a process of its own.
+    pub(super) fn launch_trial(&mut self, source: Source) -> io::Result<WorkerNumber> {
+        let number = self.next_worker;
+        self.next_worker += 1;
+        let mut words = succeed::arguments();
+        words.extend([format!("{}0", succeed::FLAG).into(), "--handover-try".into()]);
+        // Without the program's own name; and as this user, who may read what its arguments name.
+        let words = words.split_off(1);
+        Worker::launch_with(number, (None, words), source, &self.events)?;
+        self.launches.insert(number, Instant::now() + START);
+        Ok(number)
+    }
+
     /// A worker was started, or could not be.
     pub(super) async fn started(
         &mut self,
@@ -48,6 +62,9 @@ impl Keeper {
         let wanted = self.launches.remove(&number).is_some() && self.stop_at.is_none();
         match outcome {
             Ok((launched, _)) if !wanted => launched.discard(),
+            Ok((launched, channel)) if self.is_trial(number) => {
+                self.trial_started(number, launched, channel).await;
+            }
             Ok((launched, channel)) => {
                 let program = Arc::clone(&launched.program);
                 tracing::info!(pid = launched.pid, "worker started");
@@ -66,7 +83,7 @@ impl Keeper {
     }
 
     async fn not_started(&mut self, number: WorkerNumber, error: LaunchError) {
-        if self.is_next(number) {
+        if self.is_next(number) || self.is_trial(number) {
             self.give_up(&Refusal::Start(error)).await;
         } else {
             self.start_later(&error);

@@ -1,17 +1,21 @@
 //! The worker as a process: start it, talk to it, notice its end.
 
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::report::Feature;
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::launch::{self, LaunchError, Launched, Source};
 use super::privileges::User;
+use super::upgrade::trial::Unsuited;
+use crate::handover::succession::Working;
 use crate::handover::{self, Channel, ChannelError, ToKeeper, ToWorker};
 
 /// The channel as the keeper sees it.
@@ -26,6 +30,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// What happens to a worker.
 #[derive(Debug)]
 pub enum WorkerEvent {
+    /// The next release's keeper was asked whether it can go on: its release.
+    Tried(Result<String, Unsuited>),
     /// It was started, and this is the keeper's end of its channel; or it could not be.
     Started(Result<(Launched, OwnedFd), LaunchError>),
     /// It said something.
@@ -60,6 +66,9 @@ pub struct Worker {
     origin: Origin,
     process: Arc<AsyncFd<OwnedFd>>,
     channel: Arc<WorkerChannel>,
+    listener: Option<JoinHandle<()>>,
+    /// Dropping it ends the listener when nothing is half heard.
+    hush: Option<oneshot::Sender<()>>,
 }
 
 /// What a worker has said so far.
@@ -96,9 +105,22 @@ impl Worker {
         source: Source,
         events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> io::Result<()> {
-        // The worker's standard input is its end of the channel: a descriptor no other child can inherit by accident.
+        let arguments = ["worker", "--control-fd", "0"].map(Into::into).to_vec();
+        Self::launch_with(number, (user, arguments), source, events)
+    }
+
+    /// The same with other arguments.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn launch_with(
+        number: WorkerNumber,
+        (user, arguments): (Option<User>, Vec<OsString>),
+        source: Source,
+        events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    ) -> io::Result<()> {
+        // Its standard input is its end of the channel: a descriptor no other child can inherit by accident.
         let (ours, theirs) = handover::channel::pair()?;
-        let arguments = ["worker", "--control-fd", "0"].map(str::to_owned).to_vec();
         let events = events.clone();
         launch::launch(source, user, arguments, theirs, move |launched| {
             let outcome = launched.map(|launched| (launched, ours));
@@ -133,6 +155,28 @@ impl Worker {
         Self::with(number, (pid, launch::process(pid)?), Origin::CameBack, socket, events)
     }
 
+    /// Goes on with a worker of this process's former release.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn resume(
+        working: &Working,
+        process: OwnedFd,
+        channel: OwnedFd,
+        events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    ) -> io::Result<Self> {
+        let mut worker =
+            Self::with(working.number, (working.pid, process), Origin::CameBack, channel, events)?;
+        worker.phase = if working.draining { Phase::Draining } else { Phase::Serving };
+        (worker.version, worker.release) = (working.protocol, working.release.clone());
+        (worker.connections, worker.features) = (working.connections, working.features.clone());
+        let left = |left| tokio::time::Instant::now() + Duration::from_millis(left);
+        worker.until = working.left_ms.map(left);
+        let now = Instant::now();
+        worker.since = now.checked_sub(Duration::from_millis(working.age_ms)).unwrap_or(now);
+        Ok(worker)
+    }
+
     fn with(
         number: WorkerNumber,
         (pid, process): (u32, OwnedFd),
@@ -142,17 +186,16 @@ impl Worker {
     ) -> io::Result<Self> {
         let channel = Arc::new(WorkerChannel::new(socket)?);
         let process = Arc::new(handover::watch(process)?);
-        tokio::spawn(listen(number, channel.clone(), events.clone()));
-        let (events, ended) = (events.clone(), process.clone());
+        let (sender, ended) = (events.clone(), process.clone());
         tokio::spawn(async move {
             // A process descriptor becomes readable when the process has ended; an error means that it cannot be watched.
             let _ = ended.readable().await;
-            let _ = events.send((number, WorkerEvent::Exited)).await;
+            let _ = sender.send((number, WorkerEvent::Exited)).await;
         });
         let (phase, since) = (Phase::Connected, Instant::now());
         let (version, release, connections) = (0, String::new(), 0);
         let (features, until) = (Vec::new(), None);
-        Ok(Self {
+        let mut worker = Self {
             number,
             pid,
             phase,
@@ -165,11 +208,38 @@ impl Worker {
             origin,
             process,
             channel,
-        })
+            listener: None,
+            hush: None,
+        };
+        worker.listen(events);
+        Ok(worker)
+    }
+
+    /// Hears what it says, from now on or again.
+    pub fn listen(&mut self, events: &mpsc::Sender<(WorkerNumber, WorkerEvent)>) {
+        let (hush, hushed) = oneshot::channel();
+        let listening = tokio::spawn(listen(self.number, self.channel.clone(), events.clone(), hushed));
+        (self.hush, self.listener) = (Some(hush), Some(listening));
+    }
+
+    /// Hears nothing more: what it says from now on waits in its channel. What was heard is an event, or becomes one as long
+    /// as the worker [`Worker::listens`].
+    pub fn hush(&mut self) {
+        self.hush = None;
+    }
+
+    /// Whether something may still be between the channel and the events.
+    pub fn listens(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| !listener.is_finished())
+    }
+
+    /// The process and the channel.
+    pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.process.get_ref().as_fd(), self.channel.descriptor())
     }
 
     /// Says something to the worker. One that does not listen is killed; its end comes as an event.
-    pub async fn say(&self, message: &ToWorker, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+    pub async fn say(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
         let sent = async {
             if matches!(message, ToWorker::Start(_)) {
                 self.channel.send_secret(message, descriptors).await
@@ -220,9 +290,15 @@ async fn listen(
     number: WorkerNumber,
     channel: Arc<WorkerChannel>,
     events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
+    mut hushed: oneshot::Receiver<()>,
 ) {
     loop {
-        let (event, last) = match channel.receive().await {
+        let received = tokio::select! {
+            biased;
+            _ = &mut hushed => return,
+            received = channel.receive() => received,
+        };
+        let (event, last) = match received {
             Ok((message, descriptors)) => (WorkerEvent::Said(message, descriptors), false),
             Err(error) => (WorkerEvent::Silent(error), true),
         };

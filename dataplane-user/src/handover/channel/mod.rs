@@ -95,6 +95,11 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         Ok(rustix::net::sockopt::socket_peercred(self.socket.get_ref())?)
     }
 
+    /// Its socket.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+
     /// Sends a message with its descriptors.
     ///
     /// # Errors
@@ -200,7 +205,7 @@ fn receive_packet(socket: &OwnedFd, packet: &mut [u8]) -> io::Result<(usize, boo
 }
 
 /// A memory file that nobody can change or resize any more.
-fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create("sallyport", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -214,7 +219,8 @@ fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn read_file(file: &OwnedFd) -> Result<Vec<u8>, ChannelError> {
+/// The bytes of such a file.
+pub(super) fn read_file(file: &OwnedFd) -> Result<Vec<u8>, ChannelError> {
     // Reading a pipe or a device could block or never end: only a sealed memory file has seals at all, and its size stands.
     let seals = rustix::fs::fcntl_get_seals(file).map_err(|_not_a_memory_file| ChannelError::Packet)?;
     if !seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE) {

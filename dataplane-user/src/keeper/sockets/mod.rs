@@ -14,7 +14,7 @@ mod place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::name::Name;
 use model::report::ListenerReport;
@@ -26,6 +26,7 @@ use self::place::{addresses, bind, bind_error, check_local, is_taken, no_ipv6};
 use super::owner::{self, Listening, Owner};
 
 use crate::handover::message::SocketInfo;
+use crate::handover::succession::{Fd, Listening as Left};
 use crate::keeper::settings::MAX_THREADS;
 
 /// Longer queues are cut by `net.core.somaxconn`.
@@ -235,6 +236,21 @@ impl Sockets {
         self.open.extend(info.place);
         self.held.insert(info.id, Held { info, socket });
         Ok(())
+    }
+
+    /// All of it for the next release; `leave` gives each socket's number.
+    pub fn listening<'a>(&'a self, mut leave: impl FnMut(BorrowedFd<'a>) -> Fd) -> Left {
+        let held = self.held.values().map(|held| (held.info.clone(), leave(held.socket.as_fd()))).collect();
+        let (steered, threads, next) = (self.steered, self.threads, self.next);
+        Left { steered, threads, next, held, open: self.open.clone() }
+    }
+
+    /// Goes on where the release before left, its sockets being taken back.
+    pub fn go_on(&mut self, listening: &Left) {
+        self.next = self.next.max(listening.next);
+        if self.steered && listening.steered {
+            self.open.extend(listening.open.iter().copied());
+        }
     }
 
     /// A snapshot's listeners as the console sees them.

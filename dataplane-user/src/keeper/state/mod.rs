@@ -11,6 +11,8 @@
 //!
 //! The sealing key protects a copy of the directory without it, not a machine whose root is hostile.
 
+mod inherit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -35,7 +37,7 @@ const SEALING_KEY: &str = "sealing.key";
 pub struct State {
     directory: Directory,
     keys: Directory,
-    _lock: OwnedFd,
+    lock: OwnedFd,
     sealing_key: Zeroizing<Vec<u8>>,
     identity: Option<NodeIdentity>,
     enrolment: Option<Zeroizing<String>>,
@@ -127,28 +129,12 @@ impl State {
             Directory::open(path, 0o700).map_err(|error| failed("opening the state directory", error))?;
         let lock = directory.lock_alone("lock").map_err(|error| failed("locking", error))?;
         let lock = lock.map_err(|holder| StateError::Held { directory: path.to_owned(), holder })?;
-        let keys = directory.below("keys", 0o700).map_err(|error| failed("opening keys/", error))?;
         let sealing_key =
             sealing_key(&directory, credential).map_err(|error| failed("reading the sealing key", error))?;
-        let mut state = Self {
-            directory,
-            keys,
-            _lock: lock,
-            sealing_key,
-            identity: None,
-            enrolment: None,
-            snapshot: None,
-            left_aside: None,
-        };
-        state.identity = state.read_json(IDENTITY, "a node's identity")?;
-        if let Some((token, digest)) = token {
-            state.adopt_token(token, digest)?;
-        }
-        match state.load_snapshot()?.transpose() {
-            Ok(snapshot) => state.snapshot = snapshot,
-            Err(left_aside) => state.left_aside = Some(left_aside),
-        }
-        Ok(state)
+        Self::load(directory, lock, sealing_key, |state| match token {
+            Some((token, digest)) => state.adopt_token(token, digest),
+            None => Ok(()),
+        })
     }
 
     /// Why the stored snapshot is not used, until another is stored.

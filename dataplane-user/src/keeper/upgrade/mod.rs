@@ -3,14 +3,19 @@
 //! | step | fails when | then |
 //! |---|---|---|
 //! | wait until no snapshot is between two states; further ones wait | - | - |
+//! | where the keeper is replaced too: try the new one ([`trial`]) | it is no keeper, or does not understand this one | nothing has changed |
 //! | start the new program with all a worker needs | it is no program, cannot be read in time, or dies | the old worker serves on |
 //! | hear that the stored snapshot is live in it | it refuses, is silent, speaks another protocol | it is ended, the old one serves on |
 //! | give it the very sockets that the old one has, hear that every thread accepts | one cannot, or is silent | it finishes what it accepted, the old one serves on |
 //! | let the old one retire: what is open goes on until the deadline | - | it is ended behind the deadline |
+//! | the keeper becomes its next release ([`super::succeed`]) | the kernel does not run it | the old keeper goes on, with the new worker |
 //!
 //! Both have the same listening sockets between the last two steps, so that no queue and no entry of the kernel's tables is
 //! ever without somebody who accepts. When the worker that serves dies before the last step, the upgrade is off: the next
 //! worker is of the program that is known to work.
+
+mod refusal;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,20 +25,25 @@ use model::digest::Digest;
 use model::snapshot::{SignedSnapshot, SnapshotId};
 use tokio::time::Instant;
 
-use super::launch::{LaunchError, Program, Source};
+pub(super) use self::refusal::Refusal;
+use super::launch::{Program, Source};
 use super::operator::{Asked, Operator};
 use super::rendezvous;
 use super::run::Keeper;
 use super::supervise::{Phase, Worker, WorkerNumber};
+use crate::handover::ToWorker;
 use crate::handover::message::Sealed;
-use crate::handover::operator::{DEADLINE, LONGEST, ToNode, ToOperator};
-use crate::handover::{OLDEST, ToWorker, VERSION};
+use crate::handover::operator::{DEADLINE, LONGEST, Part, ToNode, ToOperator};
+use crate::handover::succession::Proposed;
 
 /// How long a new worker may take until it is ready: it builds the snapshot in force, certificates and all.
 const READY: Duration = Duration::from_secs(30);
 
 /// How long its threads may take to accept on the sockets they were given.
 const ACCEPTS: Duration = Duration::from_secs(5);
+
+/// How long the keeper may wait for a moment in which nothing is between two states.
+const CALM: Duration = Duration::from_secs(10);
 
 /// How much longer than its deadline a former worker may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -48,6 +58,7 @@ pub struct Upgrade {
     /// What was started.
     program: Option<Arc<Program>>,
     deadline_ms: u32,
+    only: Option<Part>,
     operator: Option<Operator>,
     stage: Stage,
     /// What the worker that serves proposed meanwhile, last.
@@ -60,62 +71,37 @@ type Proposal = (WorkerNumber, SignedSnapshot, BTreeMap<Digest, Sealed>);
 enum Stage {
     /// A snapshot is between two states.
     Waiting,
+    /// The next release's keeper is asked whether it can go on.
+    Trying { trial: WorkerNumber },
     /// It has no sockets yet.
     Starting { worker: WorkerNumber, until: Instant },
     /// It has the sockets, and so has the worker that serves.
     Confirming { worker: WorkerNumber, until: Instant },
+    /// The keeper is to be replaced as soon as nothing is between two states.
+    Succeeding { until: Instant },
+}
+
+impl Upgrade {
+    /// Who asked for it.
+    pub(super) fn operator(&self) -> Option<&Operator> {
+        self.operator.as_ref()
+    }
 }
 
 impl Stage {
     fn worker(self) -> Option<(WorkerNumber, Instant)> {
         match self {
-            Self::Waiting => None,
+            Self::Waiting | Self::Trying { .. } | Self::Succeeding { .. } => None,
             Self::Starting { worker, until } | Self::Confirming { worker, until } => Some((worker, until)),
         }
     }
 }
 
-/// Why there is no upgrade.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("another upgrade is in progress")]
-    Busy,
-    #[error("the node is stopping")]
-    Stopping,
-    #[error(
-        "{MOST_FORMER} former workers are still finishing their connections: wait, or see `sallyport-node status`"
-    )]
-    TooMany,
-    #[error("the message has no program with it")]
-    NoProgram,
-    #[error(transparent)]
-    Start(LaunchError),
-    #[error("the new worker cannot accept connections: {0}")]
-    Deaf(String),
-    #[error(
-        "the worker that served died meanwhile; one of the program that ran takes its place, try again when it serves"
-    )]
-    Died,
-    #[error("the new worker ended before it was ready ({0}); its own words are in the node's log")]
-    Ended(String),
-    #[error(
-        "the new worker was not ready within {} seconds; is it a sallyport-node?",
-        READY.as_secs()
-    )]
-    Silent,
-    #[error(
-        "the new release speaks versions {0} to {1} between keeper and worker, the running keeper {OLDEST} to {VERSION}: \
-         restart the node instead, which ends its connections"
-    )]
-    Incompatible(u32, u32),
-    #[error("the new release does not take the snapshot in force: {0}")]
-    Snapshot(String),
-}
-
 impl Keeper {
     /// Somebody asked at `control.sock`.
     pub(super) async fn answer(&mut self, asked: Asked) {
-        let Asked { message: ToNode::Upgrade { path, deadline_ms }, pid, descriptors, operator } = asked;
+        let Asked { message: ToNode::Upgrade { path, deadline_ms, only }, pid, descriptors, operator } =
+            asked;
         // Without root a worker has the keeper's own user id, and must not have a program started outside its sandbox.
         let workers = rendezvous::astray(&self.run, &self.workers);
         if workers.contains(&pid) || self.workers.values().any(|worker| worker.pid == pid) {
@@ -124,7 +110,7 @@ impl Keeper {
         let begun = match descriptors.into_iter().next() {
             Some(file) => {
                 let source = Source::Open(Arc::new(Program::new(path.into(), file)));
-                self.begin_upgrade(source, deadline_ms, Some(operator.clone())).await
+                self.begin_upgrade(source, (deadline_ms, only), Some(operator.clone())).await
             }
             None => Err(Refusal::NoProgram),
         };
@@ -133,10 +119,10 @@ impl Keeper {
         }
     }
 
-    /// `SIGHUP`: a worker of the program that is installed now.
+    /// `SIGHUP`: the program that is installed now.
     pub(super) async fn hang_up(&mut self) {
         let source = Source::At(self.installed.clone());
-        if let Err(refusal) = self.begin_upgrade(source, DEADLINE.saturating_mul(1000), None).await {
+        if let Err(refusal) = self.begin_upgrade(source, (DEADLINE.saturating_mul(1000), None), None).await {
             refuse(None, &refusal).await;
         }
     }
@@ -144,12 +130,12 @@ impl Keeper {
     async fn begin_upgrade(
         &mut self,
         source: Source,
-        deadline_ms: u32,
+        (deadline_ms, only): (u32, Option<Part>),
         operator: Option<Operator>,
     ) -> Result<(), Refusal> {
         let former = self.workers.values().filter(|worker| worker.phase == Phase::Draining).count();
         let busy = self.upgrade.is_some() || self.current.is_none();
-        match (self.stop_at.is_some(), busy, former >= MOST_FORMER) {
+        match (self.stop_at.is_some(), busy, former >= MOST_FORMER && only != Some(Part::Keeper)) {
             (true, ..) => return Err(Refusal::Stopping),
             (false, true, _) => return Err(Refusal::Busy),
             (false, false, true) => return Err(Refusal::TooMany),
@@ -158,22 +144,55 @@ impl Keeper {
         let deadline_ms = deadline_ms.min(LONGEST.saturating_mul(1000));
         tracing::info!(path = %source.path().display(), deadline_ms, "upgrade begins");
         let (stage, program, held_back) = (Stage::Waiting, None, None);
-        self.upgrade = Some(Upgrade { source, program, deadline_ms, operator, stage, held_back });
+        self.upgrade = Some(Upgrade { source, program, deadline_ms, only, operator, stage, held_back });
         self.advance_upgrade().await;
         Ok(())
     }
 
-    /// Starts the new worker as soon as no snapshot is between two states.
+    /// Begins as soon as no snapshot is between two states.
     pub(super) async fn advance_upgrade(&mut self) {
         let Some(upgrade) = &mut self.upgrade else { return };
         if !matches!(upgrade.stage, Stage::Waiting) || self.transition.is_some() {
             return;
         }
+        if upgrade.only == Some(Part::Worker) {
+            return self.start_next().await;
+        }
         let source = upgrade.source.clone();
+        match self.launch_trial(source) {
+            Ok(trial) => self.enter_stage(Stage::Trying { trial }),
+            Err(error) => self.give_up(&Refusal::Start(error.into())).await,
+        }
+    }
+
+    /// Starts the new worker.
+    async fn start_next(&mut self) {
+        let Some(upgrade) = &self.upgrade else { return };
+        // The program that was tried, whatever is under its name now.
+        let source = upgrade.program.clone().map_or_else(|| upgrade.source.clone(), Source::Open);
         match self.launch(source) {
             Ok(worker) => self.enter_stage(Stage::Starting { worker, until: Instant::now() + READY }),
             Err(error) => self.give_up(&Refusal::Start(error.into())).await,
         }
+    }
+
+    /// The program that the keeper is to become now.
+    pub(super) fn succeeds_by(&self) -> Option<Arc<Program>> {
+        let upgrade = self.upgrade.as_ref()?;
+        matches!(upgrade.stage, Stage::Succeeding { .. }).then(|| upgrade.program.clone()).flatten()
+    }
+
+    /// Whether nothing is between two states: no process is being started, no snapshot or worker on its way.
+    pub(super) fn is_calm(&self) -> bool {
+        let settled = |worker: &Worker| matches!(worker.phase, Phase::Serving | Phase::Draining);
+        let idle = self.transition.is_none() && self.launches.is_empty() && self.start_at.is_none();
+        idle && self.stop_at.is_none() && self.current.is_some() && self.workers.values().all(settled)
+    }
+
+    /// A snapshot that waits for the next release.
+    pub(super) fn held_back(&self) -> Option<Box<Proposed>> {
+        let (worker, snapshot, keys) = self.upgrade.as_ref()?.held_back.clone()?;
+        Some(Box::new(Proposed { worker, snapshot, keys }))
     }
 
     fn enter_stage(&mut self, stage: Stage) {
@@ -252,21 +271,28 @@ impl Keeper {
     }
 
     async fn take_over(&mut self, number: WorkerNumber) {
-        let Some(upgrade) = self.upgrade.take() else { return };
+        let Some(upgrade) = &mut self.upgrade else { return };
+        // What the former worker proposed the new one hears from the console itself.
+        upgrade.held_back = None;
+        let (deadline_ms, program) = (upgrade.deadline_ms, upgrade.program.clone());
         let former = self.current;
-        self.put_to_work(number, upgrade.deadline_ms).await;
-        if let Some(program) = upgrade.program {
+        self.put_to_work(number, deadline_ms).await;
+        if let Some(program) = program {
             self.program = program;
         }
         let said = |worker: &Worker| (worker.pid, worker.release.clone());
         let (pid, release) = self.workers.get(&number).map(said).unwrap_or_default();
         let mut text = format!("worker {pid} (release {release}) serves");
         if let Some((pid, _)) = former.and_then(|former| self.workers.get(&former)).map(said) {
-            let seconds = upgrade.deadline_ms / 1000;
+            let seconds = deadline_ms / 1000;
             text = format!("{text}; worker {pid} finishes what is open within {seconds} seconds");
         }
+        if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.only.is_none()) {
+            self.enter_stage(Stage::Succeeding { until: Instant::now() + CALM });
+            return self.progress(text).await;
+        }
         tracing::info!("{text}");
-        if let Some(operator) = &upgrade.operator {
+        if let Some(operator) = self.upgrade.take().and_then(|upgrade| upgrade.operator) {
             operator.tell(&ToOperator::Done { text }).await;
         }
     }
@@ -275,7 +301,8 @@ impl Keeper {
     pub(super) async fn give_up(&mut self, refusal: &Refusal) {
         let Some(upgrade) = self.upgrade.take() else { return };
         match upgrade.stage {
-            Stage::Waiting => {}
+            Stage::Waiting | Stage::Succeeding { .. } => {}
+            Stage::Trying { trial } => drop(self.launches.remove(&trial)),
             Stage::Starting { worker, .. } => {
                 self.launches.remove(&worker);
                 if let Some(worker) = self.workers.get_mut(&worker) {
@@ -317,6 +344,9 @@ impl Keeper {
             Some(Stage::Confirming { until, .. }) if until <= Instant::now() => {
                 let seconds = ACCEPTS.as_secs();
                 self.give_up(&Refusal::Deaf(format!("it has not said so for {seconds} seconds"))).await;
+            }
+            Some(Stage::Succeeding { until }) if until <= Instant::now() => {
+                self.give_up(&Refusal::Restless).await;
             }
             Some(_) | None => {}
         }
