@@ -214,7 +214,10 @@ pub struct Route {
     pub listeners: Vec<Name>,
     /// Hosts.
     pub hostnames: Vec<HostPattern>,
-    /// Paths, whatever else is asked; never empty unless `matches` is not.
+    /// Connections for the hosts, by SNI, go to an origin as they are. Such a route has no paths and nothing else of HTTP.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub passthrough: bool,
+    /// Paths, whatever else is asked; never empty unless `matches` is not, or it is a passthrough.
     pub paths: Vec<PathMatch>,
     /// Paths for requests that fulfil conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -12,9 +12,12 @@ use sallyport_node::worker::refusal::Reason;
 use sallyport_tests::api::Api;
 use sallyport_tests::client::{Connection, Dial};
 use sallyport_tests::origin::Origin;
+use sallyport_tests::pki::Pair;
 use sallyport_tests::product::Product;
 use sallyport_tests::space::Space;
-use sallyport_tests::stage::{CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, NODE6, Stage, target4, target6};
+use sallyport_tests::stage::{
+    CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, NODE6, ORIGIN_NAME, ORIGINS4, Stage, target4, target6,
+};
 use sallyport_tests::{eventually, objects};
 use serde_json::{Value, json};
 
@@ -247,4 +250,135 @@ fn headers_count_from_balancers_and_from_nobody_else() {
         assert_eq!(place.forwarded_for(&mut plain), stranger.to_string());
     }
     place.counted(Reason::HandshakeFailed, before + 2.0);
+}
+
+/// The host that nginx serves itself, with a certificate of its own.
+const PASSED: &str = "passed.walk.test";
+/// Another one.
+const OTHER: &str = "other.walk.test";
+/// Its port, of two origins of which the first is nowhere.
+const NGINX: u16 = 8446;
+
+impl Place {
+    /// nginx among the origins.
+    fn nginx(&self) -> (Running, Pair) {
+        let dir = PathBuf::from(format!("/var/tmp/sallyport-test-{}-nginx", self.stage.name()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        let pair = self.stage.front_ca.issue(&[PASSED, OTHER]);
+        fs::write(dir.join("pair.pem"), format!("{}{}", pair.chain, pair.key)).expect("the pair");
+        let text = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log error.log info; user root;
+             events {{ worker_connections 512; }}
+             http {{ access_log off; default_type text/plain; keepalive_requests 100000;
+               ssl_certificate pair.pem; ssl_certificate_key pair.pem;
+               server {{ listen {ORIGINS4}:{NGINX} ssl; http2 on;
+                 location / {{ return 200 'nginx itself, sni $ssl_server_name, $server_protocol\\n'; }} }} }}"
+        );
+        fs::write(dir.join("nginx.conf"), text).expect("configuration");
+        let program = std::env::var("SALLYPORT_NGINX")
+            .expect("SALLYPORT_NGINX names nginx; ./test installs it and sets this");
+        let dir = dir.display().to_string();
+        let mut start = Command::new(program);
+        start.args(["-p", &dir, "-c", "nginx.conf", "-e", "error.log"]);
+        let running = Running::start(&self.stage.origins, &mut start);
+        eventually("nginx accepts", Duration::from_secs(10), || {
+            let connected = self.stage.origins.inside(|| TcpStream::connect((ORIGINS4, NGINX)));
+            connected.map(drop).map_err(|error| error.to_string())
+        });
+        (running, pair)
+    }
+
+    /// Passes these hosts on to a group whose first origin is not there.
+    fn pass(&self, hosts: &[&str]) {
+        let urls = [format!("https://{ORIGINS4}:9"), format!("https://{ORIGINS4}:{NGINX}")];
+        let spec = json!({ "hostnames": hosts, "tls": "Passthrough", "originGroup": "passed" });
+        let objects = [
+            objects::origin_group("passed", &urls, "origins", ORIGIN_NAME),
+            objects::object("Route", "passed", spec),
+        ];
+        self.product.applied(self.api.apply(&objects));
+    }
+
+    fn curl(&self, address: IpAddr, arguments: &[&str]) -> String {
+        let ca = self.product.dir().join("front-ca.pem");
+        fs::write(&ca, &self.stage.front_ca.pem).expect("the clients' CA");
+        let (ca, resolve) = (ca.display().to_string(), format!("*:443:{address}"));
+        let mut all = vec!["-sS", "--max-time", "10", "--cacert", &*ca, "--resolve", &*resolve];
+        all.extend(arguments);
+        let (ok, out, err) = self.stage.clients.try_run("curl", &all);
+        assert!(ok, "{arguments:?}: {out}{err}");
+        out
+    }
+}
+
+#[test]
+fn nginx_shows_its_own_certificate_beside_terminated_hosts() {
+    let place = Place::new("l4-passed");
+    let (_nginx, pair) = place.nginx();
+    place.pass(&["*.walk.test"]);
+    let passed = format!("https://{PASSED}/");
+    for address in [IpAddr::V4(NODE4), IpAddr::V6(NODE6)] {
+        for (tls, http) in [("1.2", "1.1"), ("1.3", "2")] {
+            let (exact, most, http_flag) = (format!("--tlsv{tls}"), tls.to_owned(), format!("--http{http}"));
+            let said = place.curl(address, &[&exact, "--tls-max", &most, &http_flag, &passed]);
+            let version = if http == "2" { "2.0" } else { http };
+            assert_eq!(said, format!("nginx itself, sni {PASSED}, HTTP/{version}\n"), "{address} {tls}");
+        }
+        let said = place.curl(address, &[&format!("https://{HOST}/")]);
+        assert_eq!(said, "hello from one\n", "the more exact host is terminated");
+    }
+    let address = format!("{NODE4}:443");
+    let ask = format!(
+        "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 5 openssl s_client -connect {address} -servername {PASSED} -quiet -ign_eof"
+    );
+    let said = place.stage.clients.run("sh", &["-c", &ask]);
+    assert!(said.contains(&format!("nginx itself, sni {PASSED}, HTTP/1.0")), "{said}");
+
+    // Its certificate, and its answer behind the client's end.
+    let mut dial = place.dial(target4(443));
+    dial.name = PASSED.to_owned();
+    let mut connection = place.inside(|| dial.open()).expect("the origin's handshake");
+    assert!(connection.certificate() == pair.der, "another certificate");
+    let request = format!("GET / HTTP/1.1\r\nHost: {PASSED}\r\nConnection: close\r\n\r\n");
+    place.inside(|| connection.send(request.as_bytes())).expect("send");
+    assert_eq!(place.inside(|| connection.answer()).expect("an answer").status, 200);
+    drop(connection);
+    let line = place.logged("it", |line| line["protocol"] == "TLS" && line["host"] == PASSED);
+    assert_eq!((&line["route"], &line["clientTls"]["sni"]), (&json!("passed"), &json!(PASSED)));
+    assert!(line["received"].as_u64() > Some(300) && line["sent"].as_u64() > Some(300), "{line}");
+    place.logged("a second attempt", |line| line["origin"]["attempts"] == 2);
+    assert_eq!(place.count(Reason::OriginUnreachable), 0.0, "the second origin stood in for the first");
+    let counted = place.product.metric("sallyport_passthrough_connections_total", "route=\"passed\"");
+    assert!(counted >= 5.0, "{counted}");
+
+    // By its name in a request it cannot be had.
+    let answer = place.inside(|| place.dial(target4(443)).get(PASSED, "/")).expect("a refusal");
+    assert_eq!(answer.status, 421);
+}
+
+#[test]
+fn a_snapshot_ends_what_it_no_longer_passes_and_nothing_else() {
+    let place = Place::new("l4-ended");
+    let _nginx = place.nginx();
+    place.pass(&[PASSED, OTHER]);
+    let open = |host: &str| {
+        let mut dial = place.dial(target4(443));
+        dial.name = host.to_owned();
+        place.inside(|| dial.open()).expect("the origin's handshake")
+    };
+    let (mut kept, mut gone) = (open(PASSED), open(OTHER));
+    let get = |connection: &mut Connection, host: &str| place.inside(|| connection.get(host, "/"));
+    assert_eq!(get(&mut gone, OTHER).expect("an answer").status, 200);
+    for turn in 0..5 {
+        let hosts = if turn % 2 == 0 { vec![PASSED] } else { vec![PASSED, "third.walk.test"] };
+        place.pass(&hosts);
+        assert_eq!(get(&mut kept, PASSED).expect("still passed").status, 200, "{turn}");
+    }
+    place.counted(Reason::NoRoute, 1.0);
+    assert!(get(&mut gone, OTHER).is_err(), "still passed");
+    place.logged("its reason", |line| line["host"] == OTHER && line["reason"] == "no-route");
+    place.api.delete("routes/passed");
+    place.counted(Reason::NoRoute, 2.0);
+    assert!(get(&mut kept, PASSED).is_err(), "still passed");
 }

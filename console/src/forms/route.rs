@@ -1,6 +1,6 @@
 //! The one form: a route together with its certificate and its origin.
 
-use model::draft::{Kind, MatchSpec, Metadata, Object, PathSpec, RouteSpec, Spec};
+use model::draft::{Kind, MatchSpec, Metadata, Object, PASSTHROUGH, PathSpec, RouteSpec, Spec};
 use model::problem::{Code, Problem};
 
 use super::certificate::CertificateForm;
@@ -93,6 +93,7 @@ impl RouteForm {
         let spec = RouteSpec {
             listeners: fields.words("listeners"),
             hostnames: fields.words("host"),
+            tls: (fields.get("source") == "passthrough").then(|| PASSTHROUGH.to_owned()),
             matches: matches(fields, base),
             certificate: names.certificate.clone(),
             origin_group: names.group.clone(),
@@ -119,7 +120,14 @@ impl RouteForm {
             .with("name", name)
             .with("host", spec.hostnames.join(" "))
             .with("path", path)
-            .with("source", if certificate.is_some() { "existing" } else { "listener" })
+            .with(
+                "source",
+                match certificate {
+                    _ if spec.is_passthrough() => "passthrough",
+                    Some(_) => "existing",
+                    None => "listener",
+                },
+            )
             .with("certificate", certificate.unwrap_or_default())
             .with("origin_source", "existing")
             .with("origin_group", spec.origin_group.as_str())
@@ -158,6 +166,7 @@ impl RouteForm {
             "metadata.name" => ("name", "Name"),
             field if field.starts_with("spec.hostnames") => ("host", "Host"),
             field if field.starts_with("spec.matches") => ("path", "Path"),
+            field if field.starts_with("spec.tls") => ("source-passthrough", "Certificate"),
             field if field.starts_with("spec.certificate") => match fields.get("source") {
                 "existing" => ("certificate", "Certificate"),
                 "upload" => ("chain", "Certificate chain"),
@@ -297,6 +306,18 @@ mod tests {
             assert_eq!(again.get(name), fields.get(name), "{name}");
         }
         assert_eq!(RouteForm::objects(&again, None).unwrap(), objects);
+    }
+
+    #[test]
+    fn passthrough_there_and_back() {
+        let typed = typed().with("source", "passthrough").with("certificate", "left-over");
+        let objects = RouteForm::objects(&typed, None).unwrap();
+        assert_eq!(objects.len(), 2, "an origin group and a route, no certificate");
+        let Spec::Route(spec) = &objects[1].spec else { unreachable!() };
+        assert!(spec.is_passthrough() && spec.certificate.is_none() && spec.matches.is_empty());
+        let again = RouteForm::fields(&objects[1].metadata.name, spec);
+        assert_eq!(again.get("source"), "passthrough");
+        assert_eq!(RouteForm::objects(&again, None).unwrap(), objects[1..]);
     }
 
     #[test]

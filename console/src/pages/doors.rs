@@ -59,6 +59,8 @@ pub(crate) enum Promise {
     ClearText,
     /// Nothing is sent to an origin: the gateway answers by itself.
     Answered,
+    /// One leg, from client to origin: this gateway has no part in its TLS.
+    Passthrough,
 }
 
 /// Both legs of a hop.
@@ -78,7 +80,7 @@ impl Doors {
         group: &str,
         promise: Promise,
     ) -> Self {
-        Self { client: client_leg(client, served), origin: origin_leg(origin, group, promise) }
+        Self { client: client_leg(client, served, promise), origin: origin_leg(origin, group, promise) }
     }
 }
 
@@ -105,8 +107,13 @@ fn details(leg: &Leg) -> String {
     title
 }
 
-fn client_leg(seen: Option<&Leg>, served: &str) -> LegView {
+fn client_leg(seen: Option<&Leg>, served: &str, promise: Promise) -> LegView {
     match seen {
+        _ if promise == Promise::Passthrough => LegView {
+            lock: Lock::Configured,
+            words: "passed through".to_owned(),
+            title: "the client's TLS goes on to the origin as it is; nothing is decrypted here".to_owned(),
+        },
         Some(leg) if clear(leg) => LegView {
             lock: Lock::Open,
             words: "clear text".to_owned(),
@@ -132,6 +139,11 @@ fn origin_leg(seen: Option<&Leg>, group: &str, promise: Promise) -> LegView {
             lock: Lock::None,
             words: group.to_owned(),
             title: "the gateway answers by itself; nothing is sent to an origin".to_owned(),
+        },
+        (_, Promise::Passthrough) => LegView {
+            lock: Lock::Configured,
+            words: format!("the client's · {group}"),
+            title: "whether this origin is the right one is for the client to judge".to_owned(),
         },
         (Some(leg), _) if clear(leg) => open(
             format!("clear text · {group}"),
@@ -186,6 +198,7 @@ mod tests {
         assert_eq!(lock(None, Promise::Verified), Lock::Configured);
         assert_eq!(lock(None, Promise::Unverified), Lock::Open);
         assert_eq!(lock(None, Promise::ClearText), Lock::Open);
+        assert_eq!(lock(Some(&leg("TLSv1.3", "")), Promise::Passthrough), Lock::Configured);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use model::diff::target;
 use model::draft::{Kind, Object, Spec};
 
 use super::chart::{Spark, figure};
-use super::doors::{Doors, Promise};
+use super::doors::Doors;
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
-use super::submit::promise;
+use super::submit::promise_of;
 use super::traffic::{Grid, error_share, millis};
 use super::{PageResult, page};
 use crate::forms::match_words;
@@ -97,7 +97,7 @@ pub(crate) fn doors(object: &Object, group: Option<&Object>, traffic: &RouteTraf
     let leg = |seen: &Option<crate::ops::SeenLeg>| seen.as_ref().map(|seen| seen.leg.clone());
     let (client, origin) = (leg(&traffic.client), leg(&traffic.origin));
     let served = route.certificate.as_deref().unwrap_or_default();
-    let promise = if route.origin_group.is_empty() { Promise::Answered } else { promise(group) };
+    let promise = promise_of(route, group);
     Some(Doors::new(client.as_ref(), served, origin.as_ref(), &target(route), promise))
 }
 
@@ -114,7 +114,11 @@ fn row(object: &Object, group: Option<&Object>, traffic: &RouteTraffic, grid: Gr
     Some(Row {
         name: object.metadata.name.clone(),
         more: route.hostnames.len().saturating_sub(1),
-        path: if paths.is_empty() { "/".to_owned() } else { paths.join(" ") },
+        path: match paths.is_empty() {
+            _ if route.is_passthrough() => "TLS passthrough".to_owned(),
+            true => "/".to_owned(),
+            false => paths.join(" "),
+        },
         enabled: route.enabled,
         doors: doors(object, group, traffic)?,
         rate,

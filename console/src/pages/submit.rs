@@ -5,7 +5,7 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use model::diff::target;
-use model::draft::{Kind, Object, Spec};
+use model::draft::{Kind, Object, RouteSpec, Spec};
 use model::problem::{Code, Problem};
 
 use super::doors::{Doors, Promise};
@@ -292,7 +292,7 @@ async fn hops(state: &AppState, changes: &Changes) -> Result<Vec<Hop>, OpsError>
         let stored = state.ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
         let group = changes.put.iter().find(|other| is_group(other, &route.origin_group)).or(stored.as_ref());
         let served = route.certificate.as_deref().unwrap_or_default();
-        let promise = if route.origin_group.is_empty() { Promise::Answered } else { promise(group) };
+        let promise = promise_of(route, group);
         let doors = Doors::new(None, served, None, &target(route), promise);
         hops.push(Hop { name: route.hostnames.join(", "), doors });
     }
@@ -303,8 +303,17 @@ fn is_group(object: &Object, name: &str) -> bool {
     matches!(object.spec, Spec::OriginGroup(_)) && object.metadata.name == name
 }
 
+/// What a route promises about its origin's leg.
+pub(crate) fn promise_of(route: &RouteSpec, group: Option<&Object>) -> Promise {
+    match route.origin_group.is_empty() {
+        _ if route.is_passthrough() => Promise::Passthrough,
+        true => Promise::Answered,
+        false => promise(group),
+    }
+}
+
 /// What an origin group promises about its legs.
-pub(crate) fn promise(group: Option<&Object>) -> Promise {
+fn promise(group: Option<&Object>) -> Promise {
     let Some(Spec::OriginGroup(group)) = group.map(|object| &object.spec) else { return Promise::Verified };
     match group {
         group if group.origins.iter().any(|origin| origin.url.starts_with("http://")) => Promise::ClearText,

@@ -99,7 +99,7 @@ reasons! {
     PrematureUpgrade = "premature-upgrade", Client, 400;
     /// An `Expect` other than `100-continue`.
     ExpectationFailed = "expectation-failed", Client, 417;
-    /// Host and SNI lead to different certificates or listeners.
+    /// Host and SNI lead to different certificates or listeners, or connections for Host are passed through.
     Misdirected = "misdirected", Client, 421;
     /// No route has this host and path.
     NoRoute = "no-route", Client, 404;

@@ -153,6 +153,10 @@ impl Tell for Teller {
         self.0.exchange(exchange);
     }
 
+    fn passed(&self, connection: &Exchange<'_>) {
+        self.0.passed(connection);
+    }
+
     fn refused(&self, reason: Reason, listener: &Name) {
         tracing::debug!(%listener, reason = reason.name(), "connection ended");
         self.0.refused(reason);

@@ -107,6 +107,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         name: name("shop"),
         listeners: vec![name("https")],
         hostnames: vec!["shop.test".parse().unwrap()],
+        passthrough: false,
         paths: vec![PathMatch::Prefix("/".to_owned())],
         matches: Vec::new(),
         certificate: Some(name("shop")),

@@ -10,11 +10,12 @@ use crate::draft::Kind;
 use crate::name::{HostPattern, Name};
 use crate::problem::{Code, Problem};
 use crate::route::Conditions;
-use crate::snapshot::{PathMatch, Route};
+use crate::snapshot::{OriginSecurity, PathMatch, Route};
 
 pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Problem>) {
     places(compiled, problems);
     claims(compiled, problems);
+    passthrough(compiled, problems);
     named_certificates(compiled, problems);
     for listener in names.all(Kind::Listener) {
         coverage(compiled, listener, problems);
@@ -103,6 +104,50 @@ fn claims(compiled: &Compiled, problems: &mut Vec<Problem>) {
     }
 }
 
+/// A host that is both passed through and terminated, or passed through by two routes, on one listener; origins that clients
+/// could not speak TLS with.
+fn passthrough(compiled: &Compiled, problems: &mut Vec<Problem>) {
+    let mut passed: HashMap<(&Name, &HostPattern), &Name> = HashMap::new();
+    let by_kind = |passthrough: bool| {
+        compiled.enabled_routes().filter(move |(_, route)| route.passthrough == passthrough)
+    };
+    for (name, route) in by_kind(true) {
+        let mut at = At::new(problems, format!("Route/{name}"));
+        if let Some(group) = route.origin_group.as_ref().and_then(|group| compiled.groups.get(group))
+            && group.origins.iter().any(|origin| origin.security == OriginSecurity::ClearText)
+        {
+            let message = format!(
+                "OriginGroup/{} has an http:// origin, and what arrives there is the client's TLS; write https:// for all of them",
+                group.name
+            );
+            at.problem("spec.originGroup", Code::Invalid, message);
+        }
+        for (listener, host) in places_of(route) {
+            let first = *passed.entry((listener, host)).or_insert(name);
+            if first != name {
+                let message = format!(
+                    "Route/{first} already passes {host} through on listener {listener}; change the host, or disable one of the two"
+                );
+                at.problem("spec.hostnames", Code::Duplicate, message);
+                break;
+            }
+        }
+    }
+    for (name, route) in by_kind(false) {
+        let rival = places_of(route).find_map(|place| Some((place, *passed.get(&place)?)));
+        if let Some(((listener, host), other)) = rival {
+            let message = format!(
+                "Route/{other} passes {host} through on listener {listener} undecrypted, and a host is either passed through or terminated there; change the host, or disable one of the two"
+            );
+            At::new(problems, format!("Route/{name}")).problem("spec.hostnames", Code::Duplicate, message);
+        }
+    }
+}
+
+fn places_of(route: &Route) -> impl Iterator<Item = (&Name, &HostPattern)> {
+    route.listeners.iter().flat_map(|listener| route.hostnames.iter().map(move |host| (listener, host)))
+}
+
 /// `shop.example.com/api` or `shop.example.com/api (exact)`.
 pub(crate) fn words(host: &HostPattern, path: &PathMatch) -> String {
     match path {
@@ -135,7 +180,11 @@ fn coverage(compiled: &Compiled, listener: &Name, problems: &mut Vec<Problem>) {
     if lowered.listener.default_certificate.is_some() {
         return;
     }
-    let carried = || compiled.enabled_routes().filter(|(_, route)| route.listeners.contains(listener));
+    let carried = || {
+        compiled
+            .enabled_routes()
+            .filter(|(_, route)| !route.passthrough && route.listeners.contains(listener))
+    };
     let served = Served::of(&lowered.listener, carried().map(|(_, route)| route), |name| {
         compiled.certificates.get(name).map(|lowered| &lowered.certificate)
     });

@@ -135,9 +135,10 @@ impl Compiled {
         self.served(listener)?.certificate(host)
     }
 
-    /// The certificates a route's hosts are served with on any of its listeners, sorted.
+    /// The certificates a route's hosts are served with on any of its listeners, sorted; none where they are passed through.
     pub fn certificates_of_route(&self, route: &Name) -> Vec<&Name> {
-        let Some(lowered) = self.routes.get(route) else { return Vec::new() };
+        let terminated = self.routes.get(route).filter(|lowered| !lowered.route.passthrough);
+        let Some(lowered) = terminated else { return Vec::new() };
         if let Some(named) = &lowered.route.certificate {
             return vec![named];
         }
@@ -153,8 +154,8 @@ impl Compiled {
         let mut found: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
         for listener in self.listeners.keys() {
             let Some(served) = self.served(listener) else { continue };
-            for (name, route) in self.enabled_routes().filter(|(_, route)| route.listeners.contains(listener))
-            {
+            let carries = |route: &Route| !route.passthrough && route.listeners.contains(listener);
+            for (name, route) in self.enabled_routes().filter(|(_, route)| carries(route)) {
                 let used = match &route.certificate {
                     Some(named) => vec![named],
                     None => route.hostnames.iter().filter_map(|host| served.certificate(host)).collect(),

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::notes::{At, Names, shown};
 use super::{conditions, filters};
-use crate::draft::{Kind, MatchSpec, RouteSpec};
+use crate::draft::{FiltersSpec, Kind, MatchSpec, PASSTHROUGH, RouteSpec};
 use crate::name::{HostPattern, Name};
 use crate::problem::Code;
 use crate::route::NormalPath;
 use crate::snapshot::{PathMatch, Route, RouteMatch};
+use crate::transform::Transform;
 use crate::upgrade::{self, Protocol};
 
 /// A route, with what its spec called each of its hosts and paths (for problems that show only across routes).
@@ -18,6 +19,8 @@ pub(super) struct Lowered {
     pub(super) enabled: bool,
 }
 
+const DEFAULT_RESPONSE_TIMEOUT_MS: u32 = 60_000;
+
 /// A route without `matches` has this one.
 pub(super) fn whole_host() -> PathMatch {
     PathMatch::Prefix("/".to_owned())
@@ -26,6 +29,11 @@ pub(super) fn whole_host() -> PathMatch {
 pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Lowered> {
     let listeners = listeners(&spec.listeners, names, at);
     let hostnames = hostnames(&spec.hostnames, at);
+    let tls = spec.tls.as_deref().and_then(|text| at.word("spec.tls", text, &TLS));
+    if tls == Some(true) {
+        let route = passthrough(name, spec, (listeners, hostnames), names, at)?;
+        return Some(Lowered { route, enabled: spec.enabled });
+    }
     let (paths, matches) = matches(&spec.matches, spec.allow_encoded_slash, at);
     let certificate = spec
         .certificate
@@ -38,8 +46,12 @@ pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_
     };
     let transform = filters::lower(&spec.filters, &around, at);
     let origin_group = origin_group(spec, names, at);
-    let response_timeout_ms =
-        at.number("spec.responseTimeoutMs", spec.response_timeout_ms, 60_000, 1..=86_400_000);
+    let response_timeout_ms = at.number(
+        "spec.responseTimeoutMs",
+        spec.response_timeout_ms,
+        DEFAULT_RESPONSE_TIMEOUT_MS,
+        1..=86_400_000,
+    );
     let certificate = match certificate {
         // A reference that leads nowhere is a problem already; judging the route as one without would add a second.
         Some(None) => return None,
@@ -50,6 +62,7 @@ pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_
         name: name.clone(),
         listeners,
         hostnames,
+        passthrough: false,
         paths,
         matches,
         certificate,
@@ -60,6 +73,52 @@ pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_
         upgrades: upgrades(spec.upgrades.as_deref(), at),
     };
     Some(Lowered { route, enabled: spec.enabled })
+}
+
+/// What `tls` may say, and whether it is a passthrough.
+const TLS: [(&str, bool); 2] = [("Terminate", false), (PASSTHROUGH, true)];
+
+/// A route that passes TLS on: nothing of HTTP can be asked or changed.
+fn passthrough(
+    name: &Name,
+    spec: &RouteSpec,
+    (listeners, hostnames): (Vec<Name>, Vec<HostPattern>),
+    names: &Names,
+    at: &mut At<'_>,
+) -> Option<Route> {
+    let before = at.count();
+    for (field, present) in [
+        ("spec.matches", !spec.matches.is_empty()),
+        ("spec.certificate", spec.certificate.is_some()),
+        ("spec.filters", spec.filters != FiltersSpec::default()),
+        ("spec.upgrades", spec.upgrades.is_some()),
+        ("spec.allowEncodedSlash", spec.allow_encoded_slash),
+        ("spec.responseTimeoutMs", spec.response_timeout_ms.is_some()),
+    ] {
+        if present {
+            let message = "means nothing for `tls: Passthrough`, whose connections are not decrypted; remove it, or let the listener terminate TLS";
+            at.problem(field, Code::Invalid, message);
+        }
+    }
+    if spec.origin_group.is_empty() {
+        at.problem("spec.originGroup", Code::Missing, "is required; name the origins that connections go to");
+        return None;
+    }
+    let origin_group = at.reference("spec.originGroup", Kind::OriginGroup, &spec.origin_group, names)?;
+    (at.count() == before).then(|| Route {
+        name: name.clone(),
+        listeners,
+        hostnames,
+        passthrough: true,
+        paths: Vec::new(),
+        matches: Vec::new(),
+        certificate: None,
+        origin_group: Some(origin_group),
+        allow_encoded_slash: false,
+        response_timeout_ms: DEFAULT_RESPONSE_TIMEOUT_MS,
+        transform: Transform::default(),
+        upgrades: upgrade::usual(),
+    })
 }
 
 /// Where requests go: an origin group, or nowhere where a filter answers. Nothing means a problem.

@@ -164,6 +164,7 @@ fn listener(spec: &ListenerSpec) -> String {
 
 fn route(spec: &RouteSpec) -> String {
     let paths: Vec<String> = match spec.matches.is_empty() {
+        true if spec.is_passthrough() => vec![" (passthrough)".to_owned()],
         true => vec!["/".to_owned()],
         false => spec.matches.iter().map(path).collect(),
     };

@@ -218,6 +218,10 @@ pub struct RouteSpec {
     pub listeners: Vec<String>,
     /// Host names, exact or `*.suffix`; at least one.
     pub hostnames: Vec<String>,
+    /// `Terminate` (the default), or `Passthrough`: connections whose SNI is one of the hosts go to an origin as they are, and
+    /// nothing of them is decrypted (Gateway API's `TLSRoute`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
     /// Paths; empty means the prefix `/`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<MatchSpec>,
@@ -243,6 +247,16 @@ pub struct RouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrades: Option<Vec<String>>,
 }
+
+impl RouteSpec {
+    /// Whether it passes connections on without decrypting them.
+    pub fn is_passthrough(&self) -> bool {
+        self.tls.as_deref() == Some(PASSTHROUGH)
+    }
+}
+
+/// See [`RouteSpec::tls`].
+pub const PASSTHROUGH: &str = "Passthrough";
 
 /// One match of a route (Gateway API's `HTTPRouteMatch`); all of it must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

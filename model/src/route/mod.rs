@@ -11,11 +11,13 @@
 //! routes of `*.example.com`. (Proxies that choose a virtual host first answer 404 there.)
 
 mod conditions;
+mod hosts;
 mod path;
 
 use std::collections::{BTreeMap, HashMap};
 
 pub use conditions::{Asked, Conditions, HeaderIs, Precision, QueryIs, Verb};
+pub use hosts::Hosts;
 pub use path::{InvalidPath, NormalPath, normalise};
 
 use crate::name::{HostName, HostPattern, Name};
@@ -75,7 +77,8 @@ impl<R> Table<R> {
     pub fn build(snapshot: &Snapshot, listener: &Name, mut make: impl FnMut(&Route) -> R) -> Self {
         let mut table =
             Self { routes: Vec::new(), exact: HashMap::new(), wildcard: HashMap::new(), nodes: Vec::new() };
-        for route in snapshot.routes.iter().filter(|route| route.listeners.contains(listener)) {
+        let terminated = |route: &&Route| !route.passthrough && route.listeners.contains(listener);
+        for route in snapshot.routes.iter().filter(terminated) {
             let index = table.routes.len();
             table.routes.push(make(route));
             for host in &route.hostnames {

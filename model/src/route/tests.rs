@@ -10,6 +10,7 @@ fn route(name: &str, listeners: &[&str], hosts: &[&str], paths: &[PathMatch]) ->
         name: name.parse().unwrap(),
         listeners: listeners.iter().map(|name| name.parse().unwrap()).collect(),
         hostnames: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+        passthrough: false,
         paths: paths.to_vec(),
         matches: Vec::new(),
         certificate: None,

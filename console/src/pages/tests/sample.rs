@@ -100,6 +100,7 @@ fn group(name: &str, urls: &[&str], bundle: Option<&str>) -> Object {
 fn route(name: &str, host: &str, path: &str, certificate: &str, group: &str) -> Object {
     let path = PathSpec { kind: "PathPrefix".to_owned(), value: path.to_owned() };
     let spec = RouteSpec {
+        tls: None,
         listeners: Vec::new(),
         hostnames: vec![host.to_owned()],
         matches: vec![MatchSpec { path, ..MatchSpec::default() }],

@@ -6,12 +6,11 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use model::filter::Verdict;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::worker::hops::connection::reset;
 use crate::worker::proxy::Peer;
 use crate::worker::refusal::Reason;
 use crate::worker::tls::control;
@@ -46,12 +45,6 @@ impl Drop for Client {
             reset(self.stream.tcp());
         }
     }
-}
-
-/// Makes closing send RST and keep nothing.
-pub(super) fn reset(tcp: &TcpStream) {
-    // Failing leaves an ordinary close, which is all there is to fall back to.
-    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
 impl AsyncRead for Client {

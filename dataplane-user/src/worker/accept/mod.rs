@@ -1,7 +1,7 @@
 //! Accepts connections and decides who may go on: listening sockets in, secured connections out to [`hops::serve`].
 //!
-//! Every thread has its own sockets. Threads meet only where a connection is counted in and out. The accepted socket's own address says which listener it belongs to, so a socket is
-//! the same for all of them.
+//! Every thread has its own sockets. Threads meet only where a connection is counted in and out. The accepted socket's own address
+//! says which listener it belongs to, so a socket is the same for all of them.
 
 mod admission;
 mod client;
@@ -19,17 +19,22 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use model::filter::Verdict;
+use model::name::HostName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use crate::worker::hops::connection::reset;
+use crate::worker::hops::passthrough::{self, Passed};
 use crate::worker::hops::{self, Secured, ThreadCtx};
-use crate::worker::live::{ListenerLive, Live};
+use crate::worker::live::{ListenerLive, Live, RouteLive};
 use crate::worker::observe::Shard;
 use crate::worker::proxy::Peer;
 use crate::worker::proxy::read::Said;
 use crate::worker::refusal::Reason;
+use crate::worker::tls;
+use crate::worker::tls::hello::{self, Hello};
 use crate::worker::tls::serve::{self, Served};
 
 use admission::{Admission, Open};
@@ -132,7 +137,7 @@ impl Gate {
             }
             Err(reason) => {
                 tracing::debug!(%peer, %local, reason = reason.name(), "connection refused");
-                client::reset(&tcp);
+                reset(&tcp);
             }
         }
     }
@@ -189,7 +194,7 @@ impl Gate {
     }
 }
 
-/// One connection's life: secure, serve. The admission ends with it.
+/// One connection's life: told, hello, secure, serve. The admission ends with it.
 async fn connection(
     gate: Rc<Gate>,
     mut tcp: TcpStream,
@@ -200,33 +205,57 @@ async fn connection(
     // Answers leave in whole writes; waiting for more to send would only delay them.
     let _ = tcp.set_nodelay(true);
     let deadline = Instant::now() + Duration::from_millis(listener.limits.handshake_ms.into());
-    let peer = if listener.proxied(peer.ip()) {
-        let told = gate.told(&mut tcp, peer, (&listener, &mut admission), deadline);
+    let mut peer = Peer::from(peer);
+    let ended = |peer: &Peer, (reason, sentence): (Reason, String)| {
+        let (peer, listener, reason) = (peer.client, listener.name.as_str(), reason.name());
+        tracing::debug!(%peer, listener, reason, sentence, "no handshake");
+    };
+    if listener.proxied(peer.client.ip()) {
+        let told = gate.told(&mut tcp, peer.client, (&listener, &mut admission), deadline);
         match Box::pin(told).await {
-            Ok(peer) => peer,
-            Err((reason, sentence)) => {
-                let (listener, reason) = (listener.name.as_str(), reason.name());
-                tracing::debug!(%peer, listener, reason, sentence, "connection refused");
-                return client::reset(&tcp);
+            Ok(told) => peer = told,
+            Err(why) => {
+                ended(&peer, why);
+                return reset(&tcp);
             }
         }
-    } else {
-        peer.into()
-    };
+    }
+    let (mut received, most) = (Vec::new(), listener.limits.handshake_bytes as usize);
+    if listener.passthrough.is_some() {
+        match Box::pin(hello::read(&mut tcp, deadline, most)).await {
+            Ok(hello) => match passed(&listener, &hello) {
+                Some((route, host)) => {
+                    let leg = Arc::new(tls::passed_leg(&host));
+                    let (sni, alpn_h2) = (Some(host.clone()), false);
+                    let connection = Secured { stream: tcp, listener, peer, local, sni, alpn_h2, leg };
+                    let passed = Passed { connection, host, hello: hello.received, route };
+                    return Box::pin(passthrough::serve(passed, &gate.ctx)).await;
+                }
+                None => received = hello.received,
+            },
+            Err(why) => {
+                gate.shard.refused(why.0);
+                return ended(&peer, why);
+            }
+        }
+    }
     // Boxed, so that what only the handshake needs is given back after it.
-    match Box::pin(serve::accept(tcp, &listener.tls, deadline, listener.limits.handshake_bytes as usize))
-        .await
-    {
+    match Box::pin(serve::accept((tcp, received), &listener.tls, deadline, most)).await {
         Ok(Served { stream, sni, h2, leg, resumed }) => {
             gate.shard.handshake(&leg, resumed);
             let stream = Client::new(stream, peer, &gate);
             let leg = Arc::new(leg);
             hops::serve(Secured { stream, listener, peer, local, sni, alpn_h2: h2, leg }, &gate.ctx).await;
         }
-        Err((reason, sentence)) => {
-            gate.shard.refused(reason);
-            let (listener, reason, peer) = (listener.name.as_str(), reason.name(), peer.client);
-            tracing::debug!(%peer, listener, reason, sentence, "no handshake");
+        Err(why) => {
+            gate.shard.refused(why.0);
+            ended(&peer, why);
         }
     }
+}
+
+/// The passthrough route for what a client said first, and the host.
+fn passed(listener: &ListenerLive, hello: &Hello) -> Option<(Arc<RouteLive>, HostName)> {
+    let host = hello.sni.clone()?;
+    Some((Arc::clone(listener.passed(&host)?), host))
 }

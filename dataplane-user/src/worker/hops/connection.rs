@@ -9,6 +9,7 @@ use model::filter::Verdict;
 use model::name::HostName;
 use model::report::Leg;
 use model::snapshot::SnapshotId;
+use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
 use super::context::{Stop, ThreadCtx};
@@ -143,4 +144,10 @@ impl Hop {
     fn close_by(&self, deadline: Instant) {
         self.closing.set(Some(self.closing.get().map_or(deadline, |known| known.min(deadline))));
     }
+}
+
+/// Makes closing send RST and keep nothing.
+pub(crate) fn reset(tcp: &TcpStream) {
+    // Failing leaves an ordinary close, which is all there is to fall back to.
+    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }

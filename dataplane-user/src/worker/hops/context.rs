@@ -30,6 +30,8 @@ use super::timer::Timers;
 pub trait Tell {
     /// A request and its answer, once, when it is over.
     fn exchange(&self, exchange: &Exchange<'_>);
+    /// A connection that was passed on undecrypted, once, when it is over.
+    fn passed(&self, connection: &Exchange<'_>);
     /// A connection that ended, or never began, for a reason that belongs to no request.
     fn refused(&self, reason: Reason, listener: &Name);
     /// A connection that ended for [`Reason::Http2Abuse`], and which.

@@ -12,6 +12,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod idle;
 mod pace;
+pub mod passthrough;
 pub(crate) mod record;
 pub(crate) mod timer;
 pub(crate) mod tunnel;
@@ -19,7 +20,7 @@ pub(crate) mod tunnel;
 #[cfg(test)]
 mod tests;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -35,22 +36,33 @@ use crate::worker::refusal::Reason;
 /// Serves a secured connection until it ends. Everything that happens is told to `ctx.tell`.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured<S>, ctx: &Rc<ThreadCtx>) {
     let (hop, stream, alpn_h2) = Hop::new(secured, ctx);
-    let mut served = pin!(async {
+    let served = async {
         match alpn_h2 {
             true => Box::pin(http2::serve(ctx, &hop, stream)).await,
             false => http1::serve(ctx, &hop, stream).await,
         }
-    });
+    };
+    attend(ctx, &hop, pin!(served)).await;
+}
+
+/// Lets a connection's work go on until it ends, or until the connection must: then there is nothing, and
+/// [`Hop::cut`] says why.
+async fn attend<T>(
+    ctx: &ThreadCtx,
+    hop: &Hop,
+    // By reference: a future that is handed on would be held twice.
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     let (mut seat, mut timer) = (ctx.seat(), ctx.timers.get());
     std::future::poll_fn(|cx| {
         if seat.poll_rung(cx) && !hop.refresh(ctx) {
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
         if hop.closing().is_some_and(|deadline| timer.poll_expired(cx, deadline)) {
             hop.cut.set(Some(Reason::DrainExpired));
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
-        served.as_mut().poll(cx)
+        work.as_mut().poll(cx).map(Some)
     })
-    .await;
+    .await
 }

@@ -17,7 +17,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::origins::{ClientId, OriginId};
-use super::{BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Places, RouteLive, Target};
+use super::{
+    BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Passthrough, Places, RouteLive,
+    Target,
+};
 use crate::worker::tls::certificates::{CertificateError, Resolver, certified};
 use crate::worker::tls::dial::Clients;
 use crate::worker::tls::serve;
@@ -239,6 +242,7 @@ impl Builder<'_> {
         let table = certificate_table(listener, snapshot, certificates)?;
         let tls = self.server(listener, &table, certificates)?;
         let before = self.previous.and_then(|live| live.listeners.get(&listener.name));
+        let passthrough = passthrough(listener, snapshot, routes);
         // Every route has its entry: `routes` was made from the same list.
         let routes = Table::build(snapshot, &listener.name, |route| Arc::clone(&routes[&route.name]));
         Ok(ListenerLive {
@@ -249,6 +253,7 @@ impl Builder<'_> {
             open: before.map_or_else(Arc::default, |before| Arc::clone(&before.open)),
             certificates: table,
             routes,
+            passthrough,
             trusted: listener.trusted_prefixes.clone(),
             proxies: listener.proxy_protocol.clone(),
         })
@@ -313,6 +318,23 @@ fn certificate_table(
         table.default = Some(name.clone());
     }
     Ok(table)
+}
+
+/// Who passes connections on, where any route of the listener does.
+fn passthrough(
+    listener: &Listener,
+    snapshot: &Snapshot,
+    routes: &HashMap<Name, Arc<RouteLive>>,
+) -> Option<Passthrough> {
+    let carried = || snapshot.routes.iter().filter(|route| route.listeners.contains(&listener.name));
+    if !carried().any(|route| route.passthrough) {
+        return None;
+    }
+    let mut table = Passthrough::default();
+    for route in carried() {
+        table.add(&route.hostnames, routes.get(&route.name).filter(|_| route.passthrough));
+    }
+    Some(table)
 }
 
 fn target(route: &Route, groups: &HashMap<Name, Arc<GroupLive>>) -> Result<Target, LiveError> {

@@ -23,7 +23,7 @@ use model::filter::{Index, Verdict};
 use model::header::FieldValue;
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
-use model::route::Table;
+use model::route::{Hosts, Table};
 use model::snapshot::{Limits, Probe, Protocols, SnapshotId};
 use model::transform::{Redirect, Transform};
 use model::upgrade::Protocol;
@@ -96,13 +96,36 @@ pub struct ListenerLive {
     pub certificates: CertificateTable,
     /// Routes by host and path.
     pub routes: Table<Arc<RouteLive>>,
+    /// Routes that pass TLS on, by SNI; absent where there is none, and nobody looks at a ClientHello first.
+    pub passthrough: Option<Passthrough>,
     /// Whose forwarding headers are believed.
     pub trusted: Vec<Prefix>,
     /// TCP peers whose connections begin with a PROXY header.
     pub proxies: Vec<Prefix>,
 }
 
+/// The routes that pass TLS on, among all hosts of a listener: a terminated host that is more specific has its own entry.
+#[derive(Debug, Default)]
+pub struct Passthrough(Hosts<Option<Arc<RouteLive>>>);
+
+impl Passthrough {
+    /// Enters a route's hosts; nothing where they are terminated.
+    pub fn add(&mut self, hosts: &[HostPattern], route: Option<&Arc<RouteLive>>) {
+        hosts.iter().for_each(|host| self.0.add(host, route.cloned()));
+    }
+
+    /// The route that passes connections for this host on.
+    pub fn choose(&self, host: &HostName) -> Option<&Arc<RouteLive>> {
+        self.0.choose(host)?.as_ref()
+    }
+}
+
 impl ListenerLive {
+    /// The route that passes connections for this host on, if they are not terminated.
+    pub fn passed(&self, host: &HostName) -> Option<&Arc<RouteLive>> {
+        self.passthrough.as_ref()?.choose(host)
+    }
+
     /// Whether connections of this TCP peer begin with a PROXY header.
     pub fn proxied(&self, tcp: IpAddr) -> bool {
         self.proxies.iter().any(|prefix| prefix.contains(tcp))

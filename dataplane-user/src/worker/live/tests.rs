@@ -48,6 +48,7 @@ fn route(named: &str, host: &str, certificate: Option<&str>) -> Route {
         name: name(named),
         listeners: vec![name("https")],
         hostnames: vec![host.parse().unwrap()],
+        passthrough: false,
         paths: vec![PathMatch::Prefix("/".to_owned())],
         matches: Vec::new(),
         certificate: certificate.map(name),

@@ -71,6 +71,8 @@ pub(super) struct RouteCounts {
     pub(super) route: Option<Name>,
     /// Statuses 1xx to 5xx; first those without any.
     pub(super) classes: [Count; 6],
+    /// Connections passed on undecrypted.
+    pub(super) passed: Count,
     pub(super) received: Count,
     pub(super) sent: Count,
     pub(super) added: Durations,
@@ -193,6 +195,24 @@ impl Shard {
         }
     }
 
+    /// A connection that was passed on undecrypted, once, when it is over. It is no request: nothing of it is a status or a
+    /// time that requests have.
+    pub fn passed(&self, connection: &Exchange<'_>) {
+        let local = &mut *self.local.borrow_mut();
+        local.log.exchange(connection);
+        // A denial has been counted with the rule that decided.
+        if let Some(reason) = connection.refusal.filter(|reason| *reason != Reason::Denied) {
+            self.shared.refusals.add(reason);
+        }
+        let counts = local.route(&self.shared, connection);
+        counts.passed.add(1);
+        counts.received.add(connection.received);
+        counts.sent.add(connection.sent);
+        if let Some(part) = &connection.origin {
+            local.origin(&self.shared, part.origin).requests.add(1);
+        }
+    }
+
     /// A connection that ended, or never began, for a reason that belongs to no request.
     pub fn refused(&self, reason: Reason) {
         self.shared.refusals.add(reason);
@@ -287,6 +307,7 @@ impl Local {
                 listener: name.clone(),
                 route: exchange.route.map(|route| route.name.clone()),
                 classes: Default::default(),
+                passed: Count::default(),
                 received: Count::default(),
                 sent: Count::default(),
                 added: Durations::default(),

@@ -48,6 +48,7 @@ fn listener(text: &str) -> ListenerLive {
         open: Arc::default(),
         certificates: Default::default(),
         routes: model::route::Table::build(&snapshot, &name(text), |_| unreachable!()),
+        passthrough: None,
         trusted: Vec::new(),
         proxies: Vec::new(),
     }

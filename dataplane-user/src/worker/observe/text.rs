@@ -145,9 +145,14 @@ impl Page {
                 self.sample("sallyport_requests_total", &labels, count);
             }
         }
+        const PASSED: &str = "sallyport_passthrough_connections_total";
+        self.family(PASSED, "counter", "Connections passed on undecrypted that have ended.");
+        for ((listener, route), sums) in totals.routes.iter().filter(|(_, sums)| sums.passed > 0) {
+            self.sample(PASSED, &[("listener", listener), ("route", route)], sums.passed);
+        }
         for (name, help, value) in [
-            ("sallyport_received_bytes_total", "Body bytes from clients.", 0),
-            ("sallyport_sent_bytes_total", "Body bytes to clients.", 1),
+            ("sallyport_received_bytes_total", "Body bytes from clients, and all bytes passed on.", 0),
+            ("sallyport_sent_bytes_total", "Body bytes to clients, and all bytes passed on.", 1),
         ] {
             self.family(name, "counter", help);
             for ((listener, route), sums) in &totals.routes {

@@ -32,6 +32,7 @@ pub(super) type RouteKey = (String, String);
 #[derive(Debug, Default)]
 pub(super) struct RouteTotals {
     pub(super) classes: [u64; 6],
+    pub(super) passed: u64,
     pub(super) received: u64,
     pub(super) sent: u64,
     /// By bucket.
@@ -132,7 +133,8 @@ impl Totals {
 
     fn route(&mut self, counts: &RouteCounts) {
         let classes: [u64; 6] = std::array::from_fn(|class| counts.classes[class].take());
-        if classes.iter().all(|count| *count == 0) {
+        let passed = counts.passed.take();
+        if passed == 0 && classes.iter().all(|count| *count == 0) {
             return;
         }
         let (total, added) = (counts.total.take(), counts.added.take());
@@ -140,6 +142,7 @@ impl Totals {
         let labels = (counts.listener.to_string(), route);
         let totals = bounded(&mut self.routes, labels, MOST_ROUTES, (OTHER.to_owned(), OTHER.to_owned()));
         totals.classes.iter_mut().zip(classes).for_each(|(sum, count)| *sum += count);
+        totals.passed += passed;
         totals.received += counts.received.take();
         totals.sent += counts.sent.take();
         totals.total_sum += counts.total.sum.take();

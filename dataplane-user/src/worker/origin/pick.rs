@@ -1,15 +1,18 @@
 //! Chooses an origin and a connection to it; the next best one when a connection fails. No byte of a request is sent
 //! before a connection stands, so any method may fail over.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::choose::{Candidate, choose, point, warmth};
 use super::either::Connection;
+use super::gate::Permission;
 use super::health::clock;
 use super::pool::Pool;
-use super::reach::{Kind, Want, reach};
+use super::reach::{Kind, Want, connect, reach};
 use crate::worker::hops::context::ThreadCtx;
 use crate::worker::hops::flow::Failed;
 use crate::worker::live::{GroupLive, Member, OriginLive};
@@ -103,10 +106,34 @@ impl Attempts {
         Err(reason)
     }
 
+    /// A connection that nothing has been said on yet, of one of the group's origins.
+    ///
+    /// # Errors
+    /// As [`Attempts::connect`].
+    pub async fn dial(&mut self, group: &GroupLive, ctx: &ThreadCtx) -> Result<Wire, Reason> {
+        let mut reason = Reason::NoOrigin;
+        while let Some(member) = self.following(group, ctx)? {
+            self.made += 1;
+            let origin = self.last.insert(Arc::clone(&member.origin));
+            match wire(member, group, ctx).await {
+                Ok(wire) => return Ok(wire),
+                Err(failure) => reason = failure,
+            }
+            tracing::trace!(origin = %origin.address, reason = reason.name(), "not this origin");
+        }
+        Err(reason)
+    }
+
     /// What came of the exchange, for the origin's health: a status, or why it ended.
     pub(crate) fn ended(&self, permit: &Permit, outcome: Result<u16, Failed>) {
+        if let Ok(group) = permit.group() {
+            self.judged(group, outcome);
+        }
+    }
+
+    /// The same where there was no permit to be had.
+    pub(crate) fn judged(&self, group: &GroupLive, outcome: Result<u16, Failed>) {
         let Some(origin) = &self.last else { return };
-        let Ok(group) = permit.group() else { return };
         if !self.kind.tells(group.protocols) {
             return;
         }
@@ -170,13 +197,7 @@ async fn one(
     ctx: &ThreadCtx,
 ) -> Result<Connection, Reason> {
     let origin = &member.origin;
-    let permission = match &member.gate {
-        Some(gate) => {
-            let deadline = Instant::now() + group.connect_timeout;
-            Some(gate.enter(deadline).await.map_err(|_full| Reason::OriginBusy)?)
-        }
-        None => None,
-    };
+    let permission = enter(member, group).await?;
     let want = Want::of(group.protocols, &origin.security, kind);
     let pooled = ctx.pool.borrow_mut().take(origin.key, want, fresh, Instant::now());
     let mut connection = match pooled {
@@ -187,4 +208,28 @@ async fn one(
     };
     connection.permit(permission);
     Ok(connection)
+}
+
+/// A connection as the kernel made it.
+#[derive(Debug)]
+pub struct Wire {
+    /// The socket.
+    pub tcp: TcpStream,
+    /// The address that answered.
+    pub address: SocketAddr,
+    /// Its place among the origin's exchanges.
+    _permission: Option<Permission>,
+}
+
+async fn wire(member: &Member, group: &GroupLive, ctx: &ThreadCtx) -> Result<Wire, Reason> {
+    let permission = enter(member, group).await?;
+    let (tcp, address) = connect(&member.origin, group, ctx).await.map_err(|failure| failure.reason)?;
+    Ok(Wire { tcp, address, _permission: permission })
+}
+
+/// The right to one more exchange with an origin.
+async fn enter(member: &Member, group: &GroupLive) -> Result<Option<Permission>, Reason> {
+    let Some(gate) = &member.gate else { return Ok(None) };
+    let deadline = Instant::now() + group.connect_timeout;
+    gate.enter(deadline).await.map(Some).map_err(|_full| Reason::OriginBusy)
 }

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use model::net::Host;
 use model::snapshot::Protocols;
+use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::either::Connection;
@@ -18,7 +19,7 @@ use crate::worker::hops::context::ThreadCtx;
 use crate::worker::http::request::Request;
 use crate::worker::live::{GroupLive, OriginLive, SecurityLive};
 use crate::worker::refusal::Reason;
-use crate::worker::tls::dial::{Alpn, DialError, dial};
+use crate::worker::tls::dial::{self, Alpn, DialError, dial};
 
 /// RFC 8305's connection attempt delay: the next address gets its chance after this, the first one goes on.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -207,13 +208,45 @@ pub(super) async fn dialled(
     deadline: Instant,
     names: &Names<System>,
 ) -> Result<Reached, Unreached> {
+    somewhere(origin, deadline, names, |address| one(origin, address, want, settings)).await
+}
+
+/// A connection that nothing has been said on yet. Tells what came of it, as [`reach`] does.
+///
+/// # Errors
+/// Nothing answers, or not within the group's `connectTimeoutMs`.
+pub(super) async fn connect(
+    origin: &OriginLive,
+    group: &GroupLive,
+    ctx: &ThreadCtx,
+) -> Result<(TcpStream, SocketAddr), Unreached> {
+    let deadline = Instant::now() + group.connect_timeout;
+    let one = async |address| Ok((dial::connect(address).await?, address));
+    let connected = somewhere(origin, deadline, &ctx.names, one).await;
+    match &connected {
+        Ok(_) => drop(ctx.pool.borrow_mut().succeeded(origin.key)),
+        Err(_) => {
+            ctx.pool.borrow_mut().failed(origin.key, Instant::now());
+            group.failed(origin);
+        }
+    }
+    ctx.tell.origin(origin, connected.as_ref().map(|(_, address)| *address));
+    connected
+}
+
+/// Whatever `one` makes of the first of an origin's addresses that answers.
+async fn somewhere<T>(
+    origin: &OriginLive,
+    deadline: Instant,
+    names: &Names<System>,
+    one: impl AsyncFn(SocketAddr) -> Result<T, Unreached>,
+) -> Result<T, Unreached> {
     let port = origin.address.port;
-    let one = |address| one(origin, address, want, settings);
     let reached = timeout_at(deadline, async {
         match &origin.address.host {
             Host::Address(address) => one(SocketAddr::new(*address, port)).await,
             Host::Name(name) => match names.addresses(name, Instant::now()).await {
-                Some(addresses) => any(one, addresses.iter().map(|ip| SocketAddr::new(*ip, port))).await,
+                Some(addresses) => any(&one, addresses.iter().map(|ip| SocketAddr::new(*ip, port))).await,
                 None => {
                     let sentence = format!("{name} cannot be resolved");
                     Err(Unreached { reason: Reason::OriginUnresolved, sentence })
@@ -249,10 +282,10 @@ async fn one(
 }
 
 /// Tries several addresses, each a little after the one before or as soon as that has failed; the first to stand wins.
-async fn any<F: Future<Output = Result<Reached, Unreached>>>(
-    one: impl Fn(SocketAddr) -> F,
+async fn any<T>(
+    one: &impl AsyncFn(SocketAddr) -> Result<T, Unreached>,
     mut addresses: impl Iterator<Item = SocketAddr>,
-) -> Result<Reached, Unreached> {
+) -> Result<T, Unreached> {
     let mut racing = FuturesUnordered::new();
     let mut last = Unreached { reason: Reason::OriginUnreachable, sentence: "no address".to_owned() };
     loop {

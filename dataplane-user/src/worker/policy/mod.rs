@@ -49,6 +49,10 @@ pub fn permit(listener: &ListenerLive, sni: Option<&HostName>, request: &Request
             return Err(Reason::Misdirected);
         }
     }
+    // What is passed through has an end of TLS elsewhere, which is not for this connection to get around.
+    if host.is_some_and(|host| listener.passed(host).is_some()) {
+        return Err(Reason::Misdirected);
+    }
     let route =
         host.and_then(|host| listener.routes.find(host, &request.path, request)).ok_or(Reason::NoRoute)?;
     if request.path.has_encoded_slash() && !route.allow_encoded_slash {

@@ -175,11 +175,7 @@ pub struct Dialled {
 /// # Errors
 /// See [`DialError`].
 pub async fn dial(origin: &OriginLive, address: SocketAddr, alpn: Alpn) -> Result<Dialled, DialError> {
-    let tcp = TcpStream::connect(address).await.map_err(|source| {
-        let silent = source.kind() == io::ErrorKind::TimedOut;
-        if silent { DialError::TimedOut { address } } else { DialError::Connect { address, source } }
-    })?;
-    tcp.set_nodelay(true).map_err(|source| DialError::Connect { address, source })?;
+    let tcp = connect(address).await?;
     match &origin.security {
         SecurityLive::ClearText => {
             let stream = OriginStream::Clear(tcp);
@@ -195,6 +191,19 @@ pub async fn dial(origin: &OriginLive, address: SocketAddr, alpn: Alpn) -> Resul
 /// What an origin may send before the end of the handshake: rustls takes messages of 64 KiB, and of these only the certificates
 /// are long.
 const MOST_RECEIVED: usize = 128 * 1024;
+
+/// Connects to `address`, and no more.
+///
+/// # Errors
+/// [`DialError::Connect`] and [`DialError::TimedOut`].
+pub async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
+    let tcp = TcpStream::connect(address).await.map_err(|source| {
+        let silent = source.kind() == io::ErrorKind::TimedOut;
+        if silent { DialError::TimedOut { address } } else { DialError::Connect { address, source } }
+    })?;
+    tcp.set_nodelay(true).map_err(|source| DialError::Connect { address, source })?;
+    Ok(tcp)
+}
 
 async fn shake(
     mut tcp: TcpStream,

@@ -122,8 +122,13 @@ pub(crate) enum Step {
 impl<E: End> Handshake<E> {
     /// A handshake in which the peer may send `most` bytes.
     pub(crate) fn new(end: E, most: usize) -> Self {
-        let (incoming, outgoing, early) = (Vec::new(), Vec::new(), Vec::new());
-        Self { end, allowed: most, most, incoming, outgoing, early, ended: false }
+        Self::behind(end, Vec::new(), most)
+    }
+
+    /// The same where somebody has received the peer's first bytes already; they count.
+    pub(crate) fn behind(end: E, incoming: Vec<u8>, most: usize) -> Self {
+        let allowed = most.saturating_sub(incoming.len());
+        Self { end, allowed, most, incoming, outgoing: Vec::new(), early: Vec::new(), ended: false }
     }
 
     /// rustls's view of the connection.

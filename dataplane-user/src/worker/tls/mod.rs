@@ -7,6 +7,7 @@ pub mod certificates;
 pub(super) mod control;
 pub mod dial;
 pub mod handshake;
+pub mod hello;
 pub mod record;
 pub mod serve;
 pub mod stream;
@@ -14,6 +15,7 @@ pub mod verify;
 
 use std::sync::Arc;
 
+use model::name::HostName;
 use model::report::Leg;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CommonState, NamedGroup, ProtocolVersion, SupportedCipherSuite};
@@ -54,13 +56,17 @@ pub(crate) fn leg(state: &CommonState, sni: String, verified: String) -> Leg {
 
 /// A leg without TLS.
 pub(crate) fn clear_text_leg() -> Leg {
-    Leg {
-        version: "none".to_owned(),
-        suite: String::new(),
-        group: String::new(),
-        sni: String::new(),
-        verified: String::new(),
-    }
+    unseen_leg("none", String::new())
+}
+
+/// A leg whose TLS is between others; all that is seen of it is the name the client sent.
+pub(crate) fn passed_leg(sni: &HostName) -> Leg {
+    unseen_leg("passthrough", sni.as_str().to_owned())
+}
+
+fn unseen_leg(version: &str, sni: String) -> Leg {
+    let unknown = String::new;
+    Leg { version: version.to_owned(), suite: unknown(), group: unknown(), sni, verified: unknown() }
 }
 
 /// rustls marks the suites of TLS 1.3 (`TLS13_...`), IANA does not.

@@ -34,12 +34,12 @@ pub struct Served {
     pub resumed: bool,
 }
 
-/// Shakes hands with a client, until a deadline, or it has sent `most` bytes.
+/// Shakes hands with a client, until a deadline, or it has sent `most` bytes; `received` are those that were read already.
 ///
 /// # Errors
 /// Why there is no connection, and a sentence for the log; the client has been told what TLS can tell.
 pub async fn accept(
-    mut tcp: TcpStream,
+    (mut tcp, received): (TcpStream, Vec<u8>),
     config: &Arc<ServerConfig>,
     deadline: Instant,
     most: usize,
@@ -47,7 +47,7 @@ pub async fn accept(
     let failed = |error: HandshakeError| (Reason::HandshakeFailed, error.to_string());
     let connection =
         UnbufferedServerConnection::new(Arc::clone(config)).map_err(|error| failed(error.into()))?;
-    let mut handshake = Handshake::new(connection, most);
+    let mut handshake = Handshake::behind(connection, received, most);
     // What another connection left when its ClientHello was not the last thing the thread read.
     take_chosen();
     let mut chosen = Chosen::default();

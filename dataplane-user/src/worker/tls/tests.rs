@@ -99,7 +99,7 @@ async fn shake(
     let (near, far) = pair().await;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(client));
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    tokio::join!(serve::accept(far, server, soon(), MOST), async {
+    tokio::join!(serve::accept((far, Vec::new()), server, soon(), MOST), async {
         tokio::time::timeout(Duration::from_secs(5), connector.connect(name, near)).await?
     })
 }
@@ -144,7 +144,7 @@ async fn an_end_in_the_last_flight_is_an_end_and_no_failure() {
             rustls::Stream::new(&mut client, &mut near).read_to_string(&mut answer).unwrap();
             answer
         });
-        let mut served = serve::accept(far, &config, soon(), MOST).await.unwrap();
+        let mut served = serve::accept((far, Vec::new()), &config, soon(), MOST).await.unwrap();
         let mut heard = String::new();
         served.stream.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "hello");
@@ -344,7 +344,7 @@ async fn sessions_with_origins_resume() {
             let mut resumed = Vec::new();
             for _ in 0..3 {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let mut served = serve::accept(tcp, &config, soon(), MOST).await.unwrap();
+                let mut served = serve::accept((tcp, Vec::new()), &config, soon(), MOST).await.unwrap();
                 resumed.push(served.resumed);
                 let mut byte = [0];
                 served.stream.read_exact(&mut byte).await.unwrap();

@@ -336,6 +336,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
             name: name("all"),
             listeners: vec![name("https")],
             hostnames: vec!["a.test".parse().unwrap()],
+            passthrough: false,
             paths: vec![PathMatch::Prefix("/".to_owned())],
             matches: Vec::new(),
             certificate: None,

@@ -63,6 +63,10 @@ impl Tell for Rc<Log> {
         });
     }
 
+    fn passed(&self, connection: &Exchange<'_>) {
+        self.exchange(connection);
+    }
+
     fn refused(&self, reason: Reason, _listener: &Name) {
         self.refused.borrow_mut().push(reason);
     }
@@ -213,6 +217,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             name: name("all"),
             listeners: vec![name("https")],
             hostnames: vec!["a.test".parse().unwrap()],
+            passthrough: false,
             paths: vec![PathMatch::Prefix("/".to_owned())],
             matches: Vec::new(),
             certificate: None,
