@@ -16,3 +16,4 @@ mod clients;
 mod h2spec;
 mod place;
 mod report;
+mod sslyze;

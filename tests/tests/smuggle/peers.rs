@@ -219,7 +219,7 @@ ProxyPass / http://127.0.0.1:{BEHIND_APACHE}/ nocanon disablereuse=On
             (start, format!("Node {}", first(command("node", &["--version"]))))
         }
         "go" => {
-            let go = if Path::new("/usr/local/go/bin/go").exists() { "/usr/local/go/bin/go" } else { "go" };
+            let go = &std::env::var("SALLYPORT_GO").unwrap_or_else(|_| "go".to_owned());
             let (out, source) = (dir.join("origin"), helpers.join("origin.go"));
             let built = Command::new(go)
                 .args(["build", "-o"])
