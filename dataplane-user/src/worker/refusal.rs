@@ -48,7 +48,8 @@ reasons! {
     Denied = "denied", Policy, 0;
     /// `limits.connections`.
     TooManyConnections = "too-many-connections", Policy, 0;
-    /// `limits.connections` is nearly reached: a connection that waits for a request makes room for one that comes.
+    /// `limits.connections` is nearly reached: a connection that waits for its client's handshake or request makes room for
+    /// one that comes.
     IdleEvicted = "idle-evicted", Policy, 0;
     /// `limits.connectionsPerAddress`.
     TooManyFromAddress = "too-many-from-address", Policy, 0;

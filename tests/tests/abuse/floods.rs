@@ -48,6 +48,30 @@ fn idle_connections() {
 }
 
 #[test]
+fn connections_without_a_handshake() {
+    const PLACES: usize = 160;
+    const EACH: usize = 70;
+    // Long before the handshakes are too late.
+    let siege = Siege::new("abuse-mute", json!({ "connections": PLACES, "handshakeMs": 60_000 }));
+    let (evicted, refused) = (siege.count("idle-evicted"), siege.count("too-many-connections"));
+    let dial = siege.dial();
+    let (seen, held) = siege.endure(|| {
+        let held = Mutex::new(Vec::new());
+        attackers(&siege.stage.clients, THREADS, |_| {
+            for _ in 0..EACH {
+                held.lock().expect("connections").push(dial.tcp().expect("a place"));
+                std::thread::sleep(Duration::from_millis(60));
+            }
+        });
+        held.into_inner().expect("connections")
+    });
+    siege.counted("idle-evicted", evicted, THREADS * EACH - PLACES);
+    assert_eq!(siege.count("too-many-connections"), refused, "somebody was locked out");
+    drop(held);
+    seen.unaffected().grew_at_most((PLACES * 24 * 1024) as u64);
+}
+
+#[test]
 fn connections_from_one_address() {
     const EACH: usize = 25;
     const PLACES: usize = 40;
@@ -83,13 +107,18 @@ fn requests_before_the_answers_are_read() {
     let siege = Siege::new("abuse-pipeline", limits);
     let before = siege.count("body-timeout");
     let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-    let many = request.repeat(1000);
-    // Little room for answers, so that they are soon in their senders' way; and a client that goes on as long as it can.
+    // Answers that repeat the request, and little room for them, so that they are soon in the way; and a client that goes on as
+    // long as it can.
+    let long = format!("GET /echo HTTP/1.1\r\nHost: {HOST}\r\nX-Long: {}\r\n\r\n", "a".repeat(4000));
+    let many = long.repeat(16);
     let dial = Dial { unread: Some(4096), ..siege.dial().patience(Duration::from_millis(300)) };
     let (seen, _held) = siege.endure(|| {
         let held = Mutex::new(Vec::new());
         attackers(&siege.stage.clients, THREADS, |_| {
-            let open = |_| dial.open().expect("handshake");
+            let open = |_| {
+                std::thread::sleep(Duration::from_millis(25));
+                dial.open().expect("handshake")
+            };
             let mut opened: Vec<_> = (0..EACH).map(open).collect();
             let until = Instant::now() + Duration::from_millis(STALL_MS + 2000);
             while Instant::now() < until {

@@ -222,7 +222,7 @@ async fn connection(
     }
     let (mut received, most) = (Vec::new(), listener.limits.handshake_bytes as usize);
     if listener.passthrough.is_some() {
-        match Box::pin(hello::read(&mut tcp, deadline, most)).await {
+        match Box::pin(waited(&gate, &listener, hello::read(&mut tcp, deadline, most))).await {
             Ok(hello) => match passed(&listener, &hello) {
                 Some((route, host)) => {
                     let leg = Arc::new(tls::passed_leg(&host));
@@ -240,7 +240,8 @@ async fn connection(
         }
     }
     // Boxed, so that what only the handshake needs is given back after it.
-    match Box::pin(serve::accept((tcp, received), &listener.tls, deadline, most)).await {
+    let shaken = serve::accept((tcp, received), &listener.tls, deadline, most);
+    match Box::pin(waited(&gate, &listener, shaken)).await {
         Ok(Served { stream, sni, h2, leg, resumed }) => {
             gate.shard.handshake(&leg, resumed);
             let stream = Client::new(stream, peer, &gate);
@@ -258,4 +259,16 @@ async fn connection(
 fn passed(listener: &ListenerLive, hello: &Hello) -> Option<(Arc<RouteLive>, HostName)> {
     let host = hello.sni.clone()?;
     Some((Arc::clone(listener.passed(&host)?), host))
+}
+
+/// What a client is waited for with. Where that takes long and the listener is nearly full, the connection makes room for
+/// another.
+async fn waited<T>(
+    gate: &Gate,
+    listener: &ListenerLive,
+    work: impl Future<Output = Result<T, (Reason, String)>>,
+) -> Result<T, (Reason, String)> {
+    let waits = gate.ctx.idle.join(&listener.open);
+    let evicted = || (Reason::IdleEvicted, "the handshake was waited for and another client came".to_owned());
+    waits.during(work).await.unwrap_or_else(|| Err(evicted()))
 }

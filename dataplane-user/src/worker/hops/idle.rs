@@ -1,14 +1,16 @@
-//! Which of a thread's connections wait for a request, and since when: a listener that is nearly full ends one that has
-//! waited long for each that comes.
+//! Which of a thread's connections wait for their client, for its handshake or its next request, and since when: a listener
+//! that is nearly full ends one that has waited long for each that comes.
 //!
 //! A request only sets a flag. A connection stands in its listener's queue once; when its turn comes and it is busy, or has
 //! been asked since its last turn, it goes to the end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Duration, Instant};
 
@@ -62,7 +64,7 @@ impl Idle {
         Waits { idle: Rc::clone(self), listener: Arc::clone(listener), spot }
     }
 
-    /// Tells one of a listener's connections that waits for a request to end; whether there was one.
+    /// Tells one of a listener's connections that waits for its client to end; whether there was one.
     pub(crate) fn evict(&self, listener: &Arc<Open>) -> bool {
         let mut queues = self.0.borrow_mut();
         let Some(queue) = queues.get_mut(&key(listener)) else { return false };
@@ -82,7 +84,7 @@ impl Idle {
 }
 
 impl Waits {
-    /// It waits for a request since then. True when it has to end instead; woken if that comes later.
+    /// It waits for its client since then. True when it has to end instead; woken if that comes later.
     pub(crate) fn waits(&self, since: Instant, cx: &Context<'_>) -> bool {
         self.spot.since.set(Some(since));
         let mut waker = self.spot.waker.borrow_mut();
@@ -90,6 +92,18 @@ impl Waits {
             *waker = Some(cx.waker().clone());
         }
         self.spot.leaves.get()
+    }
+
+    /// Does what a client is waited for with, unless the connection has to make room first.
+    pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let since = Instant::now();
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.waits(since, cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// It has a request.

@@ -135,6 +135,30 @@ async fn tickets_outlive_a_change_of_certificate_and_route() {
 }
 
 #[tokio::test]
+async fn a_full_listener_ends_who_waits_and_nobody_who_does_not() {
+    let node = Node::start(|snapshot, _| snapshot.listeners[0].limits.connections = 2).await;
+    let config = client(&node.pki.ca);
+    // Half a handshake, and a head that does not end: the first waits for its client, the second is at work.
+    let mut mute = node.connect().await;
+    let mut busy = node.shake(&config, "a.test").await.unwrap();
+    busy.write_all(b"GET / HT").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let kept = node.shake(&config, "a.test").await.unwrap();
+    assert_eq!(mute.read(&mut [0; 9]).await.unwrap_or(0), 0);
+    node.refused(Reason::IdleEvicted, 1).await;
+    // Who has waited for less than a second stays.
+    assert!(node.shake(&config, "a.test").await.is_err());
+    node.refused(Reason::TooManyConnections, 1).await;
+    assert_eq!(node.observe.connections(), 2);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    node.get_ok(&config).await;
+    node.refused(Reason::IdleEvicted, 2).await;
+    drop(kept);
+    busy.write_all(b"TP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    assert!(busy.read(&mut [0; 100]).await.unwrap() > 0);
+}
+
+#[tokio::test]
 async fn connections_are_limited_by_listener_and_by_address() {
     let mut node = Node::start(|snapshot, _| snapshot.listeners[0].limits.connections = 2).await;
     let config = client(&node.pki.ca);
