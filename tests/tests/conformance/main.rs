@@ -13,6 +13,7 @@
 
 mod autobahn;
 mod clients;
+mod grpc;
 mod h2spec;
 mod place;
 mod report;
