@@ -1,5 +1,6 @@
 //! One HTTP/2 connection with many streams, over and over, until told to stop.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use h2::client::SendRequest;
 use rustls_pki_types::ServerName;
 use tokio::task::JoinSet;
 
+use crate::client::Dial;
 use crate::space::Space;
 use crate::stage::HOST;
 
@@ -112,6 +114,19 @@ fn told(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
+/// What drives a connection; it is dropped with this value.
+#[derive(Debug)]
+pub struct OnDrop(pub JoinTask);
+
+/// The task of a connection.
+pub type JoinTask = tokio::task::JoinHandle<Result<(), h2::Error>>;
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A connection to [`HOST`], and the task that drives it.
 ///
 /// # Errors
@@ -119,14 +134,22 @@ fn told(error: &h2::Error) -> bool {
 pub async fn open(
     target: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
-) -> Result<(SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>), String> {
-    let text = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-    let stream = tokio::net::TcpStream::connect(target).await.map_err(|error| text("connect", &error))?;
-    let name = ServerName::try_from(HOST).map_err(|error| text("name", &error))?;
-    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await;
-    let stream = stream.map_err(|error| text("handshake", &error))?;
-    let (requests, connection) =
-        h2::client::handshake(stream).await.map_err(|error| text("HTTP/2", &error))?;
+) -> Result<(SendRequest<Bytes>, JoinTask), String> {
+    let dial = Dial::new(target, HOST, &tls);
+    let tcp = dial.tcp().map_err(|error| format!("connect: {error}"))?;
+    secure(tcp, &dial).await.map_err(|error| error.to_string())
+}
+
+/// TLS and HTTP/2 on a TCP connection.
+///
+/// # Errors
+/// What the handshake or HTTP/2 says.
+pub async fn secure(tcp: std::net::TcpStream, dial: &Dial) -> io::Result<(SendRequest<Bytes>, JoinTask)> {
+    tcp.set_nonblocking(true)?;
+    let tcp = tokio::net::TcpStream::from_std(tcp)?;
+    let name = ServerName::try_from(dial.name.clone()).map_err(io::Error::other)?;
+    let stream = tokio_rustls::TlsConnector::from(dial.tls.clone()).connect(name, tcp).await?;
+    let (requests, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
     Ok((requests, tokio::spawn(connection)))
 }
 

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::client::{Connection, Dial};
+use crate::grpc::Channel;
 use crate::origin::pattern;
 use crate::space::Space;
 use crate::stage::HOST;
@@ -40,6 +41,20 @@ struct Shared {
 impl Load {
     /// `clients` threads, each with one kept connection that is renewed every `renew` requests.
     pub fn start(space: &Arc<Space>, dial: &Dial, clients: usize, renew: u64) -> Self {
+        Self::run(space, dial, clients, move |shared, dial| shared.connection(dial, renew))
+    }
+
+    /// The same with gRPC calls of one message; the dial is one for HTTP/2.
+    pub fn calls(space: &Arc<Space>, dial: &Dial, clients: usize, renew: u64) -> Self {
+        Self::run(space, dial, clients, move |shared, dial| shared.channel(dial, renew))
+    }
+
+    fn run(
+        space: &Arc<Space>,
+        dial: &Dial,
+        clients: usize,
+        connection: impl Fn(&Shared, &Dial) + Copy + Send + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             answers: AtomicU64::new(0),
@@ -51,7 +66,7 @@ impl Load {
             std::thread::spawn(move || {
                 space.enter();
                 while !shared.stop.load(Ordering::Relaxed) {
-                    shared.connection(&dial, renew);
+                    connection(&shared, &dial);
                 }
             })
         });
@@ -121,10 +136,38 @@ impl Shared {
         }
     }
 
+    fn channel(&self, dial: &Dial, renew: u64) {
+        let opened = Instant::now();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let called = runtime.expect("runtime").block_on(async {
+            let channel = limited(dial, Channel::open(dial)).await?;
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            for number in 0..renew {
+                if self.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                limited(dial, channel.unary(&format!("call {number}"))).await?;
+                self.answers.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<(), io::Error>(())
+        });
+        if let Err(error) = called {
+            let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut);
+            self.failed(opened, !refused, format!("calling: {error}"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn failed(&self, opened: Instant, established: bool, what: String) {
         let failure = Failure { opened, at: Instant::now(), established, what };
         self.failures.lock().expect("failures").push(failure);
     }
+}
+
+/// What does not come in the dial's time came not.
+pub(crate) async fn limited<T>(dial: &Dial, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let waited = tokio::time::timeout(dial.patience, work).await;
+    waited.unwrap_or_else(|_elapsed| Err(io::ErrorKind::WouldBlock.into()))
 }
 
 /// One long transfer on a thread of its own.

@@ -1,4 +1,4 @@
-//! An HTTPS origin that does what its path says, also what no origin should.
+//! An HTTPS origin that does what its path says, also what no origin should. Over HTTP/2 it is one for [`grpc`].
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls::server::{Accepted, Acceptor};
 use rustls::{ServerConnection, StreamOwned};
 
 use crate::space::Space;
-use crate::websocket;
+use crate::{grpc, websocket};
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
@@ -103,7 +104,15 @@ pub fn pattern(at: u64) -> u8 {
 impl Shared {
     fn serve(&self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
-        let Ok(session) = ServerConnection::new(self.tls.clone()) else { return };
+        // A client that ends amid its handshake, or has none, is not an origin's trouble.
+        let Ok((accepted, stream)) = hello(stream) else { return };
+        if accepted.client_hello().alpn().is_some_and(|mut names| names.any(|name| name == b"h2")) {
+            let mut tls = (*self.tls).clone();
+            tls.alpn_protocols = vec![b"h2".to_vec()];
+            let _ = grpc::serve(accepted, stream, Arc::new(tls));
+            return;
+        }
+        let Ok(session) = accepted.into_connection(self.tls.clone()) else { return };
         let mut reader = BufReader::new(StreamOwned::new(session, stream));
         while let Ok(Some(request)) = read_head(&mut reader) {
             self.requests.fetch_add(1, Ordering::Relaxed);
@@ -206,13 +215,12 @@ fn bulk(stream: &mut Stream) -> io::Result<()> {
 
 /// A WebSocket that sends every message back (RFC 6455), and a Close for a Close.
 fn websocket(request: &Request, stream: &mut BufReader<Stream>) -> io::Result<()> {
-    // The key of RFC 6455, 1.3, and its answer: the client of these tests asks with no other.
-    if request.field("sec-websocket-key") != Some(websocket::KEY) {
-        return plain(stream.get_mut(), 400, "another key\n");
-    }
+    let Some(key) = request.field("sec-websocket-key") else {
+        return plain(stream.get_mut(), 400, "no key\n");
+    };
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {}\r\n\r\n",
-        websocket::ACCEPT
+        websocket::accept(key)
     );
     raw(stream.get_mut(), &head)?;
     loop {
@@ -239,6 +247,19 @@ fn plain(stream: &mut Stream, status: u16, text: &str) -> io::Result<()> {
             "HTTP/1.1 {status} OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}"
         ),
     )
+}
+
+/// Reads the ClientHello.
+fn hello(mut stream: TcpStream) -> io::Result<(Accepted, TcpStream)> {
+    let mut acceptor = Acceptor::default();
+    loop {
+        if acceptor.read_tls(&mut stream)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(accepted) = acceptor.accept().map_err(|(error, _alert)| io::Error::other(error))? {
+            return Ok((accepted, stream));
+        }
+    }
 }
 
 fn read_head(stream: &mut BufReader<Stream>) -> io::Result<Option<Request>> {

@@ -114,6 +114,11 @@ impl Stage {
         Dial::new(target4(443), HOST, &self.front_ca.client(&["http/1.1"]))
     }
 
+    /// The same for HTTP/2.
+    pub fn dial2(&self) -> Dial {
+        Dial::new(target4(443), HOST, &self.front_ca.client(&["h2"]))
+    }
+
     /// The link from clients to the node, for raw frames.
     pub fn link(&self) -> crate::frames::Link {
         crate::frames::Link { to: hardware(&self.node, "c0"), from: hardware(&self.clients, "c0") }

@@ -6,18 +6,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+
 use crate::client::Dial;
 use crate::space::Space;
 use crate::stage::HOST;
 
 /// The key of RFC 6455, 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// Its answer.
-pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// The opcode of a text message.
 pub const TEXT: u8 = 1;
 /// The opcode of a Close.
 pub const CLOSE: u8 = 8;
+
+/// The answer to a key (RFC 6455, 4.2.2).
+pub fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}
 
 /// Reads a frame: opcode and payload.
 ///
@@ -98,7 +105,7 @@ impl Socket {
         let told = stop.clone();
         let thread = std::thread::spawn(move || {
             space.enter();
-            talk(&dial, &told)
+            talk(&dial, &told, |_| ())
         });
         Self { stop, thread }
     }
@@ -126,7 +133,8 @@ impl Socket {
     }
 }
 
-fn talk(dial: &Dial, stop: &AtomicBool) -> io::Result<Ended> {
+/// The conversation; `echoed` is told how many messages have come back, 0 when it begins.
+pub(crate) fn talk(dial: &Dial, stop: &AtomicBool, echoed: impl Fn(u64)) -> io::Result<Ended> {
     const MASK: [u8; 4] = [0x5a, 0x11, 0x7e, 0x03];
     let mut connection = dial.open()?;
     connection.send(
@@ -142,6 +150,7 @@ fn talk(dial: &Dial, stop: &AtomicBool) -> io::Result<Ended> {
     }
     let stream = connection.stream();
     let mut echoes = 0;
+    echoed(echoes);
     loop {
         let text = format!("message {echoes} {}", "x".repeat(usize::try_from(echoes % 300).unwrap_or(0)));
         if stop.load(Ordering::Relaxed) {
@@ -150,7 +159,10 @@ fn talk(dial: &Dial, stop: &AtomicBool) -> io::Result<Ended> {
             write(stream, TEXT, text.as_bytes(), Some(MASK))?;
         }
         match read(stream)? {
-            (TEXT, payload) if payload == text.as_bytes() => echoes += 1,
+            (TEXT, payload) if payload == text.as_bytes() => {
+                echoes += 1;
+                echoed(echoes);
+            }
             (CLOSE, payload) => {
                 let code = payload.first_chunk().map_or(0, |code| u16::from_be_bytes(*code));
                 // Its Close may meet a connection that is closed already; what matters came before.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sallyport_tests::api::Api;
 use sallyport_tests::client::{Answer, Dial};
 use sallyport_tests::h2client::Streams;
+use sallyport_tests::kept::Kept;
 use sallyport_tests::load::{Load, Transfer};
 use sallyport_tests::origin::Origin;
 use sallyport_tests::product::{Product, Role};
@@ -16,6 +17,8 @@ use sallyport_tests::{eventually, objects};
 use serde_json::json;
 
 const CLIENTS: usize = 64;
+/// Clients that call by gRPC, beside them.
+const CALLERS: usize = 8;
 
 /// What is changed. The first four are on the very objects under load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +200,12 @@ fn two_hundred_changes_under_load_fail_nothing() {
     let download = Transfer::download(&stage.clients, &stage.dial());
     let upload = Transfer::upload(&stage.clients, &stage.dial());
     let streams = Streams::start(&stage.clients, target4(443), &stage.front_ca.client(&["h2"]), 20);
+    let calls = Load::calls(&stage.clients, &stage.dial2(), CALLERS, 200);
+    let kept = [
+        Kept::websocket(&stage.clients, &stage.dial()),
+        Kept::websocket_over_http2(&stage.clients, &stage.dial2()),
+        Kept::call(&stage.clients, &stage.dial2()),
+    ];
     std::thread::sleep(Duration::from_secs(1));
 
     let mut changes: Vec<Change> = MIX.iter().flat_map(|(change, count)| vec![*change; *count]).collect();
@@ -206,7 +215,8 @@ fn two_hundred_changes_under_load_fail_nothing() {
     let begin = Instant::now();
     for (number, change) in changes.into_iter().enumerate() {
         soak.change(change);
-        let failures = load.failures();
+        let failures = [load.failures(), calls.failures()].concat();
+        let failures: Vec<_> = failures.into_iter().chain(kept.iter().flat_map(Kept::failures)).collect();
         assert!(failures.is_empty(), "after change {number} ({change:?}): {:?}", failures.first());
         assert!(
             !download.ended() && !upload.ended() && !streams.ended(),
@@ -214,14 +224,24 @@ fn two_hundred_changes_under_load_fail_nothing() {
         );
     }
     let (took, answers, connections) = (begin.elapsed(), load.answers(), load.connections());
-    let failures = load.stop();
+    let (called, channels) = (calls.answers(), calls.connections());
+    let failures = [load.stop(), calls.stop()].concat();
     one.finish();
     two.finish();
     let transfers = (download.finish(), upload.finish(), streams.finish());
     println!(
         "200 changes in {took:?}; {answers} answers on {connections} connections; transfers {transfers:?}"
     );
+    println!("{called} gRPC calls on {channels} connections");
     assert!(failures.is_empty(), "{failures:?}");
+    for kept in kept {
+        let (kind, begun, echoes) = (kept.kind, kept.begun(), kept.echoes());
+        println!("{kind}: {echoes} messages came back on {begun} connection");
+        let failures = kept.finish();
+        assert!(failures.is_empty(), "{failures:?}");
+        assert!(begun == 1 && echoes > 200, "{kind}: {echoes} messages on {begun} connections");
+    }
+    assert!(called > 1000, "hardly any calls: {called}");
     assert!(transfers.0.is_ok() && transfers.1.is_ok() && transfers.2.is_ok(), "{transfers:?}");
     assert!(answers > 2000 && connections >= CLIENTS as u64, "hardly any load: {answers} on {connections}");
     assert_eq!(product.pids(Role::Worker), workers, "the worker was replaced");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use sallyport_tests::api::Api;
 use sallyport_tests::frames::Flood;
+use sallyport_tests::kept::Kept;
 use sallyport_tests::load::{Failure, Load};
 use sallyport_tests::probe::Passed;
 use sallyport_tests::product::{Product, Role};
@@ -60,6 +61,7 @@ fn author(api: &Api, stop: &AtomicBool, acknowledged: &AtomicU64) {
 struct Run<'a> {
     product: &'a Product,
     random: Random,
+    kept: [Kept; 3],
     worker_deaths: Vec<Instant>,
 }
 
@@ -76,6 +78,7 @@ impl Run<'_> {
     fn kill(&mut self, role: Role, inside: Option<&str>) -> bool {
         let pid = self.pid(role);
         let before = self.product.log().len();
+        let begun = self.kept.each_ref().map(Kept::begun);
         let fell = match inside {
             None => {
                 std::thread::sleep(Duration::from_millis(self.random.below(400) as u64));
@@ -112,7 +115,25 @@ impl Run<'_> {
                 }
             });
         }
+        self.conversations(role, begun);
         inside
+    }
+
+    /// What is expected of every kind of conversation: the worker's death ends it, and it can be had again at once; nobody
+    /// notices that keeper or console died.
+    fn conversations(&self, role: Role, begun: [u64; 3]) {
+        for (kept, begun) in self.kept.iter().zip(begun) {
+            let wanted = if role == Role::Worker { begun + 1 } else { begun };
+            let echoes = kept.echoes();
+            eventually("a conversation goes on", Duration::from_secs(20), || {
+                let (now, failures) = (kept.begun(), kept.failures());
+                let last = failures.last().map(|failure| &failure.what);
+                match kept.echoes() > echoes && now >= wanted {
+                    true => Ok(assert_eq!(now, wanted, "{} after {role:?} died: {last:?}", kept.kind)),
+                    false => Err(format!("{}: begun {now} times, not {wanted}; {last:?}", kept.kind)),
+                }
+            });
+        }
     }
 }
 
@@ -172,13 +193,22 @@ fn kills_lose_nothing_and_let_nobody_pass() {
     let flood =
         Flood::start(&stage.clients, FOE4, SocketAddrV4::new(NODE4, 443), 1500, Duration::from_secs(3000));
     let load = Load::start(&stage.clients, &stage.dial(), 16, 50);
+    let calls = Load::calls(&stage.clients, &stage.dial2(), 4, 50);
+    let kept = [
+        Kept::websocket(&stage.clients, &stage.dial()),
+        Kept::websocket_over_http2(&stage.clients, &stage.dial2()),
+        Kept::call(&stage.clients, &stage.dial2()),
+    ];
+    eventually("all conversations have begun", Duration::from_secs(10), || {
+        if kept.iter().all(|kept| kept.begun() == 1) { Ok(()) } else { Err("not all".to_owned()) }
+    });
     let acknowledged = AtomicU64::new(0);
 
     let mut roles: Vec<Role> =
         [Role::Worker, Role::Keeper, Role::Console].iter().flat_map(|role| vec![*role; each]).collect();
     let mut random = Random::seeded(0xdead);
     random.shuffle(&mut roles);
-    let mut run = Run { product: &product, random, worker_deaths: Vec::new() };
+    let mut run = Run { product: &product, random, kept, worker_deaths: Vec::new() };
     let fell = storm(&mut run, roles, inside, &passed, &api, &acknowledged);
 
     let last = acknowledged.load(Ordering::Relaxed);
@@ -192,10 +222,15 @@ fn kills_lose_nothing_and_let_nobody_pass() {
     let answers = load.answers();
     std::thread::sleep(Duration::from_secs(2));
     assert!(load.answers() > answers, "nobody is served at the end");
-    let failures = load.stop();
+    let Run { kept, worker_deaths, .. } = run;
+    let called = calls.answers();
+    let conversations: Vec<u64> = kept.iter().map(Kept::echoes).collect();
+    let mut failures = [load.stop(), calls.stop()].concat();
+    failures.extend(kept.into_iter().flat_map(Kept::finish));
     let (sent, rate) = flood.stop();
     let inexcusable: Vec<&Failure> =
-        failures.iter().filter(|failure| !excusable(failure, &run.worker_deaths)).collect();
+        failures.iter().filter(|failure| !excusable(failure, &worker_deaths)).collect();
+    println!("{called} gRPC calls; messages that came back in each conversation: {conversations:?}");
     println!(
         "{} kills, inside a swap or publish: worker {}, keeper {}, console {}; {sent} SYNs, {rate:.0} a second, {} passed; \
          {answers} answers, {} resets by a worker's death, {} others; last revision {last}",
