@@ -6,6 +6,7 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
+use model::transform::Scheme;
 use sallyport_node::worker::http::body::BodyReader;
 use sallyport_node::worker::http::fields::Known;
 use sallyport_node::worker::http::request::{self, Framing, HeadBounds, Request};
@@ -63,7 +64,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(once, body(request.framing, &mut rest.chunks(cut)));
 
     let client = std::net::Ipv4Addr::LOCALHOST.into();
-    let forwarding = Forwarding { client, trusted: false, port: 443, request_id: "0", upgrade: None };
+    let forwarding = Forwarding {
+        client,
+        trusted: false,
+        scheme: Scheme::Https,
+        port: 443,
+        request_id: "0",
+        upgrade: None,
+    };
     let mut written = BytesMut::new();
     request_head(&mut written, &request, &forwarding);
     let bounds = HeadBounds { bytes: 1 << 16, fields: 256, target: 4096 };

@@ -8,6 +8,7 @@
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Request, Uri};
 use libfuzzer_sys::fuzz_target;
+use model::transform::Scheme;
 use sallyport_node::worker::http::fields::Known;
 use sallyport_node::worker::http::h2::raw;
 use sallyport_node::worker::http::request::{self, Framing, HeadBounds};
@@ -43,8 +44,14 @@ fuzz_target!(|data: &[u8]| {
     let allowed = model::upgrade::usual();
     let Ok(upgrade) = choose(&request, &allowed) else { return };
     let client = std::net::Ipv6Addr::LOCALHOST.into();
-    let forwarding =
-        Forwarding { client, trusted: first & 2 == 2, port: 443, request_id: "0", upgrade: upgrade.as_ref() };
+    let forwarding = Forwarding {
+        client,
+        trusted: first & 2 == 2,
+        scheme: Scheme::Http,
+        port: 443,
+        request_id: "0",
+        upgrade: upgrade.as_ref(),
+    };
     let mut written = BytesMut::new();
     request_head(&mut written, &request, &forwarding);
     let bounds = HeadBounds { bytes: 1 << 16, fields: 256, target: 4096 };

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod certificate;
+pub mod clear_text;
 pub mod compile;
 pub mod diff;
 pub mod digest;

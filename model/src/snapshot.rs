@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clear_text::ClearText;
 use crate::digest::Digest;
 use crate::error_page::ErrorPage;
 use crate::name::{HostName, HostPattern, Name};
@@ -68,6 +69,9 @@ pub struct Listener {
     pub port: u16,
     /// Take the port from another process.
     pub take_over: bool,
+    /// What is answered in clear text; absent where the listener speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_text: Option<ClearText>,
     /// Lowest TLS version.
     pub min_version: TlsVersion,
     /// Served when SNI is absent or matches nothing.
@@ -84,6 +88,13 @@ pub struct Listener {
     /// What refused clients see instead of our pages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub error_pages: Vec<ErrorPage>,
+}
+
+impl Listener {
+    /// Whether it goes on accepting while its node is drained: whoever asks it for the node's health gets an answer.
+    pub fn outlives_drain(&self) -> bool {
+        self.clear_text.as_ref().is_some_and(|clear| clear.health_path.is_some())
+    }
 }
 
 /// A TLS version that can be a listener's lowest.

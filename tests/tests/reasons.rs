@@ -28,6 +28,8 @@ const ONE_EACH: u16 = 8603;
 const BRIEF: u16 = 8604;
 /// A listener whose clients all come through a balancer.
 const BALANCED: u16 = 8605;
+/// Clear text: ACME's challenges are answered, all else is refused.
+const CLEAR: u16 = 8606;
 /// A host whose route allows a protocol of the test's own and no WebSocket.
 const TUNNEL: &str = "tunnel.walk.test";
 /// Asks for it.
@@ -80,6 +82,11 @@ impl Place {
             listener("one", ONE, json!({ "connections": 1 })),
             listener("one-each", ONE_EACH, json!({ "connectionsPerAddress": 1 })),
             listener("brief", BRIEF, json!({ "drainMs": 300 })),
+            objects::object(
+                "Listener",
+                "clear",
+                json!({ "port": CLEAR, "protocol": "HTTP", "http": { "answer": "Refuse", "acmeOriginGroup": "group" } }),
+            ),
             objects::certificate("exact", &self.stage.front_ca.issue(&["exact.walk.test"])),
             objects::route("exact", &["exact.walk.test"], "exact", "group"),
         ];
@@ -264,6 +271,13 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         }),
         (Reason::Misdirected, |place| {
             place.raw(443, b"GET / HTTP/1.1\r\nHost: exact.walk.test\r\n\r\n");
+        }),
+        (Reason::ClearTextRefused, |place| {
+            place.tcp(CLEAR, &head("GET / HTTP/1.1", ""), Duration::from_secs(2))
+        }),
+        (Reason::ChallengeRefused, |place| {
+            let request = head("GET /.well-known/acme-challenge/no.token HTTP/1.1", "");
+            place.tcp(CLEAR, &request, Duration::from_secs(2));
         }),
         (Reason::NoRoute, |place| place.get(443, "nothing-here.walk.test", "/")),
         (Reason::OriginUnreachable, |place| place.get(443, "unreachable.walk.test", "/")),

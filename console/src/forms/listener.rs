@@ -1,7 +1,7 @@
 //! The listener form.
 
 use model::draft::{
-    ErrorPageSpec, Kind, LimitsSpec, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object,
+    ErrorPageSpec, Kind, LimitsSpec, ListenerHttp, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object,
     ProxyProtocolSpec, Spec,
 };
 use model::problem::Problem;
@@ -48,13 +48,22 @@ pub(crate) const LIMITS: [Limit; 16] = [
     limit!(tunnel_idle_ms, "tunnelIdleMs", "WebSocket idle, ms"),
 ];
 
+/// The word for TLS, which is also the default.
+const HTTPS: &str = "HTTPS";
+/// The default answer in clear text.
+const REDIRECT: &str = "Redirect";
+
 /// See the module.
 pub(crate) struct ListenerForm;
 
 impl ListenerForm {
     /// What a new form starts with.
     pub(crate) fn blank() -> Fields {
-        Fields::default().with("port", "443").with("min_version", "1.2")
+        Fields::default()
+            .with("port", "443")
+            .with("protocol", HTTPS)
+            .with("min_version", "1.2")
+            .with("http_answer", REDIRECT)
     }
 
     /// The object that the form describes.
@@ -68,13 +77,10 @@ impl ListenerForm {
         for limit in &LIMITS {
             *(limit.value)(&mut limits) = numbers.read(limit.id, limit.field);
         }
-        let spec = ListenerSpec {
+        let mut spec = ListenerSpec {
             addresses: fields.words("addresses"),
             // A blank port is 0, which the compiler refuses in its own words.
             port: numbers.read("port", "spec.port").unwrap_or(0),
-            default_certificate: fields.some("default_certificate"),
-            certificates: fields.words("certificates"),
-            tls: ListenerTls { min_version: fields.some("min_version").filter(|version| version != "1.2") },
             trusted_prefixes: fields.words("trusted_prefixes"),
             proxy_protocol: Some(fields.words("proxy_prefixes"))
                 .filter(|prefixes| !prefixes.is_empty())
@@ -83,7 +89,18 @@ impl ListenerForm {
             node_selector: NodeSelector { match_labels: labels(&fields.words("node_selector")) },
             limits,
             error_pages: error_pages(fields, base),
+            ..ListenerSpec::default()
         };
+        // What was typed for the other protocol is kept in the form, and is no part of the object.
+        if fields.get("protocol") == ListenerSpec::HTTP {
+            spec.protocol = Some(ListenerSpec::HTTP.to_owned());
+            spec.http = http(fields, &mut numbers);
+        } else {
+            let min_version = fields.some("min_version").filter(|version| version != "1.2");
+            spec.default_certificate = fields.some("default_certificate");
+            spec.certificates = fields.words("certificates");
+            spec.tls = ListenerTls { min_version };
+        }
         if !numbers.problems.is_empty() {
             return Err(numbers.problems);
         }
@@ -98,6 +115,11 @@ impl ListenerForm {
             .with("name", name)
             .with("addresses", spec.addresses.join(" "))
             .with("port", spec.port.to_string())
+            .with("protocol", spec.protocol.as_deref().unwrap_or(HTTPS))
+            .with("http_answer", spec.http.answer.as_deref().unwrap_or(REDIRECT))
+            .with("https_port", blank(spec.http.https_port))
+            .with("health_path", spec.http.health_path.as_deref().unwrap_or_default())
+            .with("acme_origin_group", spec.http.acme_origin_group.as_deref().unwrap_or_default())
             .with("default_certificate", spec.default_certificate.as_deref().unwrap_or_default())
             .with("certificates", spec.certificates.join(" "))
             .with("min_version", spec.tls.min_version.as_deref().unwrap_or("1.2"))
@@ -125,6 +147,13 @@ impl ListenerForm {
             "metadata.name" => ("name", "Name"),
             field if field.starts_with("spec.addresses") => ("addresses", "Addresses"),
             field if field.starts_with("spec.port") => ("port", "Port"),
+            field if field.starts_with("spec.protocol") => ("protocol-https", "Protocol"),
+            field if field.starts_with("spec.http.answer") => ("http_answer", "Everything else"),
+            field if field.starts_with("spec.http.httpsPort") => ("https_port", "HTTPS port"),
+            field if field.starts_with("spec.http.healthPath") => ("health_path", "Health path"),
+            field if field.starts_with("spec.http.acmeOriginGroup") => {
+                ("acme_origin_group", "ACME challenges")
+            }
             field if field.starts_with("spec.defaultCertificate") => {
                 ("default_certificate", "Default certificate")
             }
@@ -138,6 +167,21 @@ impl ListenerForm {
             field => LIMITS.iter().find(|limit| limit.field == field).map(|limit| (limit.id, limit.label))?,
         };
         Some((id.to_owned(), label.to_owned()))
+    }
+}
+
+fn http(fields: &Fields, numbers: &mut Numbers<'_>) -> ListenerHttp {
+    let answer = fields.some("http_answer").filter(|answer| answer != REDIRECT);
+    // Nothing leads there where nothing is redirected.
+    let https_port = match answer {
+        None => numbers.read("https_port", "spec.http.httpsPort"),
+        Some(_) => None,
+    };
+    ListenerHttp {
+        answer,
+        https_port,
+        health_path: fields.some("health_path"),
+        acme_origin_group: fields.some("acme_origin_group"),
     }
 }
 
@@ -184,6 +228,32 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_has_its_own_fields_and_the_form_keeps_the_others() {
+        let typed = ListenerForm::blank()
+            .with("name", "http")
+            .with("port", "80")
+            .with("default_certificate", "shop")
+            .with("min_version", "1.3")
+            .with("https_port", "8443")
+            .with("health_path", "/healthz")
+            .with("acme_origin_group", "certbot");
+        let spec = |fields: &Fields| match ListenerForm::object(fields, None).unwrap().spec {
+            Spec::Listener(spec) => spec,
+            _ => unreachable!(),
+        };
+        let secured = spec(&typed);
+        assert_eq!(secured.default_certificate.as_deref(), Some("shop"));
+        assert_eq!((secured.protocol, secured.http), (None, ListenerHttp::default()));
+        let open = spec(&typed.clone().with("protocol", "HTTP"));
+        assert_eq!((&open.default_certificate, &open.tls), (&None, &ListenerTls::default()));
+        assert_eq!((open.http.answer.as_ref(), open.http.https_port), (None, Some(8443)));
+        assert_eq!(spec(&ListenerForm::fields("http", &open)), open);
+        let closed = spec(&typed.with("protocol", "HTTP").with("http_answer", "Refuse"));
+        assert_eq!((closed.http.answer.as_deref(), closed.http.https_port), (Some("Refuse"), None));
+        assert_eq!(spec(&ListenerForm::fields("http", &closed)), closed);
+    }
+
+    #[test]
     fn error_pages_that_the_form_does_not_show_stay() {
         let mut stored = ListenerForm::object(&ListenerForm::blank().with("name", "edge"), None).unwrap();
         let Spec::Listener(spec) = &mut stored.spec else { unreachable!() };
@@ -211,6 +281,11 @@ mod tests {
             "spec.trustedPrefixes[0]",
             "spec.proxyProtocol.prefixes[0]",
             "spec.tls.minVersion",
+            "spec.protocol",
+            "spec.http.answer",
+            "spec.http.httpsPort",
+            "spec.http.healthPath",
+            "spec.http.acmeOriginGroup",
         ];
         for field in known.into_iter().chain(LIMITS.iter().map(|limit| limit.field)) {
             let problem = Problem::new("Listener/edge", field, Code::Invalid, "x");

@@ -79,14 +79,16 @@ impl Ops {
                 | Spec::PacketFilter(_) => None,
             })
         };
+        // Those that carry routes.
         let listeners: Vec<(&String, bool)> = current
             .objects
             .values()
             .filter_map(|object| match &object.spec {
-                Spec::Listener(spec) => {
+                Spec::Listener(spec) if !spec.is_clear_text() => {
                     Some((&object.metadata.name, nodes.iter().any(|node| selects(&spec.node_selector, node))))
                 }
-                Spec::Route(_)
+                Spec::Listener(_)
+                | Spec::Route(_)
                 | Spec::OriginGroup(_)
                 | Spec::Certificate(_)
                 | Spec::TrustBundle(_)

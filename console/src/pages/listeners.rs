@@ -53,6 +53,8 @@ struct ListenerPage {
     action: String,
     certificates: Vec<Opt>,
     versions: [Opt; 2],
+    answers: [Opt; 2],
+    groups: Vec<Opt>,
     limits: &'static [Limit],
     nodes: Vec<OnNode>,
 }
@@ -111,10 +113,18 @@ fn row(name: &str, spec: &ListenerSpec, reports: &mut BTreeMap<String, Vec<OnNod
         name: name.to_owned(),
         accepts: if spec.addresses.is_empty() { everywhere } else { spec.addresses.join(", ") },
         port: spec.port,
-        tls: format!("TLS {} and newer", spec.tls.min_version.as_deref().unwrap_or("1.2")),
+        tls: security(spec),
         served: spec.default_certificate.clone().unwrap_or_default(),
         connections: nodes.iter().map(|node| node.connections).sum(),
         nodes,
+    }
+}
+
+fn security(spec: &ListenerSpec) -> String {
+    match (spec.is_clear_text(), spec.http.answer.as_deref()) {
+        (true, Some("Refuse")) => "clear text, refuses requests".to_owned(),
+        (true, _) => format!("clear text, redirects to HTTPS on {}", spec.http.https_port.unwrap_or(443)),
+        (false, _) => format!("TLS {} and newer", spec.tls.min_version.as_deref().unwrap_or("1.2")),
     }
 }
 
@@ -153,11 +163,22 @@ impl Editor for Listeners {
             action: Self::action(base),
             certificates: certificates(ops).await?,
             versions: [Opt::new("1.2", "TLS 1.2"), Opt::new("1.3", "TLS 1.3")],
+            answers: [
+                Opt::new("Redirect", "is redirected to HTTPS (308)"),
+                Opt::new("Refuse", "is refused (403)"),
+            ],
+            groups: groups(ops).await?,
             limits: &LIMITS,
             nodes,
             form,
         })
     }
+}
+
+async fn groups(ops: &Ops) -> Result<Vec<Opt>, OpsError> {
+    let mut options = vec![Opt::new("", "nowhere")];
+    options.extend(ops.names(Kind::OriginGroup).await?.iter().map(|name| Opt::same(name)));
+    Ok(options)
 }
 
 async fn certificates(ops: &Ops) -> Result<Vec<Opt>, OpsError> {

@@ -82,7 +82,7 @@ impl Editor for Routes {
             certificates: opts(&certificates),
             groups: opts(&groups),
             bundles: bundles(ops).await?,
-            listeners: ops.names(Kind::Listener).await?,
+            listeners: carriers(ops),
             conditional: base.map(conditional).unwrap_or_default(),
             schemes: vec![
                 Opt::new("", "The client's"),
@@ -100,6 +100,16 @@ impl Editor for Routes {
             form,
         })
     }
+}
+
+/// The listeners that carry routes.
+fn carriers(ops: &Ops) -> Vec<String> {
+    let current = ops.current();
+    let listeners = current
+        .objects
+        .iter()
+        .filter(|(_, object)| matches!(&object.spec, Spec::Listener(spec) if !spec.is_clear_text()));
+    listeners.map(|((_, name), _)| name.clone()).collect()
 }
 
 fn conditional(object: &Object) -> Vec<String> {

@@ -93,12 +93,11 @@ pub(crate) fn users_of(
 /// What an object names.
 fn references(object: &Object) -> Vec<(Kind, &str)> {
     match &object.spec {
-        Spec::Listener(spec) => spec
-            .default_certificate
-            .iter()
-            .chain(&spec.certificates)
-            .map(|n| (Kind::Certificate, n.as_str()))
-            .collect(),
+        Spec::Listener(spec) => {
+            let served = spec.default_certificate.iter().chain(&spec.certificates);
+            let asked = spec.http.acme_origin_group.iter().map(|name| (Kind::OriginGroup, name.as_str()));
+            served.map(|name| (Kind::Certificate, name.as_str())).chain(asked).collect()
+        }
         Spec::Route(spec) => {
             let mut found: Vec<_> =
                 spec.listeners.iter().map(|name| (Kind::Listener, name.as_str())).collect();

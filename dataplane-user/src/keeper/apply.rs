@@ -13,12 +13,12 @@
 //! worker knows it. A crash of either process before the rename leaves the old snapshot in force after the restart; a
 //! worker that is ahead of a restarted keeper proposes its snapshot again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use model::digest::Digest;
-use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
+use model::snapshot::{Listener, SignedSnapshot, Snapshot, SnapshotId};
 use rustix::fs::FlockOperation;
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ use super::directory::Staged;
 use super::kernel::KernelError;
 use super::plan::plan;
 use super::run::Keeper;
-use super::sockets::{CannotOpen, Place, Prepared};
+use super::sockets::{CannotOpen, Place, Prepared, places};
 use super::state::{StateError, Stored};
 use super::status::Refused;
 use super::supervise::{Phase, WorkerNumber};
@@ -65,6 +65,12 @@ enum Refusal {
     Kernel(#[from] KernelError),
     #[error("a new listener cannot listen")]
     Listen(#[from] std::io::Error),
+}
+
+/// The listeners that accept. On a drained node those do that tell of its health: whoever asks them is to hear so, and not
+/// to take silence for a fault.
+fn accepting(snapshot: &Snapshot, drained: bool) -> Vec<&Listener> {
+    snapshot.listeners.iter().filter(|listener| !drained || listener.outlives_drain()).collect()
 }
 
 impl Keeper {
@@ -133,10 +139,8 @@ impl Keeper {
         if !again {
             signed::newer(id, self.state.stored().map(|known| known.snapshot.id))?;
         }
-        let prepared = match self.drained {
-            true => Prepared::default(),
-            false => self.sockets.prepare(&stored.snapshot, self.in_force.as_ref())?,
-        };
+        let wanted = accepting(&stored.snapshot, self.drained);
+        let prepared = self.sockets.prepare(&wanted, self.in_force.as_ref())?;
         self.state.store_keys(keys, &stored.snapshot)?;
         let staged = self.state.stage(&stored.signed)?;
         tracing::info!(epoch = id.epoch, revision = id.revision, "swap begin");
@@ -301,8 +305,8 @@ impl Keeper {
         if let Err(error) = self.sockets.open_steered() {
             self.note("steered sockets", Some(error.to_string()));
         }
-        let Some(snapshot) = self.in_force.clone().filter(|_| !self.drained) else { return Vec::new() };
-        let mut prepared = self.sockets.prepare_what_opens(&snapshot);
+        let Some(snapshot) = self.in_force.clone() else { return Vec::new() };
+        let mut prepared = self.sockets.prepare_what_opens(&snapshot, &accepting(&snapshot, self.drained));
         let problems = std::mem::take(&mut prepared.problems);
         self.problems = problems.iter().map(|(name, problem)| (name.clone(), sentence(problem))).collect();
         match self.sockets.activate(&mut prepared) {
@@ -369,8 +373,10 @@ impl Keeper {
         self.drained = on;
         tracing::info!(on, "drained by the operator");
         if on {
-            let places: Vec<Place> = self.sockets.open().iter().copied().collect();
-            let ids = self.sockets.close(&places);
+            let stays = self.in_force.iter().flat_map(|snapshot| accepting(snapshot, on));
+            let stay: BTreeSet<Place> = stays.flat_map(places).collect();
+            let leaving: Vec<Place> = self.sockets.open().difference(&stay).copied().collect();
+            let ids = self.sockets.close(&leaving);
             self.enter_filter();
             for number in self.acceptors() {
                 self.say(number, &ToWorker::RemoveSockets { ids: ids.clone() }, &[]).await;

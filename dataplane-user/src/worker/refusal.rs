@@ -102,6 +102,10 @@ reasons! {
     ExpectationFailed = "expectation-failed", Client, 417;
     /// Host and SNI lead to different certificates or listeners, or connections for Host are passed through.
     Misdirected = "misdirected", Client, 421;
+    /// A request in clear text, where a listener says `answer: Refuse` to all but its own paths.
+    ClearTextRefused = "clear-text-refused", Policy, 403;
+    /// The path of an ACME challenge without a token, or asked with another method than GET or HEAD.
+    ChallengeRefused = "challenge-refused", Client, 404;
     /// No route has this host and path.
     NoRoute = "no-route", Client, 404;
     /// No origin of the group could be connected.
@@ -156,9 +160,9 @@ impl Reason {
             | Self::BadGrpcTimeout
             | Self::PrematureUpgrade => INTERNAL,
             // 403.
-            Self::UpgradeRefused => PERMISSION_DENIED,
+            Self::UpgradeRefused | Self::ClearTextRefused => PERMISSION_DENIED,
             // 404.
-            Self::NoRoute => UNIMPLEMENTED,
+            Self::NoRoute | Self::ChallengeRefused => UNIMPLEMENTED,
             Self::GrpcDeadline => DEADLINE_EXCEEDED,
             // 502, 503, 504; and a stream that may be opened again at once.
             Self::OriginUnreachable

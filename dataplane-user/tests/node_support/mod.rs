@@ -89,6 +89,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         addresses: vec!["127.0.0.1".parse().unwrap()],
         port,
         take_over: false,
+        clear_text: None,
         min_version: TlsVersion::V12,
         default_certificate: None,
         certificates: vec![name("shop")],

@@ -177,7 +177,7 @@ fn named_certificates(compiled: &Compiled, problems: &mut Vec<Problem>) {
 /// Routes that name no certificate, on a listener that would have to refuse their handshakes.
 fn coverage(compiled: &Compiled, listener: &Name, problems: &mut Vec<Problem>) {
     let Some(lowered) = compiled.listeners.get(listener) else { return };
-    if lowered.listener.default_certificate.is_some() {
+    if lowered.listener.default_certificate.is_some() || lowered.listener.clear_text.is_some() {
         return;
     }
     let carried = || {

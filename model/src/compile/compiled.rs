@@ -45,7 +45,8 @@ impl Compiled {
                 of_routes.entry(listener.clone()).or_default().extend(route.certificate.clone());
             }
         }
-        for (name, lowered) in &mut self.listeners {
+        for (name, lowered) in self.listeners.iter_mut().filter(|(_, one)| one.listener.clear_text.is_none())
+        {
             let mut all = of_routes.remove(name).unwrap_or_default();
             all.extend(lowered.listener.certificates.drain(..));
             lowered.listener.certificates = all.into_iter().collect();
@@ -68,7 +69,9 @@ impl Compiled {
             self.enabled_routes().filter_map(|(_, route)| cut(route, &listeners)).collect();
         let mut certificates: BTreeSet<&Name> =
             listeners.values().flat_map(|listener| &listener.certificates).collect();
-        let groups: BTreeSet<&Name> = routes.iter().filter_map(|route| route.origin_group.as_ref()).collect();
+        let mut groups: BTreeSet<&Name> =
+            routes.iter().filter_map(|route| route.origin_group.as_ref()).collect();
+        groups.extend(listeners.values().filter_map(|listener| acme_group(listener)));
         let groups: Vec<&OriginGroup> = groups.into_iter().filter_map(|name| self.groups.get(name)).collect();
         certificates.extend(groups.iter().filter_map(|group| group.client_certificate.as_ref()));
         let bundles: BTreeSet<&Name> = groups.iter().flat_map(|group| bundles_of(group)).collect();
@@ -217,10 +220,12 @@ impl Compiled {
         self.certificates.values().map(|lowered| Digest::of(lowered.certificate.chain.as_bytes())).collect()
     }
 
+    /// Nothing where a listener serves no certificates.
     fn served(&self, listener: &Name) -> Option<Served<'_>> {
+        let own = Some(&self.listeners.get(listener)?.listener).filter(|own| own.clear_text.is_none())?;
         let carried =
             self.enabled_routes().map(|(_, route)| route).filter(|route| route.listeners.contains(listener));
-        Some(Served::of(&self.listeners.get(listener)?.listener, carried, |name| self.certificate(name)))
+        Some(Served::of(own, carried, |name| self.certificate(name)))
     }
 
     fn certificate(&self, name: &Name) -> Option<&Certificate> {
@@ -240,6 +245,10 @@ fn cut(route: &Route, listeners: &BTreeMap<&Name, &Listener>) -> Option<Route> {
     let here: Vec<Name> =
         route.listeners.iter().filter(|name| listeners.contains_key(name)).cloned().collect();
     (!here.is_empty()).then(|| Route { listeners: here, ..route.clone() })
+}
+
+fn acme_group(listener: &Listener) -> Option<&Name> {
+    listener.clear_text.as_ref()?.acme_origin_group.as_ref()
 }
 
 fn bundles_of(group: &OriginGroup) -> impl Iterator<Item = &Name> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::error_pages;
 use super::notes::{At, Names};
+use super::{clear_text, error_pages};
 use crate::draft::{Kind, LimitsSpec, ListenerSpec, ProxyProtocolSpec};
 use crate::name::Name;
 use crate::net::Prefix;
@@ -43,11 +43,13 @@ pub(super) fn lower(name: &Name, spec: &ListenerSpec, names: &Names, at: &mut At
     let min_version = spec.tls.min_version.as_ref().and_then(|text| {
         at.word("spec.tls.minVersion", text, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])
     });
+    let clear_text = clear_text::lower(spec, names, at);
     let listener = Listener {
         name: name.clone(),
         addresses: addresses(&spec.addresses, at),
         port: port.unwrap_or_default(),
         take_over: spec.take_over,
+        clear_text,
         min_version: min_version.unwrap_or(TlsVersion::V12),
         default_certificate,
         certificates: certificates.into_iter().collect(),

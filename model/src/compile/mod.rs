@@ -6,6 +6,7 @@
 mod across;
 mod certificate;
 mod choice;
+mod clear_text;
 mod compiled;
 mod conditions;
 mod error_pages;
@@ -31,6 +32,7 @@ use crate::problem::{Code, Problem};
 
 pub use compiled::Compiled;
 use notes::{At, Names};
+use route::Carriers;
 
 /// Everything the compiler may look at.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +111,10 @@ pub fn compile_with(
                     .extend(listener::lower(&name, spec, &names, &mut at).map(|listener| (name, listener)));
             }
             Spec::Route(spec) => {
-                compiled.routes.extend(route::lower(&name, spec, &names, &mut at).map(|route| (name, route)));
+                // Listeners come before routes.
+                let carriers = Carriers { names: &names, known: &compiled.listeners };
+                let route = route::lower(&name, spec, &carriers, &mut at);
+                compiled.routes.extend(route.map(|route| (name, route)));
             }
             Spec::OriginGroup(spec) => {
                 let group = origin::lower(&name, spec, &names, input.internal_ca, &mut at);

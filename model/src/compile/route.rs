@@ -1,9 +1,9 @@
 //! `Route`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes::{At, Names, shown};
-use super::{conditions, filters};
+use super::{conditions, filters, listener};
 use crate::draft::{FiltersSpec, Kind, MatchSpec, PASSTHROUGH, RouteSpec};
 use crate::name::{HostPattern, Name};
 use crate::problem::Code;
@@ -21,13 +21,34 @@ pub(super) struct Lowered {
 
 const DEFAULT_RESPONSE_TIMEOUT_MS: u32 = 60_000;
 
+/// Who may carry routes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carriers<'a> {
+    pub(super) names: &'a Names,
+    /// The listeners without a problem that hides what they are.
+    pub(super) known: &'a BTreeMap<Name, listener::Lowered>,
+}
+
+impl Carriers<'_> {
+    /// Whether it is a listener that answers by itself.
+    fn answers(&self, listener: &Name) -> bool {
+        self.known.get(listener).is_some_and(|lowered| lowered.listener.clear_text.is_some())
+    }
+}
+
 /// A route without `matches` has this one.
 pub(super) fn whole_host() -> PathMatch {
     PathMatch::Prefix("/".to_owned())
 }
 
-pub(super) fn lower(name: &Name, spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Lowered> {
-    let listeners = listeners(&spec.listeners, names, at);
+pub(super) fn lower(
+    name: &Name,
+    spec: &RouteSpec,
+    carriers: &Carriers<'_>,
+    at: &mut At<'_>,
+) -> Option<Lowered> {
+    let names = carriers.names;
+    let listeners = listeners(&spec.listeners, carriers, at);
     let hostnames = hostnames(&spec.hostnames, at);
     let tls = spec.tls.as_deref().and_then(|text| at.word("spec.tls", text, &TLS));
     if tls == Some(true) {
@@ -135,13 +156,23 @@ fn origin_group(spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Opti
     }
 }
 
-fn listeners(texts: &[String], names: &Names, at: &mut At<'_>) -> Vec<Name> {
+/// All that speak TLS, unless some are named.
+fn listeners(texts: &[String], carriers: &Carriers<'_>, at: &mut At<'_>) -> Vec<Name> {
     if texts.is_empty() {
-        return names.all(Kind::Listener).cloned().collect();
+        let all = carriers.names.all(Kind::Listener);
+        return all.filter(|name| !carriers.answers(name)).cloned().collect();
     }
     let mut listeners = BTreeSet::new();
     for (index, text) in texts.iter().enumerate() {
-        listeners.extend(at.reference(format!("spec.listeners[{index}]"), Kind::Listener, text, names));
+        let field = format!("spec.listeners[{index}]");
+        let Some(name) = at.reference(&*field, Kind::Listener, text, carriers.names) else { continue };
+        if carriers.answers(&name) {
+            let message = format!(
+                "listener {name} has protocol HTTP and answers by itself: it carries no routes; name one of protocol HTTPS"
+            );
+            at.problem(field, Code::Conflict, message);
+        }
+        listeners.insert(name);
     }
     listeners.into_iter().collect()
 }

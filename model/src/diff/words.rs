@@ -159,7 +159,12 @@ fn listener(spec: &ListenerSpec) -> String {
         true => "every address".to_owned(),
         false => list(spec.addresses.iter().cloned()),
     };
-    format!("port {} on {places}", spec.port)
+    let open = match (spec.is_clear_text(), spec.http.answer.as_deref()) {
+        (true, Some("Refuse")) => ", clear text, refused",
+        (true, _) => ", clear text, redirected to HTTPS",
+        (false, _) => "",
+    };
+    format!("port {} on {places}{open}", spec.port)
 }
 
 fn route(spec: &RouteSpec) -> String {

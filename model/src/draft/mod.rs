@@ -93,6 +93,12 @@ pub struct ListenerSpec {
     pub addresses: Vec<String>,
     /// TCP port, 1 to 65535.
     pub port: u32,
+    /// `HTTPS` (the default), or `HTTP`: clear text, see [`ListenerHttp`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// What a listener of protocol `HTTP` does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub http: ListenerHttp,
     /// Certificate served when SNI names none of the listener's hosts, or is absent; without it such a handshake is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_certificate: Option<String>,
@@ -130,6 +136,34 @@ pub struct ProxyProtocolSpec {
     /// At least one.
     #[serde(default)]
     pub prefixes: Vec<String>,
+}
+
+impl ListenerSpec {
+    /// The protocol without TLS.
+    pub const HTTP: &str = "HTTP";
+
+    /// Whether it speaks clear text.
+    pub fn is_clear_text(&self) -> bool {
+        self.protocol.as_deref() == Some(Self::HTTP)
+    }
+}
+
+/// What a listener of protocol `HTTP` does with requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerHttp {
+    /// What every request gets that nothing below serves: `Redirect` (308 to HTTPS; the default) or `Refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// The port that `Redirect` leads to; default 443.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_port: Option<u64>,
+    /// A path that answers 200 while the node serves and 503 while it is drained, such as `/healthz`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<String>,
+    /// An OriginGroup that answers ACME's http-01 challenges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme_origin_group: Option<String>,
 }
 
 /// A page for refused clients.

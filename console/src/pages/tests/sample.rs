@@ -2,8 +2,8 @@
 
 use model::digest::Digest;
 use model::draft::{
-    CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, MatchSpec, Object, OriginGroupSpec, OriginSpec,
-    OriginTls, PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
+    CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, ListenerHttp, ListenerSpec, MatchSpec, Object,
+    OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
 };
 use model::labels::Labels;
 use model::report::{
@@ -66,6 +66,12 @@ fn objects() -> Vec<Object> {
         rule("scanners", "Deny", &["198.51.100.0/24", "2001:db8:bad::/48"]),
         rule("offices", "Allow", &["0.0.0.0/0", "::/0"]),
     ];
+    let http = ListenerSpec {
+        port: 80,
+        protocol: Some("HTTP".to_owned()),
+        http: ListenerHttp { health_path: Some("/healthz".to_owned()), ..ListenerHttp::default() },
+        ..ListenerSpec::default()
+    };
     vec![
         Object::new("company-ca", Spec::TrustBundle(bundle)),
         Object::new("shop-2027", certificate(&["shop.example.com", "*.shop.example.com"])),
@@ -83,6 +89,7 @@ fn objects() -> Vec<Object> {
         route("api", "api.example.com", "/v2", "id-ec", "billing"),
         route("id", "id.example.com", "/", "id-ec", "idp"),
         route("tenants", "*.tenants.example.com", "/", "tenants-wild", "tenants"),
+        Object::new("http", Spec::Listener(http)),
         Object::new("edge", Spec::PacketFilter(PacketFilterSpec { rules, ..PacketFilterSpec::default() })),
     ]
 }

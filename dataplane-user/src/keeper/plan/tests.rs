@@ -9,6 +9,7 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         port: *port,
         take_over: false,
+        clear_text: None,
         min_version: TlsVersion::V12,
         default_certificate: None,
         certificates: Vec::new(),

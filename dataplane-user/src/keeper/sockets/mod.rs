@@ -129,12 +129,16 @@ impl Sockets {
     /// # Errors
     /// The first listener that is new or changed since `current` and cannot be opened. Others' problems are part of
     /// the answer.
-    pub fn prepare(&mut self, wanted: &Snapshot, current: Option<&Snapshot>) -> Result<Prepared, CannotOpen> {
+    pub fn prepare(
+        &mut self,
+        wanted: &[&Listener],
+        current: Option<&Snapshot>,
+    ) -> Result<Prepared, CannotOpen> {
         let mut prepared = Prepared::default();
-        let all: BTreeSet<Place> = wanted.listeners.iter().flat_map(places).collect();
+        let all: BTreeSet<Place> = wanted.iter().copied().flat_map(places).collect();
         prepared.closing = self.open.difference(&all).copied().collect();
         let busy = owner::listening();
-        for listener in &wanted.listeners {
+        for listener in wanted.iter().copied() {
             let unchanged =
                 current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
             for place in places(listener) {
@@ -156,10 +160,10 @@ impl Sockets {
         Ok(prepared)
     }
 
-    /// Opens what can be opened of a stored snapshot; the rest stays a problem of its listener.
-    pub fn prepare_what_opens(&mut self, wanted: &Snapshot) -> Prepared {
+    /// Opens what can be opened of a stored snapshot's listeners; the rest stays a problem of its listener.
+    pub fn prepare_what_opens(&mut self, stored: &Snapshot, wanted: &[&Listener]) -> Prepared {
         // Compared with itself no listener has changed, so nothing is refused.
-        self.prepare(wanted, Some(wanted)).unwrap_or_default()
+        self.prepare(wanted, Some(stored)).unwrap_or_default()
     }
 
     /// Lets the bound sockets listen and counts their places as open; the answer is what the worker is to be given.

@@ -10,6 +10,7 @@ fn listener(name: &str, addresses: &[&str], port: u16) -> Listener {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         port,
         take_over: false,
+        clear_text: None,
         min_version: TlsVersion::V12,
         default_certificate: None,
         certificates: Vec::new(),
@@ -25,6 +26,10 @@ fn snapshot(listeners: Vec<Listener>) -> Snapshot {
     Snapshot { listeners, ..Snapshot::from_verified_json(body).unwrap() }
 }
 
+fn all(snapshot: &Snapshot) -> Vec<&Listener> {
+    snapshot.listeners.iter().collect()
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -35,16 +40,16 @@ fn a_bound_place_listens_only_when_activated_and_closes() {
     let mut sockets = Sockets::new(false, 2);
     let port = free_port();
     let wanted = snapshot(vec![listener("a", &["127.0.0.1"], port)]);
-    let mut prepared = sockets.prepare(&wanted, None).unwrap();
+    let mut prepared = sockets.prepare(&all(&wanted), None).unwrap();
     assert_eq!(prepared.bound.len(), 2);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     assert_eq!(sockets.activate(&mut prepared).unwrap().len(), 2);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
 
-    let again = sockets.prepare(&wanted, None).unwrap();
+    let again = sockets.prepare(&all(&wanted), None).unwrap();
     assert!(again.opening.is_empty() && again.closing.is_empty() && again.bound.is_empty());
 
-    let gone = sockets.prepare(&snapshot(Vec::new()), Some(&wanted)).unwrap();
+    let gone = sockets.prepare(&[], Some(&wanted)).unwrap();
     assert_eq!(gone.closing, [(Some("127.0.0.1".parse().unwrap()), port)]);
     assert_eq!(sockets.close(&gone.closing).len(), 2);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
@@ -54,7 +59,7 @@ fn a_bound_place_listens_only_when_activated_and_closes() {
 fn every_address_is_both_families() {
     let mut sockets = Sockets::new(false, 1);
     let port = free_port();
-    let mut prepared = sockets.prepare(&snapshot(vec![listener("a", &[], port)]), None).unwrap();
+    let mut prepared = sockets.prepare(&[&listener("a", &[], port)], None).unwrap();
     sockets.activate(&mut prepared).unwrap();
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     if TcpListener::bind("[::1]:0").is_ok() {
@@ -69,14 +74,14 @@ fn a_busy_port_names_its_owner_and_refuses_only_what_is_new() {
     let mut sockets = Sockets::new(false, 1);
     let wanted = snapshot(vec![listener("a", &["127.0.0.1"], port)]);
     // This very process holds the port, which would count as ours; a socket it does not know is bind's to refuse.
-    let error = sockets.prepare(&wanted, None).unwrap_err();
+    let error = sockets.prepare(&all(&wanted), None).unwrap_err();
     assert!(matches!(error.source, PlaceError::Busy { .. }), "{error:?}");
     assert!(error.source.to_string().contains(&port.to_string()));
 
-    let prepared = sockets.prepare(&wanted, Some(&wanted)).unwrap();
+    let prepared = sockets.prepare(&all(&wanted), Some(&wanted)).unwrap();
     assert!(prepared.opening.is_empty() && prepared.problems.len() == 1);
     drop(taken);
-    assert_eq!(sockets.prepare(&wanted, Some(&wanted)).unwrap().opening.len(), 1);
+    assert_eq!(sockets.prepare(&all(&wanted), Some(&wanted)).unwrap().opening.len(), 1);
 }
 
 #[test]
@@ -87,8 +92,7 @@ fn an_address_that_is_not_local_says_the_command() {
             ("192.0.2.77", "`ip route add local 192.0.2.77 dev lo`"),
             ("2001:db8::77", "`ip -6 route add local 2001:db8::77 dev lo`"),
         ] {
-            let error =
-                sockets.prepare(&snapshot(vec![listener("a", &[address], free_port())]), None).unwrap_err();
+            let error = sockets.prepare(&[&listener("a", &[address], free_port())], None).unwrap_err();
             if address.contains('.') || TcpListener::bind("[::1]:0").is_ok() {
                 assert!(error.source.to_string().contains(command), "{}", error.source);
             }
@@ -106,7 +110,7 @@ fn steered_sockets_are_one_per_thread_and_family() {
     assert!((0..3).all(|thread| sockets.steered_of(thread).is_some()));
     assert!(sockets.steered_of(3).is_none());
     let port = free_port();
-    let mut prepared = sockets.prepare(&snapshot(vec![listener("a", &[], port)]), None).unwrap();
+    let mut prepared = sockets.prepare(&[&listener("a", &[], port)], None).unwrap();
     assert!(prepared.bound.is_empty());
     assert!(sockets.activate(&mut prepared).unwrap().is_empty());
     assert_eq!(sockets.open().iter().collect::<Vec<_>>(), [&(None, port)]);

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use model::filter::Verdict;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::worker::hops::connection::reset;
 use crate::worker::proxy::Peer;
@@ -18,16 +19,34 @@ use crate::worker::tls::stream::TlsStream;
 
 use super::Gate;
 
+/// What carries a client's bytes over TCP.
+pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    /// The connection below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Carrier for TlsStream {
+    fn tcp(&self) -> &TcpStream {
+        self.tcp()
+    }
+}
+
+impl Carrier for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// See the module.
-pub(super) struct Client {
-    stream: TlsStream,
+pub(super) struct Client<S: Carrier> {
+    stream: S,
     peer: Peer,
     gate: Rc<Gate>,
     broken: bool,
 }
 
-impl Client {
-    pub(super) fn new(stream: TlsStream, peer: Peer, gate: &Rc<Gate>) -> Self {
+impl<S: Carrier> Client<S> {
+    pub(super) fn new(stream: S, peer: Peer, gate: &Rc<Gate>) -> Self {
         Self { stream, peer, gate: Rc::clone(gate), broken: false }
     }
 
@@ -39,7 +58,7 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl<S: Carrier> Drop for Client<S> {
     fn drop(&mut self) {
         if self.gate.ctx.live.load().judge(&self.peer) != Verdict::Pass {
             reset(self.stream.tcp());
@@ -47,7 +66,7 @@ impl Drop for Client {
     }
 }
 
-impl AsyncRead for Client {
+impl<S: Carrier> AsyncRead for Client<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -58,7 +77,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl<S: Carrier> AsyncWrite for Client<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }

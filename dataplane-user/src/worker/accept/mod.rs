@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use crate::worker::hops::connection::reset;
 use crate::worker::hops::passthrough::{self, Passed};
-use crate::worker::hops::{self, Secured, ThreadCtx};
-use crate::worker::live::{ListenerLive, Live, RouteLive};
+use crate::worker::hops::{self, Secured, ThreadCtx, Unsecured};
+use crate::worker::live::{Door, ListenerLive, Live, RouteLive};
 use crate::worker::observe::Shard;
 use crate::worker::proxy::Peer;
 use crate::worker::proxy::read::Said;
@@ -194,7 +194,7 @@ impl Gate {
     }
 }
 
-/// One connection's life: told, hello, secure, serve. The admission ends with it.
+/// One connection's life: told; then hello and secure where TLS is its door; serve. The admission ends with it.
 async fn connection(
     gate: Rc<Gate>,
     mut tcp: TcpStream,
@@ -220,6 +220,13 @@ async fn connection(
             }
         }
     }
+    let config = match &listener.door {
+        Door::Tls(config) => Arc::clone(config),
+        Door::ClearText(_) => {
+            let stream = Client::new(tcp, peer, &gate);
+            return hops::serve_clear_text(Unsecured { stream, listener, peer, local }, &gate.ctx).await;
+        }
+    };
     let (mut received, most) = (Vec::new(), listener.limits.handshake_bytes as usize);
     if listener.passthrough.is_some() {
         match Box::pin(waited(&gate, &listener, hello::read(&mut tcp, deadline, most))).await {
@@ -240,7 +247,7 @@ async fn connection(
         }
     }
     // Boxed, so that what only the handshake needs is given back after it.
-    let shaken = serve::accept((tcp, received), &listener.tls, deadline, most);
+    let shaken = serve::accept((tcp, received), &config, deadline, most);
     match Box::pin(waited(&gate, &listener, shaken)).await {
         Ok(Served { stream, sni, h2, leg, resumed }) => {
             gate.shard.handshake(&leg, resumed);

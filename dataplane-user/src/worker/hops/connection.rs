@@ -9,14 +9,16 @@ use model::filter::Verdict;
 use model::name::HostName;
 use model::report::Leg;
 use model::snapshot::SnapshotId;
+use model::transform::Scheme;
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
 use super::context::{Stop, ThreadCtx};
 use super::idle::Waits;
-use crate::worker::live::ListenerLive;
+use crate::worker::live::{Door, ListenerLive};
 use crate::worker::proxy::Peer;
 use crate::worker::refusal::Reason;
+use crate::worker::tls::clear_text_leg;
 
 /// A secured connection from a client, handed over by the listener.
 pub struct Secured<S> {
@@ -34,6 +36,18 @@ pub struct Secured<S> {
     pub alpn_h2: bool,
     /// What the handshake agreed on.
     pub leg: Arc<Leg>,
+}
+
+/// A connection in clear text from a client, handed over by the listener.
+pub struct Unsecured<S> {
+    /// As it is.
+    pub stream: S,
+    /// The listener at the time of the accept.
+    pub listener: Arc<ListenerLive>,
+    /// The client.
+    pub peer: Peer,
+    /// Where it connected to.
+    pub local: SocketAddr,
 }
 
 /// A connection without its stream.
@@ -55,10 +69,34 @@ impl Hop {
     /// Takes a connection apart.
     pub(crate) fn new<S>(secured: Secured<S>, ctx: &ThreadCtx) -> (Self, S, bool) {
         let Secured { stream, listener, peer, local, sni, alpn_h2, leg } = secured;
+        (Self::of((peer, local), sni, leg, listener, ctx), stream, alpn_h2)
+    }
+
+    /// Takes a connection in clear text apart.
+    pub(crate) fn unsecured<S>(unsecured: Unsecured<S>, ctx: &ThreadCtx) -> (Self, S) {
+        let Unsecured { stream, listener, peer, local } = unsecured;
+        (Self::of((peer, local), None, Arc::new(clear_text_leg()), listener, ctx), stream)
+    }
+
+    fn of(
+        (peer, local): (Peer, SocketAddr),
+        sni: Option<HostName>,
+        leg: Arc<Leg>,
+        listener: Arc<ListenerLive>,
+        ctx: &ThreadCtx,
+    ) -> Self {
         let waits = ctx.idle.join(&listener.open);
         let (listener, seen, closing) = (RefCell::new(listener), Cell::new(None), Cell::new(None));
         let (patient, cut) = (Cell::new(false), Cell::new(None));
-        (Self { peer, local, sni, leg, listener, seen, closing, patient, waits, cut }, stream, alpn_h2)
+        Self { peer, local, sni, leg, listener, seen, closing, patient, waits, cut }
+    }
+
+    /// How the client came.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.listener.borrow().door {
+            Door::Tls(_) => Scheme::Https,
+            Door::ClearText(_) => Scheme::Http,
+        }
     }
 
     /// The listener as the newest snapshot has it, or as the last one had it that still did.
@@ -98,10 +136,11 @@ impl Hop {
             return false;
         }
         match live.listeners.get(&current.name) {
-            Some(listener) => {
+            // One that has come in clear text meets no listener's rules for TLS, nor the other way round.
+            Some(listener) if listener.door.like(&current.door) => {
                 self.listener.replace(Arc::clone(listener));
             }
-            None => self.close_by(self.drain_deadline()),
+            Some(_) | None => self.close_by(self.drain_deadline()),
         }
         true
     }

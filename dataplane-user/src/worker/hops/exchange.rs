@@ -7,9 +7,10 @@ use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use model::header::FieldValue;
-use model::transform::{Asked, Scheme};
+use model::transform::Asked;
 use tokio::time::{Duration, Instant};
 
+use super::clear_text::{Judged, judged};
 use super::connection::Hop;
 use super::context::ThreadCtx;
 use super::flow::{Failed, Flow};
@@ -23,7 +24,7 @@ use crate::worker::http::response::Response;
 use crate::worker::http::upgrade::{self, Offer, Upgrade};
 use crate::worker::http::write::{Added, Forwarding};
 use crate::worker::http::{grpc, respond, transform};
-use crate::worker::live::{ListenerLive, RouteLive, Target};
+use crate::worker::live::{Door, ListenerLive, RouteLive, Target};
 use crate::worker::origin::Connection;
 use crate::worker::origin::pick::Attempts;
 use crate::worker::origin::reach::Kind;
@@ -99,8 +100,19 @@ async fn proxy<C: Client>(
     record: &mut Record<'_>,
 ) -> Result<After, Failed> {
     bounded(request, &scene.listener)?;
-    let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
-    record.route = Some(Arc::clone(permit.route()));
+    let permit = match &scene.listener.door {
+        Door::Tls(_) => {
+            let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
+            record.route = Some(Arc::clone(permit.route()));
+            permit
+        }
+        Door::ClearText(clear) => match judged(scene, clear, request)? {
+            Judged::Permit(permit) => permit,
+            Judged::Answer(response, body) => {
+                return Ok(say(scene, (response, body), Some(request), client, record).await);
+            }
+        },
+    };
     if let Some((mut response, body)) = answer(scene, permit.route(), request) {
         // Over HTTP/2 success would mean a tunnel, and none of these is one.
         if matches!(request.offer, Offer::Connect(_)) {
@@ -136,7 +148,7 @@ fn answer(scene: &Scene<'_, '_>, route: &RouteLive, request: &Request) -> Option
         Target::Origins(_) => None,
         Target::Redirect(redirect) => {
             let location = redirect.location(&Asked {
-                scheme: Scheme::Https,
+                scheme: scene.hop.scheme(),
                 host: &Authority { port: None, ..request.authority.clone() },
                 port: scene.hop.local.port(),
                 path: &request.path,
@@ -234,10 +246,9 @@ async fn forward<C: Client>(
     let changed = transform
         .filter(|transform| transform.changes_requests())
         .map(|transform| transform::request(request, transform));
-    origin.begin(
-        changed.as_ref().unwrap_or(request),
-        &Forwarding { client: peer, trusted, port: scene.hop.local.port(), request_id: id.as_str(), upgrade },
-    )?;
+    let (scheme, port, request_id) = (scene.hop.scheme(), scene.hop.local.port(), id.as_str());
+    let forwarding = Forwarding { client: peer, trusted, scheme, port, request_id, upgrade };
+    origin.begin(changed.as_ref().unwrap_or(request), &forwarding)?;
     let mut flow = Flow::new(scene, request, permit, client, &mut origin, upgrade.is_some());
     let response = flow.head(scene.timer).await;
     record.waited += flow.waited();

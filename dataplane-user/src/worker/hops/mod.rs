@@ -4,6 +4,7 @@
 //! way out that is not an answer of the origin is `respond(refusal)`. Accept and secure have happened when a
 //! connection arrives here.
 
+mod clear_text;
 pub(crate) mod connection;
 pub mod context;
 pub(crate) mod exchange;
@@ -26,7 +27,7 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use connection::Secured;
+pub use connection::{Secured, Unsecured};
 pub use context::{Stop, Tell, ThreadCtx};
 
 use connection::Hop;
@@ -43,6 +44,15 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured
         }
     };
     attend(ctx, &hop, pin!(served)).await;
+}
+
+/// Serves a connection in clear text until it ends.
+pub async fn serve_clear_text<S>(unsecured: Unsecured<S>, ctx: &Rc<ThreadCtx>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (hop, stream) = Hop::unsecured(unsecured, ctx);
+    attend(ctx, &hop, pin!(http1::serve(ctx, &hop, stream))).await;
 }
 
 /// Lets a connection's work go on until it ends, or until the connection must: then there is nothing, and

@@ -102,6 +102,8 @@ pub struct Request {
     pub asterisk: bool,
     /// Behind the `?`, without it.
     pub query: Option<Span>,
+    /// Path and query as they were sent; empty where the target had neither.
+    pub sent: Span,
     /// Whom it is for.
     pub authority: Authority,
     /// Whom the client asked for, where a rewrite made it for somebody else.
@@ -136,6 +138,11 @@ impl Request {
         self.version == Version::Http2
             && self.method == Method::Other
             && self.fields.values(Known::ContentType).any(is_grpc)
+    }
+
+    /// Path and query, byte for byte as they were sent.
+    pub fn sent_bytes(&self) -> &[u8] {
+        self.sent.of(self.fields.text())
     }
 
     /// The query's bytes.
@@ -289,12 +296,14 @@ pub fn check(mut raw: Raw) -> Result<Request, Reason> {
     let path = std::str::from_utf8(target.path).map_err(|_not_ascii| Reason::BadPath)?;
     let path = NormalPath::parse(path).map_err(|_invalid| Reason::BadPath)?;
     let query = target.query.map(|query| Span::within(&raw.text, query));
+    let sent = Span::within(&raw.text, target.sent);
     Ok(Request {
         method,
         method_text: raw.method,
         path,
         asterisk: target.asterisk,
         query,
+        sent,
         authority,
         asked: None,
         version: raw.version,
@@ -322,6 +331,7 @@ fn offer(raw: &Raw, upgrade: bool, framing: Framing) -> Result<(Offer, Framing),
 
 struct Target<'a> {
     authority: Option<&'a [u8]>,
+    sent: &'a [u8],
     path: &'a [u8],
     query: Option<&'a [u8]>,
     asterisk: bool,
@@ -330,7 +340,7 @@ struct Target<'a> {
 fn target(raw: &Raw, method: Method) -> Result<Target<'_>, Reason> {
     let text = raw.target.of(&raw.text);
     if text == b"*" {
-        let asterisk = Target { authority: None, path: b"/", query: None, asterisk: true };
+        let asterisk = Target { authority: None, sent: b"", path: b"/", query: None, asterisk: true };
         return if method == Method::Options { Ok(asterisk) } else { Err(Reason::MalformedRequest) };
     }
     if !text.iter().all(|byte| (0x21..=0x7e).contains(byte) && *byte != b'#') {
@@ -346,7 +356,7 @@ fn target(raw: &Raw, method: Method) -> Result<Target<'_>, Reason> {
         None => (rest, None),
     };
     let asterisk = authority.is_some() && path.is_empty() && query.is_none() && method == Method::Options;
-    Ok(Target { authority, path: if path.is_empty() { b"/" } else { path }, query, asterisk })
+    Ok(Target { authority, sent: rest, path: if path.is_empty() { b"/" } else { path }, query, asterisk })
 }
 
 fn absolute(text: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Reason> {

@@ -70,6 +70,13 @@ fn trailers_only(reason: Reason, request: Option<&Request>, request_id: &str) ->
     (response, Bytes::new())
 }
 
+/// The node's health, for those who choose among nodes.
+pub fn health(serving: bool) -> (Response, Bytes) {
+    let (status, body) = if serving { (200, "ok\n") } else { (503, "draining\n") };
+    let body = Bytes::from_static(body.as_bytes());
+    (of_ours(status, fields(&[("Content-Type", PLAIN), ("Cache-Control", "no-store")]), &body), body)
+}
+
 /// Another place for the request.
 pub fn redirect(status: u16, location: &str) -> (Response, Bytes) {
     let phrase = phrase(status);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
+use model::transform::Scheme;
 
 use super::fields::{Fields, Known};
 use super::request::{Framing, Request, Version};
@@ -16,6 +17,8 @@ pub struct Forwarding<'a> {
     pub client: IpAddr,
     /// Whether what the client itself says of earlier hops is believed.
     pub trusted: bool,
+    /// How the client came.
+    pub scheme: Scheme,
     /// The port the client connected to.
     pub port: u16,
     /// This request's id.
@@ -125,7 +128,8 @@ fn forwarded(to: &mut impl FieldSink, request: &Request, forwarding: &Forwarding
     }
     put(out, &forwarding.client);
     to.end();
-    to.name(b"X-Forwarded-Proto").put_slice(said(Known::ForwardedProto).next().unwrap_or(b"https"));
+    let scheme = forwarding.scheme.as_str();
+    to.name(b"X-Forwarded-Proto").put_slice(said(Known::ForwardedProto).next().unwrap_or(scheme.as_bytes()));
     to.end();
     let out = to.name(b"X-Forwarded-Host");
     match said(Known::ForwardedHost).next() {
@@ -148,7 +152,7 @@ fn forwarded(to: &mut impl FieldSink, request: &Request, forwarding: &Forwarding
         IpAddr::V4(address) => put(out, &format_args!("for={address}")),
         IpAddr::V6(address) => put(out, &format_args!("for=\"[{address}]\"")),
     }
-    put(out, &format_args!(";host=\"{}\";proto=https", request.asked()));
+    put(out, &format_args!(";host=\"{}\";proto={scheme}", request.asked()));
     to.end();
     to.name(b"X-Request-Id").put_slice(forwarding.request_id.as_bytes());
     to.end();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use model::clear_text::ClearText;
 use model::digest::Digest;
 use model::filter::Index;
 use model::name::{HostPattern, Name};
@@ -18,12 +19,15 @@ use rustls::{RootCertStore, ServerConfig};
 
 use super::origins::{ClientId, OriginId};
 use super::{
-    BySni, CertificateTable, GroupLive, ListenerLive, Live, OriginLive, Passthrough, Places, RouteLive,
-    Target,
+    BySni, CertificateTable, ClearTextLive, Door, GroupLive, ListenerLive, Live, OriginLive, Passthrough,
+    Places, RouteLive, Target,
 };
 use crate::worker::tls::certificates::{CertificateError, Resolver, certified};
 use crate::worker::tls::dial::Clients;
 use crate::worker::tls::serve;
+
+/// Until the head of the answer to an ACME challenge: its servers wait ten seconds or less.
+const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a snapshot cannot be put in force; the one before stays.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +145,8 @@ impl Live {
         let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
         let mut places = Places::new();
         for listener in &snapshot.listeners {
-            let live = Arc::new(builder.listener(listener, &snapshot, &certificates, &routes)?);
+            let used = Used { certificates: &certificates, groups: &groups, routes: &routes };
+            let live = Arc::new(builder.listener(listener, &snapshot, &used)?);
             match listener.addresses.as_slice() {
                 [] => drop(places.insert((None, listener.port), Arc::clone(&live))),
                 some => places.extend(
@@ -175,6 +180,13 @@ pub(super) struct Ready<'a> {
     pub(super) certified: Arc<CertifiedKey>,
 }
 
+/// What a listener is made of.
+struct Used<'a> {
+    certificates: &'a HashMap<&'a Name, Ready<'a>>,
+    groups: &'a HashMap<Name, Arc<GroupLive>>,
+    routes: &'a HashMap<Name, Arc<RouteLive>>,
+}
+
 impl Builder<'_> {
     fn certificates<'s>(
         &mut self,
@@ -202,7 +214,6 @@ impl Builder<'_> {
         routes: &[Route],
         groups: &HashMap<Name, Arc<GroupLive>>,
     ) -> Result<HashMap<Name, Arc<RouteLive>>, LiveError> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mut live = HashMap::with_capacity(routes.len());
         for route in routes {
             let (target, transform) = (target(route, groups)?, transform(route));
@@ -219,7 +230,7 @@ impl Builder<'_> {
                 Some(same) => Arc::clone(same),
                 None => Arc::new(RouteLive {
                     name: route.name.clone(),
-                    slot: before.map_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed), |before| before.slot),
+                    slot: before.map_or_else(next_slot, |before| before.slot),
                     target,
                     allow_encoded_slash: route.allow_encoded_slash,
                     response_timeout,
@@ -236,20 +247,27 @@ impl Builder<'_> {
         &mut self,
         listener: &Listener,
         snapshot: &Snapshot,
-        certificates: &HashMap<&Name, Ready<'_>>,
-        routes: &HashMap<Name, Arc<RouteLive>>,
+        used: &Used<'_>,
     ) -> Result<ListenerLive, LiveError> {
-        let table = certificate_table(listener, snapshot, certificates)?;
-        let tls = self.server(listener, &table, certificates)?;
+        let (door, table) = match &listener.clear_text {
+            Some(clear) => {
+                let clear = clear_text(listener, clear, used.groups)?;
+                (Door::ClearText(clear), CertificateTable::default())
+            }
+            None => {
+                let table = certificate_table(listener, snapshot, used.certificates)?;
+                (Door::Tls(self.server(listener, &table, used.certificates)?), table)
+            }
+        };
         let before = self.previous.and_then(|live| live.listeners.get(&listener.name));
-        let passthrough = passthrough(listener, snapshot, routes);
+        let passthrough = passthrough(listener, snapshot, used.routes);
         // Every route has its entry: `routes` was made from the same list.
-        let routes = Table::build(snapshot, &listener.name, |route| Arc::clone(&routes[&route.name]));
+        let routes = Table::build(snapshot, &listener.name, |route| Arc::clone(&used.routes[&route.name]));
         Ok(ListenerLive {
             name: listener.name.clone(),
             limits: listener.limits,
             error_pages: listener.error_pages.clone(),
-            tls,
+            door,
             open: before.map_or_else(Arc::default, |before| Arc::clone(&before.open)),
             certificates: table,
             routes,
@@ -335,6 +353,36 @@ fn passthrough(
         table.add(&route.hostnames, routes.get(&route.name).filter(|_| route.passthrough));
     }
     Some(table)
+}
+
+/// A number for a route that no other has.
+fn next_slot() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn clear_text(
+    listener: &Listener,
+    clear: &ClearText,
+    groups: &HashMap<Name, Arc<GroupLive>>,
+) -> Result<ClearTextLive, LiveError> {
+    let challenges = match &clear.acme_origin_group {
+        Some(name) => {
+            let group =
+                groups.get(name).ok_or_else(|| missing("Listener", &listener.name, "origin group", name))?;
+            Some(Arc::new(RouteLive {
+                name: listener.name.clone(),
+                slot: next_slot(),
+                target: Target::Origins(Arc::clone(group)),
+                allow_encoded_slash: false,
+                response_timeout: CHALLENGE_TIMEOUT,
+                transform: None,
+                upgrades: Vec::new(),
+            }))
+        }
+        None => None,
+    };
+    Ok(ClearTextLive { answer: clear.answer, health: clear.health_path.clone(), challenges })
 }
 
 fn target(route: &Route, groups: &HashMap<Name, Arc<GroupLive>>) -> Result<Target, LiveError> {

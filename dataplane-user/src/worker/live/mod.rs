@@ -18,12 +18,13 @@ pub use build::LiveError;
 pub use open::{Network, Open};
 
 use bytes::Bytes;
+use model::clear_text::OpenAnswer;
 use model::error_page::ErrorPage;
 use model::filter::{Index, Verdict};
 use model::header::FieldValue;
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
-use model::route::{Hosts, Table};
+use model::route::{Hosts, NormalPath, Table};
 use model::snapshot::{Limits, Probe, Protocols, SnapshotId};
 use model::transform::{Redirect, Transform};
 use model::upgrade::Protocol;
@@ -88,8 +89,8 @@ pub struct ListenerLive {
     pub limits: Limits,
     /// What refused clients see instead of our pages.
     pub error_pages: Vec<ErrorPage>,
-    /// The TLS server: certificates by SNI, versions, ALPN, tickets.
-    pub tls: Arc<rustls::ServerConfig>,
+    /// How clients come in.
+    pub door: Door,
     /// Open connections, all threads together. Shared by all of this listener's generations.
     pub open: Arc<Open>,
     /// Which certificate SNI chooses: exact, then wildcard, then the default; `None` refuses the handshake.
@@ -130,6 +131,32 @@ impl ListenerLive {
     pub fn proxied(&self, tcp: IpAddr) -> bool {
         self.proxies.iter().any(|prefix| prefix.contains(tcp))
     }
+}
+
+/// How a listener's clients come in.
+pub enum Door {
+    /// The TLS server: certificates by SNI, versions, ALPN, tickets.
+    Tls(Arc<rustls::ServerConfig>),
+    /// No TLS: an operator's visible choice.
+    ClearText(ClearTextLive),
+}
+
+impl Door {
+    /// Whether both are of one kind.
+    pub fn like(&self, other: &Self) -> bool {
+        matches!(self, Self::Tls(_)) == matches!(other, Self::Tls(_))
+    }
+}
+
+/// What is answered in clear text.
+#[derive(Debug)]
+pub struct ClearTextLive {
+    /// What every request gets that nothing below serves.
+    pub answer: OpenAnswer,
+    /// Answers whether the node serves.
+    pub health: Option<NormalPath>,
+    /// Where ACME's challenges go. It is in no table, and no host or path of its own leads to it.
+    pub challenges: Option<Arc<RouteLive>>,
 }
 
 impl std::fmt::Debug for ListenerLive {

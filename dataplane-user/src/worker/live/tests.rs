@@ -9,11 +9,11 @@ use model::snapshot::{
     Certificate, ExpectedName, FORMAT, Limits, Listener, Origin, OriginGroup, OriginSecurity, PathMatch,
     Route, Snapshot, SnapshotId, TlsVersion, Trust, TrustBundle,
 };
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{RootCertStore, ServerConfig};
 
-use super::{Live, LiveError, SecurityLive};
+use super::{Door, Live, LiveError, SecurityLive};
 use crate::worker::refusal::Reason;
 use crate::worker::tls::dial::{self, Alpn, DialError};
 use crate::worker::tls::tests::Ca;
@@ -71,6 +71,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
             addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             port: 443,
             take_over: false,
+            clear_text: None,
             min_version: TlsVersion::V12,
             default_certificate: None,
             certificates: vec![name("a"), name("b")],
@@ -99,6 +100,13 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
     }
 }
 
+fn tls<'a>(live: &'a Live, listener: &Name) -> &'a Arc<ServerConfig> {
+    match &live.listeners[listener].door {
+        Door::Tls(config) => config,
+        Door::ClearText(_) => panic!("{listener} speaks no TLS"),
+    }
+}
+
 #[test]
 fn what_did_not_change_is_the_same_and_what_did_is_not() {
     let (ca, mut keys) = (Ca::new("ca"), Keys::new());
@@ -108,7 +116,7 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
     let second = build(&next, &Keys::new(), Some(&first)).unwrap();
     let (https, group) = (name("https"), name("g"));
     assert!(Arc::ptr_eq(&first.groups[&group], &second.groups[&group]));
-    assert!(Arc::ptr_eq(&first.listeners[&https].tls, &second.listeners[&https].tls));
+    assert!(Arc::ptr_eq(tls(&first, &https), tls(&second, &https)));
     assert!(Arc::ptr_eq(&first.listeners[&https].open, &second.listeners[&https].open));
 
     next.origin_groups[0].connect_timeout_ms = 2000;
@@ -127,8 +135,8 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
         })
         .collect();
     assert!(Arc::ptr_eq(configs[0], configs[1]), "one trust, one session store");
-    assert!(!Arc::ptr_eq(&second.listeners[&https].tls, &third.listeners[&https].tls));
-    assert!(Arc::ptr_eq(&second.listeners[&https].tls.ticketer, &third.listeners[&https].tls.ticketer));
+    assert!(!Arc::ptr_eq(tls(&second, &https), tls(&third, &https)));
+    assert!(Arc::ptr_eq(&tls(&second, &https).ticketer, &tls(&third, &https).ticketer));
 
     // Other roots behind the same name are another trust.
     next.trust_bundles[0].certificates = Ca::new("ca").pem;
@@ -158,7 +166,7 @@ async fn origin_with_tickets(ca: &Ca) -> (std::net::SocketAddr, tokio::sync::mps
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (chain, key, _) = ca.issue(&["o.test"]);
     let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(crate::worker::tls::provider())
+    let config = ServerConfig::builder_with_provider(crate::worker::tls::provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -336,7 +344,7 @@ fn ten_thousand_routes_and_certificates_are_taken_over_quickly() {
     let began = std::time::Instant::now();
     let second = build(&next, &keys, Some(&first)).unwrap();
     let took = began.elapsed();
-    assert!(Arc::ptr_eq(&first.listeners[&name("https")].tls, &second.listeners[&name("https")].tls));
+    assert!(Arc::ptr_eq(tls(&first, &name("https")), tls(&second, &name("https"))));
     // Without optimisation and on a busy machine; far below what parsing again would take.
     assert!(took < std::time::Duration::from_secs(2), "{took:?}");
 }

@@ -11,7 +11,7 @@ use model::report::{Drops, Leg, Place};
 use super::totals::{MOST_ROUTES, OTHER};
 use super::{Exchange, Observe, OriginPart};
 use crate::worker::live::{
-    GroupLive, ListenerLive, Live, Member, OriginLive, RouteLive, SecurityLive, Target,
+    Door, GroupLive, ListenerLive, Live, Member, OriginLive, RouteLive, SecurityLive, Target,
 };
 use crate::worker::origin::health::{Ejection, Health};
 use crate::worker::refusal::Reason;
@@ -44,7 +44,7 @@ fn listener(text: &str) -> ListenerLive {
         name: name(text),
         limits: Default::default(),
         error_pages: Vec::new(),
-        tls: serve::config(model::snapshot::TlsVersion::V13, resolver, tickets).unwrap(),
+        door: Door::Tls(serve::config(model::snapshot::TlsVersion::V13, resolver, tickets).unwrap()),
         open: Arc::default(),
         certificates: Default::default(),
         routes: model::route::Table::build(&snapshot, &name(text), |_| unreachable!()),

@@ -4,6 +4,8 @@
 //! In: a request and the listener in force. Out: a permit, or the reason there is none. Policies on routes will be
 //! files beside this one.
 
+pub mod clear_text;
+
 use std::sync::Arc;
 
 use model::name::HostName;

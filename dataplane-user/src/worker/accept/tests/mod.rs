@@ -5,6 +5,7 @@ mod passthrough;
 
 use std::time::Duration;
 
+use model::clear_text::{ClearText, OpenAnswer};
 use model::snapshot::{FilterAction, FilterRule, TlsVersion};
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -105,6 +106,26 @@ async fn what_is_no_handshake_or_none_in_time_is_refused() {
     let mut tcp = node.connect().await;
     assert_eq!(tcp.read(&mut [0; 9]).await.unwrap_or(0), 0);
     node.refused(Reason::HandshakeTimeout, 1).await;
+}
+
+#[tokio::test]
+async fn clear_text_needs_no_handshake_and_is_called_so() {
+    let node = Node::start(|snapshot, _| {
+        snapshot.listeners[0].clear_text =
+            Some(ClearText { answer: OpenAnswer::Refuse, health_path: None, acme_origin_group: None });
+    })
+    .await;
+    for mut tcp in [node.connect().await, node.connect_v6().await] {
+        tcp.write_all(b"GET /a HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+    let line = node.log_line(|line| line["path"] == "/a").await;
+    assert_eq!(line["clientTls"], serde_json::json!({ "version": "none" }));
+    assert_eq!(line["reason"], "clear-text-refused");
+    node.refused(Reason::ClearTextRefused, 2).await;
+    node.open(0).await;
 }
 
 #[tokio::test]

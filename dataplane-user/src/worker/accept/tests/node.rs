@@ -128,6 +128,10 @@ impl Node {
         TcpStream::connect(self.v4).await.unwrap()
     }
 
+    pub(super) async fn connect_v6(&self) -> TcpStream {
+        TcpStream::connect(self.v6).await.unwrap()
+    }
+
     pub(super) async fn shake(
         &self,
         config: &Arc<ClientConfig>,
@@ -323,6 +327,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
             addresses: Vec::new(),
             port,
             take_over: false,
+            clear_text: None,
             min_version: TlsVersion::V12,
             default_certificate: None,
             certificates: Vec::new(),

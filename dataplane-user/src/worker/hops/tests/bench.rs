@@ -19,9 +19,9 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::worker::hops::{Secured, Tell, ThreadCtx, serve};
+use crate::worker::hops::{Secured, Tell, ThreadCtx, Unsecured, serve, serve_clear_text};
 use crate::worker::http::guard::Flood;
-use crate::worker::live::{Live, OriginLive};
+use crate::worker::live::{Door, ListenerLive, Live, OriginLive};
 use crate::worker::observe::Exchange;
 use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::Known;
@@ -137,17 +137,32 @@ impl Bench {
     /// With a pipe of this size, HTTP/2 or not, and this SNI.
     pub(super) fn connect_as(&self, pipe: usize, alpn_h2: bool, sni: Option<&str>) -> DuplexStream {
         let (client, stream) = tokio::io::duplex(pipe);
-        let secured = self.secured(stream, alpn_h2, sni);
         let ctx = Rc::clone(&self.ctx);
+        if let Door::ClearText(_) = self.listener().door {
+            let unsecured = self.unsecured(stream);
+            tokio::task::spawn_local(async move { serve_clear_text(unsecured, &ctx).await });
+            return client;
+        }
+        let secured = self.secured(stream, alpn_h2, sni);
         tokio::task::spawn_local(async move { serve(secured, &ctx).await });
         client
+    }
+
+    fn listener(&self) -> Arc<ListenerLive> {
+        Arc::clone(self.ctx.live.load().listeners.values().next().unwrap())
+    }
+
+    /// A stream in clear text as the listener hands it over.
+    fn unsecured<S>(&self, stream: S) -> Unsecured<S> {
+        let [peer, local] = ["192.0.2.9:1234", "127.0.0.1:80"].map(|at| at.parse::<SocketAddr>().unwrap());
+        Unsecured { stream, listener: self.listener(), peer: peer.into(), local }
     }
 
     /// A stream as the listener hands it over.
     pub(super) fn secured<S>(&self, stream: S, alpn_h2: bool, sni: Option<&str>) -> Secured<S> {
         Secured {
             stream,
-            listener: Arc::clone(self.ctx.live.load().listeners.values().next().unwrap()),
+            listener: self.listener(),
             peer: "192.0.2.9:1234".parse::<SocketAddr>().unwrap().into(),
             local: "127.0.0.1:443".parse().unwrap(),
             sni: sni.map(|sni| sni.parse().unwrap()),
@@ -204,6 +219,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             addresses: Vec::new(),
             port: 443,
             take_over: false,
+            clear_text: None,
             min_version: TlsVersion::V12,
             default_certificate: None,
             certificates: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod choice;
+mod clear_text;
 mod floods;
 mod grpc;
 mod http1;
