@@ -34,6 +34,11 @@ pub fn route(name: &str, hosts: &[&str], certificate: &str, group: &str) -> Valu
     object("Route", name, json!({ "hostnames": hosts, "certificate": certificate, "originGroup": group }))
 }
 
+/// A route that passes connections for its hosts on as they are.
+pub fn passthrough(name: &str, hosts: &[&str], group: &str) -> Value {
+    object("Route", name, json!({ "hostnames": hosts, "tls": "Passthrough", "originGroup": group }))
+}
+
 /// A packet filter with one rule.
 pub fn packet_filter(name: &str, action: &str, prefixes: &[String]) -> Value {
     let rule = json!({ "name": "rule", "action": action, "prefixes": prefixes });

@@ -119,6 +119,11 @@ impl Stage {
         Dial::new(target4(443), HOST, &self.front_ca.client(&["h2"]))
     }
 
+    /// A client's way through the node to an origin that itself is what the client trusts.
+    pub fn dial_through(&self) -> Dial {
+        Dial::new(target4(443), ORIGIN_NAME, &self.origin_ca.client(&["http/1.1"]))
+    }
+
     /// The link from clients to the node, for raw frames.
     pub fn link(&self) -> crate::frames::Link {
         crate::frames::Link { to: hardware(&self.node, "c0"), from: hardware(&self.clients, "c0") }

@@ -192,6 +192,7 @@ fn two_hundred_changes_under_load_fail_nothing() {
     let revision = api.apply(&[
         objects::origin_group("other", &[two.url()], "origins", ORIGIN_NAME),
         objects::object("Listener", "https", https),
+        objects::passthrough("passed", &[ORIGIN_NAME], "group"),
     ]);
     product.applied(revision);
     let workers = product.pids(Role::Worker);
@@ -205,6 +206,7 @@ fn two_hundred_changes_under_load_fail_nothing() {
         Kept::websocket(&stage.clients, &stage.dial()),
         Kept::websocket_over_http2(&stage.clients, &stage.dial2()),
         Kept::call(&stage.clients, &stage.dial2()),
+        Kept::named("WebSocket, TLS passed through", &stage.clients, &stage.dial_through()),
     ];
     std::thread::sleep(Duration::from_secs(1));
 

@@ -13,7 +13,7 @@ use sallyport_tests::load::{Failure, Load};
 use sallyport_tests::probe::Passed;
 use sallyport_tests::product::{Product, Role};
 use sallyport_tests::random::Random;
-use sallyport_tests::stage::{FOE4, NODE4, Stage};
+use sallyport_tests::stage::{FOE4, NODE4, ORIGIN_NAME, Stage};
 use sallyport_tests::{eventually, objects};
 use serde_json::Value;
 
@@ -61,7 +61,7 @@ fn author(api: &Api, stop: &AtomicBool, acknowledged: &AtomicU64) {
 struct Run<'a> {
     product: &'a Product,
     random: Random,
-    kept: [Kept; 3],
+    kept: [Kept; 4],
     worker_deaths: Vec<Instant>,
 }
 
@@ -121,7 +121,7 @@ impl Run<'_> {
 
     /// What is expected of every kind of conversation: the worker's death ends it, and it can be had again at once; nobody
     /// notices that keeper or console died.
-    fn conversations(&self, role: Role, begun: [u64; 3]) {
+    fn conversations(&self, role: Role, begun: [u64; 4]) {
         for (kept, begun) in self.kept.iter().zip(begun) {
             let wanted = if role == Role::Worker { begun + 1 } else { begun };
             let echoes = kept.echoes();
@@ -187,7 +187,7 @@ fn kills_lose_nothing_and_let_nobody_pass() {
     let mut product = stage.product();
     let api = product.ready();
     stage.configure(&product, &api, &[origin.url()]);
-    product.applied(api.apply(&[filter(0)]));
+    product.applied(api.apply(&[filter(0), objects::passthrough("passed", &[ORIGIN_NAME], "group")]));
 
     let passed = Passed::count(&stage.node, &FOE4.to_string());
     let flood =
@@ -198,6 +198,7 @@ fn kills_lose_nothing_and_let_nobody_pass() {
         Kept::websocket(&stage.clients, &stage.dial()),
         Kept::websocket_over_http2(&stage.clients, &stage.dial2()),
         Kept::call(&stage.clients, &stage.dial2()),
+        Kept::named("WebSocket, TLS passed through", &stage.clients, &stage.dial_through()),
     ];
     eventually("all conversations have begun", Duration::from_secs(10), || {
         if kept.iter().all(|kept| kept.begun() == 1) { Ok(()) } else { Err("not all".to_owned()) }
