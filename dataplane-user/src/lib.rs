@@ -1,9 +1,10 @@
 //! Sallyport's node: one executable, two processes.
 //!
 //! The [`keeper`] holds the privileges; the [`worker`] meets the hostile bytes; [`handover`] is all they say to each
-//! other. `worker` never imports `keeper`. [`signed`] is what both ask before they believe a snapshot.
+//! other. Where no service manager does, a third process [`hold`]s their sockets. `worker` never imports `keeper`. [`signed`] is what both ask before they believe a snapshot.
 
 pub mod handover;
+pub mod hold;
 pub mod keeper;
 pub mod operate;
 pub mod signed;

@@ -39,6 +39,9 @@ enum Command {
         #[arg(long)]
         control_fd: i32,
     },
+    /// Started by `run`.
+    #[command(hide = true)]
+    Hold,
     /// Lets a new release take over from the one that runs: no connection is refused, none is reset.
     Upgrade {
         #[command(flatten)]
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run(*args),
         Command::Worker { control_fd } => work(control_fd),
+        Command::Hold => hold(),
         Command::Upgrade { places, binary, only, deadline } => upgrade(&places, binary, (deadline, only)),
         Command::Status { places, json } => print_status(&places, json),
         Command::Detach { places, instance, force } => detach(&places, &instance, force),
@@ -174,6 +178,12 @@ fn work(control_fd: i32) -> anyhow::Result<ExitCode> {
     // For `ps`: the keeper started this from a descriptor, so the name would be a number.
     let _ = rustix::thread::set_name(c"sallyport-work");
     worker::control::run(handover::inherited(control_fd)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hold() -> anyhow::Result<ExitCode> {
+    let _ = rustix::thread::set_name(c"sallyport-hold");
+    sallyport_node::hold::run(handover::inherited(0)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,6 +27,8 @@ pub enum Role {
     Keeper,
     /// `sallyport-node worker`.
     Worker,
+    /// `sallyport-node hold`.
+    Holder,
 }
 
 /// `sallyport up`, with everything below one directory that goes with this value.
@@ -199,6 +201,7 @@ impl Product {
                 b"console" => Some(Role::Console),
                 b"run" => Some(Role::Keeper),
                 b"worker" => Some(Role::Worker),
+                b"hold" => Some(Role::Holder),
                 _ => None,
             })?;
             Some((pid, role))
@@ -300,7 +303,7 @@ impl Drop for Product {
             eprintln!("the log's end ({}):\n{}", self.dir.join("log").display(), self.log_tail());
         }
         // The parent first, or it would start the others again.
-        for role in [Role::Up, Role::Keeper, Role::Console, Role::Worker] {
+        for role in [Role::Up, Role::Keeper, Role::Console, Role::Worker, Role::Holder] {
             self.pids(role).into_iter().for_each(|pid| self.signal(pid, Signal::KILL));
         }
         if let Some(mut child) = self.child.take() {

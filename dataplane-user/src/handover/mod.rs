@@ -13,6 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use tokio::io::unix::AsyncFd;
 
 pub mod channel;
+pub mod hold;
 pub mod message;
 pub mod operator;
 pub mod replace;

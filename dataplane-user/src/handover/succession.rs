@@ -21,9 +21,9 @@ use zeroize::Zeroize;
 use super::message::{ConsoleState, Sealed, SocketInfo};
 
 /// The version this release writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// The oldest version this release reads: the one before [`VERSION`], once there was one.
+/// The oldest version this release reads: the one before [`VERSION`].
 pub const OLDEST: u32 = 1;
 
 /// Everything the next release cannot find again by itself. Never printed: it has secrets.
@@ -74,6 +74,9 @@ pub struct Succession {
     pub proposal: Option<Box<Proposed>>,
     /// Who asked for it, and waits for the answer.
     pub operator: Option<Fd>,
+    /// The process that holds the sockets too, and the channel to it. Since version 2.
+    #[serde(default)]
+    pub holder: Option<(u32, Fd)>,
     /// What the next release can read nowhere without the privileges of the first start.
     pub secrets: Inheritance,
 }
@@ -313,6 +316,7 @@ mod tests {
             drops: Vec::new(),
             proposal: None,
             operator: Some(Fd(14)),
+            holder: Some((4712, Fd(15))),
             secrets: Inheritance { sealing_key: vec![1; 32], enrolment: None, metrics: Some("m".repeat(16)) },
         }
     }
@@ -328,6 +332,15 @@ mod tests {
         assert_eq!(read.workers, succession().workers);
         assert_eq!((read.state, read.operator, read.current), ((Fd(4), Fd(5)), Some(Fd(14)), Some(3)));
         assert_eq!(read.secrets.sealing_key, [1; 32]);
+    }
+
+    #[test]
+    fn the_version_before_is_read() {
+        let mut before = serde_json::to_value(succession()).unwrap();
+        before.as_object_mut().unwrap().remove("holder");
+        before["version"] = 1.into();
+        let read = Succession::read(&file(&before)).unwrap();
+        assert_eq!((read.version, read.holder, read.operator), (1, None, Some(Fd(14))));
     }
 
     #[test]
@@ -350,7 +363,7 @@ mod tests {
             let mut less = good.clone();
             less.as_object_mut().unwrap().remove(field);
             // What may be absent reads as absent; nothing else has a default.
-            let optional = ["accessLog", "metrics", "current", "refused", "proposal", "operator"];
+            let optional = ["accessLog", "metrics", "current", "refused", "proposal", "operator", "holder"];
             assert_eq!(Succession::read(&file(&less)).is_ok(), optional.contains(&field.as_str()), "{field}");
         }
     }

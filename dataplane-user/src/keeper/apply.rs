@@ -297,6 +297,7 @@ impl Keeper {
         if let Some(former) = former {
             self.retire(former, deadline_ms).await;
         }
+        self.store.say("READY=1");
         tracing::info!(number, listeners = self.sockets.open().len(), "worker serves");
     }
 

@@ -15,6 +15,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::privileges::{self, User};
+use super::store::notify::VARIABLES;
 
 /// A program as it was when it was opened: a worker that died is followed by one of the same release, whatever was installed
 /// under the name meanwhile, and a user who may not walk the path can run it.
@@ -152,6 +153,9 @@ pub fn launch(
         command.arg0("sallyport-node").args(&arguments).stdin(Stdio::from(input));
         // A terminal's ^C is the keeper's to pass on: the worker drains when it is told.
         command.process_group(0);
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
         if let Some(user) = user {
             command.gid(user.gid).uid(user.uid);
         }

@@ -23,6 +23,7 @@ impl Keeper {
             WorkerEvent::Started(outcome) => self.started(number, outcome).await,
             WorkerEvent::Tried(outcome) => self.tried(number, outcome).await,
             WorkerEvent::Said(message, descriptors) => self.listen_to(number, message, descriptors).await,
+            WorkerEvent::Silent(error) if self.holder_number == Some(number) => self.no_holder(&error),
             WorkerEvent::Silent(error) => {
                 if let Some(worker) = self.workers.get(&number)
                     && !matches!(error, handover::ChannelError::Closed)

@@ -23,6 +23,7 @@ mod start;
 pub mod state;
 pub mod status;
 mod stop;
+mod store;
 pub mod succeed;
 pub mod supervise;
 pub mod token;

@@ -30,9 +30,10 @@ use super::sockets::Sockets;
 use super::state::State;
 use super::status::{Refused, Status};
 use super::stop::{self, Signals};
+use super::store::Store;
 use super::supervise::{Backoff, Worker, WorkerEvent, WorkerNumber};
 use super::upgrade::Upgrade;
-use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS};
+use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS, SocketInfo};
 use crate::handover::succession::Succession;
 use crate::handover::{ToWorker, replace};
 use crate::sentence;
@@ -85,6 +86,11 @@ pub struct Keeper {
     pub(super) run_lock: OwnedFd,
     pub(super) rendezvous: AsyncFd<OwnedFd>,
     pub(super) control: AsyncFd<OwnedFd>,
+    /// Who holds the listening sockets beside this keeper and its worker.
+    pub(super) store: Store,
+    /// The process of ours that does, and when another may be started for it.
+    pub(super) holder_number: Option<WorkerNumber>,
+    pub(super) holder_at: Option<Instant>,
 }
 
 /// Runs a keeper until it is told to stop. `open_kernel` is asked once, while all privileges are there. With a `succession`
@@ -130,10 +136,15 @@ async fn keep(
     let (events, received) = mpsc::channel(64);
     let mut keeper = Keeper::new(settings, held, kernel, (program, user), events);
     match left {
-        None => keeper.begin(),
+        None => {
+            let (store, kept) = Store::find(&keeper.run).await;
+            keeper.store = store;
+            keeper.begin(kept);
+        }
         Some(left) => keeper.go_on(left).await,
     }
     keeper.follow(received, signals).await;
+    keeper.end_holder().await;
     keeper.end();
     Ok(())
 }
@@ -182,17 +193,21 @@ impl Keeper {
             backoff: Backoff::default(),
             start_at: None,
             stop_at: None,
+            store: Store::default(),
+            holder_number: None,
+            holder_at: None,
         }
     }
 
     /// Waits for a worker that outlived the former keeper, or starts one.
-    fn begin(&mut self) {
+    fn begin(&mut self, kept: Vec<(SocketInfo, OwnedFd)>) {
         let identity = self.state.identity();
         tracing::info!(node = identity.map(|identity| identity.node.as_str()), "keeper starts");
         self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
         let left_aside = self.state.left_aside().map(|aside| sentence(aside));
         self.note("stored snapshot", left_aside);
         self.remember_workers();
+        self.take_kept(kept);
         let alone = self.run.lock("worker.lock", FlockOperation::NonBlockingLockExclusive);
         if matches!(alone, Ok(None)) {
             tracing::info!("a worker is still alive; waiting for it");
@@ -233,6 +248,8 @@ impl Keeper {
             }
             self.advance_upgrade().await;
             self.succeed(&mut events).await;
+            self.start_holder();
+            self.store_sockets().await;
             self.write_status();
         }
     }
@@ -327,6 +344,7 @@ impl Keeper {
     pub(super) fn features(&self) -> Vec<Feature> {
         let mut features = self.kernel.features();
         features.push(privileges::isolation(self.user));
+        features.push(self.store.feature());
         features.extend(
             self.current
                 .and_then(|number| self.workers.get(&number))

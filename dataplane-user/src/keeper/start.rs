@@ -15,7 +15,7 @@ use super::upgrade::Refusal;
 use crate::sentence;
 
 /// How long a program may take to be opened and started.
-const START: Duration = Duration::from_secs(10);
+pub(super) const START: Duration = Duration::from_secs(10);
 
 impl Keeper {
     /// Starts a worker: the first, or one for a dead one.
@@ -62,6 +62,9 @@ impl Keeper {
         let wanted = self.launches.remove(&number).is_some() && self.stop_at.is_none();
         match outcome {
             Ok((launched, _)) if !wanted => launched.discard(),
+            Ok((launched, channel)) if self.holder_number == Some(number) => {
+                self.holder_started(launched, channel).await;
+            }
             Ok((launched, channel)) if self.is_trial(number) => {
                 self.trial_started(number, launched, channel).await;
             }
@@ -83,7 +86,9 @@ impl Keeper {
     }
 
     async fn not_started(&mut self, number: WorkerNumber, error: LaunchError) {
-        if self.is_next(number) || self.is_trial(number) {
+        if self.holder_number == Some(number) {
+            self.no_holder(&error);
+        } else if self.is_next(number) || self.is_trial(number) {
             self.give_up(&Refusal::Start(error)).await;
         } else {
             self.start_later(&error);

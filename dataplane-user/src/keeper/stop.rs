@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::operator;
 use super::rendezvous;
 use super::run::{ADOPTION, Keeper};
+use super::store::holder;
 use super::supervise::{Phase, Worker};
 use crate::handover::ToWorker;
 use crate::sentence;
@@ -65,6 +66,7 @@ impl Keeper {
     pub(super) async fn stop(&mut self) {
         let deadline_ms = if self.stop_at.is_some() { 0 } else { self.drain_ms() };
         tracing::info!(deadline_ms, "keeper stops");
+        self.store.say("STOPPING=1");
         let coming = if self.is_awaiting() { ADOPTION } else { Duration::ZERO };
         self.stop_at = Some(Instant::now() + coming + Duration::from_millis(deadline_ms.into()) + GRACE);
         self.start_at = None;
@@ -89,7 +91,7 @@ impl Keeper {
                 "the kernel could not be left as it was found; run `sallyport-node detach`"
             );
         }
-        for name in ["keeper.sock", operator::SOCKET, "status.json", "workers"] {
+        for name in ["keeper.sock", operator::SOCKET, "status.json", "workers", holder::SOCKET] {
             if let Err(error) = self.run.remove(name) {
                 tracing::warn!(%error, name, "cannot be removed");
             }

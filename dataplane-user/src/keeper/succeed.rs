@@ -68,6 +68,7 @@ pub(super) struct Left {
     /// Process and channel of each worker.
     workers: Vec<(OwnedFd, OwnedFd)>,
     operator: Option<OwnedFd>,
+    holder: Option<(u32, OwnedFd)>,
 }
 
 /// This process's arguments, without those for a succession.
@@ -108,6 +109,7 @@ impl Keeper {
             proposal: self.held_back(),
             // Theirs is not this keeper's to outlive: the upgrade has a hold on it until then.
             operator: operator.map(|operator| Fd::of(operator.descriptor())),
+            holder: self.store.holder().map(|holder| (holder.pid(), leaving.leave(holder.descriptor()))),
             secrets,
         };
         (succession, leaving.0)
@@ -158,7 +160,7 @@ impl Keeper {
 
     /// Goes on where the release before left.
     pub(super) async fn go_on(&mut self, left: Left) {
-        let Left { succession, program, metrics, sockets, workers, operator } = left;
+        let Left { succession, program, metrics, sockets, workers, operator, holder } = left;
         tracing::info!(before = succession.release, "keeper goes on");
         self.installed = PathBuf::from(&succession.installed);
         self.program = Arc::new(Program::new(PathBuf::from(&succession.program.0), program));
@@ -178,12 +180,14 @@ impl Keeper {
             }
         }
         self.take_sockets(&succession, sockets).await;
+        self.resume_store(holder);
         if self.current.is_none_or(|current| !self.workers.contains_key(&current)) {
             self.current = None;
             self.start_at = Some(tokio::time::Instant::now());
         }
         self.enter_sockets();
         self.enter_filter();
+        self.store.say("READY=1");
         if let Some(operator) = operator.and_then(|descriptor| Operator::resume(descriptor).ok()) {
             let release = env!("CARGO_PKG_VERSION");
             let text = format!("keeper {} goes on as release {release}", std::process::id());
@@ -270,6 +274,10 @@ impl Held {
             program: take(succession.program.1)?,
             metrics: succession.metrics.map(&mut take).transpose()?,
             operator: succession.operator.map(&mut take).transpose()?,
+            holder: match succession.holder {
+                Some((pid, fd)) => Some((pid, take(fd)?)),
+                None => None,
+            },
             sockets,
             workers,
             succession,

@@ -88,6 +88,11 @@ impl Sockets {
         self.held.values()
     }
 
+    /// Whether there is a socket of this id.
+    pub fn holds(&self, id: u64) -> bool {
+        self.held.contains_key(&id)
+    }
+
     /// Where connections are accepted.
     pub fn open(&self) -> &BTreeSet<Place> {
         &self.open

@@ -143,6 +143,7 @@ impl Keeper {
         }
         let deadline_ms = deadline_ms.min(LONGEST.saturating_mul(1000));
         tracing::info!(path = %source.path().display(), deadline_ms, "upgrade begins");
+        self.store.say("RELOADING=1");
         let (stage, program, held_back) = (Stage::Waiting, None, None);
         self.upgrade = Some(Upgrade { source, program, deadline_ms, only, operator, stage, held_back });
         self.advance_upgrade().await;
@@ -316,6 +317,7 @@ impl Keeper {
                 self.retire(worker, deadline_ms).await;
             }
         }
+        self.store.say("READY=1");
         refuse(upgrade.operator.as_ref(), refusal).await;
         if let Some((number, signed, keys)) = upgrade.held_back {
             self.consider(number, signed, keys).await;
