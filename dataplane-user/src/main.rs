@@ -14,6 +14,7 @@ use sallyport_node::handover::succession::Succession;
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
 use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
+use sallyport_node::keeper::memory::{self, parse_size};
 use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
 use sallyport_node::keeper::token;
@@ -115,6 +116,10 @@ struct RunArgs {
     /// Worker threads; without it one per core.
     #[arg(long)]
     threads: Option<usize>,
+    /// What the node may have of the machine's memory, such as 512M: near it, overload is shed; without it what its control
+    /// group may have.
+    #[arg(long, value_parser = parse_size)]
+    memory_limit: Option<u64>,
     /// `key=value` for node selectors (repeatable).
     #[arg(long, value_parser = label)]
     label: Vec<(String, String)>,
@@ -230,6 +235,7 @@ fn settings(args: RunArgs, succession: Option<&Succession>) -> anyhow::Result<Se
         metrics: args.metrics_listen,
         metrics_token: metrics_token.as_deref().map(|text| MetricsToken::parse(text)).transpose()?,
         threads: args.threads.unwrap_or(cores).clamp(1, MAX_THREADS),
+        memory_limit: args.memory_limit.or_else(memory::of_own_group),
         labels: BTreeMap::from_iter(args.label),
         user: args.user,
         access_log: args.access_log,

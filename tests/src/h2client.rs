@@ -108,6 +108,45 @@ impl Renewed {
     }
 }
 
+/// A frame (RFC 9113, 4.1).
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The whole frames in `bytes`: type, flags, stream and payload of each.
+pub fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let Some(([a, b, c, kind, flags, stream @ ..], rest)) = bytes.split_first_chunk::<9>() {
+        let Some((payload, rest)) = rest.split_at_checked(u32::from_be_bytes([0, *a, *b, *c]) as usize)
+        else {
+            break;
+        };
+        frames.push((*kind, *flags, u32::from_be_bytes(*stream), payload.to_vec()));
+        bytes = rest;
+    }
+    frames
+}
+
+/// A connection for requests and pings, driven by a task of the runtime it is called on.
+///
+/// # Errors
+/// What went wrong.
+pub async fn connect(
+    target: SocketAddr,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<(SendRequest<Bytes>, h2::PingPong), String> {
+    let stream = tokio::net::TcpStream::connect(target).await.map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(HOST).map_err(|error| error.to_string())?;
+    let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let (requests, mut connection) =
+        h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
+    let pings = connection.ping_pong().ok_or("no pings")?;
+    tokio::spawn(connection);
+    Ok((requests, pings))
+}
+
 /// Whether the server has told the connection to go away: what was not sent is sent on another, and what it has seen is
 /// answered (RFC 9113, 6.8).
 fn told(error: &h2::Error) -> bool {

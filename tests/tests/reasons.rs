@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use rustix::process::Signal;
 use sallyport_node::worker::refusal::Reason;
 use sallyport_tests::api::Api;
 use sallyport_tests::client::{Connection, Dial};
 use sallyport_tests::origin::Origin;
-use sallyport_tests::product::Product;
+use sallyport_tests::product::{Product, Role};
 use sallyport_tests::stage::{FOE4, HOST, ORIGIN_NAME, ORIGINS4, Stage, target4};
 use sallyport_tests::{eventually, h2client, objects};
 use serde_json::{Value, json};
@@ -199,6 +200,8 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         (Reason::TooManyConnections, |place| place.two(ONE)),
         (Reason::TooManyFromAddress, |place| place.two(ONE_EACH)),
         (Reason::IdleEvicted, idle_evicted),
+        (Reason::OverloadedConnection, |place| overload(place, Duration::from_millis(900))),
+        (Reason::Overloaded, |place| overload(place, Duration::from_millis(2300))),
         (Reason::HandshakeTimeout, |place| place.tcp(STRICT, b"", Duration::from_secs(2))),
         (Reason::BadProxyHeader, |place| {
             place.tcp(BALANCED, b"GET / HTTP/1.0\r\n\r\n", Duration::from_secs(2))
@@ -363,6 +366,39 @@ fn retry_budget(place: &Place) {
         let mut connection = place.dial(443, BUDGET).open().expect("handshake");
         for _ in 0..12 {
             let _ = connection.get(BUDGET, "/");
+        }
+    });
+}
+
+/// A worker that has to pause again and again is late: it refuses connections, and requests where it is very late.
+fn overload(place: &Place, pause: Duration) {
+    let open = || place.dial(443, HOST).patience(Duration::from_secs(20)).open().expect("handshake");
+    let mut kept = place.inside(open);
+    assert_eq!(kept.get(HOST, "/").expect("an answer before").status, 200);
+    let workers = place.product.pids(Role::Worker);
+    let tell = |signal| workers.iter().for_each(|worker| place.product.signal(*worker, signal));
+    let mut knocking = None;
+    for last in [false, false, false, false, false, true] {
+        tell(Signal::STOP);
+        std::thread::sleep(pause);
+        if last {
+            // Both are the first thing it sees when it goes on.
+            kept.send(&head("GET / HTTP/1.1", "")).expect("send");
+            knocking = Some(place.inside(|| place.dial(443, HOST).tcp().expect("connect")));
+        }
+        tell(Signal::CONT);
+        // Long enough to look at the clock once, and not to be in time for the next look.
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    let answer = kept.answer().expect("an answer on the connection there was");
+    println!("after pauses of {pause:?}: {} {:?}", answer.status, answer.field("retry-after"));
+    assert!(answer.status != 503 || answer.field("retry-after") == Some("2"), "{answer:?}");
+    drop(knocking);
+    eventually("served as before", Duration::from_secs(5), || {
+        match place.inside(|| place.dial(443, HOST).get(HOST, "/")) {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(answer.status.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     });
 }

@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// The node's worker threads [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
+    /// What the node may have of the machine's memory, such as 512M [default: what its control group may have]
+    #[arg(long)]
+    memory_limit: Option<String>,
     /// The node's labels, key=value (repeatable)
     #[arg(long)]
     label: Vec<String>,
@@ -245,6 +248,7 @@ fn node_command(binary: PathBuf, plan: &Arc<Plan>) -> child::Make {
             ("--metrics-token-file", path(&options.metrics_token_file)),
             ("--instance", options.instance.clone()),
             ("--threads", options.threads.map(|threads| threads.to_string())),
+            ("--memory-limit", options.memory_limit.clone()),
             ("--access-log", path(&options.access_log)),
         ];
         for (flag, value) in pairs {

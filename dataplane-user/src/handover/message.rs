@@ -118,6 +118,9 @@ pub struct Start {
     pub attached: Vec<Attachment>,
     /// Features that the keeper knows at present.
     pub features: Vec<Feature>,
+    /// What the node's processes may have of the machine's memory, bytes. Since version 4; a worker before it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
 }
 
 /// Who the node is and whom it obeys.

@@ -265,6 +265,7 @@ impl Keeper {
             secrets,
             attached,
             features: self.kernel.features(),
+            memory_limit: self.settings.memory_limit.filter(|_| version >= 4),
         };
         self.say(number, &ToWorker::Start(Box::new(start)), &descriptors).await;
     }

@@ -11,6 +11,7 @@ pub mod interfaces;
 pub mod kernel;
 pub mod launch;
 mod listen;
+pub mod memory;
 pub mod operator;
 pub mod owner;
 pub mod plan;

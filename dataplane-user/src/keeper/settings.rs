@@ -31,6 +31,8 @@ pub struct Settings {
     pub metrics_token: Option<MetricsToken>,
     /// Worker threads.
     pub threads: usize,
+    /// What the node may have of the machine's memory, bytes.
+    pub memory_limit: Option<u64>,
     /// Labels for node selectors.
     pub labels: BTreeMap<String, String>,
     /// As whom the worker runs, when the keeper is root.

@@ -24,6 +24,7 @@ use super::console::Console;
 use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
 use super::live::Live;
 use super::observe::Observe;
+use super::overload::Memory;
 use super::proposal::{Fetching, Proposal, ProposalError};
 use super::reporter::Reporter;
 use super::sandbox;
@@ -134,13 +135,15 @@ impl Control {
             (take(Attachment::Lock), take(Attachment::AccessLog), take(Attachment::Metrics));
         let vault = Vault::new(&start.secrets.sealing_key)?;
         let roots = Arc::new(system_roots());
-        // Every file the worker ever reads is read by now, and there is one thread only.
+        let memory = Memory::of_this_process(start.memory_limit);
+        // Every file the worker ever opens is open by now, and there is one thread only.
         let features = sandbox::enter();
         let live = Arc::new(ArcSwap::from_pointee(Live::empty()));
         let log = access_log.or_else(|| io::stdout().as_fd().try_clone_to_owned().ok());
         let observe =
             Observe::new(start.threads, Arc::clone(&live), log).map_err(failed("starting the access log"))?;
-        let observe = Arc::new(observe);
+        let observe = Arc::new(observe.with_memory(memory));
+        tokio::spawn(observe.memory().watch());
         let threads =
             Threads::start(start.threads, &live, &observe, ended).map_err(failed("starting threads"))?;
         let token = start.secrets.metrics.take();

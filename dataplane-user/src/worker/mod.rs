@@ -13,6 +13,7 @@ pub mod keeper_link;
 pub mod live;
 pub mod observe;
 pub mod origin;
+pub mod overload;
 pub mod policy;
 mod proposal;
 pub mod proxy;

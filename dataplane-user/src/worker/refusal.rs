@@ -55,6 +55,8 @@ reasons! {
     TooManyFromAddress = "too-many-from-address", Policy, 0;
     /// A connection from a prefix of `proxyProtocol` that did not begin with a whole PROXY header within `limits.handshakeMs`.
     BadProxyHeader = "bad-proxy-header", Client, 0;
+    /// The node has more to do than it can, and refuses new connections first.
+    OverloadedConnection = "overloaded-connection", Node, 0;
     /// `limits.handshakeMs`.
     HandshakeTimeout = "handshake-timeout", Client, 0;
     /// The client's handshake is not TLS, or breaks the protocol, or shares no version, suite or group with us; or it is longer
@@ -108,6 +110,8 @@ reasons! {
     ChallengeRefused = "challenge-refused", Client, 404;
     /// No route has this host and path.
     NoRoute = "no-route", Client, 404;
+    /// The node has so much more to do than it can that it refuses new requests too.
+    Overloaded = "overloaded", Node, 503;
     /// No origin of the group could be connected.
     OriginUnreachable = "origin-unreachable", Origin, 502;
     /// Every origin of the group is disabled.
@@ -142,6 +146,11 @@ reasons! {
 }
 
 impl Reason {
+    /// When another try makes sense, seconds (RFC 9110, 10.2.3), where that is known: overload is looked at ten times a second.
+    pub fn retry_after(self) -> Option<u8> {
+        (self == Self::Overloaded).then_some(2)
+    }
+
     /// The status for gRPC clients: that of the HTTP status (gRPC, "HTTP to gRPC Status Code Mapping"), so that they see
     /// what a client library would have made of the answer; but for two that gRPC has words for. 0 is never among them.
     pub fn grpc(self) -> u8 {
@@ -165,7 +174,8 @@ impl Reason {
             Self::NoRoute | Self::ChallengeRefused => UNIMPLEMENTED,
             Self::GrpcDeadline => DEADLINE_EXCEEDED,
             // 502, 503, 504; and a stream that may be opened again at once.
-            Self::OriginUnreachable
+            Self::Overloaded
+            | Self::OriginUnreachable
             | Self::NoOrigin
             | Self::OriginBusy
             | Self::RetryBudget
@@ -195,6 +205,7 @@ impl Reason {
             | Self::TooManyConnections
             | Self::TooManyFromAddress
             | Self::BadProxyHeader
+            | Self::OverloadedConnection
             | Self::HandshakeTimeout
             | Self::HandshakeFailed
             | Self::NoCertificate

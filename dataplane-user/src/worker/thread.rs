@@ -11,6 +11,7 @@ use model::name::{HostName, Name};
 use model::snapshot::SnapshotId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
 
 pub use crate::worker::hops::Stop;
 
@@ -21,6 +22,7 @@ use crate::worker::live::{Live, OriginLive};
 use crate::worker::observe::{Exchange, Observe, Shard};
 use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::Known;
+use crate::worker::overload::Refusing;
 use crate::worker::refusal::Reason;
 
 /// The longest a log line waits in a thread.
@@ -79,21 +81,14 @@ async fn work(start: ThreadStart) -> io::Result<()> {
     let ThreadStart { index, live, mut sockets, mut stop, observe, mut changed } = start;
     let shard =
         observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
-    let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), seed()?));
+    let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), observe.memory(), seed()?));
     let acceptor = Acceptor::new(Rc::clone(&ctx), Rc::clone(&shard));
     let housekeeping = (Rc::clone(&ctx), stop.clone(), changed.clone());
     spawn_local(async move {
         let (ctx, stop, changed) = housekeeping;
         ctx.housekeep(stop, changed).await;
     });
-    let flushed = Rc::clone(&shard);
-    spawn_local(async move {
-        let mut tick = tokio::time::interval(FLUSH);
-        loop {
-            tick.tick().await;
-            flushed.flush();
-        }
-    });
+    spawn_local(look_around(Rc::clone(&ctx), Rc::clone(&shard)));
     let (mut more, mut snapshots, mut deaf) = (true, true, None);
     let deadline = loop {
         tokio::select! {
@@ -130,6 +125,22 @@ async fn work(start: ThreadStart) -> io::Result<()> {
     }
     shard.flush();
     Ok(())
+}
+
+/// Hands on log lines, and looks how late the thread is.
+async fn look_around(ctx: Rc<ThreadCtx>, shard: Rc<Shard>) {
+    let mut refusing = Refusing::Nothing;
+    loop {
+        let due = Instant::now() + FLUSH;
+        tokio::time::sleep_until(due).await;
+        ctx.overload.woke(due.elapsed());
+        shard.flush();
+        let now = ctx.overload.refusing();
+        shard.refusing(now);
+        if now != std::mem::replace(&mut refusing, now) {
+            tracing::warn!(refusing = now.name(), why = ctx.overload.why(), "overload");
+        }
+    }
 }
 
 /// Waits for [`Stop::Now`].

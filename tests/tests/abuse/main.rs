@@ -3,5 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
 
 mod floods;
+mod http2;
+mod overload;
 mod slow;
 mod tls;

@@ -30,6 +30,7 @@ use crate::worker::hops::passthrough::{self, Passed};
 use crate::worker::hops::{self, Secured, ThreadCtx, Unsecured};
 use crate::worker::live::{Door, ListenerLive, Live, RouteLive};
 use crate::worker::observe::Shard;
+use crate::worker::overload::Refusing;
 use crate::worker::proxy::Peer;
 use crate::worker::proxy::read::Said;
 use crate::worker::refusal::Reason;
@@ -151,6 +152,9 @@ impl Gate {
         let live = self.ctx.live.load();
         let Some(listener) = live.listener_at(local) else { return refuse(Reason::NoListener) };
         self.allowed(&live, &peer.into())?;
+        if self.ctx.overload.refusing() >= Refusing::Connections {
+            return refuse(Reason::OverloadedConnection);
+        }
         // Whose connection a balancer's is will be known behind its header.
         let client = (!listener.proxied(peer.ip())).then_some(peer.ip());
         let make_room = || self.ctx.idle.evict(&listener.open);
@@ -247,7 +251,8 @@ async fn connection(
         }
     }
     // Boxed, so that what only the handshake needs is given back after it.
-    let shaken = serve::accept((tcp, received), &config, deadline, most);
+    let line = &gate.ctx.overload.line;
+    let shaken = serve::accept((tcp, received), &config, deadline, most, line);
     match Box::pin(waited(&gate, &listener, shaken)).await {
         Ok(Served { stream, sni, h2, leg, resumed }) => {
             gate.shard.handshake(&leg, resumed);

@@ -21,6 +21,7 @@ use crate::worker::observe::Exchange;
 use crate::worker::origin::pool::Pool;
 use crate::worker::origin::reach::Unreached;
 use crate::worker::origin::resolve::{Known, Names, System};
+use crate::worker::overload::{Memory, Overload};
 use crate::worker::refusal::Reason;
 
 use super::idle::Idle;
@@ -74,6 +75,8 @@ pub struct ThreadCtx {
     pub pool: RefCell<Pool>,
     /// Origins' names.
     pub names: Names<System>,
+    /// What is refused because there is too much to do.
+    pub overload: Overload,
     /// Where to tell what happened.
     pub tell: Box<dyn Tell>,
     /// One buffer for all connections: nothing stays in it from one poll to the next.
@@ -96,11 +99,12 @@ struct Bell {
 
 impl ThreadCtx {
     /// A thread's context; `seed` makes its request ids unlike other threads' and other processes'.
-    pub fn new(live: Arc<ArcSwap<Live>>, tell: Box<dyn Tell>, seed: u64) -> Self {
+    pub fn new(live: Arc<ArcSwap<Live>>, tell: Box<dyn Tell>, memory: Arc<Memory>, seed: u64) -> Self {
         Self {
             live,
             pool: RefCell::default(),
             names: Names::new(System::new()),
+            overload: Overload::new(memory),
             tell,
             scratch: RefCell::new(vec![0; ROOM].into_boxed_slice()),
             timers: Timers::default(),

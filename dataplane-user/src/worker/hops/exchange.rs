@@ -28,6 +28,7 @@ use crate::worker::live::{Door, ListenerLive, RouteLive, Target};
 use crate::worker::origin::Connection;
 use crate::worker::origin::pick::Attempts;
 use crate::worker::origin::reach::Kind;
+use crate::worker::overload::Refusing;
 use crate::worker::policy::{Permit, permit};
 use crate::worker::refusal::Reason;
 
@@ -99,6 +100,9 @@ async fn proxy<C: Client>(
     client: &mut C,
     record: &mut Record<'_>,
 ) -> Result<After, Failed> {
+    if scene.ctx.overload.refusing() >= Refusing::Requests {
+        return Err(Failed::Refused(Reason::Overloaded));
+    }
     bounded(request, &scene.listener)?;
     let permit = match &scene.listener.door {
         Door::Tls(_) => {

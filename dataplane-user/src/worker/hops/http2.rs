@@ -42,6 +42,9 @@ const RESETS: usize = 32;
 /// half of that. Enough for a stream's whole window in messages of 16 bytes.
 const SMALL_PIECES: usize = 16 * 1024 * 1024;
 
+/// What a client that is told to go away may still send, as far as that is its own fault: its flood.
+const LAST_OF_FLOOD: usize = 64 * 1024;
+
 /// How long a connection that is told to go away, or has ended in an error, may take.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -256,7 +259,7 @@ async fn part<S: AsyncRead + AsyncWrite + Unpin>(
     let deadline = Instant::now() + if hop.evicted() { Duration::ZERO } else { PARTING };
     let mut shut = false;
     // No more than what it could have on its way when it was told.
-    let mut left = CONNECTION_WINDOW as usize;
+    let mut left = if stream.flooded() { LAST_OF_FLOOD } else { CONNECTION_WINDOW as usize };
     poll_fn(|cx| {
         if !shut {
             match Pin::new(&mut stream).poll_shutdown(cx) {
@@ -291,6 +294,11 @@ impl<S> Shared<S> {
 
     fn said(&self) -> Option<Flood> {
         self.0.borrow().said()
+    }
+
+    /// Whether either of us saw one.
+    fn flooded(&self) -> bool {
+        self.flood().or(self.said()).is_some()
     }
 }
 

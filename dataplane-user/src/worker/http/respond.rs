@@ -39,8 +39,10 @@ pub fn refusal(
         PageForm::Plain => PLAIN,
     };
     let body = Bytes::from(body);
-    let fields = fields(&[("Content-Type", kind), ("Cache-Control", "no-store")]);
-    (of_ours(status, fields, &body), body)
+    let mut list = vec![("Content-Type", kind), ("Cache-Control", "no-store")];
+    let after = reason.retry_after().map(|seconds| seconds.to_string());
+    list.extend(after.as_deref().map(|after| ("Retry-After", after)));
+    (of_ours(status, fields(&list), &body), body)
 }
 
 fn ours(form: PageForm, filling: &Filling<'_>) -> String {
@@ -61,9 +63,12 @@ fn ours(form: PageForm, filling: &Filling<'_>) -> String {
 fn trailers_only(reason: Reason, request: Option<&Request>, request_id: &str) -> (Response, Bytes) {
     let code = reason.grpc().to_string();
     let message = grpc::message(reason, request_id);
-    let fields =
-        fields(&[("Content-Type", "application/grpc"), ("Grpc-Status", &code), ("Grpc-Message", &message)]);
-    let mut response = of_ours(200, fields, &Bytes::new());
+    let mut list =
+        vec![("Content-Type", "application/grpc"), ("Grpc-Status", &code), ("Grpc-Message", &message)];
+    // gRFC A6, "Server pushback".
+    let after = reason.retry_after().map(|seconds| format!("{seconds}000"));
+    list.extend(after.as_deref().map(|after| ("Grpc-Retry-Pushback-Ms", after)));
+    let mut response = of_ours(200, fields(&list), &Bytes::new());
     if negotiate::ends_with_head(request) {
         (response.framing, response.declared) = (Framing::None, None);
     }

@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use model::report::{Drops, Leg, Report};
 
 use super::live::{ListenerLive, Live, OriginLive, RouteLive};
+use super::overload::{Memory, Refusing};
 use super::proxy::Peer;
 use super::refusal::Reason;
 
@@ -36,6 +37,7 @@ pub struct Observe {
     sink: log::Sink,
     totals: Mutex<Totals>,
     denied: AtomicU64,
+    memory: Arc<Memory>,
 }
 
 impl Observe {
@@ -51,7 +53,24 @@ impl Observe {
             sink: log::Sink::new(log)?,
             totals: Mutex::default(),
             denied: AtomicU64::new(0),
+            memory: Arc::default(),
         })
+    }
+
+    /// Of a worker with this memory.
+    pub fn with_memory(self, memory: Memory) -> Self {
+        Self { memory: Arc::new(memory), ..self }
+    }
+
+    /// The worker's memory.
+    pub fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Threads that refuse at least this for too much to do.
+    pub fn refusing(&self, what: Refusing) -> usize {
+        let refuses = |shared: &&Arc<Shared>| Refusing::from(shared.refusing.load(Ordering::Relaxed)) >= what;
+        self.shards.iter().filter(refuses).count()
     }
 
     /// The end of one thread, which alone may use it. Nothing for an index that is not below `threads`.

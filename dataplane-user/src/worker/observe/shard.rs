@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use super::log::{Log, micros};
 use super::{Exchange, Observe};
 use crate::worker::http::guard::Flood;
 use crate::worker::live::{self, ListenerLive, Live, OriginLive};
+use crate::worker::overload::Refusing;
 use crate::worker::refusal::Reason;
 
 /// Locks that protect plain data: a panic elsewhere leaves it usable.
@@ -110,6 +111,8 @@ pub(super) struct Shared {
     pub(super) accept_errors: Count,
     pub(super) open: AtomicI64,
     pub(super) accepting: AtomicBool,
+    /// A [`Refusing`].
+    pub(super) refusing: AtomicU8,
     pub(super) names: Mutex<HashMap<HostName, Resolved>>,
 }
 
@@ -273,6 +276,11 @@ impl Shard {
     /// Whether the thread accepts.
     pub fn accepting(&self, accepting: bool) {
         self.shared.accepting.store(accepting, Ordering::Relaxed);
+    }
+
+    /// What the thread refuses for too much to do.
+    pub fn refusing(&self, refusing: Refusing) {
+        self.shared.refusing.store(refusing as u8, Ordering::Relaxed);
     }
 
     /// Hands the log's lines on; to be called every 100 ms.

@@ -9,6 +9,7 @@ use super::Observe;
 use super::totals::{MOST_ORIGINS, Totals};
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::origin::health::clock;
+use crate::worker::overload::Refusing;
 
 /// An origin's value at a moment of [`clock`]; nothing where it has none.
 type Figure = fn(&OriginLive, u64) -> Option<f64>;
@@ -253,6 +254,25 @@ impl Page {
         self.sample("sallyport_threads", &[], observe.shards.len());
         self.family("sallyport_threads_accepting", "gauge", "Worker threads that accept connections.");
         self.sample("sallyport_threads_accepting", &[], observe.accepting());
+        self.family(
+            "sallyport_overload",
+            "gauge",
+            "Worker threads that refuse new connections, or new requests too, for too much to do.",
+        );
+        for refuses in [Refusing::Connections, Refusing::Requests] {
+            self.sample("sallyport_overload", &[("refuses", refuses.name())], observe.refusing(refuses));
+        }
+        let memory = observe.memory();
+        self.family(
+            "sallyport_memory_bytes",
+            "gauge",
+            "The worker's resident memory, without pages of files.",
+        );
+        self.sample("sallyport_memory_bytes", &[], memory.used());
+        if let Some(limit) = memory.limit() {
+            self.family("sallyport_memory_limit_bytes", "gauge", "What the node may have.");
+            self.sample("sallyport_memory_limit_bytes", &[], limit);
+        }
         self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
         self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
         self.family(

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::certificates::{Chosen, Resolver, take_chosen};
 use super::handshake::{Handshake, HandshakeError};
 use super::stream::TlsStream;
+use crate::worker::overload::Line;
 use crate::worker::refusal::Reason;
 
 /// A fatal alert: no certificate for that name (RFC 6066, 3).
@@ -34,7 +35,8 @@ pub struct Served {
     pub resumed: bool,
 }
 
-/// Shakes hands with a client, until a deadline, or it has sent `most` bytes; `received` are those that were read already.
+/// Shakes hands with a client, until a deadline, or it has sent `most` bytes; `received` are those that were read already; its
+/// work is done in turns of `line`.
 ///
 /// # Errors
 /// Why there is no connection, and a sentence for the log; the client has been told what TLS can tell.
@@ -43,21 +45,29 @@ pub async fn accept(
     config: &Arc<ServerConfig>,
     deadline: Instant,
     most: usize,
+    line: &Line,
 ) -> Result<Served, (Reason, String)> {
     let failed = |error: HandshakeError| (Reason::HandshakeFailed, error.to_string());
     let connection =
         UnbufferedServerConnection::new(Arc::clone(config)).map_err(|error| failed(error.into()))?;
+    // Before anything is heard there is nothing to work on.
+    let mut heard = !received.is_empty();
     let mut handshake = Handshake::behind(connection, received, most);
     // What another connection left when its ClientHello was not the last thing the thread read.
     take_chosen();
     let mut chosen = Chosen::default();
     let shaken = tokio::time::timeout_at(deadline, async {
         loop {
+            let turn = if heard { Some(line.turn().await) } else { None };
             let step = handshake.advance();
             // The resolver ran inside the step, if at all; other connections of this thread run between steps.
             if let Some(now) = take_chosen() {
                 chosen = now;
             }
+            if let Some(turn) = turn {
+                turn.end().await;
+            }
+            heard = true;
             if handshake.settle(step, &mut tcp).await? {
                 return Ok::<(), HandshakeError>(());
             }

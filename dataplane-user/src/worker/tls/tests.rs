@@ -17,6 +17,7 @@ use super::certificates::Resolver;
 use super::dial::{self, Alpn, Clients, DialError, Extras};
 use super::serve::{self, Served};
 use crate::worker::live::{BySni, OriginLive, SecurityLive};
+use crate::worker::overload::Line;
 use crate::worker::refusal::Reason;
 
 const MOST: usize = 32 * 1024;
@@ -99,7 +100,8 @@ async fn shake(
     let (near, far) = pair().await;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(client));
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    tokio::join!(serve::accept((far, Vec::new()), server, soon(), MOST), async {
+    let line = Line::default();
+    tokio::join!(serve::accept((far, Vec::new()), server, soon(), MOST, &line), async {
         tokio::time::timeout(Duration::from_secs(5), connector.connect(name, near)).await?
     })
 }
@@ -144,7 +146,8 @@ async fn an_end_in_the_last_flight_is_an_end_and_no_failure() {
             rustls::Stream::new(&mut client, &mut near).read_to_string(&mut answer).unwrap();
             answer
         });
-        let mut served = serve::accept((far, Vec::new()), &config, soon(), MOST).await.unwrap();
+        let mut served =
+            serve::accept((far, Vec::new()), &config, soon(), MOST, &Line::default()).await.unwrap();
         let mut heard = String::new();
         served.stream.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "hello");
@@ -340,11 +343,12 @@ async fn sessions_with_origins_resume() {
         provider.cipher_suites.retain(|suite| suite.version() == *version);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
+        let server = async move {
             let mut resumed = Vec::new();
             for _ in 0..3 {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let mut served = serve::accept((tcp, Vec::new()), &config, soon(), MOST).await.unwrap();
+                let mut served =
+                    serve::accept((tcp, Vec::new()), &config, soon(), MOST, &Line::default()).await.unwrap();
                 resumed.push(served.resumed);
                 let mut byte = [0];
                 served.stream.read_exact(&mut byte).await.unwrap();
@@ -352,18 +356,21 @@ async fn sessions_with_origins_resume() {
                 served.stream.shutdown().await.unwrap();
             }
             resumed
-        });
+        };
         // Offers of other versions of HTTP share the memory of sessions.
         let client = Clients::verified(ca.roots(), String::new(), Extras::default()).unwrap();
         let one = origin(address, Arc::new(client), "a.test", true);
-        for alpn in [Alpn::Http1, Alpn::Either, Alpn::Http1] {
-            let mut stream = dial::dial(&one, address, alpn).await.unwrap().stream;
-            stream.write_all(b"x").await.unwrap();
-            let mut back = Vec::new();
-            stream.read_to_end(&mut back).await.unwrap();
-            assert_eq!(back, b"x");
-        }
-        assert_eq!(server.await.unwrap(), [false, true, true]);
+        let client = async {
+            for alpn in [Alpn::Http1, Alpn::Either, Alpn::Http1] {
+                let mut stream = dial::dial(&one, address, alpn).await.unwrap().stream;
+                stream.write_all(b"x").await.unwrap();
+                let mut back = Vec::new();
+                stream.read_to_end(&mut back).await.unwrap();
+                assert_eq!(back, b"x");
+            }
+        };
+        let (resumed, ()) = tokio::join!(server, client);
+        assert_eq!(resumed, [false, true, true]);
     }
 }
 

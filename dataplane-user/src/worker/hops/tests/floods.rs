@@ -172,3 +172,47 @@ fn no_header_block_may_be_a_bomb() {
         assert_eq!(seen.borrow().len(), 2);
     });
 }
+
+/// An HTTP/2 origin of frames: it says `bytes` behind its settings, once there is a request.
+async fn raw_origin(bytes: Vec<u8>) -> Bench {
+    let bytes = std::rc::Rc::new(bytes);
+    let address = origin(move |_, mut stream| {
+        let bytes = std::rc::Rc::clone(&bytes);
+        async move {
+            stream.write_all(&[frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat()).await.unwrap();
+            // The request's head is there when anything is behind the preface and the answer to our settings.
+            let mut seen = vec![0; 1024];
+            let mut all = 0;
+            while all < PREFACE.len() + 60 {
+                all += stream.read(&mut seen).await.unwrap();
+            }
+            let _ = stream.write_all(&bytes).await;
+            read_all(&mut stream).await;
+        }
+    })
+    .await;
+    Bench::with(&[address], |snapshot| snapshot.origin_groups[0].protocols = Protocols::Http2)
+}
+
+#[test]
+fn an_origins_empty_frames_are_no_part_of_its_answer() {
+    local(|| async {
+        let pieces = [frame(0, 0, 1, b"x"), frame(0, 0, 1, b"").repeat(3)].concat().repeat(200);
+        let bench =
+            raw_origin([frame(1, END_HEADERS, 1, &[0x88]), pieces, frame(0, 1, 1, b"")].concat()).await;
+        let answer = bench.ask("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let told = bench.told(1).await;
+        assert_eq!((told[0].status, told[0].sent, told[0].refusal), (200, 200, None));
+    });
+}
+
+#[test]
+fn an_origin_that_floods_is_cut_off() {
+    local(|| async {
+        let bench = raw_origin(frame(6, 0, 0, &[0; 8]).repeat(5000)).await;
+        let answer = bench.ask("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        assert_eq!(bench.told(1).await[0].refusal, Some(Reason::OriginGone));
+    });
+}
