@@ -295,6 +295,19 @@ pub struct OriginGroup {
     /// Sent as SNI instead of the expected name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<HostName>,
+    /// Connections to its origins begin with a PROXY header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol (HAProxy's `proxy-protocol.txt`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How an origin is chosen for a request, and when it is left alone.

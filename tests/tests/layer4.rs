@@ -256,6 +256,9 @@ fn headers_count_from_balancers_and_from_nobody_else() {
 const PASSED: &str = "passed.walk.test";
 /// Another one.
 const OTHER: &str = "other.walk.test";
+/// nginx's port for connections that begin with a PROXY header, and HAProxy's.
+const TOLD: u16 = 8447;
+const ACCEPT_PROXY: u16 = 8448;
 /// Its port, of two origins of which the first is nowhere.
 const NGINX: u16 = 8446;
 
@@ -267,13 +270,18 @@ impl Place {
         fs::create_dir_all(&dir).expect("a directory");
         let pair = self.stage.front_ca.issue(&[PASSED, OTHER]);
         fs::write(dir.join("pair.pem"), format!("{}{}", pair.chain, pair.key)).expect("the pair");
+        let told = self.stage.origin_ca.issue(&[ORIGIN_NAME]);
+        fs::write(dir.join("told.pem"), format!("{}{}", told.chain, told.key)).expect("the pair");
         let text = format!(
             "daemon off; master_process off; pid nginx.pid; error_log error.log info; user root;
              events {{ worker_connections 512; }}
              http {{ access_log off; default_type text/plain; keepalive_requests 100000;
                ssl_certificate pair.pem; ssl_certificate_key pair.pem;
                server {{ listen {ORIGINS4}:{NGINX} ssl; http2 on;
-                 location / {{ return 200 'nginx itself, sni $ssl_server_name, $server_protocol\\n'; }} }} }}"
+                 location / {{ return 200 'nginx itself, sni $ssl_server_name, $server_protocol\\n'; }} }}
+               server {{ listen {ORIGINS4}:{TOLD} ssl proxy_protocol; http2 on;
+                 ssl_certificate told.pem; ssl_certificate_key told.pem;
+                 location / {{ return 200 '$proxy_protocol_addr to $proxy_protocol_server_addr, $server_protocol\\n'; }} }} }}"
         );
         fs::write(dir.join("nginx.conf"), text).expect("configuration");
         let program = std::env::var("SALLYPORT_NGINX")
@@ -381,4 +389,82 @@ fn a_snapshot_ends_what_it_no_longer_passes_and_nothing_else() {
     place.api.delete("routes/passed");
     place.counted(Reason::NoRoute, 2.0);
     assert!(get(&mut kept, PASSED).is_err(), "still passed");
+}
+
+impl Place {
+    /// HAProxy among the origins, which answers with the address that it was told.
+    fn haproxy_origin(&self) -> Running {
+        let dir = PathBuf::from(format!("/var/tmp/sallyport-test-{}-accept", self.stage.name()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a directory");
+        let told = self.stage.origin_ca.issue(&[ORIGIN_NAME]);
+        let pem = dir.join("told.pem").display().to_string();
+        fs::write(&pem, format!("{}{}", told.chain, told.key)).expect("the pair");
+        let text = format!(
+            "defaults\n  mode http\n  timeout client 30s\n  timeout connect 5s\n  timeout server 5s\n\
+             frontend told\n  bind {ORIGINS4}:{ACCEPT_PROXY} accept-proxy ssl crt {pem}\n\
+             \x20 http-request return status 200 content-type text/plain lf-string \"%[src] to %[dst],\\n\"\n"
+        );
+        let file = dir.join("haproxy.cfg");
+        fs::write(&file, text).expect("configuration");
+        let running =
+            Running::start(&self.stage.origins, Command::new("haproxy").arg("-db").arg("-f").arg(&file));
+        eventually("HAProxy accepts", Duration::from_secs(10), || {
+            let connected = self.stage.origins.inside(|| TcpStream::connect((ORIGINS4, ACCEPT_PROXY)));
+            connected.map(drop).map_err(|error| error.to_string())
+        });
+        running
+    }
+}
+
+#[test]
+fn nginx_and_haproxy_are_told_of_the_client() {
+    const ORIGINS: [(&str, u16, &str); 4] = [
+        ("nginx-v1", TOLD, "v1"),
+        ("nginx-v2", TOLD, "v2"),
+        ("haproxy-v1", ACCEPT_PROXY, "v1"),
+        ("haproxy-v2", ACCEPT_PROXY, "v2"),
+    ];
+    let place = Place::new("l4-told");
+    let (_nginx, _pair) = place.nginx();
+    let _haproxy = place.haproxy_origin();
+    let mut all = Vec::new();
+    for (name, port, version) in ORIGINS {
+        let url = format!("https://{ORIGINS4}:{port}");
+        let mut group = objects::origin_group(name, &[url], "origins", ORIGIN_NAME);
+        group["spec"]["proxyProtocol"] = json!(version);
+        group["spec"]["probe"] = json!({ "method": "GET", "intervalMs": 1000 });
+        all.push(group);
+        all.push(objects::route(name, &[&format!("{name}.walk.test")], "front", name));
+        let hosts = [format!("passed-{name}.walk.test")];
+        let spec = json!({ "hostnames": hosts, "tls": "Passthrough", "originGroup": name });
+        all.push(objects::object("Route", &format!("passed-{name}"), spec));
+    }
+    place.product.applied(place.api.apply(&all));
+    for (name, _, _) in ORIGINS {
+        for (client, node) in
+            [(IpAddr::V4(CLIENT4), IpAddr::V4(NODE4)), (IpAddr::V6(FOE6), IpAddr::V6(NODE6))]
+        {
+            // What is passed through has the origin's certificate, which these clients do not know.
+            for (host, judge) in
+                [(format!("{name}.walk.test"), "-s"), (format!("passed-{name}.walk.test"), "-k")]
+            {
+                let url = format!("https://{host}/");
+                let said = place.curl(node, &[judge, "--interface", &client.to_string(), &url, &url]);
+                let expected = format!("{client} to {node},");
+                assert_eq!(said.matches(&expected).count(), 2, "{host}: {said}");
+            }
+        }
+    }
+    // Probes are nobody's, and nginx and HAProxy take them for that.
+    for (name, _, _) in ORIGINS {
+        eventually(&format!("{name} is probed"), Duration::from_secs(10), || {
+            match place.product.metric("sallyport_origin_healthy", &format!("group=\"{name}\"")) {
+                1.0 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        });
+        let failures = place.product.metric("sallyport_origin_failures_total", &format!("group=\"{name}\""));
+        assert_eq!(failures, 0.0, "{name}");
+    }
 }

@@ -33,6 +33,7 @@ impl OriginForm {
             },
             clear_text: fields.ticked("clear_text").then(|| "allow".to_owned()),
             connect_timeout_ms: numbers.read("connect_timeout_ms", "spec.connectTimeoutMs"),
+            proxy_protocol: fields.some("proxy_protocol"),
             protocols: match fields.get("protocols") {
                 "" => Vec::new(),
                 some => some.split(',').map(str::to_owned).collect(),
@@ -72,6 +73,7 @@ impl OriginForm {
             .with("clear_text", tick(spec.clear_text.as_deref() == Some("allow")))
             .with("connect_timeout_ms", blank(spec.connect_timeout_ms))
             .with("protocols", spec.protocols.join(","))
+            .with("proxy_protocol", spec.proxy_protocol.as_deref().unwrap_or_default())
             .with("latency_sensitivity_ms", blank(spec.latency_sensitivity_ms))
             .with("probe", tick(spec.probe.is_some()))
             .with("probe_path", probe.path.unwrap_or_default())
@@ -105,6 +107,7 @@ impl OriginForm {
                 ("origin_connections", "Exchanges at once")
             }
             field if field.starts_with("spec.protocols") => ("protocols", "HTTP version"),
+            field if field.starts_with("spec.proxyProtocol") => ("proxy_protocol", "PROXY protocol"),
             _ => return None,
         };
         Some((id.to_owned(), label.to_owned()))
@@ -176,6 +179,7 @@ mod tests {
             .with("clear_text", "on")
             .with("connect_timeout_ms", "900")
             .with("protocols", "h2")
+            .with("proxy_protocol", "v2")
             .with("latency_sensitivity_ms", "0")
             .with("probe", "on")
             .with("probe_path", "/live")

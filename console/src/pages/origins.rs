@@ -77,6 +77,7 @@ struct OriginPage {
     bundles: Vec<Opt>,
     certificates: Vec<Opt>,
     protocols: Vec<Opt>,
+    proxies: Vec<Opt>,
     origins: Vec<OriginView>,
     users: Vec<String>,
 }
@@ -289,6 +290,7 @@ impl Editor for Origins {
             bundles: bundles(ops).await?,
             certificates: certificates(ops).await?,
             protocols: protocols(&form),
+            proxies: vec![Opt::new("", "None"), Opt::new("v1", "Version 1"), Opt::new("v2", "Version 2")],
             origins,
             users,
             form,

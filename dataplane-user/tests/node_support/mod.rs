@@ -130,6 +130,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
         http2: Default::default(),
         choice: Default::default(),
         client_certificate: None,
+        proxy_protocol: None,
         sni: None,
     });
     snapshot

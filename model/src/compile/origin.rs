@@ -9,7 +9,9 @@ use crate::draft::{Kind, OriginGroupSpec};
 use crate::name::Name;
 use crate::net::{Host, InvalidOriginAddress, OriginAddress};
 use crate::problem::Code;
-use crate::snapshot::{ExpectedName, Http2, Origin, OriginGroup, OriginSecurity, Protocols, Share, Trust};
+use crate::snapshot::{
+    ExpectedName, Http2, Origin, OriginGroup, OriginSecurity, Protocols, ProxyVersion, Share, Trust,
+};
 
 /// The trust bundle's name that stands for the node's own roots.
 pub(super) const SYSTEM: &str = "system";
@@ -70,6 +72,9 @@ pub(super) fn lower(
         .client_certificate
         .as_deref()
         .and_then(|text| at.reference("spec.tls.clientCertificate", Kind::Certificate, text, names));
+    let proxy_protocol = spec.proxy_protocol.as_deref().and_then(|text| {
+        at.word("spec.proxyProtocol", text, &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)])
+    });
     let sni = spec.tls.sni.as_deref().and_then(|text| at.parse("spec.tls.sni", text));
     Some(OriginGroup {
         name: name.clone(),
@@ -80,6 +85,7 @@ pub(super) fn lower(
         choice: choice::lower(spec, at),
         client_certificate,
         sni,
+        proxy_protocol,
     })
 }
 

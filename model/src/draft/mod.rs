@@ -362,6 +362,9 @@ pub struct OriginGroupSpec {
     /// How long connecting to one origin may take, TLS included, in milliseconds; default 5,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout_ms: Option<u64>,
+    /// `v1` or `v2`: each connection to an origin begins with a PROXY header that names the client; absent: none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<String>,
     /// `http/1.1`, `h2`, or both; default: `http/1.1`, and `h2` for gRPC.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protocols: Vec<String>,

@@ -17,6 +17,7 @@ use super::context::{Stop, ThreadCtx};
 use super::idle::Waits;
 use crate::worker::live::{Door, ListenerLive};
 use crate::worker::proxy::Peer;
+use crate::worker::proxy::write::Behalf;
 use crate::worker::refusal::Reason;
 use crate::worker::tls::clear_text_leg;
 
@@ -97,6 +98,11 @@ impl Hop {
             Door::Tls(_) => Scheme::Https,
             Door::ClearText(_) => Scheme::Http,
         }
+    }
+
+    /// On whose behalf origins are connected for it.
+    pub(crate) fn behalf(&self) -> Behalf {
+        Behalf::Client { client: self.peer.client, reached: self.local }
     }
 
     /// The listener as the newest snapshot has it, or as the last one had it that still did.

@@ -27,6 +27,7 @@ use crate::worker::http::{grpc, respond, transform};
 use crate::worker::live::{Door, ListenerLive, RouteLive, Target};
 use crate::worker::origin::Connection;
 use crate::worker::origin::pick::Attempts;
+use crate::worker::origin::pool::Key;
 use crate::worker::origin::reach::Kind;
 use crate::worker::overload::Refusing;
 use crate::worker::policy::{Permit, permit};
@@ -129,7 +130,7 @@ async fn proxy<C: Client>(
     }
     scene.deadline = deadline(request, record.started)?;
     let upgrade = upgrade(scene, request, &permit, client)?;
-    let mut attempts = Attempts::new(Kind::of(request, upgrade.is_some()), scene.ctx);
+    let mut attempts = Attempts::new(Kind::of(request, upgrade.is_some()), scene.hop.behalf(), scene.ctx);
     let mut fresh = false;
     loop {
         let origin = choose(scene, &permit, &mut attempts, fresh, record).await?;
@@ -277,7 +278,7 @@ async fn forward<C: Client>(
     record.waited += flow.waited();
     record.sent = flow.sent;
     transferred?;
-    if let Some(key) = record.origin.as_ref().map(|origin| origin.key) {
+    if let Some(key) = record.origin.as_ref().map(|origin| Key::of(origin, &scene.hop.behalf())) {
         scene.ctx.pool.borrow_mut().put(key, origin, Instant::now());
     }
     Ok(if close || !client.body_done() { After::Close } else { After::Next })

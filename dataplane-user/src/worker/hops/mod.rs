@@ -44,6 +44,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured
         }
     };
     attend(ctx, &hop, pin!(served)).await;
+    ctx.pool.borrow_mut().left(hop.peer.client);
 }
 
 /// Serves a connection in clear text until it ends.

@@ -23,6 +23,7 @@ use crate::worker::live::{GroupLive, ListenerLive, OriginLive, RouteLive, Target
 use crate::worker::observe::{Exchange, OriginPart};
 use crate::worker::origin::pick::{Attempts, Wire};
 use crate::worker::origin::reach::Kind;
+use crate::worker::proxy::write::header;
 use crate::worker::refusal::Reason;
 
 /// Buffers moved in one turn before other connections get theirs.
@@ -62,11 +63,12 @@ async fn pass(
 ) -> Result<(), Reason> {
     // The compiler lets no passthrough route answer by itself.
     let Target::Origins(group) = &Arc::clone(&record.route).target else { return Err(Reason::NoRoute) };
-    let mut attempts = Attempts::new(Kind::Plain, ctx);
+    let mut attempts = Attempts::new(Kind::Plain, hop.behalf(), ctx);
     let wire = attempts.dial(group, ctx).await;
     record.connected(&attempts, wire.as_ref().ok());
     let mut origin = Origin { wire: wire?, orderly: false };
-    let mut ways = Ways::new(hello);
+    let first = attempts.last.as_ref().and_then(|origin| origin.proxy);
+    let mut ways = Ways::new(first.map(|version| header(version, &hop.behalf())), hello);
     let mut seat = ctx.seat();
     let mut timer = ctx.timers.get();
     let idle = Duration::from_millis(hop.listener().limits.tunnel_idle_ms.into());
@@ -115,8 +117,14 @@ struct Ways {
 }
 
 impl Ways {
-    fn new(hello: Vec<u8>) -> Self {
-        let up = Way { read: hello.len() as u64, waiting: hello, ..Way::default() };
+    /// The client's first bytes, and what the origin is told before them.
+    fn new(told: Option<Vec<u8>>, hello: Vec<u8>) -> Self {
+        let read = hello.len() as u64;
+        let waiting = match told {
+            Some(told) => [told, hello].concat(),
+            None => hello,
+        };
+        let up = Way { read, waiting, ..Way::default() };
         Self { up, down: Way::default(), progress: Instant::now(), moved: 0, judged: false }
     }
 

@@ -25,7 +25,7 @@ use model::header::FieldValue;
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
 use model::route::{Hosts, NormalPath, Table};
-use model::snapshot::{Limits, Probe, Protocols, SnapshotId};
+use model::snapshot::{Limits, Probe, Protocols, ProxyVersion, SnapshotId};
 use model::transform::{Redirect, Transform};
 use model::upgrade::Protocol;
 use rustls_pki_types::ServerName;
@@ -341,6 +341,8 @@ pub struct OriginLive {
     pub key: u64,
     /// How it is secured.
     pub security: SecurityLive,
+    /// The PROXY header that connections to it begin with, if they do.
+    pub proxy: Option<ProxyVersion>,
     /// What all threads know of it.
     pub health: Health,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::digest::Digest;
 use model::name::{HostName, Name};
 use model::snapshot::{
-    Choice, ExpectedName, Origin, OriginGroup, OriginSecurity, Snapshot, Trust, TrustBundle,
+    Choice, ExpectedName, Origin, OriginGroup, OriginSecurity, ProxyVersion, Snapshot, Trust, TrustBundle,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -53,6 +53,7 @@ pub(super) struct OriginId {
     name: Option<String>,
     expected: Option<String>,
     client: Option<ClientId>,
+    proxy: Option<ProxyVersion>,
 }
 
 impl Builder<'_> {
@@ -113,6 +114,7 @@ impl Builder<'_> {
             name: sent.as_ref().map(|name| name.to_str().into_owned()),
             expected: expected.as_ref().map(|name| name.to_str().into_owned()),
             client,
+            proxy: group.proxy_protocol,
         };
         let before = self.previous.and_then(|live| live.kept.origins.get(&id));
         let live = match self.kept.origins.get(&id).or(before) {
@@ -142,6 +144,7 @@ impl Builder<'_> {
                     label,
                     key,
                     security,
+                    proxy: id.proxy,
                     health,
                 })
             }

@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::{Door, Live, LiveError, SecurityLive};
+use crate::worker::proxy::write::Behalf;
 use crate::worker::refusal::Reason;
 use crate::worker::tls::dial::{self, Alpn, DialError};
 use crate::worker::tls::tests::Ca;
@@ -93,6 +94,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
             http2: Default::default(),
             choice: Default::default(),
             client_certificate: None,
+            proxy_protocol: None,
             sni: None,
         }],
         trust_bundles: vec![TrustBundle { name: name("internal"), certificates: ca.pem.clone() }],
@@ -152,7 +154,7 @@ fn what_did_not_change_is_the_same_and_what_did_is_not() {
 async fn talk(live: &Live, group: &str, address: std::net::SocketAddr) -> Result<(), DialError> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let origin = &live.groups[&name(group)].members[0].origin;
-    let mut stream = dial::dial(origin, address, Alpn::Http1).await?.stream;
+    let mut stream = dial::dial(origin, address, Alpn::Http1, &Behalf::Own).await?.stream;
     stream.write_all(b"x").await.unwrap();
     // A ticket comes before the answer.
     let mut back = Vec::new();
@@ -206,6 +208,7 @@ async fn a_ticket_is_good_only_under_the_trust_and_the_name_it_was_got_under() {
         http2: Default::default(),
         choice: Default::default(),
         client_certificate: None,
+        proxy_protocol: None,
         sni: None,
     };
     let bundle = |named: &str| Trust::Bundle(name(named));

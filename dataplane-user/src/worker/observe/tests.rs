@@ -243,6 +243,7 @@ fn an_origin_fails_until_it_answers_again() {
         label: "192.0.2.7:443".into(),
         key: 5,
         security: SecurityLive::ClearText,
+        proxy: None,
         health: Health::default(),
     });
     let group = group(vec![Arc::clone(&origin)]);
@@ -297,6 +298,7 @@ fn a_line_has_both_legs() {
         label: "o.test:443".into(),
         key: 1,
         security: SecurityLive::ClearText,
+        proxy: None,
         health: Health::default(),
     };
     let seen = Leg { verified: "o.test".to_owned(), ..leg.clone() };

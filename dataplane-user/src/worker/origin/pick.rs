@@ -11,12 +11,13 @@ use super::choose::{Candidate, choose, point, warmth};
 use super::either::Connection;
 use super::gate::Permission;
 use super::health::clock;
-use super::pool::Pool;
-use super::reach::{Kind, Want, connect, reach};
+use super::pool::{Key, Pool};
+use super::reach::{Kind, Purpose, Want, connect, reach};
 use crate::worker::hops::context::ThreadCtx;
 use crate::worker::hops::flow::Failed;
 use crate::worker::live::{GroupLive, Member, OriginLive};
 use crate::worker::policy::Permit;
+use crate::worker::proxy::write::Behalf;
 use crate::worker::refusal::{Fault, Reason};
 
 /// How often one request is sent again because its connection turned out to be dead or the origin had not looked at it.
@@ -54,6 +55,7 @@ impl Tried {
 #[derive(Debug)]
 pub struct Attempts {
     kind: Kind,
+    behalf: Behalf,
     point: u64,
     tried: Tried,
     again: Option<usize>,
@@ -66,9 +68,9 @@ pub struct Attempts {
 
 impl Attempts {
     /// For one request of this kind.
-    pub fn new(kind: Kind, ctx: &ThreadCtx) -> Self {
+    pub fn new(kind: Kind, behalf: Behalf, ctx: &ThreadCtx) -> Self {
         let point = point(ctx.pool.borrow_mut().turn());
-        Self { kind, point, tried: Tried::default(), again: None, agains: 0, made: 0, last: None }
+        Self { kind, behalf, point, tried: Tried::default(), again: None, agains: 0, made: 0, last: None }
     }
 
     /// After a connection turned out to be stale, or the origin had not looked at the request: the same origin again, but
@@ -97,7 +99,7 @@ impl Attempts {
         while let Some(member) = self.following(group, ctx)? {
             self.made += 1;
             let origin = self.last.insert(Arc::clone(&member.origin));
-            match Box::pin(one(member, group, self.kind, fresh, ctx)).await {
+            match Box::pin(one(member, group, (self.kind, &self.behalf), fresh, ctx)).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => reason = failure,
             }
@@ -192,19 +194,20 @@ fn candidate(member: &Member, group: &GroupLive, tried: bool, pool: &Pool, now: 
 async fn one(
     member: &Member,
     group: &GroupLive,
-    kind: Kind,
+    (kind, behalf): (Kind, &Behalf),
     fresh: bool,
     ctx: &ThreadCtx,
 ) -> Result<Connection, Reason> {
     let origin = &member.origin;
     let permission = enter(member, group).await?;
     let want = Want::of(group.protocols, &origin.security, kind);
-    let pooled = ctx.pool.borrow_mut().take(origin.key, want, fresh, Instant::now());
+    let pooled = ctx.pool.borrow_mut().take(Key::of(origin, behalf), want, fresh, Instant::now());
     let mut connection = match pooled {
         Some(connection) => connection,
-        None => Box::pin(reach(origin, group, (want, kind.tells(group.protocols)), ctx))
-            .await
-            .map_err(|failure| failure.reason)?,
+        None => {
+            let purpose = Purpose { want, tells: kind.tells(group.protocols), behalf: *behalf };
+            Box::pin(reach(origin, group, purpose, ctx)).await.map_err(|failure| failure.reason)?
+        }
     };
     connection.permit(permission);
     Ok(connection)

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
@@ -12,6 +13,8 @@ use super::either::Connection;
 use super::http1::Http1;
 use super::http2::{Shared, Stream};
 use super::reach::{Unreached, Want};
+use crate::worker::live::OriginLive;
+use crate::worker::proxy::write::Behalf;
 
 /// An idle connection is not used after this long: many origins close at 60 or 75 seconds, and a close that crosses a
 /// request costs a retry or, where a retry is not safe, an error.
@@ -30,11 +33,31 @@ const MOST_RETRIES: u32 = 10_000;
 /// One thread's connections and what it knows of origins' health.
 #[derive(Debug, Default)]
 pub struct Pool {
-    origins: HashMap<u64, Kept>,
+    origins: HashMap<Key, Kept>,
+    /// For each client that origins were told of, which ones they were.
+    told: HashMap<SocketAddr, Vec<u64>>,
     failing: HashMap<u64, Failing>,
     turn: u64,
     /// By group, what may be spent on retries, thousandths of one.
     budgets: Vec<u32>,
+}
+
+/// Whom connections to an origin may serve: everybody, or only the client that it was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    origin: u64,
+    client: Option<SocketAddr>,
+}
+
+impl Key {
+    /// For connections to an origin on somebody's behalf.
+    pub fn of(origin: &OriginLive, behalf: &Behalf) -> Self {
+        let client = match behalf {
+            Behalf::Client { client, .. } if origin.proxy.is_some() => Some(*client),
+            Behalf::Client { .. } | Behalf::Own => None,
+        };
+        Self { origin: origin.key, client }
+    }
 }
 
 /// What is kept for one origin.
@@ -127,7 +150,7 @@ impl Pool {
     /// A connection that stands: the first shared one with room, or the youngest living idle one. `fresh`: not an idle
     /// one, the last of those was dead. Where either version will do, an idle one only after the origin chose HTTP/1.1: a
     /// plain request may have left it, for which HTTP/2 was not offered.
-    pub fn take(&mut self, key: u64, want: Want, fresh: bool, now: Instant) -> Option<Connection> {
+    pub fn take(&mut self, key: Key, want: Want, fresh: bool, now: Instant) -> Option<Connection> {
         let kept = self.origins.get_mut(&key)?;
         while want != Want::Http1
             && let Some(at) = kept.shared.iter().position(|shared| shared.has_room())
@@ -159,7 +182,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, where it can take one.
-    pub fn put(&mut self, key: u64, connection: Connection, now: Instant) {
+    pub fn put(&mut self, key: Key, connection: Connection, now: Instant) {
         let mut connection = match connection {
             Connection::Http1(connection) if connection.reusable() => connection,
             // Shared ones are here already.
@@ -168,37 +191,56 @@ impl Pool {
         connection.rest();
         connection.permission = None;
         connection.since = now;
-        let idle = &mut self.origins.entry(key).or_default().idle;
+        let idle = &mut self.kept(key).idle;
         if idle.len() < MOST {
             idle.push(connection);
         }
     }
 
     /// Shares a connection from now on.
-    pub(super) fn share(&mut self, key: u64, shared: &Rc<Shared>) {
-        self.origins.entry(key).or_default().shared.push(Rc::clone(shared));
+    pub(super) fn share(&mut self, key: Key, shared: &Rc<Shared>) {
+        self.kept(key).shared.push(Rc::clone(shared));
     }
 
     /// Remembers which version an origin chose when it was offered both.
-    pub(super) fn chose_http1(&mut self, key: u64, chose: bool) {
-        self.origins.entry(key).or_default().chose_http1 = chose;
+    pub(super) fn chose_http1(&mut self, key: Key, chose: bool) {
+        self.kept(key).chose_http1 = chose;
     }
 
     /// A dial on its way whose connection will have room for one more, with `streams` on each.
-    pub(super) fn dial_under_way(&self, key: u64, streams: u32) -> Option<Rc<Dial>> {
+    pub(super) fn dial_under_way(&self, key: Key, streams: u32) -> Option<Rc<Dial>> {
         let kept = self.origins.get(&key).filter(|kept| !kept.chose_http1)?;
         kept.dials.iter().find(|dial| dial.waiting.get() + 1 < streams).map(Rc::clone)
     }
 
-    pub(super) fn begin_dial(&mut self, key: u64) -> Rc<Dial> {
+    pub(super) fn begin_dial(&mut self, key: Key) -> Rc<Dial> {
         let dial = Rc::new(Dial::default());
-        self.origins.entry(key).or_default().dials.push(Rc::clone(&dial));
+        self.kept(key).dials.push(Rc::clone(&dial));
         dial
     }
 
-    pub(super) fn end_dial(&mut self, key: u64, dial: &Rc<Dial>) {
+    pub(super) fn end_dial(&mut self, key: Key, dial: &Rc<Dial>) {
         if let Some(kept) = self.origins.get_mut(&key) {
             kept.dials.retain(|other| !Rc::ptr_eq(other, dial));
+        }
+    }
+
+    fn kept(&mut self, key: Key) -> &mut Kept {
+        let told = &mut self.told;
+        self.origins.entry(key).or_insert_with(|| {
+            if let Some(client) = key.client {
+                told.entry(client).or_default().push(key.origin);
+            }
+            Kept::default()
+        })
+    }
+
+    /// A client is gone: nobody else may use the connections that origins were told are its own.
+    pub fn left(&mut self, client: SocketAddr) {
+        if !self.told.is_empty() {
+            for origin in self.told.remove(&client).unwrap_or_default() {
+                self.origins.remove(&Key { origin, client: Some(client) });
+            }
         }
     }
 
@@ -209,6 +251,12 @@ impl Pool {
             kept.idle.retain_mut(|connection| young(connection.since) && connection.alive());
             kept.shared.retain(|shared| shared.alive() && shared.quiet_since().is_none_or(young));
             !(kept.idle.is_empty() && kept.shared.is_empty() && kept.dials.is_empty())
+        });
+        let kept = &self.origins;
+        self.told.retain(|client, origins| {
+            let client = Some(*client);
+            origins.retain(|origin| kept.contains_key(&Key { origin: *origin, client }));
+            !origins.is_empty()
         });
         self.failing.retain(|_, failing| now < failing.until + LONGEST_BACKOFF);
     }

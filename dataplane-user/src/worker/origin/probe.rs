@@ -23,6 +23,7 @@ use crate::worker::hops::Stop;
 use crate::worker::http::receive::Got;
 use crate::worker::http::request::Method;
 use crate::worker::live::{GroupLive, Live, OriginLive, SecurityLive};
+use crate::worker::proxy::write::Behalf;
 
 /// Probes under way at once.
 const MOST: usize = 64;
@@ -167,7 +168,7 @@ async fn ask(
 ) -> Result<(), String> {
     let want = Want::of(group.protocols, &origin.security, Kind::Plain);
     let deadline = Instant::now() + group.connect_timeout;
-    let reached = dialled(origin, want, &group.http2, deadline, names).await;
+    let reached = dialled(origin, (want, &Behalf::Own), &group.http2, deadline, names).await;
     let mut connection = reached.map_err(|unreached| unreached.sentence)?.into_connection();
     let authority = authority(origin);
     begin(&mut connection, origin, probe, &authority)?;

@@ -13,11 +13,12 @@ use tokio::time::{Duration, Instant, timeout_at};
 use super::either::Connection;
 use super::http1::Http1;
 use super::http2::{self, NotHttp2, Settings, Shared, Stream};
-use super::pool::Dial;
+use super::pool::{Dial, Key};
 use super::resolve::{Names, System};
 use crate::worker::hops::context::ThreadCtx;
 use crate::worker::http::request::Request;
 use crate::worker::live::{GroupLive, OriginLive, SecurityLive};
+use crate::worker::proxy::write::Behalf;
 use crate::worker::refusal::Reason;
 use crate::worker::tls::dial::{self, Alpn, DialError, dial};
 
@@ -116,6 +117,17 @@ impl Reached {
     }
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    /// Which versions of HTTP will do.
+    pub want: Want,
+    /// Whether a failure tells of the origin's health.
+    pub tells: bool,
+    /// Whose request it is.
+    pub behalf: Behalf,
+}
+
 /// A new connection, or a place on one that another request is opening. Tells what came of its own attempt, of a failure only
 /// where it `tells`.
 ///
@@ -124,22 +136,23 @@ impl Reached {
 pub async fn reach(
     origin: &OriginLive,
     group: &GroupLive,
-    (want, tells): (Want, bool),
+    Purpose { want, tells, behalf }: Purpose,
     ctx: &ThreadCtx,
 ) -> Result<Connection, Unreached> {
     let deadline = Instant::now() + group.connect_timeout;
+    let key = Key::of(origin, &behalf);
     let mut mine = None;
     if want != Want::Http1 {
-        while let Some(other) = under_way(origin, group, ctx) {
+        while let Some(other) = under_way(key, group, ctx) {
             timeout_at(deadline, other.wait()).await.unwrap_or_else(|_elapsed| Err(late(origin)))?;
-            let shared = ctx.pool.borrow_mut().take(origin.key, want, true, Instant::now());
+            let shared = ctx.pool.borrow_mut().take(key, want, true, Instant::now());
             if let Some(connection) = shared {
                 return Ok(connection);
             }
         }
-        mine = Some(Mine::begin(origin, ctx));
+        mine = Some(Mine::begin(key, ctx));
     }
-    let reached = dialled(origin, want, &group.http2, deadline, &ctx.names).await;
+    let reached = dialled(origin, (want, &behalf), &group.http2, deadline, &ctx.names).await;
     let mut pool = ctx.pool.borrow_mut();
     match &reached {
         Ok(_) => drop(pool.succeeded(origin.key)),
@@ -147,10 +160,10 @@ pub async fn reach(
         Err(_) => {}
     }
     match &reached {
-        Ok(Reached::Http1(_)) if want == Want::Either => pool.chose_http1(origin.key, true),
+        Ok(Reached::Http1(_)) if want == Want::Either => pool.chose_http1(key, true),
         Ok(Reached::Http2(shared)) => {
-            pool.chose_http1(origin.key, false);
-            pool.share(origin.key, shared);
+            pool.chose_http1(key, false);
+            pool.share(key, shared);
         }
         Ok(Reached::Http1(_)) | Err(_) => {}
     }
@@ -166,20 +179,20 @@ pub async fn reach(
     connection
 }
 
-fn under_way(origin: &OriginLive, group: &GroupLive, ctx: &ThreadCtx) -> Option<Rc<Dial>> {
-    ctx.pool.borrow().dial_under_way(origin.key, group.http2.streams)
+fn under_way(key: Key, group: &GroupLive, ctx: &ThreadCtx) -> Option<Rc<Dial>> {
+    ctx.pool.borrow().dial_under_way(key, group.http2.streams)
 }
 
 /// This request's own dial, which others may wait for. Where the request ends first, they look again.
 struct Mine<'a> {
     dial: Rc<Dial>,
-    key: u64,
+    key: Key,
     ctx: &'a ThreadCtx,
 }
 
 impl<'a> Mine<'a> {
-    fn begin(origin: &OriginLive, ctx: &'a ThreadCtx) -> Self {
-        Self { dial: ctx.pool.borrow_mut().begin_dial(origin.key), key: origin.key, ctx }
+    fn begin(key: Key, ctx: &'a ThreadCtx) -> Self {
+        Self { dial: ctx.pool.borrow_mut().begin_dial(key), key, ctx }
     }
 }
 
@@ -203,12 +216,12 @@ fn late(origin: &OriginLive) -> Unreached {
 /// See [`reach`].
 pub(super) async fn dialled(
     origin: &OriginLive,
-    want: Want,
+    (want, behalf): (Want, &Behalf),
     settings: &Settings,
     deadline: Instant,
     names: &Names<System>,
 ) -> Result<Reached, Unreached> {
-    somewhere(origin, deadline, names, |address| one(origin, address, want, settings)).await
+    somewhere(origin, deadline, names, |address| one(origin, address, (want, behalf), settings)).await
 }
 
 /// A connection that nothing has been said on yet. Tells what came of it, as [`reach`] does.
@@ -260,7 +273,7 @@ async fn somewhere<T>(
 async fn one(
     origin: &OriginLive,
     address: SocketAddr,
-    want: Want,
+    (want, behalf): (Want, &Behalf),
     settings: &Settings,
 ) -> Result<Reached, Unreached> {
     let alpn = match want {
@@ -268,7 +281,7 @@ async fn one(
         Want::Http2 => Alpn::Http2,
         Want::Either => Alpn::Either,
     };
-    let dialled = dial(origin, address, alpn).await?;
+    let dialled = dial(origin, address, alpn, behalf).await?;
     let http2 = dialled.http2 || want == Want::Http2 && matches!(origin.security, SecurityLive::ClearText);
     if http2 {
         Ok(Reached::Http2(http2::open(dialled.stream, dialled.leg, address, settings).await?))

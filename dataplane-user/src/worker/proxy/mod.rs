@@ -1,11 +1,12 @@
 //! The PROXY protocol, versions 1 and 2 (`doc/proxy-protocol.txt` of HAProxy): a load balancer's first bytes say whose
 //! connection it passes on.
 //!
-//! In: bytes off the wire. Out: who the client is. Sockets, time and who is believed are the callers' matter.
+//! In: bytes off the wire. Out: who the client is; and the same said to an origin. Sockets, time and who is believed are the callers' matter.
 
 pub mod read;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 use std::net::SocketAddr;
 

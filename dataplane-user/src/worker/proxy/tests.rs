@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use model::snapshot::ProxyVersion;
 use proptest::prelude::*;
 
 use super::SIGNATURE;
 use super::read::{BadHeader, Header, Said, Taken};
+use super::write::{Behalf, header};
 
 /// Reads a header that comes in pieces of this length, and what follows it.
 fn read(bytes: &[u8], piece: usize) -> Result<Option<(usize, Said)>, BadHeader> {
@@ -60,6 +62,31 @@ fn lines_say_the_source() {
     }
     let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(107 - 16));
     assert_eq!(one(longest.as_bytes()), Ok(Some((107, Said::Nobody))));
+}
+
+#[test]
+fn headers_are_written_as_the_protocol_shows_them() {
+    let behalf = |client: &str, reached: &str| Behalf::Client {
+        client: client.parse().unwrap(),
+        reached: reached.parse().unwrap(),
+    };
+    let line = |behalf| String::from_utf8(header(ProxyVersion::V1, &behalf)).unwrap();
+    assert_eq!(
+        line(behalf("192.0.2.1:56324", "198.51.100.1:443")),
+        "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"
+    );
+    assert_eq!(
+        line(behalf("[2001:db8::1]:1", "198.51.100.1:443")),
+        "PROXY TCP6 2001:db8::1 ::ffff:198.51.100.1 1 443\r\n"
+    );
+    assert_eq!(line(Behalf::Own), "PROXY UNKNOWN\r\n");
+    for (source, destination) in
+        [("192.0.2.1:56324", "198.51.100.1:443"), ("[2001:db8::1]:1", "[2001:db8::2]:443")]
+    {
+        let (family, block) = block(source.parse().unwrap(), destination.parse().unwrap());
+        assert_eq!(header(ProxyVersion::V2, &behalf(source, destination)), binary(0x21, family, &block));
+    }
+    assert_eq!(header(ProxyVersion::V2, &Behalf::Own), binary(0x20, 0, &[]));
 }
 
 #[test]
@@ -169,6 +196,18 @@ fn endpoints() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
 }
 
 proptest! {
+    #[test]
+    fn what_is_written_is_read((source, destination) in endpoints(), other in endpoints(), version in 0..2) {
+        let version = [ProxyVersion::V1, ProxyVersion::V2][version as usize];
+        for reached in [destination, other.1] {
+            let written = header(version, &Behalf::Client { client: source, reached });
+            let said = Said::Client(SocketAddr::new(source.ip().to_canonical(), source.port()));
+            prop_assert_eq!(one(&written), Ok(Some((written.len(), said))));
+        }
+        let own = header(version, &Behalf::Own);
+        prop_assert_eq!(one(&own), Ok(Some((own.len(), Said::Nobody))));
+    }
+
     #[test]
     fn every_split_reads_the_same(
         (source, destination) in endpoints(),

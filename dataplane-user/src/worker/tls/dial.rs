@@ -12,13 +12,14 @@ use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::handshake::{Handshake, HandshakeError};
 use super::stream::TlsStream;
 use super::verify::{Judge, Unjudged, Unverified};
 use crate::worker::live::{OriginLive, SecurityLive};
+use crate::worker::proxy::write::{Behalf, header};
 use crate::worker::refusal::Reason;
 
 /// Why an origin could not be connected. The caller bounds the time (`connectTimeoutMs`) and makes its own sentence then.
@@ -170,12 +171,22 @@ pub struct Dialled {
     pub http2: bool,
 }
 
-/// Connects to `address`, which the origin's host stands for, and secures the connection as the origin asks.
+/// Connects to `address`, which the origin's host stands for, says on whose behalf where the origin is told, and secures the
+/// connection as the origin asks.
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(origin: &OriginLive, address: SocketAddr, alpn: Alpn) -> Result<Dialled, DialError> {
-    let tcp = connect(address).await?;
+pub async fn dial(
+    origin: &OriginLive,
+    address: SocketAddr,
+    alpn: Alpn,
+    behalf: &Behalf,
+) -> Result<Dialled, DialError> {
+    let mut tcp = connect(address).await?;
+    if let Some(version) = origin.proxy {
+        let said = tcp.write_all(&header(version, behalf)).await;
+        said.map_err(|source| DialError::Connect { address, source })?;
+    }
     match &origin.security {
         SecurityLive::ClearText => {
             let stream = OriginStream::Clear(tcp);

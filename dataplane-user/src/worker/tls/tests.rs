@@ -18,6 +18,7 @@ use super::dial::{self, Alpn, Clients, DialError, Extras};
 use super::serve::{self, Served};
 use crate::worker::live::{BySni, OriginLive, SecurityLive};
 use crate::worker::overload::Line;
+use crate::worker::proxy::write::Behalf;
 use crate::worker::refusal::Reason;
 
 const MOST: usize = 32 * 1024;
@@ -214,6 +215,7 @@ fn origin(address: std::net::SocketAddr, clients: Arc<Clients>, name: &str, veri
             name: ServerName::try_from(name.to_owned()).unwrap(),
             verified: verified.then(|| ServerName::try_from(name.to_owned()).unwrap()),
         },
+        proxy: None,
         health: Default::default(),
     }
 }
@@ -238,7 +240,7 @@ async fn dialled(
     let client =
         Clients::verified(trust.roots(), "trust bundle internal".to_owned(), Extras::default()).unwrap();
     let origin = origin(address, Arc::new(client), expected, true);
-    dial::dial(&origin, address, Alpn::Http1).await.map(|dialled| dialled.leg)
+    dial::dial(&origin, address, Alpn::Http1, &Behalf::Own).await.map(|dialled| dialled.leg)
 }
 
 /// A server that sends back what it gets.
@@ -305,7 +307,10 @@ async fn verification_turned_off_believes_anyone_who_holds_the_key() {
     let ca = Ca::new("ca");
     let address = echo(server(&ca, TlsVersion::V12, &[], Some("x.test"))).await;
     let client = Arc::new(Clients::unverified(Extras::default()).unwrap());
-    let leg = dial::dial(&origin(address, client, "a.test", false), address, Alpn::Http1).await.unwrap().leg;
+    let leg = dial::dial(&origin(address, client, "a.test", false), address, Alpn::Http1, &Behalf::Own)
+        .await
+        .unwrap()
+        .leg;
     assert_eq!((leg.verified.as_str(), leg.sni.as_str()), ("", "a.test"));
 }
 
@@ -315,7 +320,7 @@ async fn dialling_tells_refused_from_not_tls() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client = Arc::new(Clients::verified(ca.roots(), String::new(), Extras::default()).unwrap());
     let refusing = origin(gone, Arc::clone(&client), "a.test", true);
-    let error = dial::dial(&refusing, gone, Alpn::Http1).await.unwrap_err();
+    let error = dial::dial(&refusing, gone, Alpn::Http1, &Behalf::Own).await.unwrap_err();
     assert!(
         matches!(error, DialError::Connect { .. }) && error.reason() == Reason::OriginUnreachable,
         "{error}"
@@ -327,7 +332,9 @@ async fn dialling_tells_refused_from_not_tls() {
         tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         tcp.read(&mut [0; 999]).await
     });
-    let error = dial::dial(&origin(address, client, "a.test", true), address, Alpn::Http1).await.unwrap_err();
+    let error = dial::dial(&origin(address, client, "a.test", true), address, Alpn::Http1, &Behalf::Own)
+        .await
+        .unwrap_err();
     assert!(matches!(error, DialError::Handshake { .. }), "{error}");
 }
 
@@ -362,7 +369,7 @@ async fn sessions_with_origins_resume() {
         let one = origin(address, Arc::new(client), "a.test", true);
         let client = async {
             for alpn in [Alpn::Http1, Alpn::Either, Alpn::Http1] {
-                let mut stream = dial::dial(&one, address, alpn).await.unwrap().stream;
+                let mut stream = dial::dial(&one, address, alpn, &Behalf::Own).await.unwrap().stream;
                 stream.write_all(b"x").await.unwrap();
                 let mut back = Vec::new();
                 stream.read_to_end(&mut back).await.unwrap();

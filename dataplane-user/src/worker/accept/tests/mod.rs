@@ -2,6 +2,7 @@
 
 mod node;
 mod passthrough;
+mod told;
 
 use std::time::Duration;
 

@@ -363,6 +363,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
             http2: Default::default(),
             choice: Default::default(),
             client_certificate: None,
+            proxy_protocol: None,
             sni: None,
         }],
         trust_bundles: Vec::new(),

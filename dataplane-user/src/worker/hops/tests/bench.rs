@@ -256,6 +256,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
             http2: Default::default(),
             choice: Default::default(),
             client_certificate: None,
+            proxy_protocol: None,
             sni: None,
         }],
         trust_bundles: Vec::new(),
