@@ -51,7 +51,7 @@ pub(crate) struct Reach {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a console and a node on this machine, and keep them running
-    Up(crate::up::Options),
+    Up(Box<crate::up::Options>),
     /// Start the console alone
     Console(ConsoleOptions),
     /// Add and change objects; removes nothing without --prune
@@ -220,7 +220,7 @@ async fn run(cli: Cli) -> ExitCode {
 async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
     let reach = &cli.reach;
     match cli.command {
-        Command::Up(options) => return Ok(crate::up::run(reach.state_dir.clone(), options).await?),
+        Command::Up(options) => return Ok(crate::up::run(reach.state_dir.clone(), *options).await?),
         Command::Console(options) => console(reach, options).await?,
         Command::Apply(options) => apply::run(&reach.client()?, &options).await?,
         Command::Export { what } => export::run(&reach.client()?, what.as_deref()).await?,

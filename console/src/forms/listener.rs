@@ -237,9 +237,11 @@ mod tests {
             .with("https_port", "8443")
             .with("health_path", "/healthz")
             .with("acme_origin_group", "certbot");
-        let spec = |fields: &Fields| match ListenerForm::object(fields, None).unwrap().spec {
-            Spec::Listener(spec) => spec,
-            _ => unreachable!(),
+        let spec = |fields: &Fields| {
+            let Spec::Listener(spec) = ListenerForm::object(fields, None).unwrap().spec else {
+                unreachable!()
+            };
+            spec
         };
         let secured = spec(&typed);
         assert_eq!(secured.default_certificate.as_deref(), Some("shop"));
