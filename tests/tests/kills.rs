@@ -165,7 +165,7 @@ fn storm(
             let index = match role {
                 Role::Worker => 0,
                 Role::Keeper => 1,
-                Role::Console | Role::Up => 2,
+                Role::Console | Role::Up | Role::Holder => 2,
             };
             let word = if role == Role::Console { "publish" } else { "swap" };
             let wait = fell[index] < inside || number % 2 == 0;
