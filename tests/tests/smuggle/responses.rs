@@ -97,7 +97,7 @@ fn one(place: &Place, case: &Case) -> Result<(), String> {
         _ => return Err(format!("{status} {said:?}")),
     }
     // The same client once more, where it may, then others, who most likely meet the same connection to the origin.
-    std::thread::sleep(Duration::from_millis(if case.pieces.len() > 1 { 150 } else { 0 }));
+    std::thread::sleep(Duration::from_millis(if case.pieces.len() > 1 { 600 } else { 0 }));
     let own = format!("/m/{name}");
     match connection.get(&host, &own) {
         Ok(answer) if answer.text() == own => {}
