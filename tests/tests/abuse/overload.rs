@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sallyport_tests::abuse::{Siege, attackers};
-use sallyport_tests::client::{Connection, Dial};
-use sallyport_tests::h2client::frame;
-use sallyport_tests::objects;
+use sallyport_tests::client::Dial;
 use sallyport_tests::stage::HOST;
 use serde_json::json;
 
@@ -78,76 +76,4 @@ fn a_flood_of_handshakes_from_many_addresses() {
         }
         sources
     });
-}
-
-/// Uploads to an origin that nobody reaches: what the windows allow waits in the node's memory.
-fn upload(dial: &Dial, host: &str) -> Option<Connection> {
-    const STREAMS: u32 = 4;
-    let mut block = vec![0x83, 0x87, 0x84, 1, host.len() as u8];
-    block.extend_from_slice(host.as_bytes());
-    let mut connection = dial.open().ok()?;
-    // The settings that ours answer are on their way already.
-    let hello =
-        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b""), &frame(4, 1, 0, b"")].concat();
-    connection.send(&hello).ok()?;
-    for stream in 0..STREAMS {
-        connection.send(&frame(1, 4, 2 * stream + 1, &block)).ok()?;
-        for _ in 0..64 {
-            connection.send(&frame(0, 0, 2 * stream + 1, &[0; 16 * 1024])).ok()?;
-        }
-    }
-    Some(connection)
-}
-
-#[test]
-fn memory_near_its_limit() {
-    const HOLD: &str = "hold.walk.test";
-    const LIMIT: u64 = 48 << 20;
-    let siege = Siege::with_flags("abuse-memory", json!({}), &["--memory-limit", "48M"]);
-    // Nobody has this address: packets to it lead nowhere.
-    let mut group = objects::origin_group("hold", &["https://10.99.1.200:8443".to_owned()], "origins", HOLD);
-    group["spec"]["connectTimeoutMs"] = json!(20_000);
-    siege.product.applied(siege.api.apply(&[group, objects::route("hold", &[HOLD], "front", "hold")]));
-    let neighbour = ["neigh", "replace", "10.99.1.200", "lladdr", "02:00:00:00:00:99", "dev", "c0"];
-    siege.stage.node.run("ip", &neighbour);
-    let refuses = |what: &str| siege.product.metric("sallyport_overload", &format!("refuses=\"{what}\""));
-    let used = || siege.product.metric("sallyport_memory_bytes", "");
-    let mut dial = siege.dial();
-    dial.tls = siege.stage.front_ca.client(&["h2"]);
-    let (connections, requests) = (siege.count("overloaded-connection"), siege.count("overloaded"));
-    siege.stage.clients.inside(|| {
-        let mut kept = siege.dial().open().expect("handshake");
-        assert_eq!(kept.get(HOST, "/").expect("an answer before").status, 200);
-        println!("abuse-memory: {} MiB before", used() as u64 >> 20);
-        // Side by side, so that one look at the memory is not enough to stop them all.
-        let held: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..20)
-                .map(|_| {
-                    scope.spawn(|| {
-                        siege.stage.clients.enter();
-                        upload(&dial, HOLD)
-                    })
-                })
-                .collect();
-            all.into_iter().filter_map(|one| one.join().expect("an uploader")).collect()
-        });
-        sallyport_tests::eventually("requests are refused", Duration::from_secs(5), || {
-            if refuses("requests") > 0.0 { Ok(()) } else { Err(format!("{} bytes", used())) }
-        });
-        println!("abuse-memory: {} MiB held by {} connections", used() as u64 >> 20, held.len());
-        let answer = kept.get(HOST, "/").expect("an answer");
-        assert_eq!((answer.status, answer.field("retry-after"), answer.closes()), (503, Some("2"), false));
-        assert!(siege.dial().get(HOST, "/").is_err(), "a new connection");
-        // What the windows allow to those that came before, and nothing more.
-        assert!(used() <= (LIMIT + (48 << 20)) as f64, "{} bytes", used());
-        drop(held);
-        sallyport_tests::eventually("served as before", Duration::from_secs(10), || {
-            let answer = siege.dial().get(HOST, "/").map_err(|error| format!("{error}, {} bytes", used()))?;
-            if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
-        });
-        assert_eq!(kept.get(HOST, "/").expect("on the connection there was").status, 200);
-        println!("abuse-memory: {} MiB afterwards", used() as u64 >> 20);
-    });
-    siege.counted("overloaded-connection", connections, 1);
-    siege.counted("overloaded", requests, 1);
 }
