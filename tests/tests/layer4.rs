@@ -1,5 +1,5 @@
 //! Connections below HTTP: who is at the other end when balancers stand between.
-#![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, and prints what it saw")]
 
 use std::fs;
 use std::io::Write;

@@ -1,6 +1,10 @@
 //! Every reason of the worker's closed list, provoked from outside and seen in its counter. A reason that nothing here
 //! provokes fails the test, so a new one needs a line. (The kernel's list: `dataplane-user/tests/kernel_steering.rs`.)
-#![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it saw"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -57,6 +61,7 @@ impl Place {
         place
     }
 
+    #[expect(clippy::too_many_lines, reason = "a list")]
     fn objects(&self) -> Vec<Value> {
         let listener = |name: &str, port: u16, limits: Value| {
             objects::object(

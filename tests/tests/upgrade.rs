@@ -1,5 +1,10 @@
 //! Upgrades under load: the new program takes over, the old one finishes, and nobody notices.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking and says what it did")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it saw"
+)]
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

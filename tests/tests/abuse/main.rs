@@ -1,6 +1,10 @@
 //! What no client should do, done: each kind of abuse meets its limit and its counter, and costs neither memory without
 //! bound nor a well-behaved client its answers. `docs/abuse.md` has the table.
-#![expect(clippy::expect_used, reason = "a test fails by panicking and says what it did")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it saw"
+)]
 
 mod floods;
 mod http2;

@@ -2,7 +2,7 @@
 
 /// What must happen to a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Want {
+pub(crate) enum Want {
     /// Refused for this reason, the connection closed, no origin saw any of it.
     Refuse(String),
     /// Refused behind the head, for this reason; no origin took what it saw for a whole request.
@@ -15,7 +15,7 @@ pub enum Want {
 
 /// One case.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub(crate) struct Case {
     /// Its name: letters, digits, `.` and `-`.
     pub name: String,
     /// Where the rule is.
@@ -36,18 +36,18 @@ pub struct Case {
 
 impl Case {
     /// Whether it must not get through.
-    pub fn refused(&self) -> bool {
+    pub(crate) fn refused(&self) -> bool {
         matches!(self.want, Want::Refuse(_) | Want::Cut(_) | Want::Get { status: 502.., .. })
     }
 
     /// What the name says before its first dot.
-    pub fn group(&self) -> &str {
+    pub(crate) fn group(&self) -> &str {
         self.name.split('.').next().unwrap_or_default()
     }
 }
 
 /// Reads a corpus.
-pub fn read(text: &str) -> Vec<Case> {
+pub(crate) fn read(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
@@ -147,7 +147,7 @@ fn bytes(text: &str, name: &str) -> Vec<u8> {
 }
 
 /// With the origin's host in its places.
-pub fn with_host(bytes: &[u8], host: &str) -> Vec<u8> {
+pub(crate) fn with_host(bytes: &[u8], host: &str) -> Vec<u8> {
     let (mut out, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
     while let Some(at) = rest.windows(6).position(|window| window == b"{host}") {
         out.extend_from_slice(&rest[..at]);

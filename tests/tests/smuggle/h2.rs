@@ -7,7 +7,7 @@ use sallyport_tests::client::{Dial, ended};
 
 /// What became of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// It ended with a head and this much text.
     pub text: Option<String>,
     /// RST_STREAM or GOAWAY came, or the connection ended.
@@ -58,7 +58,8 @@ fn read(stream: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<bool> {
 }
 
 /// The case on stream 1, a right request for `marker` on stream 3.
-pub fn run(dial: &Dial, case: &Case, host: &str, marker: &str) -> std::io::Result<[Outcome; 2]> {
+#[expect(clippy::too_many_lines, reason = "a connection from its first frame to its last")]
+pub(crate) fn run(dial: &Dial, case: &Case, host: &str, marker: &str) -> std::io::Result<[Outcome; 2]> {
     let mut connection = dial.open()?;
     let put = |fields: &[(Vec<u8>, Vec<u8>)]| {
         let filled: Vec<_> =

@@ -12,7 +12,7 @@ use sallyport_tests::space::{Space, command};
 use sallyport_tests::stage::ORIGINS4;
 
 /// Their names, which are also the first labels of their hosts, and their ports.
-pub const PEERS: [(&str, u16); 6] =
+pub(crate) const PEERS: [(&str, u16); 6] =
     [("nginx", 9001), ("haproxy", 9002), ("apache", 9003), ("node", 9004), ("go", 9005), ("python", 9006)];
 
 /// Apache cannot write a body down by itself: it hands what it read to a recorder.
@@ -20,7 +20,7 @@ const BEHIND_APACHE: u16 = 9103;
 
 /// A request as an origin saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub method: String,
     pub target: String,
     pub host: String,
@@ -31,7 +31,7 @@ pub struct Seen {
 }
 
 /// One origin that runs.
-pub struct Peer {
+pub(crate) struct Peer {
     pub name: &'static str,
     pub version: String,
     log: PathBuf,
@@ -40,7 +40,7 @@ pub struct Peer {
 
 impl Peer {
     /// Starts it, and waits until it takes connections.
-    pub fn start(space: &Space, dir: &Path, name: &'static str, port: u16) -> Self {
+    pub(crate) fn start(space: &Space, dir: &Path, name: &'static str, port: u16) -> Self {
         let dir = dir.join(name);
         fs::create_dir_all(&dir).expect("directory");
         let log = dir.join("requests");
@@ -64,7 +64,7 @@ impl Peer {
     }
 
     /// All it has seen.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         let text = fs::read(&self.log).expect("log");
         String::from_utf8_lossy(&text).lines().filter_map(|line| seen(self.name, line)).collect()
     }
@@ -118,10 +118,11 @@ fn seen(name: &str, line: &str) -> Option<Seen> {
 }
 
 /// SHA-1, as the origins write it.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "each origin's configuration, one after the other")]
 fn program(dir: &Path, log: &Path, name: &str, port: u16) -> (Command, String) {
     let helpers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
     let write = |file: &str, text: String| {

@@ -7,7 +7,7 @@ use super::Run;
 use super::corpus::Case;
 
 /// Markdown: how many cases of each group there are, then a row for each origin.
-pub fn table(runs: &[Run], corpora: &[(&str, &[Case])]) -> String {
+pub(crate) fn table(runs: &[Run], corpora: &[(&str, &[Case])]) -> String {
     let mut out =
         String::from("| origin | corpus | refused | carried alike | deviations |\n|---|---|---|---|---|\n");
     for run in runs {

@@ -11,7 +11,7 @@ use sallyport_tests::client::ended;
 use sallyport_tests::stage::ORIGINS4;
 
 /// Where the origin listens.
-pub const PORT: u16 = 9010;
+pub(crate) const PORT: u16 = 9010;
 
 fn serve(stream: &TcpStream, cases: &[Case]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
@@ -55,7 +55,7 @@ fn serve(stream: &TcpStream, cases: &[Case]) -> std::io::Result<()> {
 }
 
 /// All cases: what deviated.
-pub fn run(place: &Place, cases: &[Case]) -> Run {
+pub(crate) fn run(place: &Place, cases: &[Case]) -> Run {
     let listener =
         place.stage.origins.inside(|| TcpListener::bind((ORIGINS4, PORT))).expect("the origin's port");
     let shared: Arc<Vec<Case>> = Arc::new(cases.to_vec());
@@ -94,7 +94,9 @@ fn one(place: &Place, case: &Case) -> Result<(), String> {
         Want::Refuse(reason) if status >= 500 && says(&said, reason) => {}
         Want::Get { status: wanted, body: right } if status == *wanted && body == *right => {}
         Want::Cut(_) if status == 0 => {}
-        _ => return Err(format!("{status} {said:?}")),
+        Want::Refuse(_) | Want::Cut(_) | Want::One { .. } | Want::Get { .. } => {
+            return Err(format!("{status} {said:?}"));
+        }
     }
     // The same client once more, where it may, then others, who most likely meet the same connection to the origin.
     std::thread::sleep(Duration::from_millis(if case.pieces.len() > 1 { 600 } else { 0 }));
