@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sallyport_tests::abuse::{Siege, attackers};
 use sallyport_tests::client::{Connection, Dial};
-use sallyport_tests::h2client::{connect, frame};
+use sallyport_tests::h2client::{connect, frame, frames};
 use sallyport_tests::stage::HOST;
 use serde_json::json;
 
@@ -204,7 +204,7 @@ fn the_last_stream_there_is() {
         let mut all = Vec::new();
         // The end may come without its last word.
         let _ = std::io::Read::read_to_end(connection.stream(), &mut all);
-        let frames = sallyport_tests::h2client::frames(&all);
+        let frames = frames(&all);
         let answered = frames.iter().any(|(kind, _, stream, _)| (*kind, *stream) == (1, 0x7fff_ffff));
         let goaway = frames.iter().find(|(kind, ..)| *kind == 7).map(|(.., payload)| payload[7]);
         assert_eq!((answered, goaway), (true, Some(1)), "{frames:?}");
@@ -254,6 +254,48 @@ fn honest_clients_meet_no_limit() {
             }
         });
     });
+    assert_eq!(siege.count("http2-abuse"), before);
+}
+
+/// Opens three times as many streams as it may have, over and over, and asks again for what was refused.
+#[test]
+fn a_client_that_opens_too_many_streams_is_served() {
+    const STREAMS: usize = 16;
+    const WANTED: usize = 1000;
+    let siege = Siege::new("abuse-h2-many", json!({ "streams": STREAMS }));
+    let dial = dial(&siege);
+    let before = siege.count("http2-abuse");
+    let (mut answered, mut refused) = (0, 0);
+    siege.stage.clients.inside(|| {
+        let mut connection = dial.open().expect("handshake");
+        connection.send(PREFACE).expect("the preface");
+        let (mut ids, mut read) = ((1..).step_by(2), Vec::new());
+        while answered < WANTED {
+            let heads = ids.by_ref().take(3 * STREAMS).flat_map(|id| frame(1, WHOLE, id, &get("/")));
+            connection.send(&heads.collect::<Vec<u8>>()).expect("requests");
+            let mut over = 0;
+            while over < 3 * STREAMS {
+                let mut more = [0; 16 * 1024];
+                let count = std::io::Read::read(connection.stream(), &mut more).expect("more");
+                assert!(count > 0, "closed after {answered} answers and {refused} refusals");
+                read.extend_from_slice(&more[..count]);
+                let mut whole = 0;
+                for (kind, flags, _, payload) in frames(&read) {
+                    whole += 9 + payload.len();
+                    match kind {
+                        0 | 1 if flags & 1 == 1 => answered += 1,
+                        3 if payload == [0, 0, 0, 7] => refused += 1,
+                        3 | 7 => panic!("{kind} {payload:?} after {answered} answers and {refused} refusals"),
+                        _ => {}
+                    }
+                    over += usize::from(kind == 3 || kind < 2 && flags & 1 == 1);
+                }
+                read.drain(..whole);
+            }
+        }
+    });
+    println!("abuse-h2-many: {answered} answers, {refused} refusals on one connection");
+    assert!(refused > STREAMS * 10, "{refused} refusals are no overshoot");
     assert_eq!(siege.count("http2-abuse"), before);
 }
 

@@ -133,7 +133,7 @@ async fn proxy<C: Client>(
     let mut attempts = Attempts::new(Kind::of(request, upgrade.is_some()), scene.hop.behalf(), scene.ctx);
     let mut fresh = false;
     loop {
-        let origin = choose(scene, &permit, &mut attempts, fresh, record).await?;
+        let origin = choose(scene, (&permit, &mut attempts, fresh), client, record).await?;
         match forward(scene, (request, &permit, upgrade.as_ref()), client, origin, record).await {
             Err(Failed::Stale) => {
                 fresh = true;
@@ -199,17 +199,19 @@ fn upgrade<'p, C: Client>(
     }
 }
 
-async fn choose(
+async fn choose<C: Client>(
     scene: &mut Scene<'_, '_>,
-    permit: &Permit,
-    attempts: &mut Attempts,
-    fresh: bool,
+    (permit, attempts, fresh): (&Permit, &mut Attempts, bool),
+    client: &mut C,
     record: &mut Record<'_>,
 ) -> Result<Connection, Reason> {
     let before = Instant::now();
     let chosen = match scene.deadline {
         Some(deadline) if deadline <= before => Err(Reason::GrpcDeadline),
-        deadline => until(deadline, scene.timer, attempts.connect(permit, fresh, scene.ctx)).await,
+        deadline => {
+            let connecting = attempts.connect(permit, fresh, scene.ctx);
+            wanted(client, deadline, scene.timer, connecting).await
+        }
     };
     record.waited += before.elapsed();
     record.attempts = attempts.made;
@@ -221,18 +223,23 @@ async fn choose(
     Ok(connection)
 }
 
-/// A connection, in time for a gRPC client.
-async fn until(
+/// A connection for a client that is still there, in time for one of gRPC.
+async fn wanted<C: Client>(
+    client: &mut C,
     deadline: Option<Instant>,
     timer: &mut Timer<'_>,
     connecting: impl Future<Output = Result<Connection, Reason>>,
 ) -> Result<Connection, Reason> {
     let mut connecting = pin!(connecting);
-    poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Pending if deadline.is_some_and(|deadline| timer.poll_expired(cx, deadline)) => {
-            Poll::Ready(Err(Reason::GrpcDeadline))
-        }
-        polled @ (Poll::Pending | Poll::Ready(_)) => polled,
+    // Asked first: a stream may be over before anything was done for it, and no origin is to notice those.
+    poll_fn(|cx| match client.poll_gone(cx) {
+        Poll::Ready(()) => Poll::Ready(Err(Reason::ClientGone)),
+        Poll::Pending => match connecting.as_mut().poll(cx) {
+            Poll::Pending if deadline.is_some_and(|deadline| timer.poll_expired(cx, deadline)) => {
+                Poll::Ready(Err(Reason::GrpcDeadline))
+            }
+            polled @ (Poll::Pending | Poll::Ready(_)) => polled,
+        },
     })
     .await
 }

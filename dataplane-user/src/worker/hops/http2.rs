@@ -34,8 +34,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const SEND_BUFFERS: usize = 4 * 1024 * 1024;
 const SEND_BUFFER: RangeInclusive<usize> = 16 * 1024..=128 * 1024;
 
-/// Streams a client may reset before we have looked at them, those whose errors we answer with a reset, and others that are
-/// remembered after one: beyond, the connection is closed for abuse (rapid reset).
+/// Streams a client may reset before we have looked at them, and others that are remembered after a reset: beyond, the
+/// connection is closed for abuse (rapid reset).
 const RESETS: usize = 32;
 
 /// What `h2` takes of small pieces of bodies that wait for their origin: each counts as what it lacks of 256 bytes, and costs
@@ -111,8 +111,9 @@ fn builder(limits: &Limits) -> Builder {
         .max_send_buffer_size(send_buffer)
         .max_pending_accept_reset_streams(RESETS)
         .max_concurrent_reset_streams(RESETS)
-        // Each may have begun an exchange, and so a connection to an origin.
-        .max_local_error_reset_streams(Some(RESETS))
+        // The guard has a budget for these, which time fills again: h2 would count over the connection's whole life, and those
+        // too that an honest client opens beyond `streams`.
+        .max_local_error_reset_streams(None)
         .data_frame_budget(SMALL_PIECES)
         .enable_connect_protocol();
     builder

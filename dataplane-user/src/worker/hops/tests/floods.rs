@@ -8,16 +8,16 @@ use super::bench::{Bench, answering, local, origin, read_all, read_head};
 use crate::worker::http::guard::Flood;
 use crate::worker::refusal::Reason;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// `:method: GET`, `:scheme: https`, `:path: /` and `:authority: a.test`, nothing of it for the table (RFC 7541).
-const GET: &[u8] = &[0x82, 0x87, 0x84, 1, 6, b'a', b'.', b't', b'e', b's', b't'];
+pub(super) const GET: &[u8] = &[0x82, 0x87, 0x84, 1, 6, b'a', b'.', b't', b'e', b's', b't'];
 /// The same with POST.
 const POST: &[u8] = &[0x83, 0x87, 0x84, 1, 6, b'a', b'.', b't', b'e', b's', b't'];
 /// END_STREAM and END_HEADERS.
-const WHOLE: u8 = 5;
-const END_HEADERS: u8 = 4;
+pub(super) const WHOLE: u8 = 5;
+pub(super) const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

@@ -11,6 +11,7 @@ mod kinds;
 mod origin_http2;
 mod pace;
 mod refusals;
+mod resets;
 mod secured;
 mod transform;
 mod upgrade;

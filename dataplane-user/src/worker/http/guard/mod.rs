@@ -2,8 +2,11 @@
 //! of what costs us and asks for nothing than its requests and answers account for.
 //!
 //! What `h2` bounds by itself: resets of streams that nobody looked at yet, frames of one header block, the size of a
-//! header list, stream errors, small pieces of data that wait. What it answers for ever is bounded here: each kind of
+//! header list, small pieces of data that wait. What it answers for ever is bounded here: each kind of
 //! frame has a budget that useful frames and time fill again. Nothing of a peer's payload is read or copied.
+//!
+//! Stream errors of a client's are seen by the resets with which `h2` answers them, in a budget too. Those that are not yet
+//! sent wait in `h2`: so of a client that reads nothing, nothing more is read after some thousand frames.
 //!
 //! Empty DATA frames mean nothing, and `h2` takes a hundred of them in a connection's whole life: they are left out of
 //! what it reads, and have a budget too.
@@ -42,12 +45,12 @@ pub enum Flood {
     Empty,
     /// Frames of any other type.
     Other,
+    /// Streams that end in an error of the peer's, or are beyond the number it may open. Seen by `h2`, and by its resets.
+    StreamError,
     /// CONTINUATION frames of one header block. Seen by `h2`.
     Continuation,
     /// A header list many times larger than its bound. Seen by `h2`.
     HeaderList,
-    /// Streams that end in an error of the peer's, or are beyond the number it may open. Seen by `h2`.
-    StreamError,
     /// DATA in pieces of a few bytes that wait to be taken. Seen by `h2`.
     SmallData,
 }
@@ -62,9 +65,9 @@ impl Flood {
         Self::WindowUpdate,
         Self::Empty,
         Self::Other,
+        Self::StreamError,
         Self::Continuation,
         Self::HeaderList,
-        Self::StreamError,
         Self::SmallData,
     ];
 
@@ -106,13 +109,14 @@ impl Flood {
             // is left, a map that is moved.
             Self::Reset => (streams.max(100).saturating_mul(4), streams.max(100)),
             Self::WindowUpdate => (1000, 100),
+            // A client may ask for more than it may have open, and again for what was refused.
+            Self::StreamError => (streams.max(250).saturating_mul(4), streams.max(100)),
             Self::Ping
             | Self::Priority
             | Self::Empty
             | Self::Other
             | Self::Continuation
             | Self::HeaderList
-            | Self::StreamError
             | Self::SmallData => (1000, 10),
         }
     }
@@ -142,6 +146,13 @@ const MOST_CREDIT: u32 = 65_536;
 const TURN_FRAMES: u32 = 512;
 const TURN_BYTES: usize = 256 * 1024;
 
+/// Frames that are read of a client that takes none of ours: windows full of data, and what `h2` makes of them.
+const MOST_UNHEARD: u32 = 4096;
+
+/// The codes of RST_STREAM with which `h2` answers a peer's errors (RFC 9113, 7): PROTOCOL_ERROR, FLOW_CONTROL_ERROR,
+/// STREAM_CLOSED and REFUSED_STREAM. Ours are others.
+const ERRORS: [u32; 4] = [1, 3, 5, 7];
+
 /// The guard of one connection.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -156,12 +167,14 @@ pub(crate) struct Guard {
     /// Between HEADERS and the end of its header block, where nothing else may stand.
     in_block: bool,
     turn: (u32, usize),
+    /// Since when it takes nothing of ours, in frames of its own.
+    unheard: Option<u32>,
     flood: Option<Flood>,
     /// What `h2` said there was too much of.
     said: Option<Flood>,
 }
 
-const BUDGETS: usize = Flood::Other as usize + 1;
+const BUDGETS: usize = Flood::StreamError as usize + 1;
 
 #[derive(Debug, Clone, Copy)]
 struct Budget {
@@ -190,6 +203,7 @@ impl Guard {
             last: 0,
             in_block: false,
             turn: (0, 0),
+            unheard: None,
             flood: None,
             said: None,
         }
@@ -213,6 +227,17 @@ impl Guard {
             self.turn = (0, 0);
         }
         over
+    }
+
+    /// Whether the peer takes what we send; to be told at each attempt.
+    fn heard(&mut self, heard: bool) {
+        self.unheard = if heard { None } else { Some(self.unheard.unwrap_or(0)) };
+    }
+
+    /// Whether nothing is to be read of the client before it reads itself.
+    fn is_deaf(&self) -> bool {
+        let client = matches!(self.peer, Peer::Client { .. });
+        client && self.unheard.is_some_and(|frames| frames >= MOST_UNHEARD)
     }
 
     /// The peer sent these bytes: how many of them, moved to the front, are to be read. Not those of empty DATA frames,
@@ -246,6 +271,14 @@ impl Guard {
                     let payload = bytes.get(..head.length as usize);
                     self.said = self.said.or(payload.and_then(Flood::in_goaway));
                 }
+                Some(head) if head.kind == RST_STREAM => {
+                    // A code that is cut in two counts as well.
+                    let code = bytes.first_chunk().map(|code| u32::from_be_bytes(*code));
+                    let error = code.is_none_or(|code| ERRORS.contains(&code));
+                    if error && matches!(self.peer, Peer::Client { .. }) {
+                        self.spend(Flood::StreamError);
+                    }
+                }
                 Some(head) => self.worked(head),
                 None => {}
             }
@@ -255,6 +288,7 @@ impl Guard {
     /// Whether a frame of the peer's is to be read; `whole` says that its head came in one piece.
     fn judge(&mut self, head: Head, whole: bool) -> bool {
         self.turn.0 += 1;
+        self.unheard = self.unheard.map(|frames| frames.saturating_add(1));
         let nothing = head.length == 0;
         match head.kind {
             DATA if nothing && !head.has(END_STREAM) => {
@@ -309,6 +343,7 @@ impl Guard {
         self.credit(Flood::Ping, 1);
         if head.has(END_STREAM) && matches!(self.peer, Peer::Client { .. }) {
             self.credit(Flood::Reset, 1);
+            self.credit(Flood::StreamError, 4);
         }
     }
 

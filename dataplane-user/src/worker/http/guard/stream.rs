@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -14,11 +14,13 @@ use super::{Flood, Guard, Peer};
 pub(crate) struct Guarded<S> {
     io: S,
     guard: Guard,
+    /// Who wants to read, of a peer that has to read first.
+    withheld: Option<Waker>,
 }
 
 impl<S> Guarded<S> {
     pub(crate) fn new(io: S, peer: Peer) -> Self {
-        Self { io, guard: Guard::new(peer, Instant::now) }
+        Self { io, guard: Guard::new(peer, Instant::now), withheld: None }
     }
 
     /// See [`Guard::flood`].
@@ -31,6 +33,17 @@ impl<S> Guarded<S> {
         self.guard.said()
     }
 
+    /// What an attempt to write came to.
+    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.guard.heard(written.is_ready());
+        if written.is_ready()
+            && let Some(reader) = self.withheld.take()
+        {
+            reader.wake();
+        }
+        written
+    }
+
     /// The stream itself, for what is no longer HTTP/2.
     pub(crate) fn unguarded(&mut self) -> &mut S {
         &mut self.io
@@ -41,13 +54,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     /// After a flood, a client's stream is silent: whoever drives the connection sees the flood and has `h2` say GOAWAY.
     /// An origin's fails, and every exchange on it with it.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, guard } = self.get_mut();
+        let Self { io, guard, withheld } = self.get_mut();
         let before = buf.filled().len();
         loop {
             match (guard.flood(), guard.peer) {
                 (None, _) => {}
                 (Some(_), Peer::Client { .. }) => return Poll::Pending,
                 (Some(flood), Peer::Origin { .. }) => return Poll::Ready(Err(io::Error::other(flood))),
+            }
+            if guard.is_deaf() {
+                *withheld = Some(cx.waker().clone());
+                return Poll::Pending;
             }
             if guard.turn_is_over() {
                 cx.waker().wake_by_ref();
@@ -68,7 +85,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        let written = ready!(this.wrote(written))?;
         this.guard.sent(buf.get(..written).unwrap_or_default());
         Poll::Ready(Ok(written))
     }
@@ -79,7 +97,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        let written = ready!(this.wrote(written))?;
         let mut left = written;
         for slice in bufs {
             let part = slice.get(..left.min(slice.len())).unwrap_or_default();

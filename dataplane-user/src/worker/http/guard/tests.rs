@@ -157,6 +157,49 @@ fn time_gives_budgets_back_up_to_what_they_were() {
 }
 
 #[test]
+fn resets_that_answer_a_clients_errors_have_a_budget() {
+    let reset = |code: u8| frame(RST_STREAM, 0, 1, &[0, 0, 0, code]);
+    for (code, piece, most) in
+        [(1, 13, 1000), (3, 13, 1000), (5, 13, 1000), (7, 13, 1000), (7, 10, 1000), (8, 13, 5000)]
+    {
+        let mut guard = client();
+        let sent = |guard: &mut Guard| reset(code).chunks(piece).for_each(|piece| guard.sent(piece));
+        let passed = (0..5000).take_while(|_| (sent(&mut guard), guard.flood()).1.is_none()).count();
+        assert_eq!(passed, most, "{code} in pieces of {piece}");
+        // Three answers.
+        let mut guard = client();
+        for at in 0..3 {
+            guard.sent(&frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, b"head"));
+        }
+        for _ in 0..1012 {
+            sent(&mut guard);
+        }
+        assert_eq!(guard.flood(), None);
+    }
+    // An origin's errors are h2's.
+    let mut guard = Guard::new(ORIGIN, stopped);
+    guard.sent(PRI);
+    guard.sent(&reset(3).repeat(5000));
+    assert_eq!(guard.flood(), None);
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_read_no_further() {
+    let mut guard = client();
+    let data = frame(DATA, 0, 1, b"x");
+    read(&mut guard, &data.repeat(10_000), 1000);
+    assert!(!guard.is_deaf());
+    guard.heard(false);
+    read(&mut guard, &data.repeat(4095), 1000);
+    guard.heard(false);
+    assert!(!guard.is_deaf());
+    read(&mut guard, &data, 1000);
+    assert!(guard.is_deaf());
+    guard.heard(true);
+    assert!(!guard.is_deaf());
+}
+
+#[test]
 fn an_origin_may_refuse_every_request_and_no_more() {
     let mut guard = Guard::new(ORIGIN, stopped);
     guard.sent(PRI);
