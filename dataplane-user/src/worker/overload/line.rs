@@ -54,9 +54,13 @@ impl Line {
         self.waiting.get()
     }
 
-    /// Whether it is so long that nobody more is to join.
+    /// Whether it is so long that nobody more is to join. One in which nobody waits never is: what was seen of it last would
+    /// hold for ever, because who is not let in takes no turn from which it could be seen again.
     pub fn is_long(&self) -> bool {
-        self.long.get() || self.waiting.get() >= MOST
+        match self.waiting.get() {
+            0 => false,
+            waiting => self.long.get() || waiting >= MOST,
+        }
     }
 
     fn waited(&self, time: Duration) {
@@ -129,6 +133,20 @@ mod tests {
         assert!(waited.is_err() && line.waiting() == 0);
         turn.end().await;
         line.turn().await.end().await;
+    }
+
+    #[test]
+    fn a_line_that_everybody_left_is_not_long() {
+        let line = Line::default();
+        // The last one in it is the first that waited so long: nobody is behind it who would see that it is short.
+        line.waited(LONG);
+        assert!(!line.is_long());
+        // Those behind one that waited so long give up before it is their turn.
+        line.waiting.set(2);
+        line.waited(LONG);
+        assert!(line.is_long());
+        line.waiting.set(0);
+        assert!(!line.is_long());
     }
 
     #[test]
