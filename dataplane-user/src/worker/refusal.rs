@@ -57,7 +57,7 @@ reasons! {
     BadProxyHeader = "bad-proxy-header", Client, 0;
     /// The node has more to do than it can, and refuses new connections first.
     OverloadedConnection = "overloaded-connection", Node, 0;
-    /// `limits.handshakeMs`.
+    /// `limits.handshakeMs`, here or, where TLS is passed through, with an origin that has answered.
     HandshakeTimeout = "handshake-timeout", Client, 0;
     /// The client's handshake is not TLS, or breaks the protocol, or shares no version, suite or group with us; or it is longer
     /// than `limits.handshakeBytes`.

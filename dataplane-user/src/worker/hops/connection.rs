@@ -164,12 +164,17 @@ impl Hop {
 
     /// The connection waits for a request since then. True when it must end at once, to make room for another.
     pub(crate) fn waits(&self, since: Instant, cx: &Context<'_>, ctx: &ThreadCtx) -> bool {
-        let leaves = self.waits.waits(since, cx);
+        let leaves = self.leaves(since, cx);
         if leaves && !self.evicted() {
             self.cut.set(Some(Reason::IdleEvicted));
             ctx.tell.refused(Reason::IdleEvicted, &self.listener.borrow().name);
         }
         leaves
+    }
+
+    /// The same where the caller tells of it.
+    pub(crate) fn leaves(&self, since: Instant, cx: &Context<'_>) -> bool {
+        self.waits.waits(since, cx)
     }
 
     /// It has a request, or the beginning of one.

@@ -71,7 +71,9 @@ async fn pass(
     let mut ways = Ways::new(first.map(|version| header(version, &hop.behalf())), hello);
     let mut seat = ctx.seat();
     let mut timer = ctx.timers.get();
-    let idle = Duration::from_millis(hop.listener().limits.tunnel_idle_ms.into());
+    let (hello, limits) = (ways.up.read, hop.listener().limits);
+    let [idle, handshake] =
+        [limits.tunnel_idle_ms, limits.handshake_ms].map(|ms| Duration::from_millis(ms.into()));
     let ended = poll_fn(|cx| {
         // A new snapshot may terminate what it passed on, or have no such host any more.
         if seat.poll_rung(cx) && hop.listener().passed(host).is_none() {
@@ -80,8 +82,19 @@ async fn pass(
         let ended = ways.poll(cx, client, &mut origin.wire.tcp, &mut ctx.scratch.borrow_mut());
         record.moved(&ways);
         ways.judge(&attempts, group);
-        if ended.is_pending() && timer.poll_expired(cx, ways.progress + idle) {
-            return Poll::Ready(Err(Reason::TunnelIdle));
+        if ended.is_pending() {
+            // A client that owes the origin its part of the handshake is waited for as if it owed it to us.
+            let owes = ways.up.read == hello && ways.down.read > 0;
+            let (patience, reason) =
+                if owes { (handshake, Reason::HandshakeTimeout) } else { (idle, Reason::TunnelIdle) };
+            if !owes {
+                hop.busy();
+            } else if hop.leaves(ways.progress, cx) {
+                return Poll::Ready(Err(Reason::IdleEvicted));
+            }
+            if timer.poll_expired(cx, ways.progress + patience) {
+                return Poll::Ready(Err(reason));
+            }
         }
         ended
     })

@@ -163,12 +163,17 @@ async fn limits_hold_for_what_is_passed_and_for_what_is_no_hello() {
     })
     .await;
     let mut tcp = passed(&node, "b.test").await;
+    tcp.write_all(b"more").await.unwrap();
     assert!(tcp.read_to_end(&mut Vec::new()).await.is_err());
     node.refused(Reason::TunnelIdle, 1).await;
     let mut half = node.connect().await;
     half.write_all(&hello(&node, "b.test")[..50]).await.unwrap();
     let _ = half.read_to_end(&mut Vec::new()).await;
     node.refused(Reason::HandshakeTimeout, 1).await;
+    // Half a handshake with the origin is half a handshake.
+    let mut half = passed(&node, "b.test").await;
+    assert!(half.read_to_end(&mut Vec::new()).await.is_err());
+    node.refused(Reason::HandshakeTimeout, 2).await;
     // What is no ClientHello is told so by who shakes hands, whose alert it gets.
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 600]] {
         let mut tcp = node.connect().await;
@@ -181,4 +186,24 @@ async fn limits_hold_for_what_is_passed_and_for_what_is_no_hello() {
     // Without a name nothing is passed.
     let refused = node.shake_unverified("127.0.0.1").await.unwrap_err().to_string();
     assert!(refused.contains("UnrecognisedName"), "{refused}");
+}
+
+#[tokio::test]
+async fn half_handshakes_with_origins_make_room_and_tunnels_do_not() {
+    let origin = echo(0).await;
+    let node = Node::start(|snapshot, _| {
+        pass(snapshot, &[origin]);
+        snapshot.listeners[0].limits.connections = 2;
+    })
+    .await;
+    let mut busy = passed(&node, "b.test").await;
+    busy.write_all(b"more").await.unwrap();
+    busy.read_exact(&mut [0; 4]).await.unwrap();
+    let mut half = passed(&node, "b.test").await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    node.get_ok(&client(&node.pki.ca)).await;
+    assert!(half.read_to_end(&mut Vec::new()).await.is_err());
+    node.refused(Reason::IdleEvicted, 1).await;
+    busy.write_all(b"more").await.unwrap();
+    busy.read_exact(&mut [0; 4]).await.unwrap();
 }
