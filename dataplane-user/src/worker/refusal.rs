@@ -70,7 +70,7 @@ reasons! {
     ClientGone = "client-gone", Client, 0;
     /// `limits.headerMs`.
     HeaderTimeout = "header-timeout", Client, 408;
-    /// `limits.headerBytes` or `limits.headerCount`.
+    /// `limits.headerBytes` or `limits.headerCount`, or a `Connection` that names more than anybody has a use for.
     HeaderTooLarge = "header-too-large", Client, 431;
     /// `limits.targetBytes`.
     TargetTooLong = "target-too-long", Client, 414;

@@ -104,6 +104,10 @@ const REFUSED: &[(&str, Reason)] = &[
         "GET / HTTP/1.1\r\nHost: a.test\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\ne: 1\r\nf: 1\r\ng: 1\r\nh: 1\r\n\r\n",
         Reason::HeaderTooLarge,
     ),
+    (
+        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: a,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,\r\nConnection: b,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,\r\n\r\n",
+        Reason::HeaderTooLarge,
+    ),
 ];
 
 /// Heads that are taken, followed by a byte that is not theirs.
@@ -261,6 +265,7 @@ fn responses_that_could_be_read_differently_are_refused_under_every_split() {
         "HTTP/2 200 OK\r\n\r\n",
         "\r\nHTTP/1.1 200 OK\r\n\r\n",
         "<html>\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: a,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,\r\n\r\n",
     ] {
         split_everywhere(head.as_bytes(), |cuts| {
             assert_eq!(
@@ -400,7 +405,16 @@ fn nobody_says_our_fields_in_disguise_or_behind_the_body() {
     for name in ["X-Forwarded-For", "content-length", "my_field", "a_name_longer_than_any_known", "_"] {
         assert!(!Known::disguised(name.as_bytes()), "{name}");
     }
-    let body = b"0\r\nX-Forwarded-For: 6.6.6.6\r\nX_Request_Id: b\r\nU: 2\r\n\r\n";
+    for (name, of_them) in [
+        ("X-Forwarded-Client-Cert", true),
+        ("x_forwarded-Prefix", true),
+        ("x-forwarded-", false),
+        ("X-Forwarder-A", false),
+        ("Forwarded", false),
+    ] {
+        assert_eq!(Known::of_earlier_hops(name.as_bytes()), of_them, "{name}");
+    }
+    let body = b"0\r\nX-Forwarded-For: 6.6.6.6\r\nX_Request_Id: b\r\nX-Forwarded-Prefix: c\r\nU: 2\r\n\r\n";
     let mut reader = BodyReader::new(Framing::Chunked);
     reader.decode(&mut body.to_vec()).unwrap();
     let mut out = BytesMut::new();

@@ -122,6 +122,16 @@ impl Known {
         known.ours() || known.hop_by_hop() || known == Self::ContentLength
     }
 
+    /// Whether a name is one of the many `X-Forwarded-` ones, also with `_` for `-`: they say what a client did at an earlier
+    /// hop, and origins believe them of whoever stands before them.
+    pub fn of_earlier_hops(name: &[u8]) -> bool {
+        const BEGINS: &[u8] = b"x-forwarded-";
+        let same = |(byte, expected): (&u8, &u8)| {
+            byte.eq_ignore_ascii_case(expected) || (*byte, *expected) == (b'_', b'-')
+        };
+        name.len() > BEGINS.len() && name.iter().zip(BEGINS).all(same)
+    }
+
     /// Whether the field may not stand in a trailer section: framing, routing and connection management
     /// (RFC 9110, 6.5.1).
     pub fn forbidden_in_trailers(self) -> bool {
@@ -212,15 +222,30 @@ pub(crate) fn is_token(name: &HeaderName) -> bool {
     !name.as_str().as_bytes().contains(&b'"')
 }
 
+/// Members of all `Connection` fields of a head, empty ones too. Each is compared with every field, and nobody has a use for
+/// more than a few.
+const MOST_OPTIONS: usize = 64;
+
+/// A head with more of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyOptions;
+
 /// Marks what `Connection` names as belonging to the connection, and says which options it has.
-pub fn connection_options(text: &[u8], list: &mut [Field]) -> Options {
-    let mut options = Options::default();
+///
+/// # Errors
+/// They are too many.
+pub fn connection_options(text: &[u8], list: &mut [Field]) -> Result<Options, TooManyOptions> {
+    let (mut options, mut count) = (Options::default(), 0);
     for at in 0..list.len() {
         let Some(field) = list.get(at).copied() else { break };
         if field.known != Known::Connection {
             continue;
         }
         for token in field.value.of(text).split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            count += 1;
+            if count > MOST_OPTIONS {
+                return Err(TooManyOptions);
+            }
             match token {
                 _ if token.eq_ignore_ascii_case(b"close") => options.close = true,
                 _ if token.eq_ignore_ascii_case(b"keep-alive") => options.keep_alive = true,
@@ -233,7 +258,7 @@ pub fn connection_options(text: &[u8], list: &mut [Field]) -> Options {
             }
         }
     }
-    options
+    Ok(options)
 }
 
 /// Connection options that change what we do.

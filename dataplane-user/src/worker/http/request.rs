@@ -245,7 +245,7 @@ fn parse(text: Bytes, bounds: &HeadBounds) -> Result<Raw, Reason> {
 /// origins would merge it with the head.
 pub fn trailer(text: &[u8], name: &[u8], value: &[u8]) -> Field {
     let field = field(text, name, value);
-    Field { hop: field.hop || field.known.ours(), ..field }
+    Field { hop: field.hop || field.known.ours() || Known::of_earlier_hops(name), ..field }
 }
 
 /// A field of a head, with its meaning.
@@ -260,7 +260,7 @@ pub fn field(text: &[u8], name: &[u8], value: &[u8]) -> Field {
 /// # Errors
 /// The reason it is refused.
 pub fn check(mut raw: Raw) -> Result<Request, Reason> {
-    let options = connection_options(&raw.text, &mut raw.list);
+    let options = connection_options(&raw.text, &mut raw.list).map_err(|_too_many| Reason::HeaderTooLarge)?;
     let method = Method::of(raw.method.of(&raw.text));
     if method == Method::Connect {
         return Err(Reason::ConnectRefused);

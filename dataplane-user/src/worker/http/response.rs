@@ -64,7 +64,7 @@ pub fn take(input: &mut BytesMut, scan: &mut Scan, request: Method) -> Result<Op
     }
     let mut list: Vec<_> =
         parsed.headers.iter().map(|header| field(&text, header.name.as_bytes(), header.value)).collect();
-    let options = connection_options(&text, &mut list);
+    let options = connection_options(&text, &mut list).map_err(|_too_many| Malformed)?;
     let fields = Fields::new(text, list);
     let (framing, declared) = framing(&fields, status, minor, request)?;
     let keep_alive = if minor == 0 { options.keep_alive && !options.close } else { !options.close };

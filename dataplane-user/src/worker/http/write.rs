@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::{BufMut, BytesMut};
 use model::transform::Scheme;
 
-use super::fields::{Fields, Known};
+use super::fields::{Field, Fields, Known};
 use super::request::{Framing, Request, Version};
 use super::upgrade::Upgrade;
 
@@ -87,8 +87,14 @@ fn put_upgrade(out: &mut BytesMut, upgrade: &Upgrade<'_>) {
 
 /// The fields of a request to an origin that do not belong to the connection or the framing: the same for every version.
 pub fn request_fields(to: &mut impl FieldSink, request: &Request, forwarding: &Forwarding<'_>) {
+    let theirs = |field: Field, name: &[u8]| {
+        !field.hop
+            && !rewritten(field.known)
+            // Of those that we do not write ourselves nothing takes the place.
+            && (forwarding.trusted || !Known::of_earlier_hops(name))
+    };
     for (field, name, value) in request.fields.iter() {
-        if !field.hop && !rewritten(field.known) {
+        if theirs(field, name) {
             to.name(name).put_slice(value);
             to.end();
         }

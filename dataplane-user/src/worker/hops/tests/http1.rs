@@ -20,7 +20,8 @@ fn a_request_goes_through_and_hop_by_hop_fields_do_not() {
         let answer = bench
             .ask(
                 "GET /x/./y?q=%zz HTTP/1.1\r\nHost: A.test:443\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n\
-                 X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\nX-Other: 3\r\n\r\n",
+                 X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Request-Id: mine\r\nX-Other: 3\r\n\
+                 X-Forwarded-Client-Cert: 6.6.6.6\r\nX_Forwarded_Prefix: /6.6.6.6\r\n\r\n",
             )
             .await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhi"), "{answer}");
@@ -60,13 +61,14 @@ fn a_trusted_client_is_believed() {
         bench
             .ask(
                 "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nX-Forwarded-For: 7.7.7.7\r\n\
-                 X-Forwarded-Proto: http\r\nForwarded: for=7.7.7.7\r\n\r\n",
+                 X-Forwarded-Proto: http\r\nForwarded: for=7.7.7.7\r\nX-Forwarded-Prefix: /shop\r\n\r\n",
             )
             .await;
         let request = seen.borrow()[0].clone();
         assert!(request.contains("X-Forwarded-For: 7.7.7.7, 192.0.2.9\r\n"), "{request}");
         assert!(request.contains("X-Forwarded-Proto: http\r\n"), "{request}");
         assert!(request.contains("Forwarded: for=7.7.7.7, for=192.0.2.9;"), "{request}");
+        assert!(request.contains("X-Forwarded-Prefix: /shop\r\n"), "{request}");
     });
 }
 
