@@ -1,7 +1,7 @@
 //! In which form a client wants to be refused: RFC 9110, 12.5.1, over the few forms we have.
 
 use super::fields::Known;
-use super::request::{Request, Version};
+use super::request::{Method, Request, Version};
 
 /// The forms of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,8 @@ const OFFERED: [(Form, &[&str]); 3] = [
 /// too many cookies.
 pub fn form(request: Option<&Request>) -> Form {
     let Some(request) = request else { return Form::Html };
-    if request.fields.values(Known::ContentType).any(is_grpc) {
+    // gRPC calls are POSTs. What is asked with another method is refused with its own status: a cache would keep a success.
+    if request.method == Method::Other && request.fields.values(Known::ContentType).any(is_grpc) {
         return Form::Grpc;
     }
     let mut best = (Rank::default(), Form::Plain);
@@ -115,7 +116,11 @@ mod tests {
     use crate::worker::http::scan::Scan;
 
     fn preferred(fields: &str) -> Form {
-        let head = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+        asked("GET", fields)
+    }
+
+    fn asked(method: &str, fields: &str) -> Form {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
         let bounds = HeadBounds { bytes: 4096, fields: 20, target: 100 };
         let raw = take(&mut head.as_bytes().into(), &mut Scan::default(), &bounds).unwrap().unwrap();
         form(Some(&check(raw).unwrap()))
@@ -158,7 +163,12 @@ mod tests {
             ("application/grpcx", Form::Plain),
             ("application/json", Form::Plain),
         ] {
-            assert_eq!(preferred(&format!("Content-Type: {kind}\r\n")), expected, "{kind}");
+            let field = format!("Content-Type: {kind}\r\n");
+            assert_eq!(asked("POST", &field), expected, "{kind}");
+            // A success that nobody else may store, or take for the answer to a page.
+            for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
+                assert_eq!(asked(method, &field), Form::Plain, "{method} {kind}");
+            }
         }
     }
 }
