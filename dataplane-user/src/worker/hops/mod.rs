@@ -54,6 +54,7 @@ where
 {
     let (hop, stream) = Hop::unsecured(unsecured, ctx);
     attend(ctx, &hop, pin!(http1::serve(ctx, &hop, stream))).await;
+    ctx.pool.borrow_mut().left(hop.peer.client);
 }
 
 /// Lets a connection's work go on until it ends, or until the connection must: then there is nothing, and

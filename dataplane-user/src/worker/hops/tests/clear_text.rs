@@ -2,6 +2,7 @@
 
 use model::clear_text::{ClearText, OpenAnswer};
 use model::route::NormalPath;
+use model::snapshot::ProxyVersion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, timeout};
 
@@ -205,6 +206,35 @@ fn challenges_go_to_their_origins_and_nothing_else_does() {
         // Where nobody answers challenges, ACME's servers follow the redirect.
         let answer = redirecting().ask(&last("GET /.well-known/acme-challenge/token HTTP/1.1")).await;
         assert_eq!(location(&answer), "https://a.test/.well-known/acme-challenge/token");
+    });
+}
+
+/// Nobody else may use it: it would stand for as long as the pool keeps any.
+#[test]
+fn an_origin_that_was_told_of_a_client_keeps_no_connection_when_that_has_left() {
+    local(|| async {
+        let (address, seen) = answering(HELLO).await;
+        let bench = Bench::with(&[address], |snapshot| {
+            let group = &mut snapshot.origin_groups[0];
+            group.proxy_protocol = Some(ProxyVersion::V1);
+            let acme_origin_group = Some(group.name.clone());
+            let clear = ClearText { acme_origin_group, ..open(OpenAnswer::Refuse) };
+            snapshot.listeners[0].clear_text = Some(clear);
+        });
+        let mut client = bench.connect();
+        for _ in 0..2 {
+            let ask = b"GET /.well-known/acme-challenge/t HTTP/1.1\r\nHost: a.test\r\n\r\n";
+            client.write_all(ask).await.unwrap();
+            assert!(read_head(&mut client).await.unwrap().starts_with("HTTP/1.1 200 "));
+            client.read_exact(&mut [0; 5]).await.unwrap();
+        }
+        let told = bench.told(2).await;
+        assert!(told[1].reused, "{told:?}");
+        assert!(seen.borrow()[0].starts_with("PROXY TCP4 192.0.2.9 "), "{:?}", seen.borrow());
+        assert_eq!(bench.ctx.pool.borrow().idle(), 1);
+        client.shutdown().await.unwrap();
+        read_all(&mut client).await;
+        assert_eq!(bench.ctx.pool.borrow().idle(), 0);
     });
 }
 
