@@ -65,6 +65,12 @@ impl FieldName {
         self.0.as_bytes().eq_ignore_ascii_case(name)
     }
 
+    /// Whether some server reads `name` as this field: those of CGI's kind take `_` for `-`.
+    pub fn reads_as(&self, name: &[u8]) -> bool {
+        let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        self.0.len() == name.len() && self.0.bytes().zip(name).all(|(own, byte)| plain(&own) == plain(byte))
+    }
+
     /// Why the field may not be written by operators, if so. `_` counts as `-`: servers of CGI's kind read both alike.
     pub fn reserved(&self) -> Option<Reserved> {
         let plain = self.0.to_ascii_lowercase().replace('_', "-");

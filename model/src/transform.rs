@@ -59,9 +59,10 @@ impl FieldChange {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
     }
 
-    /// Whether a field of a message does not survive.
+    /// Whether a field of a message does not survive: neither one that is replaced or removed, nor one that its reader would
+    /// take for that.
     pub fn drops(&self, name: &[u8]) -> bool {
-        self.set.iter().map(|field| &field.name).chain(&self.remove).any(|gone| gone.is(name))
+        self.set.iter().map(|field| &field.name).chain(&self.remove).any(|gone| gone.reads_as(name))
     }
 
     /// The fields that come behind those that survive.

@@ -63,6 +63,10 @@ mod tests {
             ("X-Remove", "1"),
             ("X-Other", "1"),
             ("X-REMOVE", "2"),
+            // To some readers these are the same.
+            ("x_SET", "3"),
+            ("X_Remove", "3"),
+            ("X_Add", "3"),
         ]);
         let change = FieldChange {
             set: vec![one("X-SET", "new"), one("X-Absent", "here")],
@@ -81,6 +85,7 @@ mod tests {
             [
                 "x-add: 1",
                 "X-Other: 1",
+                "X_Add: 3",
                 "X-SET: new",
                 "X-Absent: here",
                 "X-Add: 2",
