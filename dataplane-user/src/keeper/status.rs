@@ -99,8 +99,14 @@ pub struct Refused {
 }
 
 impl Status {
-    /// For people.
+    /// For people, and so for terminals. Much of it are a worker's words, which is not believed: none of them says anything to
+    /// the terminal itself.
     pub fn words(&self) -> String {
+        let visible = |line: String| line.chars().filter(|c| !c.is_control()).collect::<String>() + "\n";
+        self.lines().into_iter().map(visible).collect()
+    }
+
+    fn lines(&self) -> Vec<String> {
         let node = self.node.as_ref().map_or("not enrolled", Name::as_str);
         let worker =
             self.worker.map_or("none".to_owned(), |pid| format!("process {pid}, {} threads", self.threads));
@@ -151,7 +157,7 @@ impl Status {
             lines.push(format!("feature   {} {on}: {}", feature.name, feature.detail));
         }
         lines.extend(self.pins.iter().map(|pin| format!("pin       {pin}")));
-        lines.join("\n") + "\n"
+        lines
     }
 }
 
@@ -257,4 +263,37 @@ pub fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workers_words_say_nothing_to_a_terminal() {
+        let said = "\u{1b}]0;title\u{7}\u{9b}2Jfine\nkeeper    process 1".to_owned();
+        let status = Status {
+            at_ms: 0,
+            version: "0.1.0".to_owned(),
+            node: None,
+            instance: "default".to_owned(),
+            keeper: 7,
+            worker: None,
+            draining: Vec::new(),
+            workers: Vec::new(),
+            threads: 1,
+            connections: 0,
+            applied: None,
+            refused: Some(Refused { id: None, reason: said.clone() }),
+            console: ConsoleState { problem: Some(said.clone()), ..ConsoleState::default() },
+            drained: false,
+            features: vec![Feature { name: "seccomp".to_owned(), on: true, detail: said }],
+            listeners: Vec::new(),
+            pins: Vec::new(),
+        };
+        let words = status.words();
+        assert_eq!(words.lines().count(), 7, "{words:?}");
+        assert!(words.chars().all(|c| c == '\n' || !c.is_control()), "{words:?}");
+        assert!(words.contains("refused   ]0;title2Jfinekeeper    process 1\n"), "{words:?}");
+    }
 }

@@ -39,7 +39,8 @@ pub(crate) struct Holder {
 impl Holder {
     /// The one that the former keeper left, with what it holds.
     pub(super) async fn meet(run: &Directory) -> Option<(Self, Vec<(SocketInfo, OwnedFd)>)> {
-        let flags = SocketFlags::CLOEXEC;
+        // Where others stand at its door it is none that gives anything back, and nobody to wait for.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(run.short_path(SOCKET)).ok()?).ok()?;
@@ -211,5 +212,36 @@ impl Keeper {
             ),
             Err(error) => tracing::debug!(%error, "what held the listening sockets is gone already"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_door_with_a_queue_keeps_no_keeper_from_starting() {
+        let path = std::env::temp_dir().join(format!("sallyport-hold-{}", std::process::id()));
+        let run = Directory::open(&path, 0o700).unwrap();
+        let door = door(&run).unwrap();
+        let queue: Vec<_> = (0..8)
+            .map_while(|_| {
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let socket =
+                    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+                        .unwrap();
+                let address = SocketAddrUnix::new(run.short_path(SOCKET)).unwrap();
+                rustix::net::connect(&socket, &address).ok().map(|()| socket)
+            })
+            .collect();
+        assert!(queue.len() < 8, "the queue has no end");
+        let (told, met) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            told.send(runtime.block_on(Holder::meet(&run)).is_some()).unwrap();
+        });
+        assert_eq!(met.recv_timeout(Duration::from_secs(5)), Ok(false));
+        drop((door, queue));
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }
