@@ -8,6 +8,7 @@
 
 mod floods;
 mod http2;
+mod memory;
 mod overload;
 mod slow;
 mod tls;

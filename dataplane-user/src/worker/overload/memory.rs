@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Refusing, Steps};
+use super::{Refusing, Steps, allocator};
 
 /// Percent of the limit.
 const USED: Steps<u64> = Steps { connections: 85, requests: 95 };
@@ -51,7 +51,7 @@ impl Memory {
             let due = given_back.is_none_or(|before| now.duration_since(before) >= GIVE_BACK);
             if self.refusing() > Refusing::Nothing && due {
                 // What was given up under load stays with the allocator, and would be refused for when the load is gone.
-                give_back();
+                allocator::give_back();
                 given_back = Some(now);
             }
         }
@@ -94,18 +94,6 @@ impl Memory {
         }
     }
 }
-
-/// Gives free memory back to the kernel.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "glibc's malloc_trim has no safe name")]
-fn give_back() {
-    // SAFETY: it takes no pointer, and any thread may call it at any time (malloc_trim(3)).
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Other allocators do by themselves.
-#[cfg(not(target_env = "gnu"))]
-fn give_back() {}
 
 /// What the kernel could not take back (proc(5)): the program's own pages, which it could, are not counted.
 fn resident(file: &File) -> Option<u64> {

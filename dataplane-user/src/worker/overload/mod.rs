@@ -4,6 +4,7 @@
 //! Three signals, each with a level where it begins to count and a lower one where it ends: how late a thread is, how
 //! long handshakes wait in its line ([`Line`]), and the worker's memory ([`Memory`]).
 
+mod allocator;
 mod line;
 mod memory;
 
