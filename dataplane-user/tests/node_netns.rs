@@ -141,12 +141,12 @@ fn steered_denied_killed_and_stopped() {
     // Denied from the moment it is acknowledged, also while the keeper is dead; allowed again afterwards.
     let mut denied = wanted.clone();
     denied.id = id(2);
-    denied.filter.push(model::snapshot::FilterRule {
-        id: 7,
-        name: "block/client".to_owned(),
-        action: model::snapshot::FilterAction::Deny,
-        prefixes: vec!["10.88.0.2".parse().unwrap()],
-    });
+    denied.filter.push(model::snapshot::FilterRule::new(
+        7,
+        "block/client",
+        model::snapshot::FilterAction::Deny,
+        vec!["10.88.0.2".parse().unwrap()],
+    ));
     console.publish(&denied);
     console.expect_applied(2);
     assert!(net.get("10.88.0.1", 443).is_none());

@@ -17,6 +17,8 @@ use crate::route::Conditions;
 use crate::transform::Transform;
 use crate::upgrade::{self, Protocol};
 
+pub use crate::filter::{FilterAction, FilterMode, FilterRule, PortRange, ProtocolList};
+
 /// The `format` this release writes; it reads this one and the one before (there is none before 1).
 pub const FORMAT: u32 = 1;
 
@@ -55,6 +57,9 @@ pub struct Snapshot {
     pub trust_bundles: Vec<TrustBundle>,
     /// Sorted by filter name, rule name.
     pub filter: Vec<FilterRule>,
+    /// The filters' lists of IP protocols, sorted by filter name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter_protocols: Vec<ProtocolList>,
 }
 
 /// A place to accept connections.
@@ -509,30 +514,6 @@ pub struct TrustBundle {
     pub name: Name,
     /// CA certificates, PEM.
     pub certificates: String,
-}
-
-/// One packet filter rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FilterRule {
-    /// Stable over revisions and never 0: names the rule in kernel counters. The console assigns it per filter and rule name.
-    pub id: u32,
-    /// `filter/rule`.
-    pub name: String,
-    /// What happens to sources in the prefixes.
-    pub action: FilterAction,
-    /// Sorted, never empty.
-    pub prefixes: Vec<Prefix>,
-}
-
-/// What a packet filter rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum FilterAction {
-    /// Drop whatever the source sends.
-    Deny,
-    /// Let the source reach listeners; where any allow rule exists, others may not.
-    Allow,
 }
 
 /// A snapshot as it travels and is stored.

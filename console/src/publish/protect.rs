@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::compile::Compiled;
-use model::filter::{Verdict, verdict};
+use model::filter::{CellVerdict, Index, Inputs, Payload};
 use model::problem::{Code, Problem};
 use model::snapshot::FilterRule;
 
@@ -60,8 +60,13 @@ fn newly_denied<'a>(
     after: &'a [FilterRule],
     address: IpAddr,
 ) -> Option<&'a FilterRule> {
-    let Verdict::Denied { rule } = verdict(after, address, false) else { return None };
-    if matches!(verdict(before, address, false), Verdict::Denied { .. }) {
+    let denied = |rules| {
+        let index = Index::new(Inputs { rules, ..Inputs::default() }).ok()?;
+        let cell = index.cell(address, address, Payload::Tcp(0));
+        (cell.verdict == CellVerdict::Denied).then_some(cell.rule)
+    };
+    let rule = denied(after)?;
+    if denied(before).is_some() {
         return None;
     }
     after.iter().find(|known| known.id == rule)

@@ -77,6 +77,7 @@ pub(crate) fn snapshot(revision: u64) -> Snapshot {
         origin_groups: Vec::new(),
         trust_bundles: Vec::new(),
         filter: Vec::new(),
+        filter_protocols: Vec::new(),
     }
 }
 

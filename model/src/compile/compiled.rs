@@ -95,6 +95,7 @@ impl Compiled {
             trust_bundles: bundles.into_iter().filter_map(|name| self.bundle(name)).collect(),
             routes,
             filter,
+            filter_protocols: Vec::new(),
         }
     }
 

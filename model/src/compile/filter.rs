@@ -58,5 +58,5 @@ fn rule(
         let message = "the console gave this rule no number; please report this, and save the filter again";
         at.problem(format!("{field}.name"), Code::Conflict, message);
     }
-    Some(FilterRule { id: id?, name, action: action?, prefixes })
+    Some(FilterRule::new(id?, &name, action?, prefixes))
 }

@@ -33,6 +33,7 @@ fn table(routes: Vec<Route>) -> Table<String> {
         origin_groups: Vec::new(),
         trust_bundles: Vec::new(),
         filter: Vec::new(),
+        filter_protocols: Vec::new(),
     };
     Table::build(&snapshot, &"https".parse().unwrap(), |route| route.name.to_string())
 }

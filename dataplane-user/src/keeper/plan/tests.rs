@@ -18,11 +18,13 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         limits: Limits::default(),
         error_pages: Vec::new(),
     };
-    let rule = |(id, action, prefixes): &(u32, FilterAction, &[&str])| FilterRule {
-        id: *id,
-        name: format!("f/r{id}"),
-        action: *action,
-        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+    let rule = |(id, action, prefixes): &(u32, FilterAction, &[&str])| {
+        FilterRule::new(
+            *id,
+            &format!("f/r{id}"),
+            *action,
+            prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        )
     };
     Snapshot {
         format: FORMAT,
@@ -33,6 +35,7 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         routes: Vec::new(),
         origin_groups: Vec::new(),
         trust_bundles: Vec::new(),
+        filter_protocols: Vec::new(),
         filter: filter.iter().map(rule).collect(),
     }
 }

@@ -60,7 +60,8 @@ impl<S: Carrier> Client<S> {
 
 impl<S: Carrier> Drop for Client<S> {
     fn drop(&mut self) {
-        if self.gate.ctx.live.load().judge(&self.peer) != Verdict::Pass {
+        let Ok(local) = self.stream.tcp().local_addr() else { return };
+        if self.gate.ctx.live.load().judge(&self.peer, local) != Verdict::Pass {
             reset(self.stream.tcp());
         }
     }

@@ -151,7 +151,7 @@ impl Gate {
         };
         let live = self.ctx.live.load();
         let Some(listener) = live.listener_at(local) else { return refuse(Reason::NoListener) };
-        self.allowed(&live, &peer.into())?;
+        self.allowed(&live, &peer.into(), local)?;
         if self.ctx.overload.refusing() >= Refusing::Connections {
             return refuse(Reason::OverloadedConnection);
         }
@@ -165,8 +165,8 @@ impl Gate {
     }
 
     /// What the packet filter says; told where it is a refusal.
-    fn allowed(&self, live: &Live, peer: &Peer) -> Result<(), Reason> {
-        match live.judge(peer) {
+    fn allowed(&self, live: &Live, peer: &Peer, local: SocketAddr) -> Result<(), Reason> {
+        match live.judge(peer, local) {
             Verdict::Pass => return Ok(()),
             Verdict::Denied { rule } => self.shard.denied(rule),
             Verdict::NotAllowed => self.shard.refused(Reason::Denied),
@@ -178,7 +178,7 @@ impl Gate {
     async fn told(
         &self,
         tcp: &mut TcpStream,
-        balancer: SocketAddr,
+        (balancer, local): (SocketAddr, SocketAddr),
         (listener, admission): (&ListenerLive, &mut Admission),
         deadline: Instant,
     ) -> Result<Peer, (Reason, String)> {
@@ -192,7 +192,7 @@ impl Gate {
             Said::Nobody => balancer.into(),
         };
         let named = || format!("the PROXY header names {}", peer.client);
-        self.allowed(&self.ctx.live.load(), &peer).map_err(|reason| (reason, named()))?;
+        self.allowed(&self.ctx.live.load(), &peer, local).map_err(|reason| (reason, named()))?;
         admission.belongs_to(peer.client.ip(), listener).map_err(|reason| refuse(reason, named()))?;
         Ok(peer)
     }
@@ -215,7 +215,7 @@ async fn connection(
         tracing::debug!(%peer, listener, reason, sentence, "no handshake");
     };
     if listener.proxied(peer.client.ip()) {
-        let told = gate.told(&mut tcp, peer.client, (&listener, &mut admission), deadline);
+        let told = gate.told(&mut tcp, (peer.client, local), (&listener, &mut admission), deadline);
         match Box::pin(told).await {
             Ok(told) => peer = told,
             Err(why) => {

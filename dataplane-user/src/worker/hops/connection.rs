@@ -131,7 +131,7 @@ impl Hop {
             return true;
         }
         let current = self.listener();
-        let denied = match live.judge(&self.peer) {
+        let denied = match live.judge(&self.peer, self.local) {
             Verdict::Pass => None,
             Verdict::Denied { rule } => Some(rule),
             Verdict::NotAllowed => Some(0),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::clear_text::ClearText;
 use model::digest::Digest;
-use model::filter::Index;
+use model::filter::{Index, Inputs, TooLarge, places};
 use model::name::{HostPattern, Name};
 use model::route::Table;
 use model::snapshot::{Certificate, Listener, Route, Snapshot, TlsVersion};
@@ -53,6 +53,9 @@ pub enum LiveError {
     /// A route that leads nowhere.
     #[error("route {0} has neither an origin group nor an answer; publish again from the console")]
     NoTarget(Name),
+    /// The packet filter's rules.
+    #[error("the packet filter cannot be applied: {0}")]
+    Filter(#[from] TooLarge),
     /// An origin group without an origin.
     #[error("origin group {0} has no origin")]
     NoOrigin(Name),
@@ -161,11 +164,18 @@ impl Live {
             id: snapshot.id,
             listeners,
             places,
-            filter: Index::new(&snapshot.filter),
+            filter: filter(&snapshot)?,
             groups,
             kept: builder.kept,
         })
     }
+}
+
+/// The packet filter as sockets ask it.
+fn filter(snapshot: &Snapshot) -> Result<Index, LiveError> {
+    let listeners = places(&snapshot.listeners);
+    let protocols = &snapshot.filter_protocols;
+    Ok(Index::new(Inputs { rules: &snapshot.filter, protocols, listeners: &listeners, own: &[] })?)
 }
 
 pub(super) struct Builder<'a> {

@@ -63,20 +63,16 @@ impl Live {
         self.places.get(&(Some(address), local.port())).or_else(|| self.places.get(&(None, local.port())))
     }
 
-    /// What the packet filter says of a client that reached a listener.
-    pub fn verdict(&self, client: IpAddr) -> Verdict {
-        self.filter.verdict(client, true)
-    }
-
     /// What it says of who is at the other end of a connection. A client that a PROXY header named sends no packets here: deny
-    /// rules judge it all the same, while allow lists are about who reaches listeners, which its balancer does.
-    pub fn judge(&self, peer: &Peer) -> Verdict {
-        match peer.via {
-            None => self.verdict(peer.client.ip()),
-            Some(balancer) => match self.verdict(balancer.ip()) {
-                Verdict::Pass => self.filter.verdict(peer.client.ip(), false),
-                refused @ (Verdict::Denied { .. } | Verdict::NotAllowed) => refused,
-            },
+    /// rules judge it all the same, while allow lists are about who reaches listeners, which its balancer does. `local` is the
+    /// socket's own address.
+    pub fn judge(&self, peer: &Peer, local: SocketAddr) -> Verdict {
+        let client = self.filter.verdict(peer.client.ip(), local);
+        let Some(balancer) = peer.via else { return client };
+        match (self.filter.verdict(balancer.ip(), local), client) {
+            (Verdict::Pass, Verdict::NotAllowed) => Verdict::Pass,
+            (Verdict::Pass, client) => client,
+            (refused, _) => refused,
         }
     }
 }

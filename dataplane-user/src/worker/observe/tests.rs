@@ -39,6 +39,7 @@ fn listener(text: &str) -> ListenerLive {
         origin_groups: Vec::new(),
         trust_bundles: Vec::new(),
         filter: Vec::new(),
+        filter_protocols: Vec::new(),
     };
     ListenerLive {
         name: name(text),

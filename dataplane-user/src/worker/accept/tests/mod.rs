@@ -213,12 +213,8 @@ async fn denied_clients_are_reset_before_and_after_the_handshake() {
     let mut allowed = node.shake_v6(&config).await.unwrap();
     assert!(node::get(&mut open, "a.test", "/").await.starts_with("HTTP/1.1 200"));
     node.change(|snapshot, _| {
-        snapshot.filter = vec![FilterRule {
-            id: 7,
-            name: "f/deny".to_owned(),
-            action: FilterAction::Deny,
-            prefixes: vec!["127.0.0.0/8".parse().unwrap()],
-        }];
+        snapshot.filter =
+            vec![FilterRule::new(7, "f/deny", FilterAction::Deny, vec!["127.0.0.0/8".parse().unwrap()])];
     });
     let closed = open.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(closed.kind(), std::io::ErrorKind::ConnectionReset);
@@ -314,12 +310,7 @@ async fn a_balancers_clients_are_who_its_headers_say() {
     let mut second = node.shake_behind(&config, &proxy_line("192.0.2.2")).await.unwrap();
     assert!(node::get(&mut second, "a.test", "/").await.starts_with("HTTP/1.1 200"));
     // Denied: who the header names, at once and at the next snapshot; the balancer's other clients are not touched.
-    let deny = |prefix: &str, action| FilterRule {
-        id: 1,
-        name: "f/r".to_owned(),
-        action,
-        prefixes: vec![prefix.parse().unwrap()],
-    };
+    let deny = |prefix: &str, action| FilterRule::new(1, "f/r", action, vec![prefix.parse().unwrap()]);
     node.change(|snapshot, _| snapshot.filter = vec![deny("192.0.2.1/32", FilterAction::Deny)]);
     assert!(first.read_to_end(&mut Vec::new()).await.is_err());
     assert!(node.shake_behind(&config, &proxy_line("192.0.2.1")).await.is_err());

@@ -141,12 +141,8 @@ async fn what_a_snapshot_denies_or_no_longer_passes_is_closed_and_the_rest_is_no
     });
     assert!(get(&mut terminated, "a.test", "/").await.starts_with("HTTP/1.1 421"));
     node.change(|snapshot, _| {
-        snapshot.filter = vec![FilterRule {
-            id: 1,
-            name: "f/r".to_owned(),
-            action: FilterAction::Deny,
-            prefixes: vec!["127.0.0.0/8".parse().unwrap()],
-        }];
+        snapshot.filter =
+            vec![FilterRule::new(1, "f/r", FilterAction::Deny, vec!["127.0.0.0/8".parse().unwrap()])];
     });
     assert!(kept.read_to_end(&mut Vec::new()).await.is_err());
     let line = node.log_line(|line| line["reason"] == "denied" && line["protocol"] == "TLS").await;

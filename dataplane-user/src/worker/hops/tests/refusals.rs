@@ -233,12 +233,12 @@ fn a_client_that_a_new_snapshot_denies_is_cut_off() {
         client.write_all(GET.as_bytes()).await.unwrap();
         read_head(&mut client).await;
         bench.apply(|snapshot| {
-            snapshot.filter.push(model::snapshot::FilterRule {
-                id: 1,
-                name: "f/r".to_owned(),
-                action: model::snapshot::FilterAction::Deny,
-                prefixes: vec!["192.0.2.9/32".parse().unwrap()],
-            });
+            snapshot.filter.push(model::snapshot::FilterRule::new(
+                1,
+                "f/r",
+                model::snapshot::FilterAction::Deny,
+                vec!["192.0.2.9/32".parse().unwrap()],
+            ));
         });
         read_all(&mut client).await;
         assert_eq!(*bench.log.refused.borrow(), [Reason::Denied]);
