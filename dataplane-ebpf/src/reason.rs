@@ -50,7 +50,8 @@ reasons! {
     Denied = 32, "denied";
     /// For a listener, and no allow rule names its source although one has to.
     NotAllowed = 33, "not-allowed";
-    /// A later fragment that may be for a listener, from a source that may not reach listeners: its port cannot be seen.
+    /// A later fragment that may be for a listener, from a source that may not reach listeners: its port cannot be seen. Or
+    /// one that would overwrite the first one's TCP header.
     Fragment = 34, "fragment";
     /// Shorter than its Ethernet header and VLAN tags.
     MalformedFrame = 35, "malformed-frame";
@@ -58,7 +59,7 @@ reasons! {
     MalformedIpv4 = 36, "malformed-ipv4";
     /// An IPv6 header or extension header that contradicts itself or is cut short.
     MalformedIpv6 = 37, "malformed-ipv6";
-    /// A TCP header whose ports are cut off.
+    /// A TCP header that contradicts its packet, is cut short or names port 0.
     MalformedTcp = 38, "malformed-tcp";
     /// More IPv6 extension headers than we follow.
     ExtensionHeaders = 39, "extension-headers";
@@ -72,6 +73,16 @@ reasons! {
     NotAssigned = 43, "not-assigned";
     /// A table is missing: the filter is closed, never open.
     NoTable = 44, "no-table";
+    /// A source that is the destination, which no sender on a wire has (the "land" attack).
+    Land = 45, "land";
+    /// TCP flags that no connection has: none of SYN, ACK and RST, or two of SYN, FIN and RST.
+    TcpFlags = 46, "tcp-flags";
+    /// A UDP header that contradicts its packet or is cut short.
+    MalformedUdp = 47, "malformed-udp";
+    /// An ICMP message shorter than its header.
+    MalformedIcmp = 48, "malformed-icmp";
+    /// A source that cannot be on a wire: loopback, multicast, broadcast or none.
+    Martian = 49, "martian";
 }
 
 impl Reason {

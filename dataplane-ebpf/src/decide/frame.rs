@@ -1,6 +1,6 @@
 //! Ethernet: up to two VLAN tags, then ARP or IP.
 
-use super::{Bytes, Frame, ipv4, ipv6};
+use super::{Bytes, Packet, ipv4, ipv6};
 use crate::reason::Reason;
 
 const ARP: u16 = 0x0806;
@@ -16,15 +16,15 @@ const TAG: usize = 4;
 /// Understands a frame as far as the tables can judge it.
 ///
 /// # Errors
-/// The reason to drop a frame that cannot be understood.
+/// Why it is dropped, or passes, without them.
 #[inline(always)]
-pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Frame, Reason> {
+pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, Reason> {
     let (ethertype, payload) = untag(frame)?;
     match ethertype {
-        IPV4 => ipv4::parse(frame, payload).map(Frame::Ip),
-        IPV6 => ipv6::parse(frame, payload).map(Frame::Ip),
-        ARP => Ok(Frame::Arp),
-        _ => Ok(Frame::NotIp),
+        IPV4 => ipv4::parse(frame, payload),
+        IPV6 => ipv6::parse(frame, payload),
+        ARP => Err(Reason::Arp),
+        _ => Err(Reason::NotIp),
     }
 }
 

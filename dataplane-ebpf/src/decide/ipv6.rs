@@ -1,6 +1,6 @@
 //! IPv6, with a bounded number of extension headers, and fragments.
 
-use super::ipv4::{Payload, TCP, tcp};
+use super::transport::{ICMPV6, Payload, TCP, UDP, icmp, overwrites_tcp, tcp, udp};
 use super::{Bytes, Kind, Packet};
 use crate::reason::Reason;
 use crate::wire::Address;
@@ -9,7 +9,6 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
-const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 
 const PACKET_TOO_BIG: u8 = 2;
@@ -17,6 +16,10 @@ const PACKET_TOO_BIG: u8 = 2;
 const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 /// What neighbour discovery must arrive with, so that no router can have forwarded it (RFC 4861).
 const FROM_THE_LINK: u8 = 255;
+
+/// Of the fragment header's third and fourth byte.
+const OFFSET_MASK: u16 = 0xfff8;
+const MORE_FRAGMENTS: u16 = 1;
 
 const HEADER: usize = 40;
 /// Extension headers we follow. Real traffic has at most two or three.
@@ -30,22 +33,35 @@ pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet
     };
     let source: [u8; 16] = frame.read(start + 8).ok_or(Reason::MalformedIpv6)?;
     let destination: [u8; 16] = frame.read(start + 24).ok_or(Reason::MalformedIpv6)?;
-    if v >> 4 != 6 {
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    if v >> 4 != 6 || !frame.reaches(start + HEADER + length) {
         return Err(Reason::MalformedIpv6);
     }
     if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..] = source {
         return Err(Reason::MappedAddress);
     }
-    let payload = Payload { start: start + HEADER, len: usize::from(u16::from_be_bytes([l0, l1])) };
+    if u128::from_ne_bytes(source) == u128::from_ne_bytes(destination) && !frame.is_looped() {
+        return Err(Reason::Land);
+    }
+    let payload = Payload { start: start + HEADER, len: length, fragmented: false };
     let kind = follow(frame, payload, next, hop_limit)?;
+    if is_martian(source) && !frame.is_looped() {
+        return Err(Reason::Martian);
+    }
     Ok(Packet { source: Address::V6(source), destination: Address::V6(destination), kind })
+}
+
+/// Loopback and multicast are nobody's source; `::` is that of a host without an address.
+#[inline(always)]
+const fn is_martian(source: [u8; 16]) -> bool {
+    source[0] == 0xff || u128::from_be_bytes(source) == 1
 }
 
 /// Follows the chain of extension headers to the transport header.
 #[inline(always)]
 fn follow<B: Bytes + ?Sized>(frame: &B, packet: Payload, first: u8, hop_limit: u8) -> Result<Kind, Reason> {
     let (mut next, mut at, mut left) = (first, packet.start, packet.len);
-    let mut fragmented = false;
+    let (mut fragmented, mut more) = (false, false);
     for _ in 0..HEADERS_MAX {
         if !is_extension(next) {
             break;
@@ -60,20 +76,32 @@ fn follow<B: Bytes + ?Sized>(frame: &B, packet: Payload, first: u8, hop_limit: u
             return Err(Reason::MalformedIpv6);
         }
         if next == FRAGMENT {
-            if u16::from_be_bytes([o0, o1]) >> 3 != 0 {
-                // What follows is the middle of something; an extension header may hide TCP.
-                let may_be_tcp = following == TCP || is_extension(following);
-                return Ok(if may_be_tcp { Kind::LaterFragment } else { Kind::Other });
+            let fragment = u16::from_be_bytes([o0, o1]);
+            if fragment >> 3 != 0 {
+                return later(following, usize::from(fragment & OFFSET_MASK));
             }
             fragmented = true;
+            more |= fragment & MORE_FRAGMENTS != 0;
         }
         (next, at, left) = (following, at + size, left - size);
     }
+    let payload = Payload { start: at, len: left, fragmented: more };
     match next {
-        TCP => tcp(frame, Payload { start: at, len: left }),
-        ICMPV6 if left >= 2 => Ok(icmp(frame, at, hop_limit, fragmented)),
+        TCP => tcp(frame, payload),
+        UDP => udp(frame, payload),
+        ICMPV6 => message(icmp(frame, payload)?, hop_limit, fragmented),
         _ if is_extension(next) => Err(Reason::ExtensionHeaders),
-        _ => Ok(Kind::Other),
+        _ => Ok(Kind::other(next)),
+    }
+}
+
+/// The middle of something: an extension header hides even the protocol.
+#[inline(always)]
+fn later(following: u8, offset: usize) -> Result<Kind, Reason> {
+    match following {
+        TCP if overwrites_tcp(offset) => Err(Reason::Fragment),
+        _ if is_extension(following) => Ok(Kind::later_fragment(HOP_BY_HOP)),
+        _ => Ok(Kind::later_fragment(following)),
     }
 }
 
@@ -84,14 +112,12 @@ fn is_extension(next: u8) -> bool {
 
 /// Neighbour discovery must not be fragmented (RFC 6980), so a fragment of it has no exemption.
 #[inline(always)]
-fn icmp<B: Bytes + ?Sized>(frame: &B, at: usize, hop_limit: u8, fragmented: bool) -> Kind {
-    match frame.read(at) {
-        Some([PACKET_TOO_BIG, _]) => Kind::PathMtu,
-        Some([kind, _])
-            if NEIGHBOUR_DISCOVERY.contains(&kind) && hop_limit == FROM_THE_LINK && !fragmented =>
-        {
-            Kind::NeighbourDiscovery
+fn message([kind, _]: [u8; 2], hop_limit: u8, fragmented: bool) -> Result<Kind, Reason> {
+    match kind {
+        PACKET_TOO_BIG => Err(Reason::PathMtu),
+        _ if NEIGHBOUR_DISCOVERY.contains(&kind) && hop_limit == FROM_THE_LINK && !fragmented => {
+            Err(Reason::NeighbourDiscovery)
         }
-        _ => Kind::Other,
+        _ => Ok(Kind::icmpv6(kind)),
     }
 }

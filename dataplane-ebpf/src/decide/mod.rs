@@ -1,8 +1,8 @@
 //! From a frame's bytes to a reason. Pure: the bytes and the tables are arguments, so the program in the kernel and the
 //! tests on the host run these very lines.
 //!
-//! Precedence: what cannot be read is dropped as malformed; ARP, neighbour discovery and path-MTU ICMP pass; then the
-//! longest prefix that names the source decides (deny at equal length); then, where some allow rule exists, TCP to a
+//! Precedence: what cannot be read or cannot be meant is dropped with a reason of its own; ARP, neighbour discovery and
+//! path-MTU ICMP pass; what has a source that no wire has is dropped; then the longest prefix that names the source decides (deny at equal length); then, where some allow rule exists, TCP to a
 //! listener needs one. An allow list judges nothing else, because XDP keeps no state: anything wider would drop ssh,
 //! DNS answers and the origins' replies.
 
@@ -11,22 +11,57 @@ mod ipv4;
 mod ipv6;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 pub use frame::parse;
 
 use crate::reason::Reason;
-use crate::wire::{Address, Entry};
+use crate::wire::listener::SOME_PORT;
+use crate::wire::{Address, Entry, slot};
 
 /// A frame's bytes; the one way to read them.
 pub trait Bytes {
     /// A copy of `N` bytes at `offset`, `N` at least 2 (of a single byte's bounds check the compiler makes a comparison
     /// the verifier does not follow); nothing when the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Whether the frame has `length` bytes.
+    fn reaches(&self, length: usize) -> bool;
+
+    /// Whether it came over the loopback interface, where this host's own addresses are at home.
+    fn is_looped(&self) -> bool;
 }
 
+/// A frame that came over a wire.
 impl Bytes for [u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn reaches(&self, length: usize) -> bool {
+        self.len() >= length
+    }
+
+    fn is_looped(&self) -> bool {
+        false
+    }
+}
+
+/// A frame that came over the loopback interface.
+#[derive(Debug, Clone, Copy)]
+pub struct Looped<'a>(pub &'a [u8]);
+
+impl Bytes for Looped<'_> {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read(offset)
+    }
+
+    fn reaches(&self, length: usize) -> bool {
+        self.0.reaches(length)
+    }
+
+    fn is_looped(&self) -> bool {
+        true
     }
 }
 
@@ -41,30 +76,65 @@ pub struct Packet {
     pub kind: Kind,
 }
 
-/// What an IP packet carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// TCP to this port.
-    Tcp(u16),
-    /// A later fragment of something that may be TCP.
-    LaterFragment,
-    /// Neighbour discovery from the link itself.
-    NeighbourDiscovery,
-    /// ICMP "fragmentation needed" or ICMPv6 "packet too big".
-    PathMtu,
-    /// Anything else.
-    Other,
-}
+/// What an IP packet carries, as a number: the slot that the table of destinations has for it. Numbers rather than an enum,
+/// because of an enum that is handed through the parser the compiler makes code the verifier does not follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind(u32);
 
-/// A frame that [`parse`] understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frame {
-    /// Neither ARP nor IP.
-    NotIp,
-    /// ARP.
-    Arp,
-    /// An IP packet.
-    Ip(Packet),
+impl Kind {
+    /// TCP to a port.
+    #[inline(always)]
+    pub const fn tcp(port: u16) -> Self {
+        Self(slot::TCP + port as u32)
+    }
+
+    /// UDP to a port.
+    #[inline(always)]
+    pub const fn udp(port: u16) -> Self {
+        Self(slot::UDP + port as u32)
+    }
+
+    /// ICMP of a type.
+    #[inline(always)]
+    pub const fn icmp(kind: u8) -> Self {
+        Self(slot::ICMP + kind as u32)
+    }
+
+    /// ICMPv6 of a type.
+    #[inline(always)]
+    pub const fn icmpv6(kind: u8) -> Self {
+        Self(slot::ICMPV6 + kind as u32)
+    }
+
+    /// Another protocol.
+    #[inline(always)]
+    pub const fn other(protocol: u8) -> Self {
+        Self(slot::OTHER + protocol as u32)
+    }
+
+    /// A later fragment of a protocol; of 0 when an extension header hides it.
+    #[inline(always)]
+    pub const fn later_fragment(protocol: u8) -> Self {
+        Self(slot::LATER_FRAGMENT + protocol as u32)
+    }
+
+    /// The slot.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self.0
+    }
+
+    /// The port that a listener could have, where it is TCP or may be: [`SOME_PORT`] of a fragment that hides it.
+    #[inline(always)]
+    pub const fn listener_port(self) -> Option<u16> {
+        if self.0 < slot::UDP {
+            Some(self.0 as u16)
+        } else if self.0 == slot::LATER_FRAGMENT || self.0 == slot::LATER_FRAGMENT + transport::TCP as u32 {
+            Some(SOME_PORT)
+        } else {
+            None
+        }
+    }
 }
 
 /// One generation of the tables. A missing table is a reason of its own.
@@ -113,44 +183,31 @@ impl Decision {
 /// Judges a frame.
 #[inline(always)]
 pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Decision {
-    match parse(frame) {
-        Ok(Frame::NotIp) => Decision::without_rule(Reason::NotIp),
-        Ok(Frame::Arp) => Decision::without_rule(Reason::Arp),
-        Ok(Frame::Ip(packet)) => match judge(&packet, tables) {
-            Ok(decision) => decision,
-            Err(reason) => Decision::without_rule(reason),
-        },
+    let decision = match parse(frame) {
+        Ok(packet) => judge(&packet, tables),
+        Err(reason) => Err(reason),
+    };
+    match decision {
+        Ok(decision) => decision,
         Err(reason) => Decision::without_rule(reason),
     }
 }
 
-/// Judges a packet.
+/// Judges a packet by the tables.
 ///
 /// # Errors
 /// [`Reason::NoTable`] when a table is missing.
 #[inline(always)]
 pub fn judge<T: Tables>(packet: &Packet, tables: &T) -> Result<Decision, Reason> {
-    match packet.kind {
-        Kind::NeighbourDiscovery => return Ok(Decision::without_rule(Reason::NeighbourDiscovery)),
-        Kind::PathMtu => return Ok(Decision::without_rule(Reason::PathMtu)),
-        Kind::Tcp(_) | Kind::LaterFragment | Kind::Other => {}
-    }
     if let Some(entry) = tables.source(&packet.source)? {
         let reason = if entry.allows() { Reason::Allowed } else { Reason::Denied };
         return Ok(Decision { reason, rule: entry.rule });
     }
-    if !tables.allow_required() {
-        return Ok(Decision::without_rule(Reason::NoRule));
-    }
-    let (port, refusal) = match packet.kind {
-        Kind::Tcp(port) => (port, Reason::NotAllowed),
-        Kind::LaterFragment => (crate::wire::listener::SOME_PORT, Reason::Fragment),
-        Kind::NeighbourDiscovery | Kind::PathMtu | Kind::Other => {
-            return Ok(Decision::without_rule(Reason::NoRule));
-        }
+    let port = match packet.kind.listener_port() {
+        Some(port) if tables.allow_required() => port,
+        _ => return Ok(Decision::without_rule(Reason::NoRule)),
     };
-    // Port 0 cannot be listened on, and its entry in the table means something else.
-    let concerned = (port != 0 || matches!(packet.kind, Kind::LaterFragment))
-        && tables.listens(&packet.destination, port)?;
+    let refusal = if port == SOME_PORT { Reason::Fragment } else { Reason::NotAllowed };
+    let concerned = tables.listens(&packet.destination, port)?;
     Ok(Decision::without_rule(if concerned { refusal } else { Reason::NoRule }))
 }

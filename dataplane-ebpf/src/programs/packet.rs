@@ -2,11 +2,14 @@
 #![expect(unsafe_code, reason = "the packet is reached through pointers that the verifier checks")]
 
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use dataplane_ebpf::decide::Bytes;
 
 /// No header chain we follow reaches farther; the verifier wants the bound spelt out.
 const OFFSET_MAX: usize = 0x7fff;
+/// The loopback interface's index, in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// A frame as XDP has it.
 pub(crate) struct XdpFrame<'a>(pub(crate) &'a XdpContext);
@@ -23,6 +26,19 @@ impl Bytes for XdpFrame<'_> {
             Some(bytes) => Some(unsafe { *bytes }),
             None => self.beyond_the_first_buffer(offset),
         }
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        // SAFETY: the helper only reads the context the kernel gave.
+        self.0.data() + length <= self.0.data_end()
+            || unsafe { bpf_xdp_get_buff_len(self.0.ctx) } >= length as u64
+    }
+
+    #[inline(always)]
+    fn is_looped(&self) -> bool {
+        // SAFETY: the pointer is to the context, which lives as long as the program runs.
+        unsafe { (*self.0.ctx).ingress_ifindex == LOOPBACK }
     }
 }
 

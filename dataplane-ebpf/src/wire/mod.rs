@@ -3,6 +3,7 @@
 
 pub mod listener;
 pub mod maps;
+pub mod slot;
 pub mod source;
 pub mod word;
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_ebpf::decide::decide;
+use dataplane_ebpf::decide::{Looped, decide};
 use dataplane_ebpf::reason::Reason;
 use sallyport_node::keeper::kernel::{Linux, PlanTables};
 use sallyport_node::keeper::plan::KernelPlan;
 
-use super::frames::{TCP, UDP, ethernet, extension, fragment, ipv4, ipv6, syn, tcp};
+use super::Port;
+use super::frames::{TCP, UDP, ethernet, extension, fragment, icmp, ipv4, ipv6, syn, tcp, udp};
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
@@ -58,14 +59,20 @@ impl Counts {
     }
 }
 
-/// Judges a frame in the kernel and by the pure decision, and demands the same of both.
-pub(crate) fn judge(kernel: &Linux, plan: &KernelPlan, frame: &[u8]) -> Reason {
-    let before = Counts::read(kernel);
-    let verdict = kernel.filter().unwrap().judge(frame, 1).unwrap().verdict;
-    let reason = before.reason_since(kernel);
-    let expected = decide(frame, &PlanTables(plan));
-    assert_eq!(reason, expected.reason, "{frame:02x?}");
-    assert_eq!(verdict, if reason.is_drop() { XDP_DROP } else { XDP_PASS }, "{frame:02x?}");
+/// Judges a frame in the kernel and by the pure decision, from a wire and from the loopback interface, and demands the same of
+/// both. Gives the reason it has on the wire.
+pub(crate) fn judge(kernel: &Linux, plan: &KernelPlan, port: Port<'_>, frame: &[u8]) -> Reason {
+    let (filter, tables) = (kernel.filter().unwrap(), PlanTables(plan));
+    let agree = |expected: Reason, run: &(dyn Fn() -> u32 + Sync)| {
+        let before = Counts::read(kernel);
+        let verdict = run();
+        let reason = before.reason_since(kernel);
+        assert_eq!(reason, expected, "{frame:02x?}");
+        assert_eq!(verdict, if reason.is_drop() { XDP_DROP } else { XDP_PASS }, "{frame:02x?}");
+    };
+    agree(decide(&Looped(frame), &tables).reason, &|| filter.judge(frame, 1).unwrap().verdict);
+    let reason = decide(frame, &tables).reason;
+    agree(reason, &|| port.namespace.inside(|| filter.judge_from(port.index, frame, 1).unwrap().verdict));
     reason
 }
 
@@ -79,7 +86,7 @@ fn v6(payload: &[u8]) -> Vec<u8> {
 
 /// Every frame of the corpus: what it is, its bytes, the reason it is to have.
 pub(crate) fn corpus() -> Vec<(&'static str, Vec<u8>, Reason)> {
-    lists().into_iter().chain(around()).chain(inside_ipv6()).collect()
+    lists().into_iter().chain(around()).chain(inside_ipv6()).chain(super::impossible::corpus()).collect()
 }
 
 /// Addresses and ports.
@@ -94,10 +101,9 @@ fn lists() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("to a listener at one address", syn("10.9.9.9", "10.0.0.1", 8443), Reason::NotAllowed),
         ("its port elsewhere", syn("10.9.9.9", "10.0.0.2", 8443), Reason::NoRule),
         ("no listener's port", syn("10.9.9.9", "10.0.0.1", 22), Reason::NoRule),
-        ("port 0 is nobody's", syn("10.9.9.9", "10.0.0.1", 0), Reason::NoRule),
         (
             "udp to a listener's port",
-            v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 0, &[], &tcp(443))),
+            v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 0, &[], &udp(443))),
             Reason::NoRule,
         ),
         ("ipv6 denied", syn("2001:db8:1::9", "fd00::1", 22), Reason::Denied),
@@ -143,7 +149,7 @@ fn around() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("no tcp header", stranger(0, &[], &[]), Reason::MalformedTcp),
         ("ports cut short", stranger(0, &[], &tcp(443)[..3]), Reason::MalformedTcp),
         ("ports are not read from padding", v4(&padding), Reason::MalformedTcp),
-        ("options beyond the frame", stranger(0, &[1; 40], &[])[..40].to_vec(), Reason::MalformedTcp),
+        ("options beyond the frame", stranger(0, &[1; 40], &[])[..40].to_vec(), Reason::MalformedIpv4),
         ("first fragment", stranger(0x2000, &[], &tcp(443)), Reason::NotAllowed),
         ("later fragment", stranger(0x2005, &[], &[7; 32]), Reason::Fragment),
         ("last fragment", stranger(0x0005, &[], &[7; 32]), Reason::Fragment),
@@ -153,14 +159,9 @@ fn around() -> Vec<(&'static str, Vec<u8>, Reason)> {
             Reason::Allowed,
         ),
         ("udp fragment", v4(&ipv4("10.9.9.9", "10.0.0.1", UDP, 5, &[], &[7; 8])), Reason::NoRule),
-        (
-            "fragmentation needed",
-            v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 4, 0, 0])),
-            Reason::PathMtu,
-        ),
-        ("other unreachable", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &[3, 3, 0, 0])), Reason::Denied),
-        ("ping", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &[8, 0, 0, 0])), Reason::NoRule),
-        ("half an icmp header", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &[3])), Reason::NoRule),
+        ("fragmentation needed", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &icmp(3, 4))), Reason::PathMtu),
+        ("other unreachable", v4(&ipv4("10.1.9.9", "10.0.0.1", 1, 0, &[], &icmp(3, 3))), Reason::Denied),
+        ("ping", v4(&ipv4("10.9.9.9", "10.0.0.1", 1, 0, &[], &icmp(8, 0))), Reason::NoRule),
     ]
 }
 
@@ -204,11 +205,10 @@ fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("neighbour discovery through a router", solicitation(64), Reason::Denied),
         (
             "fragmented neighbour discovery",
-            v6(&ipv6("2001:db8:1::9", "ff02::1", 44, 255, &fragment(58, 0, &[135, 0, 0, 0]))),
+            v6(&ipv6("2001:db8:1::9", "ff02::1", 44, 255, &fragment(58, 0, &icmp(135, 0)))),
             Reason::Denied,
         ),
-        ("packet too big", v6(&ipv6("2001:db8:1::9", "fd00::1", 58, 64, &[2, 0, 0, 0])), Reason::PathMtu),
-        ("echo", stranger(58, &[128, 0, 0, 0]), Reason::NoRule),
-        ("half an icmp header", stranger(58, &[135]), Reason::NoRule),
+        ("packet too big", v6(&ipv6("2001:db8:1::9", "fd00::1", 58, 64, &icmp(2, 0))), Reason::PathMtu),
+        ("echo", stranger(58, &icmp(128, 0)), Reason::NoRule),
     ]
 }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// An Ethernet frame with any number of VLAN tags.
 pub(crate) fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -59,6 +61,33 @@ pub(crate) fn tcp(port: u16) -> Vec<u8> {
     header.extend_from_slice(&port.to_be_bytes());
     header.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
     header
+}
+
+/// A TCP header with these flags.
+pub(crate) fn tcp_with(flags: u8) -> Vec<u8> {
+    let mut header = tcp(443);
+    header[13] = flags;
+    header
+}
+
+/// An empty UDP datagram.
+pub(crate) fn udp(port: u16) -> Vec<u8> {
+    let mut header = vec![0xc0, 0x00];
+    header.extend_from_slice(&port.to_be_bytes());
+    header.extend_from_slice(&[0, 8, 0, 0]);
+    header
+}
+
+/// A UDP header that claims this length.
+pub(crate) fn udp_of(length: u16) -> Vec<u8> {
+    let mut header = udp(53);
+    header[4..6].copy_from_slice(&length.to_be_bytes());
+    header
+}
+
+/// An ICMP message of either family.
+pub(crate) fn icmp(kind: u8, code: u8) -> Vec<u8> {
+    vec![kind, code, 0, 0, 0, 0, 0, 0]
 }
 
 /// An IPv6 extension header of 8 * (`more` + 1) bytes.

@@ -9,6 +9,8 @@
 
 pub(crate) mod corpus;
 pub(crate) mod frames;
+pub(crate) mod fuzz;
+pub(crate) mod impossible;
 pub(crate) mod random;
 
 use std::fs::{self, File};
@@ -63,6 +65,23 @@ impl Bpffs {
     pub(crate) fn open(&self) -> Linux {
         self.1.inside(|| Linux::open(self.config(&[])).unwrap())
     }
+
+    /// As [`Self::open`], with the filter on a silent wire, whose index it gives: frames can be said to come from there.
+    pub(crate) fn open_wired(&self) -> (Linux, Port<'_>) {
+        if !self.1.has("wire0") {
+            self.1.ip("link add wire0 type veth peer name wire1");
+            self.1.inside(|| {
+                // Router solicitations would be counted.
+                for end in ["wire0", "wire1"] {
+                    fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1").unwrap();
+                }
+            });
+            self.1.ip("link set wire0 up");
+            self.1.ip("link set wire1 up");
+        }
+        let kernel = self.1.inside(|| Linux::open(self.config(&["wire0"])).unwrap());
+        (kernel, self.1.port("wire0"))
+    }
 }
 
 impl Drop for Bpffs {
@@ -96,6 +115,16 @@ impl Namespace {
         run(&format!("ip -n {} {arguments}", self.0));
     }
 
+    fn has(&self, interface: &str) -> bool {
+        let show = Command::new("ip").args(["-n", &self.0, "link", "show", interface]).output();
+        show.is_ok_and(|output| output.status.success())
+    }
+
+    pub(crate) fn port(&self, interface: &str) -> Port<'_> {
+        let line = run(&format!("ip -n {} -o link show {interface}", self.0));
+        Port { namespace: self, index: line.split(':').next().unwrap().parse().unwrap() }
+    }
+
     fn path(&self) -> PathBuf {
         Path::new("/var/run/netns").join(&self.0)
     }
@@ -117,6 +146,13 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let _nothing_more_to_do = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
+}
+
+/// An interface of a namespace, from which frames can be said to come.
+#[derive(Clone, Copy)]
+pub(crate) struct Port<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) index: u32,
 }
 
 /// Two namespaces with a wire: `left` has 10.99.0.1 and fd99::1 on `wire0`, `right` has 10.99.0.2 and fd99::2 on `wire1`.

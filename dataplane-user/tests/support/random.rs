@@ -1,5 +1,13 @@
 //! Numbers for tests: the same every time.
 
+/// Where a fuzzing test begins: another place every time, which a failure names, or the one in `SALLYPORT_FUZZ_SEED`.
+pub(crate) fn seed() -> u64 {
+    match std::env::var("SALLYPORT_FUZZ_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
+    }
+}
+
 /// xorshift64*, seeded.
 pub(crate) struct Random(u64);
 
