@@ -29,6 +29,33 @@ pub struct Report {
     pub connections: u32,
     /// Worker threads.
     pub threads: u32,
+    /// What is refused for too much to do. Not said where nothing is: consoles before this field read such a report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
+}
+
+/// What a node refuses for too much to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Overload {
+    /// Worker threads that refuse new connections.
+    pub connections: u32,
+    /// Those of them that refuse new requests too.
+    pub requests: u32,
+    /// What there is too much of, at the thread that refuses most.
+    pub why: String,
+}
+
+impl Overload {
+    /// One sentence for people.
+    pub fn sentence(&self) -> String {
+        let threads = |count: u32| format!("{count} thread{}", if count == 1 { "" } else { "s" });
+        let requests = match self.requests {
+            0 => String::new(),
+            count => format!(" and new requests by {count}"),
+        };
+        format!("new connections are refused by {}{requests}: {}", threads(self.connections), self.why)
+    }
 }
 
 /// One route's traffic.
@@ -223,6 +250,28 @@ mod tests {
             assert!(micros < Histogram::upper(bucket), "{micros} in {bucket}");
             assert!(bucket == 0 || micros >= Histogram::upper(bucket - 1), "{micros} in {bucket}");
         }
+    }
+
+    #[test]
+    fn overload_is_said_where_there_is_one() {
+        let report = Report { connections: 3, ..Report::default() };
+        let text = serde_json::to_string(&report).unwrap();
+        assert!(!text.contains("overload"), "{text}");
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        let why = "58 of 64 MiB of memory used".to_owned();
+        let overload = Overload { connections: 2, requests: 0, why };
+        assert_eq!(
+            overload.sentence(),
+            "new connections are refused by 2 threads: 58 of 64 MiB of memory used"
+        );
+        let overload = Overload { connections: 1, requests: 1, ..overload };
+        assert_eq!(
+            overload.sentence(),
+            "new connections are refused by 1 thread and new requests by 1: 58 of 64 MiB of memory used"
+        );
+        let report = Report { overload: Some(overload), ..report };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     }
 
     #[test]

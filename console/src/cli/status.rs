@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use model::report::Overload;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{CliError, plain, say};
@@ -17,6 +19,9 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliErro
         say(&format!("revision {}", status["revision"]));
         for node in list("nodes") {
             say(&node_line(&node));
+            if let Some(overload) = overload(&node) {
+                say(&format!("  overload: {overload}"));
+            }
             for feature in node["features"].as_array().into_iter().flatten() {
                 let state = if feature["on"] == true { "on " } else { "OFF" };
                 say(&format!("  {state}  {:<14} {}", plain(&feature["name"]), plain(&feature["detail"])));
@@ -44,6 +49,11 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliErro
     }
     let bad = list("needs").iter().any(|need| need["severity"] == "bad");
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What a node refuses for too much to do.
+fn overload(node: &Value) -> Option<String> {
+    Overload::deserialize(&node["overload"]).ok().map(|overload| overload.sentence())
 }
 
 /// One node in one line.

@@ -272,6 +272,10 @@ fn nodes_need(nodes: &[Node], needs: &mut Vec<Need>) {
             let message = format!("Node {} is drained: it accepts nothing new", node.name);
             needs.push(Need { severity: Severity::Note, message, link: link.clone() });
         }
+        if let Some(overload) = &node.overload {
+            let message = format!("Node {} has too much to do, {}", node.name, overload.sentence());
+            needs.push(Need { severity: Severity::Bad, message, link: link.clone() });
+        }
         for listener in &node.listeners {
             if let Some(why) = &listener.problem {
                 let message =

@@ -164,13 +164,15 @@ fn no_node(name: &str) -> OpsError {
 
 fn node(live: Option<LiveNode>, row: NodeRow) -> Node {
     let report = live.as_ref().and_then(|live| live.report.as_ref()).map(|(_, report)| report);
+    let connected = live.as_ref().and_then(|live| live.connected);
     Node {
         enrolled: row.serial.is_some(),
-        connected: live.as_ref().and_then(|live| live.connected),
+        connected,
         features: report.map(|report| report.features.clone()).unwrap_or_default(),
         listeners: report.map(|report| report.listeners.clone()).unwrap_or_default(),
         connections: report.map_or(0, |report| report.connections),
         threads: report.map_or(0, |report| report.threads),
+        overload: connected.and(report).and_then(|report| report.overload.clone()),
         last_seen: live.as_ref().and_then(|live| live.report.as_ref()).map(|(at, _)| *at).max(row.seen),
         name: row.name,
         labels: row.labels,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::draft::{Kind, Object};
 use model::problem::Problem;
-use model::report::{Feature, ListenerReport};
+use model::report::{Feature, ListenerReport, Overload};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -265,6 +265,8 @@ pub struct Node {
     pub connections: u32,
     /// Worker threads, from its last report.
     pub threads: u32,
+    /// What it refuses for too much to do, from its last report, while it is connected.
+    pub overload: Option<Overload>,
 }
 
 /// Something an operator should do.

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
 use model::labels::Labels;
 use model::problem::Code;
-use model::report::Feature;
+use model::report::{Feature, Overload};
 
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell, plural};
@@ -38,6 +38,7 @@ struct View {
     features: Vec<Feature>,
     connections: u32,
     threads: u32,
+    overload: Option<String>,
     address: String,
     last_seen: Option<When>,
     certificate: Option<When>,
@@ -206,6 +207,7 @@ fn view(node: &Node, status: &Status) -> View {
         _ if node.refused.as_ref().is_some_and(|(id, _)| id.revision == status.revision) => {
             ("bad", "refused the newest revision")
         }
+        Node { overload: Some(_), .. } => ("bad", "overloaded"),
         _ if !current => ("warn", "catching up"),
         _ => ("good", "connected"),
     };
@@ -233,6 +235,7 @@ fn view(node: &Node, status: &Status) -> View {
         features: node.features.clone(),
         connections: node.connections,
         threads: node.threads,
+        overload: node.overload.as_ref().map(Overload::sentence),
         address: node.connected.map(|address| address.to_string()).unwrap_or_default(),
         last_seen: node.last_seen.map(|at| When::relative(at, now())),
         certificate: node.certificate_ends.map(|at| When::relative(at, now())),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::digest::Digest;
 use model::name::Name;
-use model::report::{Drops, Feature, ListenerReport};
+use model::report::{Drops, Feature, ListenerReport, Overload};
 use model::snapshot::{SignedSnapshot, SnapshotId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -288,6 +288,9 @@ pub enum ToKeeper {
         connections: u32,
         /// Whether the console link is up, and why not.
         console: ConsoleState,
+        /// What is refused for too much to do. Since version 4.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overload: Option<Overload>,
     },
     /// The operator drained the node, or put it back to work, at the console.
     OperatorDrain {

@@ -110,9 +110,9 @@ impl Keeper {
                 self.tell_stored(number, stored).await;
             }
             ToKeeper::RotateKey { key, signature } => self.rotate(number, key, &signature).await,
-            ToKeeper::Alive { connections, console } => {
+            ToKeeper::Alive { connections, console, overload } => {
                 if let Some(worker) = self.workers.get_mut(&number) {
-                    worker.connections = connections;
+                    (worker.connections, worker.overload) = (connections, overload);
                 }
                 if self.current == Some(number) {
                     (self.connections, self.console) = (connections, console);

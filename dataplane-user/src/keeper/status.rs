@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::name::Name;
-use model::report::{Feature, ListenerReport};
+use model::report::{Feature, ListenerReport, Overload};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,9 @@ pub struct Status {
     pub threads: usize,
     /// Open client connections.
     pub connections: u32,
+    /// What is refused for too much to do; absent where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
     /// The snapshot in force.
     pub applied: Option<SnapshotId>,
     /// The last snapshot that was refused since one was applied.
@@ -142,6 +145,7 @@ impl Status {
                 id.map_or(String::new(), |id| format!("revision {} (epoch {}): ", id.revision, id.epoch));
             lines.push(format!("refused   {which}{reason}"));
         }
+        lines.extend(self.overload.iter().map(|overload| format!("overload  {}", overload.sentence())));
         for listener in &self.listeners {
             let places: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
             let problem = listener.problem.as_ref().map_or(String::new(), |problem| format!(" - {problem}"));
@@ -223,17 +227,19 @@ impl Keeper {
 
     fn status(&self) -> Status {
         let draining = self.workers.values().filter(|worker| worker.phase == Phase::Draining);
+        let current = self.current.and_then(|number| self.workers.get(&number));
         Status {
             at_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.state.identity().map(|identity| identity.node.clone()),
             instance: self.settings.instance.clone(),
             keeper: std::process::id(),
-            worker: self.current.and_then(|number| self.workers.get(&number)).map(|worker| worker.pid),
+            worker: current.map(|worker| worker.pid),
             draining: draining.map(|worker| worker.pid).collect(),
             workers: self.workers.values().map(worker_status).collect(),
             threads: self.sockets.threads(),
             connections: self.connections,
+            overload: current.and_then(|worker| worker.overload.clone()),
             applied: self.in_force.as_ref().map(|snapshot| snapshot.id),
             refused: self.refused.clone(),
             console: self.console.clone(),
@@ -283,6 +289,7 @@ mod tests {
             workers: Vec::new(),
             threads: 1,
             connections: 0,
+            overload: Some(Overload { connections: 2, requests: 1, why: said.clone() }),
             applied: None,
             refused: Some(Refused { id: None, reason: said.clone() }),
             console: ConsoleState { problem: Some(said.clone()), ..ConsoleState::default() },
@@ -292,8 +299,11 @@ mod tests {
             pins: Vec::new(),
         };
         let words = status.words();
-        assert_eq!(words.lines().count(), 7, "{words:?}");
+        assert_eq!(words.lines().count(), 8, "{words:?}");
         assert!(words.chars().all(|c| c == '\n' || !c.is_control()), "{words:?}");
+        let overload =
+            "overload  new connections are refused by 2 threads and new requests by 1: ]0;title2Jfine";
+        assert!(words.contains(overload), "{words:?}");
         assert!(words.contains("refused   ]0;title2Jfinekeeper    process 1\n"), "{words:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::report::Feature;
+use model::report::{Feature, Overload};
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -57,6 +57,8 @@ pub struct Worker {
     pub release: String,
     /// Its open client connections, as it says.
     pub connections: u32,
+    /// What it refuses for too much to do, as it says.
+    pub overload: Option<Overload>,
     /// When a former worker that still runs is killed.
     pub until: Option<tokio::time::Instant>,
     /// What its sandbox does.
@@ -202,6 +204,7 @@ impl Worker {
             version,
             release,
             connections,
+            overload: None,
             until,
             features,
             since,

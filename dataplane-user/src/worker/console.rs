@@ -123,7 +123,8 @@ impl Control {
     pub(super) async fn tick(&mut self) {
         let connections = self.report(false);
         let console = self.console.state.clone();
-        self.keeper.say(&ToKeeper::Alive { connections, console }, &[]).await;
+        let overload = self.overload();
+        self.keeper.say(&ToKeeper::Alive { connections, console, overload }, &[]).await;
     }
 
     /// Sends a report when one is due; the answer is the number of open connections.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use model::link::NodeMessage;
 use model::name::Name;
-use model::report::Feature;
+use model::report::{Feature, Overload};
 use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustls::RootCertStore;
 use tokio::sync::mpsc;
@@ -358,6 +358,11 @@ impl Control {
             // The console said it to the keeper before.
             self.keeper.say(&ToKeeper::OperatorDrain { on: true }, &[]).await;
         }
+    }
+
+    /// What is refused for too much to do, for a keeper that can be told.
+    pub(super) fn overload(&self) -> Option<Overload> {
+        self.observe.overload().filter(|_| self.version >= 4)
     }
 
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {

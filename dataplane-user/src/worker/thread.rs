@@ -136,9 +136,9 @@ async fn look_around(ctx: Rc<ThreadCtx>, shard: Rc<Shard>) {
         ctx.overload.woke(due.elapsed());
         shard.flush();
         let now = ctx.overload.refusing();
-        shard.refusing(now);
+        shard.refusing(now, if now > Refusing::Nothing { ctx.overload.why() } else { String::new() });
         if now != std::mem::replace(&mut refusing, now) {
-            tracing::warn!(refusing = now.name(), why = ctx.overload.why(), "overload");
+            tracing::warn!(refusing = now.name(), signals = ctx.overload.signals(), "overload");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! More memory in use than the node may have: new connections are refused first, then new requests, what is under way never.
 
 use std::io::Read;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sallyport_tests::abuse::Siege;
@@ -8,7 +9,7 @@ use sallyport_tests::client::{Connection, Dial, ended};
 use sallyport_tests::h2client::{frame, frames};
 use sallyport_tests::objects;
 use sallyport_tests::stage::HOST;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The host whose origin nobody reaches.
 const HOLD: &str = "hold.walk.test";
@@ -98,6 +99,37 @@ impl Node {
         }
     }
 
+    /// What `sallyport-node status` and the console say of it: for how many threads connections and requests are refused.
+    fn is_told(&self, connections: bool, requests: bool) {
+        sallyport_tests::eventually("status and console tell", Duration::from_secs(10), || {
+            let program = self.siege.product.program("sallyport-node");
+            let run_dir = self.siege.product.dir().join("state/run");
+            let said = |more: &[&str]| {
+                let output =
+                    Command::new(&program).arg("status").arg("--run-dir").arg(&run_dir).args(more).output();
+                String::from_utf8(output.expect("the node's program").stdout).expect("text")
+            };
+            let (words, json) = (said(&[]), said(&["--json"]));
+            let of_node: Value = serde_json::from_str(&json).map_err(|error| format!("{error}: {json}"))?;
+            let of_console = self.siege.api.get("/api/v1/status")["nodes"][0]["overload"].clone();
+            for overload in [&of_node["overload"], &of_console] {
+                let refuses = |what: &str| overload[what].as_u64().is_some_and(|threads| threads > 0);
+                let why = overload["why"].as_str().unwrap_or_default();
+                let named = !connections || why.contains("of 64 MiB of memory used");
+                if (refuses("connections"), refuses("requests"), named) != (connections, requests, true) {
+                    return Err(format!("node {}, console {of_console}", of_node["overload"]));
+                }
+            }
+            let line =
+                words.lines().find(|line| line.starts_with("overload  new connections are refused by"));
+            match line {
+                Some(line) if line.contains("and new requests by") == requests && connections => Ok(()),
+                None if !connections => Ok(()),
+                other => Err(format!("{other:?} in {words}")),
+            }
+        });
+    }
+
     fn a_new_connection_is_refused(&self) {
         let error = self.siege.dial().open().map(drop).expect_err("a new connection");
         assert!(ended(&error), "{error}");
@@ -120,12 +152,14 @@ fn memory_near_its_limit() {
         let mut uploaders: Vec<_> = (0..CONNECTIONS).map(|_| Uploader::open(&dial)).collect();
         node.say("before");
         assert!(!node.refuses("connections") && !node.refuses("requests"));
+        node.is_told(false, false);
 
         node.fill_until_refused("connections", &mut uploaders);
         node.say("when connections were refused");
         assert!(!node.refuses("requests"), "both at once, at {} bytes", node.used());
         assert!(node.used() >= LIMIT / 100 * 80, "{} bytes", node.used());
         node.a_new_connection_is_refused();
+        node.is_told(true, false);
         assert_eq!(kept.get(HOST, "/").expect("on the connection there was").status, 200);
 
         node.fill_until_refused("requests", &mut uploaders);
@@ -133,6 +167,7 @@ fn memory_near_its_limit() {
         let answer = kept.get(HOST, "/").expect("an answer");
         assert_eq!((answer.status, answer.field("retry-after"), answer.closes()), (503, Some("2"), false));
         node.a_new_connection_is_refused();
+        node.is_told(true, true);
         assert!(under_way.chunk().expect("what is under way").is_some());
         // What one look more may have let in, and nothing beyond.
         assert!(node.used() <= LIMIT + 8 * MIB, "{} bytes", node.used());
@@ -143,6 +178,7 @@ fn memory_near_its_limit() {
             if refused { Err(format!("{} bytes", node.used())) } else { Ok(()) }
         });
         node.say("afterwards");
+        node.is_told(false, false);
         assert_eq!(siege.dial().get(HOST, "/").expect("a new connection").status, 200);
         assert_eq!(kept.get(HOST, "/").expect("on the connection there was").status, 200);
         assert!(under_way.chunk().expect("what is under way").is_some());

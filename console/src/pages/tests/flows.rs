@@ -1,8 +1,10 @@
 //! What a person does: add, review, publish, get it wrong, take it back.
 
 use axum::http::StatusCode;
+use model::report::{Overload, Report};
 
 use super::browser::{Answer, Browser};
+use crate::clock;
 use crate::ops::Connection;
 
 const ROUTE: [(&str, &str); 7] = [
@@ -243,6 +245,36 @@ async fn a_revision_that_waits_is_kept_from_a_new_connection() {
     browser.over = None;
     assert_eq!(browser.submit(&keep, &[]).await.location, published.location);
     assert!(!browser.get(&published.location).await.body.contains("Keep it"));
+}
+
+#[tokio::test]
+async fn a_node_with_too_much_to_do_is_shown_while_it_says_so() {
+    let browser = Browser::with_sample().await;
+    let ops = &browser.state.ops;
+    let (connection, _) = ops.live().connected("fra-1", ([192, 0, 2, 10], 40_000).into(), false);
+    let tell = |overload: Option<Overload>| {
+        let report = Report { overload, ..Report::default() };
+        ops.live().reported("fra-1", connection, clock::now(), report);
+    };
+    let why = "61 of 64 MiB of memory used".to_owned();
+    let words = "new connections are refused by 2 threads and new requests by 1: 61 of 64 MiB of memory used";
+    let shown = async || {
+        let [node, nodes] = [browser.get("/nodes/fra-1").await.body, browser.get("/nodes").await.body];
+        let needs = ops.needs().await.unwrap();
+        let needed = needs.iter().any(|need| need.message.contains(words) && need.link == "/nodes/fra-1");
+        [node.contains(words), node.contains("overloaded"), nodes.contains(words), needed]
+    };
+    tell(None);
+    assert_eq!(shown().await, [false; 4]);
+    let overload = Overload { connections: 2, requests: 1, why };
+    tell(Some(overload.clone()));
+    assert_eq!(shown().await, [true; 4]);
+    tell(None);
+    assert_eq!(shown().await, [false; 4]);
+    // What it said last is not what is: it is gone.
+    tell(Some(overload));
+    assert!(ops.live().ended("fra-1", connection));
+    assert_eq!(shown().await, [false; 4]);
 }
 
 #[tokio::test]

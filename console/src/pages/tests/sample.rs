@@ -185,6 +185,7 @@ fn report(node: usize, minute: i32) -> Report {
         features: features(node != 1),
         connections: 140,
         threads: 4,
+        overload: None,
     }
 }
 

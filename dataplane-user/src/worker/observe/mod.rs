@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use model::report::{Drops, Leg, Report};
+use model::report::{Drops, Leg, Overload, Report};
 
 use super::live::{ListenerLive, Live, OriginLive, RouteLive};
 use super::overload::{Memory, Refusing};
@@ -71,6 +71,15 @@ impl Observe {
     pub fn refusing(&self, what: Refusing) -> usize {
         let refuses = |shared: &&Arc<Shared>| Refusing::from(shared.refusing.load(Ordering::Relaxed)) >= what;
         self.shards.iter().filter(refuses).count()
+    }
+
+    /// What is refused for too much to do; nothing where nothing is.
+    pub fn overload(&self) -> Option<Overload> {
+        let count = |what| u32::try_from(self.refusing(what)).unwrap_or(u32::MAX);
+        let (connections, requests) = (count(Refusing::Connections), count(Refusing::Requests));
+        let most = self.shards.iter().max_by_key(|shared| shared.refusing.load(Ordering::Relaxed))?;
+        let why = lock(&most.refusing_for).clone();
+        (connections > 0).then_some(Overload { connections, requests, why })
     }
 
     /// The end of one thread, which alone may use it. Nothing for an index that is not below `threads`.

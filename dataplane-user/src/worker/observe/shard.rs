@@ -113,6 +113,8 @@ pub(super) struct Shared {
     pub(super) accepting: AtomicBool,
     /// A [`Refusing`].
     pub(super) refusing: AtomicU8,
+    /// Why, while it is more than nothing.
+    pub(super) refusing_for: Mutex<String>,
     pub(super) names: Mutex<HashMap<HostName, Resolved>>,
 }
 
@@ -278,8 +280,9 @@ impl Shard {
         self.shared.accepting.store(accepting, Ordering::Relaxed);
     }
 
-    /// What the thread refuses for too much to do.
-    pub fn refusing(&self, refusing: Refusing) {
+    /// What the thread refuses for too much to do, and of what there is too much.
+    pub fn refusing(&self, refusing: Refusing, why: String) {
+        *lock(&self.shared.refusing_for) = why;
         self.shared.refusing.store(refusing as u8, Ordering::Relaxed);
     }
 

@@ -195,6 +195,7 @@ impl Totals {
             features: Vec::new(),
             connections: observe.connections(),
             threads: u32::try_from(observe.shards.len()).unwrap_or(u32::MAX),
+            overload: observe.overload(),
         }
     }
 }

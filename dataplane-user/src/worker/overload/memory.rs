@@ -89,8 +89,8 @@ impl Memory {
     pub(super) fn describe(&self) -> String {
         let mib = |bytes: u64| bytes >> 20;
         match self.limit {
-            Some(limit) => format!("{} of {} MiB used", mib(self.used()), mib(limit)),
-            None => format!("{} MiB used", mib(self.used())),
+            Some(limit) => format!("{} of {} MiB of memory used", mib(self.used()), mib(limit)),
+            None => format!("{} MiB of memory used", mib(self.used())),
         }
     }
 }

@@ -111,8 +111,19 @@ impl Overload {
         self.by_lateness.set(LATE.next(self.by_lateness.get(), low, high, |step| step / 2));
     }
 
-    /// Why, for the log.
+    /// Why something is refused, for the operator: what there is too much of.
     pub fn why(&self) -> String {
+        let [late, ..] = self.late.get();
+        let memory = (self.memory.refusing() > Refusing::Nothing).then(|| self.memory.describe());
+        let late = (self.by_lateness.get() > Refusing::Nothing)
+            .then(|| format!("work is done {} ms late", late.as_millis()));
+        let line =
+            self.line.is_long().then(|| format!("{} handshakes wait for their turn", self.line.waiting()));
+        [memory, late, line].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// All signals, for the log.
+    pub fn signals(&self) -> String {
         let [late, ..] = self.late.get();
         format!(
             "{} ms late, {} handshakes wait, {}",
@@ -149,6 +160,17 @@ mod tests {
             [Nothing, Nothing, Connections, Connections, Connections]
         );
         assert_eq!(looks([3000, 2500, 2000]), [Nothing, Nothing, Requests]);
+    }
+
+    #[test]
+    fn what_there_is_too_much_of_is_named_and_nothing_else() {
+        let overload = Overload::default();
+        overload.woke(ms(700));
+        assert_eq!(overload.why(), "");
+        overload.woke(ms(700));
+        overload.woke(ms(600));
+        assert_eq!(overload.why(), "work is done 600 ms late");
+        assert_eq!(overload.signals(), "600 ms late, 0 handshakes wait, 0 MiB of memory used");
     }
 
     #[test]
