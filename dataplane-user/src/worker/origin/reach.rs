@@ -87,17 +87,25 @@ pub struct Unreached {
     pub reason: Reason,
     /// What the operator is told.
     pub sentence: String,
+    /// No connection stood, whatever was to be spoken on it.
+    unconnected: bool,
+}
+
+impl Unreached {
+    fn of(reason: Reason, sentence: String) -> Self {
+        Self { reason, sentence, unconnected: false }
+    }
 }
 
 impl From<DialError> for Unreached {
     fn from(error: DialError) -> Self {
-        Self { reason: error.reason(), sentence: error.to_string() }
+        Self { reason: error.reason(), sentence: error.to_string(), unconnected: true }
     }
 }
 
 impl From<NotHttp2> for Unreached {
     fn from(error: NotHttp2) -> Self {
-        Self { reason: Reason::OriginUnreachable, sentence: error.to_string() }
+        Self::of(Reason::OriginUnreachable, error.to_string())
     }
 }
 
@@ -153,6 +161,10 @@ pub async fn reach(
         mine = Some(Mine::begin(key, ctx));
     }
     let reached = dialled(origin, (want, &behalf), &group.http2, deadline, &ctx.names).await;
+    // A gRPC client chose HTTP/2 for an origin of which nobody said that it speaks it: that it does not is no failure, or clients
+    // could have origins ejected.
+    let guessed = want == Want::Http2 && group.protocols != Protocols::Http2;
+    let tells = reached.as_ref().is_err_and(|unreached| tells && (unreached.unconnected || !guessed));
     let mut pool = ctx.pool.borrow_mut();
     match &reached {
         Ok(_) => drop(pool.succeeded(origin.key)),
@@ -168,7 +180,7 @@ pub async fn reach(
         Ok(Reached::Http1(_)) | Err(_) => {}
     }
     drop(pool);
-    if tells && reached.is_err() {
+    if tells {
         group.failed(origin);
     }
     let connection = reached.map(Reached::into_connection);
@@ -206,8 +218,7 @@ impl Drop for Mine<'_> {
 }
 
 fn late(origin: &OriginLive) -> Unreached {
-    let sentence = format!("{} was not connected in time", origin.address);
-    Unreached { reason: Reason::OriginConnectTimeout, sentence }
+    Unreached::of(Reason::OriginConnectTimeout, format!("{} was not connected in time", origin.address))
 }
 
 /// A new connection, as wanted.
@@ -260,10 +271,7 @@ async fn somewhere<T>(
             Host::Address(address) => one(SocketAddr::new(*address, port)).await,
             Host::Name(name) => match names.addresses(name, Instant::now()).await {
                 Some(addresses) => any(&one, addresses.iter().map(|ip| SocketAddr::new(*ip, port))).await,
-                None => {
-                    let sentence = format!("{name} cannot be resolved");
-                    Err(Unreached { reason: Reason::OriginUnresolved, sentence })
-                }
+                None => Err(Unreached::of(Reason::OriginUnresolved, format!("{name} cannot be resolved"))),
             },
         }
     });
@@ -288,7 +296,7 @@ async fn one(
     } else if want == Want::Http2 {
         let sentence =
             format!("{address} does not offer HTTP/2 (ALPN h2), and this origin group asks for it");
-        Err(Unreached { reason: Reason::OriginUnreachable, sentence })
+        Err(Unreached::of(Reason::OriginUnreachable, sentence))
     } else {
         Ok(Reached::Http1(Box::new(Http1::new(dialled.stream, dialled.leg, address))))
     }
@@ -300,7 +308,7 @@ async fn any<T>(
     mut addresses: impl Iterator<Item = SocketAddr>,
 ) -> Result<T, Unreached> {
     let mut racing = FuturesUnordered::new();
-    let mut last = Unreached { reason: Reason::OriginUnreachable, sentence: "no address".to_owned() };
+    let mut last = Unreached::of(Reason::OriginUnreachable, "no address".to_owned());
     loop {
         let more = addresses.next().map(|address| racing.push(one(address))).is_some();
         if !more && racing.is_empty() {

@@ -9,10 +9,13 @@ use h2::client::{self, ResponseFuture, SendRequest};
 use h2::server::{self, SendResponse};
 use h2::{RecvStream, SendStream};
 use http::{Request, Response};
-use model::snapshot::Snapshot;
+use model::snapshot::{Protocols, Snapshot};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::bench::{Bench, local, origin, read_all};
+use super::bench::{Bench, local, origin, read_all, read_head};
+use crate::worker::origin::health::clock;
 use crate::worker::refusal::Reason;
 
 /// A gRPC message of three bytes.
@@ -335,10 +338,51 @@ fn http11_origins_are_given_up_as_well() {
         })
         .await;
         let bench = Bench::with(&[address], |snapshot| {
-            snapshot.origin_groups[0].protocols = model::snapshot::Protocols::Http1;
+            snapshot.origin_groups[0].protocols = Protocols::Http1;
         });
         let mut send = connect(&bench).await;
         only(&call(&mut send, &["100m"], true).0.await.unwrap(), "4", Reason::GrpcDeadline);
         eventually(|| closed.get()).await;
+    });
+}
+
+/// An origin of HTTP/1.1 in clear text, which takes a call's preface for a request, or waits for more of one; and one that is gone.
+#[test]
+fn clients_cannot_have_origins_ejected_by_calling_what_speaks_no_grpc() {
+    local(|| async {
+        let plain = |answers: bool| {
+            origin(move |_, mut stream| async move {
+                while read_head(&mut stream).await.is_some() {
+                    if answers {
+                        let bad = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+                        let _ = stream.write_all(bad).await;
+                    }
+                }
+                sleep(Duration::from_secs(9)).await;
+            })
+        };
+        let gone = || async { TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap() };
+        for (protocols, origins, ejected) in [
+            (Protocols::Auto, [plain(true).await, plain(true).await], false),
+            (Protocols::Auto, [plain(false).await, plain(false).await], false),
+            (Protocols::Http2, [plain(true).await, plain(true).await], true),
+            (Protocols::Auto, [gone().await, gone().await], true),
+        ] {
+            let bench = Bench::with(&origins, |snapshot| {
+                let group = &mut snapshot.origin_groups[0];
+                (group.protocols, group.connect_timeout_ms) = (protocols, 100);
+                group.choice.ejection.failures = 1;
+            });
+            let mut send = connect(&bench).await;
+            for _ in 0..3 {
+                let response = call(&mut send, &[], true).0.await.unwrap();
+                assert_eq!(response.headers()["grpc-status"], "14");
+            }
+            let live = bench.ctx.live.load_full();
+            let now = clock(Instant::now());
+            let mut members = live.groups.values().flat_map(|group| &group.members);
+            let none = members.all(|member| member.origin.health.well(now));
+            assert_eq!(none, !ejected, "{protocols:?} {origins:?}");
+        }
     });
 }
