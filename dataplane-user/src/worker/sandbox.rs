@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use model::report::Feature;
 use seccompiler::{
@@ -35,7 +35,7 @@ fn feature(name: &str, outcome: Result<String, String>) -> Feature {
     Feature { name: name.to_owned(), on, detail }
 }
 
-/// No file, no listening port that the keeper did not open.
+/// No file, no listening port that the keeper did not open, no signal to another process, in whatever way it would be sent.
 fn restrict_files() -> Result<String, String> {
     let abi = ABI::V6;
     let restrict = || -> Result<landlock::RestrictionStatus, RulesetError> {
@@ -43,6 +43,7 @@ fn restrict_files() -> Result<String, String> {
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(abi))?
             .handle_access(AccessNet::BindTcp)?
+            .scope(Scope::from_all(abi))?
             .create()?;
         let readable = READABLE.iter().filter_map(|path| PathFd::new(path).ok());
         let rules = readable.map(|path| Ok::<_, RulesetError>(PathBeneath::new(path, AccessFs::ReadFile)));
@@ -74,12 +75,19 @@ fn calls_program() -> Result<BpfProgram, seccompiler::BackendError> {
     let kinds = NAMESPACES | THREAD;
     let threads = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(kinds), THREAD)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![threads])?]);
-    let family = |family: libc::c_int| {
-        let family = u64::from(family.unsigned_abs());
-        SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?])
+    let first_is = |value: u32| {
+        let condition =
+            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(value))?;
+        SeccompRule::new(vec![condition])
     };
-    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].map(family);
+    let families =
+        [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].map(|family| first_is(family.unsigned_abs()));
     rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+    // What has a process id as its first argument concerns this process alone: others of its user may be the keeper.
+    rules.insert(libc::SYS_tgkill, vec![first_is(std::process::id())?]);
+    for call in [libc::SYS_prlimit64, libc::SYS_sched_setaffinity] {
+        rules.insert(call, vec![first_is(0)?]);
+    }
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, refused, SeccompAction::Allow, architecture)?.try_into()
 }
@@ -106,7 +114,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWTIME) as u64;
 
 /// What tokio, rustls, aws-lc and the allocator need. Deliberately absent: `execve`, `ptrace`, `bpf`, `mount`,
-/// `setuid` and kin, `unlink`, `rename`, `kill` of others (`tgkill` is abort's),
+/// `setuid` and kin, `unlink`, `rename`, `kill` (`tgkill`, which is abort's, reaches this process only),
 /// `ftruncate` (the access log's descriptor would allow it).
 const CALLS: &[libc::c_long] = &[
     // Descriptors.
@@ -235,7 +243,27 @@ const CALLS: &[libc::c_long] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
     use super::*;
+
+    /// Whether the main thread of a process could be sent a signal; none is.
+    #[expect(unsafe_code, reason = "tgkill has no safe name")]
+    fn signalled(pid: u32) -> std::io::Result<()> {
+        // SAFETY: it takes no pointer.
+        let done = unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+
+    /// Whether another process's limits are to be had.
+    #[expect(unsafe_code, reason = "prlimit has no safe name")]
+    fn limit_read(pid: u32) -> std::io::Result<()> {
+        let nothing = std::ptr::null_mut::<libc::rlimit64>();
+        // SAFETY: neither pointer is to be used where it is null.
+        let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_NOFILE, nothing, nothing) };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
 
     #[test]
     fn a_thread_in_the_sandbox_opens_nothing_and_starts_nobody_but_still_talks() {
@@ -272,5 +300,33 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"before");
         std::fs::remove_file(&path).unwrap();
         assert!(features.iter().any(|feature| feature.name == "seccomp" && feature.on), "{features:?}");
+    }
+
+    #[test]
+    fn other_processes_of_the_same_user_are_out_of_reach() {
+        let mut other = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+        let (pid, own) = (other.id(), std::process::id());
+        let name = SocketAddr::from_abstract_name(format!("sallyport-sandbox-{own}")).unwrap();
+        let _listener = UnixListener::bind_addr(&name).unwrap();
+        assert!(signalled(pid).is_ok() && limit_read(pid).is_ok());
+        // Each for itself, because either would do.
+        let calls = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            restrict_calls().unwrap();
+            assert!(signalled(pid).is_err() && limit_read(pid).is_err());
+            assert!(signalled(own).is_ok() && limit_read(0).is_ok());
+        });
+        let files = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            // Older kernels enforce a part, and no scopes.
+            if restrict_files().is_ok_and(|detail| !detail.contains("as far as")) {
+                assert!(signalled(pid).is_err() && signalled(own).is_ok());
+                assert!(UnixStream::connect_addr(&name).is_err());
+            }
+        });
+        let done = [calls, files].map(std::thread::JoinHandle::join);
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(done.iter().all(Result::is_ok));
     }
 }
