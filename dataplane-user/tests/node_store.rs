@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use node_support::node::{freeze, kill};
@@ -17,6 +18,12 @@ use node_support::{Console, Node, free_port, shop, wait};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketType,
 };
+
+/// A node is started with descriptors left open for it, which a node that another test starts just then would have too.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn publish(console: &Console) -> u16 {
     let port = free_port();
@@ -61,6 +68,7 @@ fn holder(node: &Node, not: Option<u32>) -> u32 {
 
 #[test]
 fn what_waits_while_both_are_dead_is_served_by_the_next() {
+    let _alone = alone();
     let console = Console::start();
     let mut node = Node::start(&console);
     let port = publish(&console);
@@ -173,6 +181,7 @@ impl Manager {
 
 #[test]
 fn a_service_manager_keeps_the_sockets_over_deaths_and_restarts() {
+    let _alone = alone();
     let console = Console::start();
     let mut node = Node::prepare(&console);
     let mut manager = Manager::new(node.scratch.path());
