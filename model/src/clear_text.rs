@@ -1,10 +1,11 @@
 //! Listeners without TLS: what is answered in clear text. Requests are sent on to HTTPS or refused; beside that there are
 //! paths for those who cannot speak TLS, or must not yet: load balancers that ask for health, ACME servers that ask for a
-//! proof.
+//! proof. Routes are reached without TLS by named peers only, with HTTP/2 from the first byte on (h2c; RFC 9113, 3.3).
 
 use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
+use crate::net::Prefix;
 use crate::route::NormalPath;
 
 /// What a listener without TLS does.
@@ -19,6 +20,16 @@ pub struct ClearText {
     /// An origin group of this snapshot that answers ACME's http-01 challenges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme_origin_group: Option<Name>,
+    /// Peers that reach the listener's routes, with h2c. Empty: there are no routes here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub h2c_prefixes: Vec<Prefix>,
+}
+
+impl ClearText {
+    /// Whether routes may be carried: somebody may reach them.
+    pub fn carries_routes(&self) -> bool {
+        !self.h2c_prefixes.is_empty()
+    }
 }
 
 /// What a request in clear text gets.

@@ -111,6 +111,7 @@ impl ListenerForm {
     /// The form of a stored listener.
     pub(crate) fn fields(name: &str, spec: &ListenerSpec) -> Fields {
         let mut limits = spec.limits.clone();
+        let tick = |on: bool| if on { "on" } else { "" };
         let fields = Fields::default()
             .with("name", name)
             .with("addresses", spec.addresses.join(" "))
@@ -120,6 +121,8 @@ impl ListenerForm {
             .with("https_port", blank(spec.http.https_port))
             .with("health_path", spec.http.health_path.as_deref().unwrap_or_default())
             .with("acme_origin_group", spec.http.acme_origin_group.as_deref().unwrap_or_default())
+            .with("h2c_prefixes", spec.http.h2c_prefixes.join(" "))
+            .with("h2c_clear_text", tick(spec.http.clear_text.as_deref() == Some("allow")))
             .with("default_certificate", spec.default_certificate.as_deref().unwrap_or_default())
             .with("certificates", spec.certificates.join(" "))
             .with("min_version", spec.tls.min_version.as_deref().unwrap_or("1.2"))
@@ -128,7 +131,7 @@ impl ListenerForm {
                 "proxy_prefixes",
                 spec.proxy_protocol.as_ref().map(|proxy| proxy.prefixes.join(" ")).unwrap_or_default(),
             )
-            .with("take_over", if spec.take_over { "on" } else { "" })
+            .with("take_over", tick(spec.take_over))
             .with("node_selector", selector_text(&spec.node_selector))
             .with(
                 "error_html",
@@ -154,6 +157,8 @@ impl ListenerForm {
             field if field.starts_with("spec.http.acmeOriginGroup") => {
                 ("acme_origin_group", "ACME challenges")
             }
+            field if field.starts_with("spec.http.h2cPrefixes") => ("h2c_prefixes", "Routes by h2c for"),
+            field if field.starts_with("spec.http.clearText") => ("h2c_clear_text", "Routes in clear text"),
             field if field.starts_with("spec.defaultCertificate") => {
                 ("default_certificate", "Default certificate")
             }
@@ -182,6 +187,8 @@ fn http(fields: &Fields, numbers: &mut Numbers<'_>) -> ListenerHttp {
         https_port,
         health_path: fields.some("health_path"),
         acme_origin_group: fields.some("acme_origin_group"),
+        h2c_prefixes: fields.words("h2c_prefixes"),
+        clear_text: fields.ticked("h2c_clear_text").then(|| "allow".to_owned()),
     }
 }
 
@@ -236,7 +243,9 @@ mod tests {
             .with("min_version", "1.3")
             .with("https_port", "8443")
             .with("health_path", "/healthz")
-            .with("acme_origin_group", "certbot");
+            .with("acme_origin_group", "certbot")
+            .with("h2c_prefixes", "10.0.0.0/8 2001:db8::/32")
+            .with("h2c_clear_text", "on");
         let spec = |fields: &Fields| {
             let Spec::Listener(spec) = ListenerForm::object(fields, None).unwrap().spec else {
                 unreachable!()
@@ -249,6 +258,9 @@ mod tests {
         let open = spec(&typed.clone().with("protocol", "HTTP"));
         assert_eq!((&open.default_certificate, &open.tls), (&None, &ListenerTls::default()));
         assert_eq!((open.http.answer.as_ref(), open.http.https_port), (None, Some(8443)));
+        assert_eq!(open.http.h2c_prefixes, ["10.0.0.0/8", "2001:db8::/32"]);
+        assert_eq!(open.http.clear_text.as_deref(), Some("allow"));
+        assert!(open.opens_routes());
         assert_eq!(spec(&ListenerForm::fields("http", &open)), open);
         let closed = spec(&typed.with("protocol", "HTTP").with("http_answer", "Refuse"));
         assert_eq!((closed.http.answer.as_deref(), closed.http.https_port), (Some("Refuse"), None));
@@ -288,6 +300,8 @@ mod tests {
             "spec.http.httpsPort",
             "spec.http.healthPath",
             "spec.http.acmeOriginGroup",
+            "spec.http.h2cPrefixes[1]",
+            "spec.http.clearText",
         ];
         for field in known.into_iter().chain(LIMITS.iter().map(|limit| limit.field)) {
             let problem = Problem::new("Listener/edge", field, Code::Invalid, "x");

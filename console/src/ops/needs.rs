@@ -79,14 +79,16 @@ impl Ops {
                 | Spec::PacketFilter(_) => None,
             })
         };
-        // Those that carry routes.
-        let listeners: Vec<(&String, bool)> = current
+        // Those that carry routes; those in clear text only such as name them.
+        let listeners: Vec<Carrier<'_>> = current
             .objects
             .values()
             .filter_map(|object| match &object.spec {
-                Spec::Listener(spec) if !spec.is_clear_text() => {
-                    Some((&object.metadata.name, nodes.iter().any(|node| selects(&spec.node_selector, node))))
-                }
+                Spec::Listener(spec) if spec.carries_routes() => Some(Carrier {
+                    name: &object.metadata.name,
+                    selects: nodes.iter().any(|node| selects(&spec.node_selector, node)),
+                    open: spec.opens_routes(),
+                }),
                 Spec::Listener(_)
                 | Spec::Route(_)
                 | Spec::OriginGroup(_)
@@ -99,13 +101,19 @@ impl Ops {
             let message = "There is no listener, so no route can be reached: add one".to_owned();
             needs.push(Need { severity: Severity::Bad, message, link: "/listeners/new".to_owned() });
         }
-        if nodes.is_empty() || listeners.iter().all(|(_, selects)| *selects) {
+        for listener in listeners.iter().filter(|listener| listener.open) {
+            let message =
+                format!("Listener {} lets trusted peers reach routes in clear text (h2c)", listener.name);
+            let link = format!("/listeners/{}", listener.name);
+            needs.push(Need { severity: Severity::Warning, message, link });
+        }
+        if nodes.is_empty() || listeners.iter().all(|listener| listener.selects) {
             return;
         }
         let reached =
-            |name: &String| listeners.iter().any(|(listener, selects)| *selects && *listener == name);
+            |name: &String| listeners.iter().any(|listener| listener.selects && listener.name == name);
         let mut lost = routes().filter(|(_, route)| match route.listeners.as_slice() {
-            [] => !listeners.iter().any(|(_, selects)| *selects),
+            [] => !listeners.iter().any(|listener| listener.selects && !listener.open),
             named => !named.iter().any(reached),
         });
         if let Some((name, _)) = lost.next() {
@@ -226,6 +234,15 @@ impl Ops {
         }
         Ok(())
     }
+}
+
+/// A listener that carries routes.
+struct Carrier<'a> {
+    name: &'a String,
+    /// Whether it selects any node.
+    selects: bool,
+    /// In clear text.
+    open: bool,
 }
 
 /// Whether the node has what the selector selects.

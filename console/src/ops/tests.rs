@@ -111,11 +111,17 @@ async fn needs_name_clear_text_and_an_empty_console() {
         "shop",
         json!({ "origins": [{ "url": "http://shop.internal" }], "clearText": "allow" }),
     );
+    let http = json!({ "h2cPrefixes": ["10.0.0.0/8"], "clearText": "allow" });
+    objects.push(object("Listener", "mesh", json!({ "port": 80, "protocol": "HTTP", "http": http })));
+    objects.push(object("Listener", "open", json!({ "port": 81, "protocol": "HTTP" })));
     publish(&ops, objects).await.unwrap();
     let needs = ops.needs().await.unwrap();
-    let clear = needs.iter().find(|need| need.link == "/origins/shop").unwrap();
-    assert_eq!(clear.severity, Severity::Warning);
-    assert!(clear.message.contains("clear text"));
+    for link in ["/origins/shop", "/listeners/mesh"] {
+        let clear = needs.iter().find(|need| need.link == link).unwrap();
+        assert_eq!(clear.severity, Severity::Warning);
+        assert!(clear.message.contains("clear text"));
+    }
+    assert!(!needs.iter().any(|need| need.link == "/listeners/open"));
 }
 
 #[tokio::test]

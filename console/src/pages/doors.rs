@@ -63,6 +63,15 @@ pub(crate) enum Promise {
     Passthrough,
 }
 
+/// What configuration says of a client leg.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Front<'a> {
+    /// The certificate.
+    pub(crate) served: &'a str,
+    /// Trusted peers may come in clear text.
+    pub(crate) open: bool,
+}
+
 /// Both legs of a hop.
 #[derive(Debug, Clone, PartialEq, Eq, Template)]
 #[template(path = "parts/doors.html")]
@@ -72,15 +81,15 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    /// Draws a hop from the legs last seen; `served` names the certificate, `group` the origin group.
+    /// Draws a hop from the legs last seen; `group` names the origin group.
     pub(crate) fn new(
         client: Option<&Leg>,
-        served: &str,
+        front: Front<'_>,
         origin: Option<&Leg>,
         group: &str,
         promise: Promise,
     ) -> Self {
-        Self { client: client_leg(client, served, promise), origin: origin_leg(origin, group, promise) }
+        Self { client: client_leg(client, front, promise), origin: origin_leg(origin, group, promise) }
     }
 }
 
@@ -107,7 +116,7 @@ fn details(leg: &Leg) -> String {
     title
 }
 
-fn client_leg(seen: Option<&Leg>, served: &str, promise: Promise) -> LegView {
+fn client_leg(seen: Option<&Leg>, front: Front<'_>, promise: Promise) -> LegView {
     match seen {
         _ if promise == Promise::Passthrough => LegView {
             lock: Lock::Configured,
@@ -119,6 +128,13 @@ fn client_leg(seen: Option<&Leg>, served: &str, promise: Promise) -> LegView {
             words: "clear text".to_owned(),
             title: "the client's leg is not encrypted".to_owned(),
         },
+        // Whatever was seen last: the next client may come the other way.
+        Some(_) | None if front.open => LegView {
+            lock: Lock::Open,
+            words: "TLS or clear text".to_owned(),
+            title: "a listener of this route lets trusted peers reach it unencrypted (h2cPrefixes)"
+                .to_owned(),
+        },
         Some(leg) => LegView {
             lock: Lock::Seen,
             words: format!("{} · {}", version(leg), leg.group),
@@ -126,7 +142,11 @@ fn client_leg(seen: Option<&Leg>, served: &str, promise: Promise) -> LegView {
         },
         None => LegView {
             lock: Lock::Configured,
-            words: if served.is_empty() { "TLS".to_owned() } else { format!("TLS · {served}") },
+            words: if front.served.is_empty() {
+                "TLS".to_owned()
+            } else {
+                format!("TLS · {}", front.served)
+            },
             title: "no client has come this way yet".to_owned(),
         },
     }
@@ -177,6 +197,8 @@ fn origin_leg(seen: Option<&Leg>, group: &str, promise: Promise) -> LegView {
 mod tests {
     use super::*;
 
+    const SAFE: Front<'_> = Front { served: "c", open: false };
+
     fn leg(version: &str, verified: &str) -> Leg {
         Leg {
             version: version.to_owned(),
@@ -191,7 +213,7 @@ mod tests {
     fn green_needs_traffic_and_verification() {
         let client = leg("TLSv1.3", "");
         let lock =
-            |seen: Option<&Leg>, promise| Doors::new(Some(&client), "c", seen, "shop", promise).origin.lock;
+            |seen: Option<&Leg>, promise| Doors::new(Some(&client), SAFE, seen, "shop", promise).origin.lock;
         assert_eq!(lock(Some(&leg("TLSv1.3", "origin.internal")), Promise::Verified), Lock::Seen);
         assert_eq!(lock(Some(&leg("TLSv1.3", "")), Promise::Verified), Lock::Open);
         assert_eq!(lock(Some(&leg("none", "")), Promise::Verified), Lock::Open);
@@ -202,10 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn a_client_leg_that_may_be_in_clear_text_is_never_green() {
+        let lock = |seen: Option<&Leg>, open| {
+            Doors::new(seen, Front { open, ..SAFE }, None, "shop", Promise::Verified).client.lock
+        };
+        let (tls, clear) = (leg("TLSv1.3", ""), leg("none", ""));
+        assert_eq!([lock(Some(&tls), false), lock(None, false)], [Lock::Seen, Lock::Configured]);
+        for seen in [Some(&tls), Some(&clear), None] {
+            assert_eq!(lock(seen, true), Lock::Open, "{seen:?}");
+        }
+        assert_eq!(lock(Some(&clear), false), Lock::Open, "as long as that is what was seen");
+    }
+
+    #[test]
     fn the_picture() {
         let client = leg("TLSv1.3", "");
         insta::assert_snapshot!(
-            Doors::new(Some(&client), "c", Some(&leg("none", "")), "<billing>", Promise::ClearText)
+            Doors::new(Some(&client), SAFE, Some(&leg("none", "")), "<billing>", Promise::ClearText)
                 .render()
                 .unwrap()
         );

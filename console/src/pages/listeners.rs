@@ -31,6 +31,8 @@ struct Row {
     accepts: String,
     port: u32,
     tls: String,
+    /// Routes are reached on it in clear text.
+    open: bool,
     served: String,
     nodes: Vec<OnNode>,
     connections: u32,
@@ -114,6 +116,7 @@ fn row(name: &str, spec: &ListenerSpec, reports: &mut BTreeMap<String, Vec<OnNod
         accepts: if spec.addresses.is_empty() { everywhere } else { spec.addresses.join(", ") },
         port: spec.port,
         tls: security(spec),
+        open: spec.opens_routes(),
         served: spec.default_certificate.clone().unwrap_or_default(),
         connections: nodes.iter().map(|node| node.connections).sum(),
         nodes,

@@ -9,6 +9,7 @@ use super::editor::Editor;
 use super::route_names;
 use super::routes::doors;
 use super::shell::{Section, Shell};
+use super::submit::opened;
 use super::{PageResult, page};
 use crate::forms::{CHANGES, Fields, FormView, Opt, RouteForm, match_words};
 use crate::ops::{Ops, OpsError};
@@ -108,7 +109,7 @@ fn carriers(ops: &Ops) -> Vec<String> {
     let listeners = current
         .objects
         .iter()
-        .filter(|(_, object)| matches!(&object.spec, Spec::Listener(spec) if !spec.is_clear_text()));
+        .filter(|(_, object)| matches!(&object.spec, Spec::Listener(spec) if spec.carries_routes()));
     listeners.map(|((_, name), _)| name.clone()).collect()
 }
 
@@ -140,5 +141,6 @@ async fn picture(ops: &Ops, object: &Object) -> Result<Option<Doors>, OpsError> 
         .await?
         .remove(&name);
     let group = ops.get(Kind::OriginGroup, &route.origin_group).await?.map(|stored| stored.object);
-    Ok(doors(object, group.as_ref(), &traffic.unwrap_or_default()))
+    let open = opened(route, &ops.current().objects);
+    Ok(doors(object, group.as_ref(), open, &traffic.unwrap_or_default()))
 }

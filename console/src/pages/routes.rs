@@ -9,10 +9,10 @@ use model::diff::target;
 use model::draft::{Kind, Object, Spec};
 
 use super::chart::{Spark, figure};
-use super::doors::Doors;
+use super::doors::{Doors, Front};
 use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
-use super::submit::promise_of;
+use super::submit::{opened, promise_of};
 use super::traffic::{Grid, error_share, millis};
 use super::{PageResult, page};
 use crate::forms::match_words;
@@ -86,22 +86,29 @@ pub(crate) async fn rows(
         let Spec::Route(route) = &one.object.spec else { continue };
         let group = current.objects.get(&(Kind::OriginGroup, route.origin_group.clone()));
         let traffic = traffic.remove(&one.object.metadata.name).unwrap_or_default();
-        rows.extend(row(&one.object, group, &traffic, grid));
+        let open = opened(route, &current.objects);
+        rows.extend(row(&one.object, doors(&one.object, group, open, &traffic), &traffic, grid));
     }
     Ok(rows)
 }
 
-/// The legs of a route, as seen.
-pub(crate) fn doors(object: &Object, group: Option<&Object>, traffic: &RouteTraffic) -> Option<Doors> {
+/// The legs of a route, as seen; `open` says that its clients may come in clear text.
+pub(crate) fn doors(
+    object: &Object,
+    group: Option<&Object>,
+    open: bool,
+    traffic: &RouteTraffic,
+) -> Option<Doors> {
     let Spec::Route(route) = &object.spec else { return None };
     let leg = |seen: &Option<crate::ops::SeenLeg>| seen.as_ref().map(|seen| seen.leg.clone());
     let (client, origin) = (leg(&traffic.client), leg(&traffic.origin));
     let served = route.certificate.as_deref().unwrap_or_default();
     let promise = promise_of(route, group);
-    Some(Doors::new(client.as_ref(), served, origin.as_ref(), &target(route), promise))
+    let front = Front { served, open };
+    Some(Doors::new(client.as_ref(), front, origin.as_ref(), &target(route), promise))
 }
 
-fn row(object: &Object, group: Option<&Object>, traffic: &RouteTraffic, grid: Grid) -> Option<Row> {
+fn row(object: &Object, doors: Option<Doors>, traffic: &RouteTraffic, grid: Grid) -> Option<Row> {
     let Spec::Route(route) = &object.spec else { return None };
     let host = route.hostnames.first().cloned().unwrap_or_default();
     let rates = grid.traffic(&traffic.points, |point| Some(grid.per_second(point.requests())));
@@ -120,7 +127,7 @@ fn row(object: &Object, group: Option<&Object>, traffic: &RouteTraffic, grid: Gr
             false => paths.join(" "),
         },
         enabled: route.enabled,
-        doors: doors(object, group, traffic)?,
+        doors: doors?,
         rate,
         rate_words: if requests == 0 { "–".to_owned() } else { figure(rate) },
         p99: p99.unwrap_or_default(),

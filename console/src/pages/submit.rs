@@ -1,6 +1,8 @@
 //! Publishing in two steps: a form is reviewed, the review is published. What was typed travels along, except private
 //! keys: they are sealed at the first step and travel as a digest.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -8,7 +10,7 @@ use model::diff::target;
 use model::draft::{Kind, Object, RouteSpec, Spec};
 use model::problem::{Code, Problem};
 
-use super::doors::{Doors, Promise};
+use super::doors::{Doors, Front, Promise};
 use super::shell::{Section, Shell};
 use super::{PageError, page};
 use crate::forms::{Fields, FormView, Pem};
@@ -293,7 +295,10 @@ async fn hops(state: &AppState, changes: &Changes) -> Result<Vec<Hop>, OpsError>
         let group = changes.put.iter().find(|other| is_group(other, &route.origin_group)).or(stored.as_ref());
         let served = route.certificate.as_deref().unwrap_or_default();
         let promise = promise_of(route, group);
-        let doors = Doors::new(None, served, None, &target(route), promise);
+        let current = state.ops.current();
+        let staged = changes.put.iter().any(|other| opens(route, other));
+        let front = Front { served, open: staged || opened(route, &current.objects) };
+        let doors = Doors::new(None, front, None, &target(route), promise);
         hops.push(Hop { name: route.hostnames.join(", "), doors });
     }
     Ok(hops)
@@ -301,6 +306,17 @@ async fn hops(state: &AppState, changes: &Changes) -> Result<Vec<Hop>, OpsError>
 
 fn is_group(object: &Object, name: &str) -> bool {
     matches!(object.spec, Spec::OriginGroup(_)) && object.metadata.name == name
+}
+
+/// Whether one of the listeners that a route is on lets clients reach it in clear text.
+pub(crate) fn opened(route: &RouteSpec, objects: &BTreeMap<(Kind, String), Object>) -> bool {
+    let named = |name: &String| objects.get(&(Kind::Listener, name.clone()));
+    route.listeners.iter().filter_map(named).any(|listener| opens(route, listener))
+}
+
+fn opens(route: &RouteSpec, object: &Object) -> bool {
+    // Only those that are named: a route that names none is behind TLS.
+    matches!(&object.spec, Spec::Listener(spec) if spec.opens_routes() && route.listeners.contains(&object.metadata.name))
 }
 
 /// What a route promises about its origin's leg.

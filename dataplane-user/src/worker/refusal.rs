@@ -106,6 +106,8 @@ reasons! {
     Misdirected = "misdirected", Client, 421;
     /// A request in clear text, where a listener says `answer: Refuse` to all but its own paths.
     ClearTextRefused = "clear-text-refused", Policy, 403;
+    /// HTTP/2 in clear text from a peer that `http.h2cPrefixes` of the listener does not name.
+    H2cRefused = "h2c-refused", Policy, 403;
     /// The path of an ACME challenge without a token, or asked with another method than GET or HEAD.
     ChallengeRefused = "challenge-refused", Client, 404;
     /// No route has this host and path.
@@ -169,7 +171,7 @@ impl Reason {
             | Self::BadGrpcTimeout
             | Self::PrematureUpgrade => INTERNAL,
             // 403.
-            Self::UpgradeRefused | Self::ClearTextRefused => PERMISSION_DENIED,
+            Self::UpgradeRefused | Self::ClearTextRefused | Self::H2cRefused => PERMISSION_DENIED,
             // 404.
             Self::NoRoute | Self::ChallengeRefused => UNIMPLEMENTED,
             Self::GrpcDeadline => DEADLINE_EXCEEDED,

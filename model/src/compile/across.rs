@@ -86,7 +86,9 @@ fn claims(compiled: &Compiled, problems: &mut Vec<Problem>) {
                 }
             }
             let Some(certificate) = &route.certificate else { continue };
-            let rival = route.listeners.iter().find_map(|listener| {
+            // Nothing is served with a certificate where there is no TLS.
+            let mut secured = route.listeners.iter().filter(|listener| !compiled.is_clear_text(listener));
+            let rival = secured.find_map(|listener| {
                 let first = *certificates.entry((listener, host)).or_insert((name, certificate));
                 (first.1 != certificate).then_some((listener, first))
             });

@@ -4,6 +4,7 @@ use super::notes::{At, Names, shown};
 use super::route;
 use crate::clear_text::{CHALLENGES, ClearText, OpenAnswer};
 use crate::draft::{Kind, ListenerHttp, ListenerSpec, ListenerTls};
+use crate::net::Prefix;
 use crate::problem::Code;
 use crate::route::NormalPath;
 
@@ -30,7 +31,38 @@ pub(super) fn lower(spec: &ListenerSpec, names: &Names, at: &mut At<'_>) -> Opti
             .acme_origin_group
             .as_deref()
             .and_then(|text| at.reference("spec.http.acmeOriginGroup", Kind::OriginGroup, text, names)),
+        h2c_prefixes: h2c(http, at),
     })
+}
+
+/// Who reaches routes, where the operator has said that they may be reached without TLS.
+fn h2c(http: &ListenerHttp, at: &mut At<'_>) -> Vec<Prefix> {
+    const FIELD: &str = "spec.http.h2cPrefixes";
+    const CONSENT: &str = "spec.http.clearText";
+    let prefixes = at.prefixes(FIELD, &http.h2c_prefixes);
+    for (index, text) in http.h2c_prefixes.iter().enumerate() {
+        if text.parse::<Prefix>().is_ok_and(|prefix| prefix.net().prefix_len() == 0) {
+            let message = format!(
+                "{} is everybody, and h2c is for peers that you trust; write the networks they are in",
+                shown(text)
+            );
+            at.problem(format!("{FIELD}[{index}]"), Code::Invalid, message);
+        }
+    }
+    let consent = http.clear_text.as_deref().map(|text| at.word(CONSENT, text, &[("allow", ())]));
+    match (consent, http.h2c_prefixes.is_empty()) {
+        (None, false) => {
+            let message = "lets these peers reach routes in clear text; say `clearText: allow` beside it, or leave it out";
+            at.problem(FIELD, Code::Invalid, message);
+        }
+        (Some(Some(())), true) => {
+            let message = "allows nothing without h2cPrefixes; name the peers that may reach routes in clear text, or leave it out";
+            at.problem(CONSENT, Code::Invalid, message);
+        }
+        // A word that means nothing is a problem already.
+        (Some(_), _) | (None, true) => {}
+    }
+    prefixes
 }
 
 /// What only TLS has a use for.

@@ -217,6 +217,10 @@ impl Compiled {
             .map(|(name, lowered)| (name, &lowered.route))
     }
 
+    pub(super) fn is_clear_text(&self, listener: &Name) -> bool {
+        self.listeners.get(listener).is_some_and(|lowered| lowered.listener.clear_text.is_some())
+    }
+
     pub(super) fn chain_digests(&self) -> BTreeSet<Digest> {
         self.certificates.values().map(|lowered| Digest::of(lowered.certificate.chain.as_bytes())).collect()
     }

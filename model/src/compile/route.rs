@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes::{At, Names, shown};
 use super::{conditions, filters, listener};
+use crate::clear_text::ClearText;
 use crate::draft::{FiltersSpec, Kind, MatchSpec, PASSTHROUGH, RouteSpec};
 use crate::name::{HostPattern, Name};
 use crate::problem::Code;
@@ -30,9 +31,23 @@ pub(super) struct Carriers<'a> {
 }
 
 impl Carriers<'_> {
-    /// Whether it is a listener that answers by itself.
-    fn answers(&self, listener: &Name) -> bool {
-        self.known.get(listener).is_some_and(|lowered| lowered.listener.clear_text.is_some())
+    /// What a listener without TLS does.
+    fn clear_text(&self, listener: &Name) -> Option<&ClearText> {
+        self.known.get(listener)?.listener.clear_text.as_ref()
+    }
+
+    /// Why a route cannot be on a listener.
+    fn refusal(&self, listener: &Name, passthrough: bool) -> Option<String> {
+        let clear = self.clear_text(listener)?;
+        match (clear.carries_routes(), passthrough) {
+            (true, false) => None,
+            (true, true) => Some(format!(
+                "listener {listener} has protocol HTTP, and there is no TLS to pass through on it; name one of protocol HTTPS"
+            )),
+            (false, _) => Some(format!(
+                "listener {listener} has protocol HTTP and answers by itself: it carries no routes; name one of protocol HTTPS, or give it h2cPrefixes"
+            )),
+        }
     }
 }
 
@@ -48,9 +63,9 @@ pub(super) fn lower(
     at: &mut At<'_>,
 ) -> Option<Lowered> {
     let names = carriers.names;
-    let listeners = listeners(&spec.listeners, carriers, at);
-    let hostnames = hostnames(&spec.hostnames, at);
     let tls = spec.tls.as_deref().and_then(|text| at.word("spec.tls", text, &TLS));
+    let listeners = listeners(&spec.listeners, tls == Some(true), carriers, at);
+    let hostnames = hostnames(&spec.hostnames, at);
     if tls == Some(true) {
         let route = passthrough(name, spec, (listeners, hostnames), names, at)?;
         return Some(Lowered { route, enabled: spec.enabled });
@@ -156,20 +171,17 @@ fn origin_group(spec: &RouteSpec, names: &Names, at: &mut At<'_>) -> Option<Opti
     }
 }
 
-/// All that speak TLS, unless some are named.
-fn listeners(texts: &[String], carriers: &Carriers<'_>, at: &mut At<'_>) -> Vec<Name> {
+/// All that speak TLS, unless some are named: in clear text only those are reached that say so themselves.
+fn listeners(texts: &[String], passthrough: bool, carriers: &Carriers<'_>, at: &mut At<'_>) -> Vec<Name> {
     if texts.is_empty() {
         let all = carriers.names.all(Kind::Listener);
-        return all.filter(|name| !carriers.answers(name)).cloned().collect();
+        return all.filter(|name| carriers.clear_text(name).is_none()).cloned().collect();
     }
     let mut listeners = BTreeSet::new();
     for (index, text) in texts.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");
         let Some(name) = at.reference(&*field, Kind::Listener, text, carriers.names) else { continue };
-        if carriers.answers(&name) {
-            let message = format!(
-                "listener {name} has protocol HTTP and answers by itself: it carries no routes; name one of protocol HTTPS"
-            );
+        if let Some(message) = carriers.refusal(&name, passthrough) {
             at.problem(field, Code::Conflict, message);
         }
         listeners.insert(name);

@@ -21,6 +21,12 @@ fn new_and_gone_objects_say_what_they_are() {
     let objects = [
         object("Listener", "https", json!({"port": 443})),
         object("Listener", "inside", json!({"port": 8443, "addresses": ["192.0.2.1", "2001:db8::1"]})),
+        object(
+            "Listener",
+            "mesh",
+            json!({"port": 80, "protocol": "HTTP",
+                "http": {"h2cPrefixes": ["10.0.0.0/8", "2001:db8::/32"], "clearText": "allow"}}),
+        ),
         object("Route", "shop", json!({"hostnames": ["shop.example.com"], "originGroup": "shop-origin"})),
         object(
             "Route",
@@ -48,6 +54,7 @@ fn new_and_gone_objects_say_what_they_are() {
         [
             "+ listener https: port 443 on every address",
             "+ listener inside: port 8443 on 192.0.2.1, 2001:db8::1",
+            "+ listener mesh: port 80 on every address, clear text, redirected to HTTPS, routes in clear text (h2c) for 10.0.0.0/8, 2001:db8::/32",
             "+ route api: a.test/api, a.test/x (exact), b.test/api, b.test/x (exact) and 2 more → o (disabled)",
             "+ route shop: shop.example.com/ → shop-origin",
             "+ origin group o: https://a.test, https://[2001:db8::1]",
@@ -74,6 +81,13 @@ fn changes_say_the_fields() {
             json!({"port": 443, "takeOver": true}),
             json!({"port": 443, "addresses": ["2001:db8::1"]}),
             "addresses +2001:db8::1; takeOver true → (default)",
+        ),
+        (
+            "Listener",
+            json!({"port": 80, "protocol": "HTTP"}),
+            json!({"port": 80, "protocol": "HTTP",
+                "http": {"h2cPrefixes": ["10.0.0.0/8"], "clearText": "allow"}}),
+            "http.clearText (default) → allow; http.h2cPrefixes +10.0.0.0/8",
         ),
         (
             "Route",

@@ -164,7 +164,13 @@ fn listener(spec: &ListenerSpec) -> String {
         (true, _) => ", clear text, redirected to HTTPS",
         (false, _) => "",
     };
-    format!("port {} on {places}{open}", spec.port)
+    let h2c = match spec.opens_routes() {
+        true => {
+            format!(", routes in clear text (h2c) for {}", list(spec.http.h2c_prefixes.iter().cloned()))
+        }
+        false => String::new(),
+    };
+    format!("port {} on {places}{open}{h2c}", spec.port)
 }
 
 fn route(spec: &RouteSpec) -> String {

@@ -146,6 +146,16 @@ impl ListenerSpec {
     pub fn is_clear_text(&self) -> bool {
         self.protocol.as_deref() == Some(Self::HTTP)
     }
+
+    /// Whether a route can be on it.
+    pub fn carries_routes(&self) -> bool {
+        !self.is_clear_text() || self.opens_routes()
+    }
+
+    /// Whether routes are reached on it in clear text.
+    pub fn opens_routes(&self) -> bool {
+        self.is_clear_text() && !self.http.h2c_prefixes.is_empty()
+    }
 }
 
 /// What a listener of protocol `HTTP` does with requests.
@@ -164,6 +174,12 @@ pub struct ListenerHttp {
     /// An OriginGroup that answers ACME's http-01 challenges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme_origin_group: Option<String>,
+    /// Clients that reach the listener's routes in clear text, with HTTP/2 by prior knowledge (h2c); nobody else does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub h2c_prefixes: Vec<String>,
+    /// `allow` consents to routes being reached in clear text; `h2cPrefixes` are refused without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_text: Option<String>,
 }
 
 /// A page for refused clients.

@@ -1,4 +1,4 @@
-//! Requests in clear text: judged, and answered by the node itself or, where they are ACME's, by an origin.
+//! Requests in clear text: judged, and answered by the node itself or, where they are ACME's or come by h2c, by an origin.
 
 use bytes::Bytes;
 
@@ -16,6 +16,8 @@ use crate::worker::refusal::Reason;
 /// The way to an origin, or the node's own answer.
 pub(super) enum Judged {
     Permit(Permit),
+    /// By the listener's routes, as behind TLS.
+    Routes,
     Answer(Response, Bytes),
 }
 
@@ -25,7 +27,9 @@ pub(super) fn judged(
     clear: &ClearTextLive,
     request: &Request,
 ) -> Result<Judged, Reason> {
-    let (response, body) = match judge(clear, request)? {
+    let client = scene.hop.peer.client.ip();
+    let (response, body) = match judge(clear, client, request)? {
+        Given::Routes => return Ok(Judged::Routes),
         Given::Challenge(permit) => return Ok(Judged::Permit(permit)),
         Given::Health => respond::health(match scene.ctx.stop() {
             // Another worker of this node accepts.

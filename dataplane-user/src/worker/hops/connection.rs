@@ -61,6 +61,7 @@ pub(crate) struct Hop {
     seen: Cell<Option<SnapshotId>>,
     closing: Cell<Option<Instant>>,
     patient: Cell<bool>,
+    h2c: Cell<bool>,
     waits: Waits,
     /// Why the connection was cut off, when it was.
     pub(crate) cut: Cell<Option<Reason>>,
@@ -88,8 +89,8 @@ impl Hop {
     ) -> Self {
         let waits = ctx.idle.join(&listener.open);
         let (listener, seen, closing) = (RefCell::new(listener), Cell::new(None), Cell::new(None));
-        let (patient, cut) = (Cell::new(false), Cell::new(None));
-        Self { peer, local, sni, leg, listener, seen, closing, patient, waits, cut }
+        let (patient, h2c, cut) = (Cell::new(false), Cell::new(false), Cell::new(None));
+        Self { peer, local, sni, leg, listener, seen, closing, patient, h2c, waits, cut }
     }
 
     /// How the client came.
@@ -98,6 +99,13 @@ impl Hop {
             Door::Tls(_) => Scheme::Https,
             Door::ClearText(_) => Scheme::Http,
         }
+    }
+
+    /// It has begun to speak HTTP/2 in clear text. True when its peer may: that is judged anew with each snapshot.
+    pub(crate) fn speaks_h2c(&self) -> bool {
+        let trusted = self.listener.borrow().door.trusts(self.peer.client.ip());
+        self.h2c.set(trusted);
+        trusted
     }
 
     /// On whose behalf origins are connected for it.
@@ -145,6 +153,9 @@ impl Hop {
             // One that has come in clear text meets no listener's rules for TLS, nor the other way round.
             Some(listener) if listener.door.like(&current.door) => {
                 self.listener.replace(Arc::clone(listener));
+                if self.h2c.get() && !listener.door.trusts(self.peer.client.ip()) {
+                    self.close_by(self.drain_deadline());
+                }
             }
             Some(_) | None => self.close_by(self.drain_deadline()),
         }

@@ -106,13 +106,10 @@ async fn proxy<C: Client>(
     }
     bounded(request, &scene.listener)?;
     let permit = match &scene.listener.door {
-        Door::Tls(_) => {
-            let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
-            record.route = Some(Arc::clone(permit.route()));
-            permit
-        }
+        Door::Tls(_) => routed(scene, request, record)?,
         Door::ClearText(clear) => match judged(scene, clear, request)? {
             Judged::Permit(permit) => permit,
+            Judged::Routes => routed(scene, request, record)?,
             Judged::Answer(response, body) => {
                 return Ok(say(scene, (response, body), Some(request), client, record).await);
             }
@@ -145,6 +142,13 @@ async fn proxy<C: Client>(
             }
         }
     }
+}
+
+/// What the listener's routes say.
+fn routed(scene: &Scene<'_, '_>, request: &Request, record: &mut Record<'_>) -> Result<Permit, Reason> {
+    let permit = permit(&scene.listener, scene.hop.sni.as_ref(), request)?;
+    record.route = Some(Arc::clone(permit.route()));
+    Ok(permit)
 }
 
 /// What a route answers by itself.

@@ -13,6 +13,7 @@ use super::timer::Timer;
 use crate::worker::http::h1::H1;
 use crate::worker::http::receive::poll_linger;
 use crate::worker::http::request::{self, HeadBounds, Raw, Request};
+use crate::worker::http::rewound::Rewound;
 use crate::worker::refusal::Reason;
 
 /// After our last answer, how long and how much we read on so that the client gets to see it.
@@ -25,15 +26,30 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Serves the connection until it ends.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
+    // Behind TLS it is ALPN that says HTTP/2.
+    let _ended = serve_or_hand_over(ctx, hop, stream).await;
+}
+
+/// Serves the connection until it ends; or hands it over as it came, with the time of its first byte, where its first head
+/// is HTTP/2's and the listener has a use for that.
+pub(super) async fn serve_or_hand_over<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    hop: &Hop,
+    stream: S,
+) -> Option<(Rewound<S>, Instant)> {
     let mut client = H1::new(stream);
     let mut timer = ctx.timers.get();
     let mut served = 0_u32;
     loop {
-        let read = read(ctx, hop, &mut client, &mut timer, served == 0).await;
+        let mut reading = Reading { idle_since: Instant::now(), begun: None, first: served == 0 };
+        let read = read(ctx, hop, &mut client, &mut timer, &mut reading).await;
+        if matches!(read, Ok(None)) && client.speaks_http2() {
+            return Some((client.wire.rewind(), reading.begun.unwrap_or_else(Instant::now)));
+        }
         let Some(request) = read.transpose() else { break };
         if request.as_ref().is_err_and(|reason| reason.status() == 0) {
             ctx.tell.refused(request.err().unwrap_or(Reason::ClientGone), &hop.listener().name);
-            return;
+            return None;
         }
         served += 1;
         let bound = hop.listener().limits.requests_per_connection;
@@ -41,10 +57,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
         match exchange(ctx, hop, request, &mut client, &mut timer, last).await {
             After::Next => client.wire.rest(),
             After::Close => break,
-            After::Abort => return,
+            After::Abort => return None,
         }
     }
     close(ctx, hop, &mut client, &mut timer).await;
+    None
 }
 
 /// The next request, the reason it is refused, or nothing when there is to be none.
@@ -53,9 +70,8 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     hop: &Hop,
     client: &mut H1<S>,
     timer: &mut Timer<'_>,
-    first: bool,
+    reading: &mut Reading,
 ) -> Result<Option<Request>, Reason> {
-    let mut reading = Reading { idle_since: Instant::now(), begun: None, first };
     let raw = poll_fn(|cx| reading.poll(cx, ctx, hop, client, timer)).await;
     hop.busy();
     let raw = raw?;
@@ -87,6 +103,7 @@ impl Reading {
             fields: limits.header_count as usize,
             target: limits.target_bytes as usize,
         };
+        client.watch(self.first && listener.door.tells_http2());
         if let Poll::Ready(read) = client.poll_head(cx, &mut ctx.scratch.borrow_mut(), &bounds) {
             return Poll::Ready(read);
         }

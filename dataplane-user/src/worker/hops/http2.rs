@@ -48,13 +48,17 @@ const LAST_OF_FLOOD: usize = 64 * 1024;
 /// How long a connection that is told to go away, or has ended in an error, may take.
 const PARTING: Duration = Duration::from_secs(2);
 
-/// Serves the connection until it ends.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
+/// Serves the connection, which is to have its preface `headerMs` after it has begun, until it ends.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &ThreadCtx,
+    hop: &Hop,
+    stream: S,
+    begun: Instant,
+) {
     let limits = hop.listener().limits;
     let guarded = Guarded::new(stream, Peer::Client { streams: limits.streams });
     let stream = Shared(Rc::new(RefCell::new(guarded)));
     let mut timer = ctx.timers.get();
-    let begun = Instant::now();
     let deadline = begun + Duration::from_millis(u64::from(limits.header_ms));
     let mut handshake = Box::pin(builder(&limits).handshake(stream.clone()));
     let connected = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
@@ -69,7 +73,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
         None => return ctx.tell.refused(Reason::HeaderTimeout, &hop.listener().name),
         Some(Err(error)) => {
             told(ctx, hop, &error, None);
-            say_goodbye(stream.clone()).await;
+            say_goodbye(stream.clone(), &PROTOCOL_ERROR).await;
         }
         Some(Ok(connection)) => {
             let share = Streams::default();
@@ -87,12 +91,25 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, ho
     part(ctx, hop, stream, &mut timer).await;
 }
 
+/// Tells a client that it is not served with HTTP/2.
+pub(super) async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(ctx: &ThreadCtx, hop: &Hop, stream: S) {
+    let streams = hop.listener().limits.streams;
+    let stream = Shared(Rc::new(RefCell::new(Guarded::new(stream, Peer::Client { streams }))));
+    say_goodbye(stream.clone(), &HTTP_1_1_REQUIRED).await;
+    part(ctx, hop, stream, &mut ctx.timers.get()).await;
+}
+
 /// GOAWAY with PROTOCOL_ERROR, for a client whose preface is wrong: h2 lets go of the stream without one.
-async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>) {
-    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    // A client that does not take seventeen bytes at once does not get them.
+const PROTOCOL_ERROR: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// SETTINGS, which are our preface (RFC 9113, 3.4), and GOAWAY with HTTP_1_1_REQUIRED.
+const HTTP_1_1_REQUIRED: [u8; 26] =
+    [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13];
+
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: Shared<S>, frames: &[u8]) {
+    // A client that does not take some twenty bytes at once does not get them.
     poll_fn(|cx| {
-        let _ = Pin::new(&mut stream).poll_write(cx, &GOAWAY);
+        let _ = Pin::new(&mut stream).poll_write(cx, frames);
         Poll::Ready(())
     })
     .await;

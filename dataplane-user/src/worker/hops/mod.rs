@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub mod context;
 pub(crate) mod exchange;
 pub(crate) mod flow;
+mod h2c;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod idle;
@@ -26,6 +27,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 pub use connection::{Secured, Unsecured};
 pub use context::{Stop, Tell, ThreadCtx};
@@ -39,7 +41,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(secured: Secured
     let (hop, stream, alpn_h2) = Hop::new(secured, ctx);
     let served = async {
         match alpn_h2 {
-            true => Box::pin(http2::serve(ctx, &hop, stream)).await,
+            true => Box::pin(http2::serve(ctx, &hop, stream, Instant::now())).await,
             false => http1::serve(ctx, &hop, stream).await,
         }
     };
@@ -53,7 +55,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (hop, stream) = Hop::unsecured(unsecured, ctx);
-    attend(ctx, &hop, pin!(http1::serve(ctx, &hop, stream))).await;
+    attend(ctx, &hop, pin!(h2c::serve(ctx, &hop, stream))).await;
     ctx.pool.borrow_mut().left(hop.peer.client);
 }
 

@@ -29,7 +29,12 @@ pub struct H1<S> {
     version: Version,
     head_only: bool,
     aborted: bool,
+    /// Whether what comes next may be HTTP/2.
+    watches: bool,
 }
+
+/// What HTTP/2's connection preface begins with: a head that no HTTP/1.1 client sends (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// How much body is handed on in one piece.
 pub const ROOM: usize = 64 * 1024;
@@ -47,10 +52,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1<S> {
             version: Version::Http11,
             head_only: false,
             aborted: false,
+            watches: false,
         }
     }
 
-    /// Reads the next head. `Ok(None)`: the client closed between requests.
+    /// Says whether the next head may be the beginning of HTTP/2 in clear text, which is no request then.
+    pub(crate) fn watch(&mut self, watches: bool) {
+        self.watches = watches;
+    }
+
+    /// Whether it is, where [`H1::poll_head`] has no head: the connection's bytes are all still here.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.watches && self.wire.input.starts_with(PREFACE)
+    }
+
+    /// Reads the next head. `Ok(None)`: the client closed between requests, or [`H1::speaks_http2`].
     pub fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -58,6 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1<S> {
         bounds: &HeadBounds,
     ) -> Poll<Result<Option<Raw>, Reason>> {
         loop {
+            if self.speaks_http2() {
+                return Poll::Ready(Ok(None));
+            }
             if !self.wire.input.is_empty()
                 && let Some(raw) = request::take(&mut self.wire.input, &mut self.scan, bounds)?
             {

@@ -19,6 +19,7 @@ pub mod receive;
 pub mod request;
 pub mod respond;
 pub mod response;
+pub(crate) mod rewound;
 pub mod scan;
 pub mod transform;
 pub mod upgrade;

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::rewound::Rewound;
+
 /// Written at once when this much is waiting; below it, bytes wait for the flush at the end of a turn, so that a head
 /// and a small body leave in one piece.
 const WRITE_AT: usize = 8 * 1024;
@@ -27,6 +29,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Around a stream.
     pub fn new(io: S) -> Self {
         Self { io, input: BytesMut::new(), output: BytesMut::new(), flushed: true }
+    }
+
+    /// The stream as if nothing had been read of it. Nothing may wait to be written.
+    pub(crate) fn rewind(self) -> Rewound<S> {
+        Rewound::new(self.input, self.io)
     }
 
     /// Reads once into `scratch`, past `input`. 0 is the end.

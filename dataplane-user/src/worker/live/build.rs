@@ -392,7 +392,8 @@ fn clear_text(
         }
         None => None,
     };
-    Ok(ClearTextLive { answer: clear.answer, health: clear.health_path.clone(), challenges })
+    let (answer, health) = (clear.answer, clear.health_path.clone());
+    Ok(ClearTextLive { answer, health, challenges, h2c: clear.h2c_prefixes.clone() })
 }
 
 fn target(route: &Route, groups: &HashMap<Name, Arc<GroupLive>>) -> Result<Target, LiveError> {

@@ -142,6 +142,22 @@ impl Door {
     pub fn like(&self, other: &Self) -> bool {
         matches!(self, Self::Tls(_)) == matches!(other, Self::Tls(_))
     }
+
+    /// Whether its clients say by their first bytes that they speak HTTP/2. Behind TLS that is ALPN's to say.
+    pub fn tells_http2(&self) -> bool {
+        match self {
+            Self::Tls(_) => false,
+            Self::ClearText(clear) => !clear.h2c.is_empty(),
+        }
+    }
+
+    /// Whether a client reaches routes in clear text.
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        match self {
+            Self::Tls(_) => false,
+            Self::ClearText(clear) => clear.trusts(client),
+        }
+    }
 }
 
 /// What is answered in clear text.
@@ -153,6 +169,15 @@ pub struct ClearTextLive {
     pub health: Option<NormalPath>,
     /// Where ACME's challenges go. It is in no table, and no host or path of its own leads to it.
     pub challenges: Option<Arc<RouteLive>>,
+    /// Who reaches the listener's routes, with HTTP/2; mostly nobody.
+    pub h2c: Vec<Prefix>,
+}
+
+impl ClearTextLive {
+    /// Whether a client reaches routes.
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        self.h2c.iter().any(|prefix| prefix.contains(client))
+    }
 }
 
 impl std::fmt::Debug for ListenerLive {

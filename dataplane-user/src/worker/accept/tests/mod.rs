@@ -112,8 +112,12 @@ async fn what_is_no_handshake_or_none_in_time_is_refused() {
 #[tokio::test]
 async fn clear_text_needs_no_handshake_and_is_called_so() {
     let node = Node::start(|snapshot, _| {
-        snapshot.listeners[0].clear_text =
-            Some(ClearText { answer: OpenAnswer::Refuse, health_path: None, acme_origin_group: None });
+        snapshot.listeners[0].clear_text = Some(ClearText {
+            answer: OpenAnswer::Refuse,
+            health_path: None,
+            acme_origin_group: None,
+            h2c_prefixes: Vec::new(),
+        });
     })
     .await;
     for mut tcp in [node.connect().await, node.connect_v6().await] {

@@ -14,7 +14,7 @@ const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproof";
 
 fn open(answer: OpenAnswer) -> ClearText {
     let health_path = Some(NormalPath::parse("/healthz").unwrap());
-    ClearText { answer, health_path, acme_origin_group: None }
+    ClearText { answer, health_path, acme_origin_group: None, h2c_prefixes: Vec::new() }
 }
 
 /// A listener that redirects to port 443, and tells of its health.

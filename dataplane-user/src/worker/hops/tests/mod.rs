@@ -5,6 +5,7 @@ mod choice;
 mod clear_text;
 mod floods;
 mod grpc;
+mod h2c;
 mod http1;
 mod http2;
 mod kinds;
