@@ -179,6 +179,17 @@ pub async fn open(
     secure(tcp, &dial).await.map_err(|error| error.to_string())
 }
 
+/// HTTP/2 in clear text, by prior knowledge, on a TCP connection.
+///
+/// # Errors
+/// What the handshake says.
+pub async fn clear_text(tcp: std::net::TcpStream) -> io::Result<(SendRequest<Bytes>, JoinTask)> {
+    tcp.set_nonblocking(true)?;
+    let stream = tokio::net::TcpStream::from_std(tcp)?;
+    let (requests, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
+    Ok((requests, tokio::spawn(connection)))
+}
+
 /// TLS and HTTP/2 on a TCP connection.
 ///
 /// # Errors

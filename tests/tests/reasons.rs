@@ -33,7 +33,7 @@ const ONE_EACH: u16 = 8603;
 const BRIEF: u16 = 8604;
 /// A listener whose clients all come through a balancer.
 const BALANCED: u16 = 8605;
-/// Clear text: ACME's challenges are answered, all else is refused.
+/// Clear text: ACME's challenges are answered, h2c is for others, all else is refused.
 const CLEAR: u16 = 8606;
 /// A host whose route allows a protocol of the test's own and no WebSocket.
 const TUNNEL: &str = "tunnel.walk.test";
@@ -91,7 +91,9 @@ impl Place {
             objects::object(
                 "Listener",
                 "clear",
-                json!({ "port": CLEAR, "protocol": "HTTP", "http": { "answer": "Refuse", "acmeOriginGroup": "group" } }),
+                json!({ "port": CLEAR, "protocol": "HTTP", "http": {
+                    "answer": "Refuse", "acmeOriginGroup": "group", "h2cPrefixes": ["192.0.2.0/24"], "clearText": "allow",
+                } }),
             ),
             objects::certificate("exact", &self.stage.front_ca.issue(&["exact.walk.test"])),
             objects::route("exact", &["exact.walk.test"], "exact", "group"),
@@ -282,6 +284,9 @@ fn provocations() -> BTreeMap<Reason, Provoke> {
         }),
         (Reason::ClearTextRefused, |place| {
             place.tcp(CLEAR, &head("GET / HTTP/1.1", ""), Duration::from_secs(2))
+        }),
+        (Reason::H2cRefused, |place| {
+            place.tcp(CLEAR, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Duration::from_secs(2))
         }),
         (Reason::ChallengeRefused, |place| {
             let request = head("GET /.well-known/acme-challenge/no.token HTTP/1.1", "");
