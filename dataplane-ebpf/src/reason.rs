@@ -37,21 +37,23 @@ reasons! {
     NeighbourDiscovery = 2, "neighbour-discovery";
     /// ICMP "fragmentation needed" and ICMPv6 "packet too big" always pass.
     PathMtu = 3, "path-mtu";
-    /// No rule names its source, and none has to.
+    /// No rule decides, and none has to.
     NoRule = 4, "no-rule";
-    /// An allow rule names its source, with a longer prefix than any deny rule.
+    /// An allow rule decides.
     Allowed = 5, "allowed";
     /// Steered to a worker thread's socket.
     Steered = 6, "steered";
     /// For no listener of ours: looked up as if we were not there.
     NotSteered = 7, "not-steered";
+    /// Passes: a rule or protocol list would drop it, were it not only observed.
+    Observed = 8, "observed";
 
-    /// A deny rule names its source.
+    /// A deny rule decides.
     Denied = 32, "denied";
-    /// For a listener, and no allow rule names its source although one has to.
+    /// No allow rule decides although one has to.
     NotAllowed = 33, "not-allowed";
-    /// A later fragment that may be for a listener, from a source that may not reach listeners: its port cannot be seen. Or
-    /// one that would overwrite the first one's TCP header.
+    /// A later fragment that may have to be dropped: its port cannot be seen. Or one that would overwrite the first one's TCP
+    /// header.
     Fragment = 34, "fragment";
     /// Shorter than its Ethernet header and VLAN tags.
     MalformedFrame = 35, "malformed-frame";
@@ -83,6 +85,10 @@ reasons! {
     MalformedIcmp = 48, "malformed-icmp";
     /// A source that cannot be on a wire: loopback, multicast, broadcast or none.
     Martian = 49, "martian";
+    /// From one of this node's own addresses.
+    OwnAddress = 50, "own-address";
+    /// Of a protocol that the protocol lists do not have.
+    Protocol = 51, "protocol";
 }
 
 impl Reason {

@@ -19,10 +19,17 @@ use sallyport_node::keeper::kernel::{Config, Kernel, KernelError, Linux, PinKind
 use sallyport_node::keeper::plan::KernelPlan;
 use socket2::{Domain, Socket, Type};
 use support::corpus::{Counts, corpus, judge, plan};
+use support::rules::{Rules, cases, deny, particular, single_cases};
 use support::{Bpffs, Wire};
 
 fn listeners(ports: &[u16]) -> KernelPlan {
-    KernelPlan { listeners: ports.iter().map(|port| (None, *port)).collect(), ..KernelPlan::default() }
+    denying(&[], ports)
+}
+
+fn denying(prefixes: &[&str], ports: &[u16]) -> KernelPlan {
+    let rules = if prefixes.is_empty() { Vec::new() } else { vec![deny(9, prefixes)] };
+    let listeners = ports.iter().map(|port| (None, *port)).collect();
+    Rules { rules, listeners, ..Rules::default() }.plan()
 }
 
 /// A thread's sockets, on ports nobody is told.
@@ -91,7 +98,7 @@ fn connections_reach_the_sockets_through_both_programs() {
     assert!(seen[&Reason::NoRule] >= 8, "all of it came through XDP: {seen:?}");
 
     // A denied source does not come through, and its rule is blamed.
-    let denied = KernelPlan { deny: vec![("10.99.0.2/32".parse().unwrap(), 9)], ..listeners(&[443]) };
+    let denied = denying(&["10.99.0.2/32"], &[443]);
     kernel.apply(&denied).unwrap();
     wire.right.inside(|| {
         assert_eq!(connect("10.99.0.1:443").unwrap_err().kind(), ErrorKind::TimedOut);
@@ -136,7 +143,7 @@ fn with_fewer_queues_than_threads_flows_spread() {
 #[test]
 fn a_dead_keepers_programs_stay_and_are_taken_over() {
     let (bpffs, wire) = (Bpffs::new(), Wire::new());
-    let plan = KernelPlan { deny: vec![("fd99::2/128".parse().unwrap(), 9)], ..listeners(&[443]) };
+    let plan = denying(&["fd99::2/128"], &[443]);
     let sockets = wire.left.inside(|| {
         let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
         let sockets = Sockets::new();
@@ -180,7 +187,7 @@ fn a_dead_keepers_programs_stay_and_are_taken_over() {
 #[test]
 fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
     let (bpffs, wire) = (Bpffs::new(), Wire::new());
-    let plan = KernelPlan { deny: vec![("fd99::2/128".parse().unwrap(), 9)], ..listeners(&[443]) };
+    let plan = denying(&["fd99::2/128"], &[443]);
     let sockets = wire.left.inside(|| {
         let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
         let sockets = Sockets::new();
@@ -307,6 +314,10 @@ fn every_reason_is_provoked() {
         let (mut kernel, port) = silent.open_wired();
         kernel.apply(&full).unwrap();
         provoked.extend(corpus().iter().map(|(_, frame, _)| judge(&kernel, &full, port, frame)));
+        let particular = particular().plan();
+        kernel.apply(&particular).unwrap();
+        let all = cases().into_iter().chain(single_cases());
+        provoked.extend(all.map(|(_, frame, ..)| judge(&kernel, &particular, port, &frame)));
     }
     provoked.extend(steering_reasons(&wire, &mut kernel));
     provoked.insert(a_filter_without_tables());
@@ -339,7 +350,7 @@ fn a_filter_without_tables() -> Reason {
     use aya::programs::{TestRunOptions, Xdp};
     let mut object: Ebpf = EbpfLoader::new().load(OBJECT).unwrap();
     let mut active: Array<_, u64> = object.map_mut("ACTIVE").unwrap().try_into().unwrap();
-    active.set(0, 0xf, 0).unwrap();
+    active.set(0, 0x1_000d, 0).unwrap();
     let filter: &mut Xdp = object.program_mut("sallyport_xdp").unwrap().try_into().unwrap();
     filter.load().unwrap();
     let frame = support::frames::syn("10.0.0.2", "10.0.0.1", 443);

@@ -2,9 +2,9 @@
 //! tests on the host run these very lines.
 //!
 //! Precedence: what cannot be read or cannot be meant is dropped with a reason of its own; ARP, neighbour discovery and
-//! path-MTU ICMP pass; what has a source that no wire has is dropped; then the longest prefix that names the source decides (deny at equal length); then, where some allow rule exists, TCP to a
-//! listener needs one. An allow list judges nothing else, because XDP keeps no state: anything wider would drop ssh,
-//! DNS answers and the origins' replies.
+//! path-MTU ICMP pass; what has a source that no wire has is dropped; then the tables decide. Which rule wins was settled
+//! when they were compiled (`model::filter`): the source has a class, what the packet is for has one, and a cell says what
+//! happens to both together. No state is kept, so replies look like anything else.
 
 mod frame;
 mod ipv4;
@@ -17,7 +17,7 @@ pub use frame::parse;
 
 use crate::reason::Reason;
 use crate::wire::listener::SOME_PORT;
-use crate::wire::{Address, Entry, slot};
+use crate::wire::{Address, Cell, slot};
 
 /// A frame's bytes; the one way to read them.
 pub trait Bytes {
@@ -124,12 +124,12 @@ impl Kind {
         self.0
     }
 
-    /// The port that a listener could have, where it is TCP or may be: [`SOME_PORT`] of a fragment that hides it.
+    /// The port that a listener could have, where it is TCP: [`SOME_PORT`] of a fragment, which hides it.
     #[inline(always)]
     pub const fn listener_port(self) -> Option<u16> {
         if self.0 < slot::UDP {
             Some(self.0 as u16)
-        } else if self.0 == slot::LATER_FRAGMENT || self.0 == slot::LATER_FRAGMENT + transport::TCP as u32 {
+        } else if self.0 == slot::LATER_FRAGMENT + transport::TCP as u32 {
             Some(SOME_PORT)
         } else {
             None
@@ -139,29 +139,32 @@ impl Kind {
 
 /// One generation of the tables. A missing table is a reason of its own.
 pub trait Tables {
-    /// Whether packets to listeners need an allow entry.
-    fn allow_required(&self) -> bool;
+    /// Whether there is anything to look up.
+    fn any(&self) -> bool;
 
-    /// The entry of the longest prefix that holds the source.
+    /// The class of the longest prefix that holds the source, 0 where none does.
     ///
     /// # Errors
     /// [`Reason::NoTable`].
-    fn source(&self, source: &Address) -> Result<Option<Entry>, Reason>;
+    fn source(&self, source: &Address) -> Result<u32, Reason>;
 
-    /// Whether exactly this address and port has a listener.
+    /// The class in a slot, with [`slot::EXACT_FIRST`].
     ///
     /// # Errors
     /// [`Reason::NoTable`].
-    fn listens_exactly(&self, address: &Address, port: u16) -> Result<bool, Reason>;
+    fn column(&self, slot: u32) -> Result<u32, Reason>;
 
-    /// Whether a listener accepts at this address and port: exactly, or at every address of the family.
+    /// The class that a listener at exactly this address and port has, where it has one of its own.
     ///
     /// # Errors
     /// [`Reason::NoTable`].
-    #[inline(always)]
-    fn listens(&self, address: &Address, port: u16) -> Result<bool, Reason> {
-        Ok(self.listens_exactly(address, port)? || self.listens_exactly(&address.any(), port)?)
-    }
+    fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason>;
+
+    /// What happens to packets of these classes.
+    ///
+    /// # Errors
+    /// [`Reason::NoTable`].
+    fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason>;
 }
 
 /// A reason and the rule that gave it, 0 where none did.
@@ -196,18 +199,56 @@ pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Decision {
 /// Judges a packet by the tables.
 ///
 /// # Errors
-/// [`Reason::NoTable`] when a table is missing.
+/// [`Reason::NoTable`] when a table is missing or says what no release says.
 #[inline(always)]
 pub fn judge<T: Tables>(packet: &Packet, tables: &T) -> Result<Decision, Reason> {
-    if let Some(entry) = tables.source(&packet.source)? {
-        let reason = if entry.allows() { Reason::Allowed } else { Reason::Denied };
-        return Ok(Decision { reason, rule: entry.rule });
+    if !tables.any() {
+        return Ok(Decision::without_rule(Reason::NoRule));
     }
-    let port = match packet.kind.listener_port() {
-        Some(port) if tables.allow_required() => port,
-        _ => return Ok(Decision::without_rule(Reason::NoRule)),
+    let destination = destination(packet, tables)?;
+    let source = tables.source(&packet.source)?;
+    let cell = tables.cell(source, destination)?;
+    let reason = verdict(cell.verdict).ok_or(Reason::NoTable)?;
+    if cell.observed != 0 && !reason.is_drop() {
+        return Ok(Decision { reason: Reason::Observed, rule: cell.observed });
+    }
+    Ok(Decision { reason, rule: cell.rule })
+}
+
+#[inline(always)]
+fn destination<T: Tables>(packet: &Packet, tables: &T) -> Result<u32, Reason> {
+    let class = tables.column(packet.kind.slot())?;
+    if class & slot::EXACT_FIRST == 0 {
+        return Ok(class);
+    }
+    let exact = match packet.kind.listener_port() {
+        Some(port) => tables.exact(&packet.destination, port)?,
+        None => None,
     };
-    let refusal = if port == SOME_PORT { Reason::Fragment } else { Reason::NotAllowed };
-    let concerned = tables.listens(&packet.destination, port)?;
-    Ok(Decision::without_rule(if concerned { refusal } else { Reason::NoRule }))
+    Ok(match exact {
+        Some(class) => class,
+        None => class & !slot::EXACT_FIRST,
+    })
+}
+
+/// The reasons that a cell may have; any other number is another release's.
+#[inline(always)]
+const fn verdict(number: u32) -> Option<Reason> {
+    const NO_RULE: u32 = Reason::NoRule.number();
+    const ALLOWED: u32 = Reason::Allowed.number();
+    const DENIED: u32 = Reason::Denied.number();
+    const NOT_ALLOWED: u32 = Reason::NotAllowed.number();
+    const FRAGMENT: u32 = Reason::Fragment.number();
+    const OWN_ADDRESS: u32 = Reason::OwnAddress.number();
+    const PROTOCOL: u32 = Reason::Protocol.number();
+    match number {
+        NO_RULE => Some(Reason::NoRule),
+        ALLOWED => Some(Reason::Allowed),
+        DENIED => Some(Reason::Denied),
+        NOT_ALLOWED => Some(Reason::NotAllowed),
+        FRAGMENT => Some(Reason::Fragment),
+        OWN_ADDRESS => Some(Reason::OwnAddress),
+        PROTOCOL => Some(Reason::Protocol),
+        _ => None,
+    }
 }

@@ -7,15 +7,21 @@ use aya_ebpf::macros::btf_map;
 use dataplane_ebpf::decide::Tables;
 use dataplane_ebpf::reason::{Reason, SLOTS};
 use dataplane_ebpf::wire::{
-    Active, Address, CPUS_MAX, Entry, GENERATIONS, RULES_MAX, RuleReason, Steering, THREADS_MAX, listener_key,
+    Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, RuleReason, Steering, THREADS_MAX, listener,
+    listener_key, slot,
 };
 
 /// An inner map's number of entries in the definition; userspace makes each as large as it has to be.
 const TEMPLATE: usize = 1;
 const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
-type Sources<const N: usize> = LpmTrie<[u8; N], Entry, TEMPLATE>;
+/// Arrays of other sizes may take the template's place.
+const INNER_MAP: usize = aya_ebpf::bindings::BPF_F_INNER_MAP as usize;
+
+type Sources<const N: usize> = LpmTrie<[u8; N], u32, TEMPLATE>;
 type Listeners = HashMap<[u8; 20], u32, TEMPLATE>;
+type Columns = Array<u32, { slot::SLOTS as usize }>;
+type Cells = Array<Cell, TEMPLATE, INNER_MAP>;
 
 #[btf_map]
 static SOURCES4: ArrayOfMaps<Sources<4>, { GENERATIONS as usize }> = ArrayOfMaps::new();
@@ -23,6 +29,10 @@ static SOURCES4: ArrayOfMaps<Sources<4>, { GENERATIONS as usize }> = ArrayOfMaps
 static SOURCES6: ArrayOfMaps<Sources<16>, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static LISTENERS: ArrayOfMaps<Listeners, { GENERATIONS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+static COLUMNS: ArrayOfMaps<Columns, { GENERATIONS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+static CELLS: ArrayOfMaps<Cells, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static ACTIVE: Array<u64, 1> = Array::new();
 #[btf_map]
@@ -47,39 +57,60 @@ impl InForce {
         // read cannot be repeated by the compiler, and 8 aligned bytes cannot tear.
         Some(Self(Active(unsafe { word.read_volatile() })))
     }
+
+    /// Whether a listener accepts at this address and port: exactly, or at every address of the family.
+    #[inline(always)]
+    pub(crate) fn listens(&self, address: &Address, port: u16) -> bool {
+        LISTENERS.get(self.0.generation()).is_some_and(|table| {
+            table.get_ptr(listener_key(*address, port)).is_some()
+                || table.get_ptr(listener_key(address.any(), port)).is_some()
+        })
+    }
 }
 
 impl Tables for InForce {
     #[inline(always)]
-    fn allow_required(&self) -> bool {
-        self.0.allow_required()
+    fn any(&self) -> bool {
+        self.0.destinations() != 0
     }
 
     #[inline(always)]
-    fn source(&self, source: &Address) -> Result<Option<Entry>, Reason> {
-        let (in_use, generation) = match source {
-            Address::V4(_) => (self.0.has_sources4(), self.0.generation()),
-            Address::V6(_) => (self.0.has_sources6(), self.0.generation()),
-        };
-        if !in_use {
-            return Ok(None);
-        }
-        match source {
+    fn source(&self, source: &Address) -> Result<u32, Reason> {
+        let generation = self.0.generation();
+        let class = match source {
+            Address::V4(_) if !self.0.has_sources4() => None,
+            Address::V6(_) if !self.0.has_sources6() => None,
             Address::V4(address) => {
                 let trie = SOURCES4.get(generation).ok_or(Reason::NoTable)?;
-                Ok(trie.get(&Key::new(32, *address)).copied())
+                trie.get(&Key::new(32, *address)).copied()
             }
             Address::V6(address) => {
                 let trie = SOURCES6.get(generation).ok_or(Reason::NoTable)?;
-                Ok(trie.get(&Key::new(128, *address)).copied())
+                trie.get(&Key::new(128, *address)).copied()
             }
-        }
+        };
+        Ok(class.unwrap_or(0))
     }
 
     #[inline(always)]
-    fn listens_exactly(&self, address: &Address, port: u16) -> Result<bool, Reason> {
+    fn column(&self, slot: u32) -> Result<u32, Reason> {
+        let table = COLUMNS.get(self.0.generation()).ok_or(Reason::NoTable)?;
+        table.get(slot).copied().ok_or(Reason::NoTable)
+    }
+
+    #[inline(always)]
+    fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
         let table = LISTENERS.get(self.0.generation()).ok_or(Reason::NoTable)?;
-        Ok(table.get_ptr(listener_key(*address, port)).is_some())
+        // SAFETY: the pointer is to the map's aligned 4-byte value.
+        let class = table.get_ptr(listener_key(*address, port)).map(|class| unsafe { *class });
+        Ok(class.filter(|class| *class != listener::NO_CLASS))
+    }
+
+    #[inline(always)]
+    fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
+        let table = CELLS.get(self.0.generation()).ok_or(Reason::NoTable)?;
+        let index = source.wrapping_mul(self.0.destinations()).wrapping_add(destination);
+        table.get(index).copied().ok_or(Reason::NoTable)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::programs::SkLookupContext;
-use dataplane_ebpf::decide::Tables;
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::{Address, socket_index, word::flow_hash};
 
@@ -37,8 +36,7 @@ pub(crate) fn steer(context: &SkLookupContext) -> Reason {
 #[inline(always)]
 fn assign(context: &SkLookupContext, lookup: &Lookup) -> Reason {
     // A missing table steers nothing: other services on this host live on, and the filter drops what it must.
-    let listens =
-        InForce::read().is_some_and(|tables| tables.listens(&lookup.local, lookup.port).unwrap_or(false));
+    let listens = InForce::read().is_some_and(|tables| tables.listens(&lookup.local, lookup.port));
     if !listens || lookup.port == 0 {
         return Reason::NotSteered;
     }

@@ -1,10 +1,13 @@
-//! The table of listeners: address and port.
+//! The table of listeners: address and port -> the class of destinations there.
 //!
 //! One hash table for both families: IPv4 lies in its mapped form, so "every IPv4 address" is `::ffff:0.0.0.0` and "every
 //! IPv6 address" is `::`. Each address also has an entry with port 0, "some port here", for fragments that hide theirs.
 
 /// The port of the entry that says an address has a listener on some port.
 pub const SOME_PORT: u16 = 0;
+
+/// The value where the class is the slot's.
+pub const NO_CLASS: u32 = u32::MAX;
 
 /// An address as it stood in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

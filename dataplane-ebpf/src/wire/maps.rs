@@ -6,6 +6,10 @@ pub const SOURCES4: &str = "SOURCES4";
 pub const SOURCES6: &str = "SOURCES6";
 /// Outer map: generation -> listeners.
 pub const LISTENERS: &str = "LISTENERS";
+/// Outer map: generation -> classes of destinations, by slot.
+pub const COLUMNS: &str = "COLUMNS";
+/// Outer map: generation -> what happens, by both classes.
+pub const CELLS: &str = "CELLS";
 /// The active-generation word.
 pub const ACTIVE: &str = "ACTIVE";
 /// Packets by reason, per CPU.

@@ -1,14 +1,16 @@
 //! What lies in the maps. Every key and value is free of padding, its size asserted; no enum ever goes into a map, since
 //! the other side may be of another release.
 
+pub mod cell;
 pub mod listener;
 pub mod maps;
 pub mod slot;
 pub mod source;
 pub mod word;
 
+pub use cell::Cell;
 pub use listener::{Address, listener_key};
-pub use source::{Entry, source4_key, source6_key};
+pub use source::{source4_key, source6_key};
 pub use word::{Active, Steering};
 
 /// Worker threads a node can have at most.

@@ -15,4 +15,7 @@ pub const LATER_FRAGMENT: u32 = OTHER + 256;
 /// How many there are.
 pub const SLOTS: u32 = LATER_FRAGMENT + 256;
 
+/// Set in a slot's class: some listener's exact address has another class there, so the table of listeners is asked first.
+pub const EXACT_FIRST: u32 = 1 << 15;
+
 const _: () = assert!(SLOTS == 132_096);

@@ -2,8 +2,8 @@
 
 /// The active-generation word. It is one aligned load, so everything in it flips together.
 ///
-/// Bit 0: generation; bit 1: packets to listeners need an allow entry; bit 2: the IPv4 trie has entries; bit 3: the IPv6
-/// trie has; bits 32..: how many swaps there have been, for people who look.
+/// Bit 0: generation; bit 2: the IPv4 trie has entries; bit 3: the IPv6 trie has; bits 16..32: how many classes of
+/// destinations there are, 0 where nothing is looked up at all; bits 32..: how many swaps there have been, for people who look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Active(pub u64);
@@ -12,10 +12,10 @@ const _: () = assert!(size_of::<Active>() == 8);
 
 impl Active {
     /// The word for a generation.
-    pub const fn new(generation: u32, allow_required: bool, has4: bool, has6: bool, swaps: u32) -> Self {
+    pub const fn new(generation: u32, destinations: u16, has4: bool, has6: bool, swaps: u32) -> Self {
         Self(
             (generation & 1) as u64
-                | (allow_required as u64) << 1
+                | (destinations as u64) << 16
                 | (has4 as u64) << 2
                 | (has6 as u64) << 3
                 | (swaps as u64) << 32,
@@ -28,10 +28,10 @@ impl Active {
         (self.0 & 1) as u32
     }
 
-    /// Whether packets to listeners need an allow entry.
+    /// How many classes of destinations there are; 0: no packet is judged by the tables.
     #[inline(always)]
-    pub const fn allow_required(self) -> bool {
-        self.0 & 2 != 0
+    pub const fn destinations(self) -> u32 {
+        (self.0 >> 16) as u32 & 0xffff
     }
 
     /// Whether the IPv4 trie has entries; without, its lookup is left out.
@@ -97,9 +97,10 @@ mod tests {
     #[test]
     fn active_keeps_its_parts() {
         for bits in 0..16_u32 {
-            let word = Active::new(bits & 1, bits & 2 != 0, bits & 4 != 0, bits & 8 != 0, u32::MAX);
+            let destinations = if bits & 2 == 0 { 1024 } else { u16::MAX };
+            let word = Active::new(bits & 1, destinations, bits & 4 != 0, bits & 8 != 0, u32::MAX);
             assert_eq!(word.generation(), bits & 1);
-            assert_eq!(word.allow_required(), bits & 2 != 0);
+            assert_eq!(word.destinations(), u32::from(destinations));
             assert_eq!(word.has_sources4(), bits & 4 != 0);
             assert_eq!(word.has_sources6(), bits & 8 != 0);
             assert_eq!(word.swaps(), u32::MAX);

@@ -18,13 +18,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use model::digest::Digest;
+use model::filter::TooLarge;
 use model::snapshot::{Listener, SignedSnapshot, Snapshot, SnapshotId};
 use rustix::fs::FlockOperation;
 use tokio::time::Instant;
 
 use super::directory::Staged;
 use super::kernel::KernelError;
-use super::plan::plan;
 use super::run::Keeper;
 use super::sockets::{CannotOpen, Place, Prepared, places};
 use super::state::{StateError, Stored};
@@ -61,6 +61,8 @@ enum Refusal {
     CannotOpen(#[from] CannotOpen),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     #[error("the kernel refused the new tables")]
     Kernel(#[from] KernelError),
     #[error("a new listener cannot listen")]
@@ -144,15 +146,20 @@ impl Keeper {
         self.state.store_keys(keys, &stored.snapshot)?;
         let staged = self.state.stage(&stored.signed)?;
         tracing::info!(epoch = id.epoch, revision = id.revision, "swap begin");
-        let mut first = plan(&stored.snapshot);
-        first.listeners.retain(|place| self.sockets.open().contains(place));
-        if let Err(error) = self.kernel.apply(&first) {
+        let applied = self.enter_plan(&stored.snapshot);
+        if applied.is_err() {
             tracing::info!(epoch = id.epoch, revision = id.revision, applied = false, "swap end");
-            return Err(error.into());
         }
+        applied?;
         let deadline = Instant::now() + COMMIT_TIMEOUT;
         self.transition = Some(Transition { stored, staged, prepared, worker: number, deadline });
         Ok(())
+    }
+
+    /// Puts a snapshot's tables in force, with the listeners that are open.
+    fn enter_plan(&mut self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let plan = self.plan(snapshot)?;
+        Ok(self.kernel.apply(&plan)?)
     }
 
     /// The worker has made the committed snapshot live.
@@ -185,9 +192,7 @@ impl Keeper {
         let Transition { stored, staged, mut prepared, .. } = transition;
         let new = self.sockets.activate(&mut prepared)?;
         if !prepared.opening.is_empty() {
-            let mut full = plan(&stored.snapshot);
-            full.listeners.retain(|place| self.sockets.open().contains(place));
-            self.kernel.apply(&full)?;
+            self.enter_plan(&stored.snapshot)?;
         }
         let snapshot = stored.snapshot.clone();
         self.state.commit(staged, stored)?;

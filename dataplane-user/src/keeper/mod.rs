@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod apply;
 pub mod directory;
+mod filter;
 mod held;
 pub mod interfaces;
 pub mod kernel;

@@ -1,6 +1,7 @@
 //! The keeper's life: start, one event after the other, stop.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +23,6 @@ pub use super::held::StartError;
 use super::kernel::Kernel;
 use super::launch::Program;
 use super::operator;
-use super::plan::{KernelPlan, plan};
 use super::privileges::{self, User};
 use super::rendezvous;
 use super::settings::Settings;
@@ -65,6 +65,8 @@ pub struct Keeper {
     /// What could not be done without refusing anything; each becomes a feature that is off.
     pub(super) shortcomings: BTreeMap<&'static str, String>,
     pub(super) drops: Vec<Drops>,
+    /// This host's addresses, as the tables in force have them.
+    pub(super) own: Vec<IpAddr>,
     pub(super) user: Option<User>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<std::net::TcpListener>,
@@ -179,6 +181,7 @@ impl Keeper {
             drained: false,
             shortcomings: BTreeMap::new(),
             drops: Vec::new(),
+            own: Vec::new(),
             user,
             metrics: None,
             launches: BTreeMap::new(),
@@ -313,20 +316,6 @@ impl Keeper {
             self.note("metrics", problem);
             self.metrics = opened.ok();
         }
-    }
-
-    /// The tables for what is in force, with the listeners that are open.
-    pub(super) fn wanted_plan(&self) -> KernelPlan {
-        let mut wanted = self.in_force.as_ref().map(plan).unwrap_or_default();
-        wanted.listeners.retain(|place| self.sockets.open().contains(place));
-        wanted
-    }
-
-    /// Puts the filter and the open listeners in force; a failure is a shortcoming, the old tables stay.
-    pub(super) fn enter_filter(&mut self) {
-        let wanted = self.wanted_plan();
-        let outcome = self.kernel.apply(&wanted);
-        self.note("kernel tables", outcome.err().as_ref().map(|error| sentence(error)));
     }
 
     /// Remembers or forgets what could not be done.

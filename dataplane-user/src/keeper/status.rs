@@ -183,6 +183,7 @@ impl Keeper {
             self.look_for_token();
         }
         self.ticks += 1;
+        self.follow_addresses();
         self.follow_access_log().await;
         let Some(number) = self.current else { return };
         let calm = self.transition.is_none() && self.upgrade.is_none();

@@ -9,29 +9,32 @@ use sallyport_node::keeper::plan::KernelPlan;
 
 use super::Port;
 use super::frames::{TCP, UDP, ethernet, extension, fragment, icmp, ipv4, ipv6, syn, tcp, udp};
+use super::rules::{Rules, allow, deny};
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
 
 /// The plan all of the corpus is judged by: deny and allow nested both ways, listeners at one address and at every one.
 pub(crate) fn plan() -> KernelPlan {
-    let nets =
-        |rules: &[(&str, u32)]| rules.iter().map(|(net, rule)| (net.parse().unwrap(), *rule)).collect();
-    KernelPlan {
-        deny: nets(&[("10.1.0.0/16", 1), ("10.2.3.4/32", 2), ("2001:db8:1::/48", 3), ("192.0.2.0/24", 4)]),
-        allow: nets(&[
-            ("10.1.2.0/24", 11),
-            ("10.2.0.0/16", 12),
-            ("2001:db8:1:2::/64", 13),
-            ("192.0.2.0/24", 14),
-        ]),
-        allow_required: true,
-        listeners: vec![
-            (None, 443),
-            (Some("10.0.0.1".parse().unwrap()), 8443),
-            (Some("fd00::1".parse().unwrap()), 8443),
-        ],
-    }
+    plan_without(&[])
+}
+
+/// The same without some of its rules.
+pub(crate) fn plan_without(ids: &[u32]) -> KernelPlan {
+    let mut rules = vec![
+        deny(1, &["10.1.0.0/16"]),
+        deny(2, &["10.2.3.4/32"]),
+        deny(3, &["2001:db8:1::/48"]),
+        deny(4, &["192.0.2.0/24"]),
+        allow(11, &["10.1.2.0/24"]),
+        allow(12, &["10.2.0.0/16"]),
+        allow(13, &["2001:db8:1:2::/64"]),
+        allow(14, &["192.0.2.0/24"]),
+    ];
+    rules.retain(|rule| !ids.contains(&rule.id));
+    let at = |address: &str| Some(address.parse().unwrap());
+    let listeners = vec![(None, 443), (at("10.0.0.1"), 8443), (at("fd00::1"), 8443)];
+    Rules { rules, listeners, ..Rules::default() }.plan()
 }
 
 pub(crate) struct Counts(Vec<u64>);

@@ -12,6 +12,7 @@ pub(crate) mod frames;
 pub(crate) mod fuzz;
 pub(crate) mod impossible;
 pub(crate) mod random;
+pub(crate) mod rules;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;

@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::{
-    EXACT_FIRST, FilterAction, FilterMode, FilterRule, ICMP, ICMPV6, Payload, ProtocolList, Ranked, TCP, UDP,
+    EXACT_FIRST, FRAGMENT_SLOTS, FilterAction, FilterMode, FilterRule, ICMP, ICMPV6, Payload, ProtocolList,
+    Ranked, TCP, UDP,
 };
+
+/// The protocol of a later fragment that hides even that: behind an IPv6 extension header may be anything.
+const HIDDEN: u8 = 0;
 
 /// What matters of a destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,7 +85,9 @@ pub(super) fn classify(
                 class
             }
         };
-        draft.column(Payload::Later(protocol).slot(), &[later]);
+        if protocol != HIDDEN {
+            draft.column(Payload::Later(protocol).slot(), &[later]);
+        }
     }
     let mut at: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
     for (address, port) in listeners.iter().filter_map(|(address, port)| Some(((*address)?, *port))) {
@@ -92,6 +98,8 @@ pub(super) fn classify(
     for (address, ports) in at {
         draft.listener((address, &ports), &view, (&tcp, counts.clone()), later);
     }
+    let any = draft.anything();
+    draft.column(Payload::Later(HIDDEN).slot(), &[any]);
     draft.finished()
 }
 
@@ -271,6 +279,18 @@ impl Draft {
             [one] => self.number(Class::One(one.clone())),
             _ => self.number(Class::Hidden(facts)),
         }
+    }
+
+    /// The class of what may be for any destination there is, every listener's address among them.
+    fn anything(&mut self) -> u32 {
+        let shown = self.columns.iter().filter(|(slot, _)| *slot < FRAGMENT_SLOTS);
+        let mut all: BTreeSet<u32> = shown.clone().map(|(_, class)| *class).collect();
+        // Slots without an entry have class 0. Four protocols have slots for their ports and types, and none for themselves.
+        if shown.count() < FRAGMENT_SLOTS as usize - 4 {
+            all.insert(0);
+        }
+        all.extend(self.exact.iter().map(|(_, _, class)| *class));
+        self.hidden(all.iter())
     }
 
     fn column(&mut self, first: u32, classes: &[u32]) {

@@ -139,7 +139,7 @@ pub enum Payload {
     Icmpv6(u8),
     /// Another IP protocol.
     Other(u8),
-    /// A later fragment of an IP protocol.
+    /// A later fragment of an IP protocol; of 0 when an IPv6 extension header hides the protocol too.
     Later(u8),
 }
 

@@ -137,6 +137,18 @@ fn slow(world: &World, source: IpAddr, destination: IpAddr, payload: Payload) ->
         Payload::Other(protocol) => return ask(protocol, 0),
         Payload::Later(protocol @ (6 | 17)) => PORTS.map(|port| ask(protocol, port)).collect(),
         Payload::Later(protocol @ (1 | 58)) => (0..=255).map(|kind| ask(protocol, kind)).collect(),
+        Payload::Later(0) => {
+            let at = |port| world.listeners.iter().filter(move |(_, on)| *on == port);
+            let listened = PORTS.filter(|port| at(*port).next().is_some());
+            let silent = PORTS.filter(|port| at(*port).all(|(address, _)| address.is_some()));
+            let mut seen: Vec<Seen> = listened.map(|port| Seen(6, port, true)).collect();
+            seen.extend(silent.map(|port| Seen(6, port, false)));
+            seen.extend(PORTS.map(|port| Seen(17, port, false)));
+            seen.extend((0..=255).flat_map(|kind| [Seen(1, kind, false), Seen(58, kind, false)]));
+            let others = (0..=255).filter(|protocol| ![1, 6, 17, 58].contains(protocol));
+            seen.extend(others.map(|protocol| Seen(protocol, 0, false)));
+            seen.into_iter().map(|seen| seen_by(world, source, seen)).collect()
+        }
         Payload::Later(protocol) => return ask(protocol, 0),
     };
     let same = cells.iter().all(|cell| cell.verdict == cells[0].verdict);

@@ -41,22 +41,102 @@ fn holds(rule: &Rule, source: &Address) -> bool {
     prefix.len() == source.len() && prefix.iter().zip(&source).take(rule.length as usize).all(|(a, b)| a == b)
 }
 
+/// Classes of sources: the place of the rule that decides, from 1. Classes of destinations: where an allow rule is needed.
+const LISTENED: u32 = 1;
+const MAYBE_LISTENED: u32 = 2;
+
 impl Tables for Lists {
-    fn allow_required(&self) -> bool {
-        self.required
+    fn any(&self) -> bool {
+        !self.rules.is_empty() || self.required
     }
 
-    fn source(&self, source: &Address) -> Result<Option<Entry>, Reason> {
-        let best = self
-            .rules
-            .iter()
-            .filter(|rule| holds(rule, source))
-            .max_by_key(|rule| (rule.length, !rule.allow));
-        Ok(best.map(|rule| if rule.allow { Entry::allow(rule.id) } else { Entry::deny(rule.id) }))
+    fn source(&self, source: &Address) -> Result<u32, Reason> {
+        let holding = self.rules.iter().enumerate().filter(|(_, rule)| holds(rule, source));
+        let best = holding.max_by_key(|(_, rule)| (rule.length, !rule.allow));
+        Ok(best.map_or(0, |(place, _)| place as u32 + 1))
     }
 
-    fn listens_exactly(&self, address: &Address, port: u16) -> Result<bool, Reason> {
-        Ok(self.listeners.iter().any(|(at, listening)| at == address && (port == *listening || port == 0)))
+    fn column(&self, slot: u32) -> Result<u32, Reason> {
+        let tcp = slot < slot::UDP || slot == slot::LATER_FRAGMENT + 6;
+        Ok(if tcp {
+            slot::EXACT_FIRST
+        } else if slot == slot::LATER_FRAGMENT && !self.listeners.is_empty() {
+            MAYBE_LISTENED
+        } else {
+            0
+        })
+    }
+
+    fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
+        let here = self.listeners.iter().any(|(at, listening)| {
+            (at == address || *at == address.any()) && (port == *listening || port == SOME_PORT)
+        });
+        Ok(here.then_some(if port == SOME_PORT { MAYBE_LISTENED } else { LISTENED }))
+    }
+
+    fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
+        if source != 0 {
+            let rule = self.rules[source as usize - 1];
+            let reason = if rule.allow { Reason::Allowed } else { Reason::Denied };
+            return Ok(Cell::new(rule.id, reason.number(), 0));
+        }
+        let reason = match destination {
+            LISTENED if self.required => Reason::NotAllowed,
+            MAYBE_LISTENED if self.required => Reason::Fragment,
+            _ => Reason::NoRule,
+        };
+        Ok(Cell::new(0, reason.number(), 0))
+    }
+}
+
+/// Tables with one cell.
+struct One(Cell);
+
+impl Tables for One {
+    fn any(&self) -> bool {
+        true
+    }
+
+    fn source(&self, _: &Address) -> Result<u32, Reason> {
+        Ok(0)
+    }
+
+    fn column(&self, _: u32) -> Result<u32, Reason> {
+        Ok(0)
+    }
+
+    fn exact(&self, _: &Address, _: u16) -> Result<Option<u32>, Reason> {
+        Ok(None)
+    }
+
+    fn cell(&self, _: u32, _: u32) -> Result<Cell, Reason> {
+        Ok(self.0)
+    }
+}
+
+#[test]
+fn a_cell_is_read_with_care() {
+    let address = Address::V4([10, 0, 0, 1]);
+    let packet = Packet { source: address, destination: address, kind: Kind::tcp(443) };
+    let by = |verdict: u32, observed| judge(&packet, &One(Cell::new(7, verdict, observed)));
+    let known = [
+        Reason::NoRule,
+        Reason::Allowed,
+        Reason::Denied,
+        Reason::NotAllowed,
+        Reason::Fragment,
+        Reason::OwnAddress,
+        Reason::Protocol,
+    ];
+    for number in 0..100 {
+        let reason = known.into_iter().find(|reason| reason.number() == number);
+        assert_eq!(by(number, 0), reason.map(|reason| Decision { reason, rule: 7 }).ok_or(Reason::NoTable));
+        // What is dropped is dropped, whatever else would drop it.
+        let observed = reason.map(|reason| match reason.is_drop() {
+            true => Decision { reason, rule: 7 },
+            false => Decision { reason: Reason::Observed, rule: 9 },
+        });
+        assert_eq!(by(number, 9), observed.ok_or(Reason::NoTable));
     }
 }
 
@@ -218,6 +298,9 @@ fn the_strategies_reach_every_reason() {
     let elsewhere = [
         Reason::NotIp,
         Reason::Arp,
+        Reason::Observed,
+        Reason::OwnAddress,
+        Reason::Protocol,
         Reason::Steered,
         Reason::NotSteered,
         Reason::NoSocket,

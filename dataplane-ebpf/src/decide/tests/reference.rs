@@ -35,6 +35,8 @@ pub(super) fn reference(frame: &[u8], lists: &Lists, looped: bool) -> Reason {
 enum Carries {
     Port(u16),
     Hidden,
+    /// A later fragment that hides even its protocol, and so where it is for.
+    HiddenProtocol,
     Nothing,
     /// Decided without the lists.
     Settled(Reason),
@@ -100,8 +102,9 @@ fn reference_v4(packet: &[u8], lists: &Lists, looped: bool) -> Reason {
     let fragment = u16::from_be_bytes([packet[6], packet[7]]);
     let carries = || match (packet[9], fragment & 0x1fff) {
         (6, 1 | 2) => Carries::Settled(Reason::Fragment),
+        (6, 3..) => Carries::Hidden,
         // IPv4 has no protocol 0; the slot of what is hidden is a closed one.
-        (6, 3..) | (0, 1..) => Carries::Hidden,
+        (0, 1..) => Carries::HiddenProtocol,
         (_, 1..) => Carries::Nothing,
         (1, 0) if payload.len() >= 8 && payload.starts_with(&[3, 4]) => Carries::Settled(Reason::PathMtu),
         (protocol, 0) => transport(protocol, payload, false, fragment & 0x2000 != 0),
@@ -166,7 +169,8 @@ fn reference_chain(rest: &[u8], declared: usize, next: u8, hops: u8, chain: Chai
     if next == 44 && fragment >> 3 != 0 {
         return match (rest[0], fragment >> 3) {
             (6, 1 | 2) => Carries::Settled(Reason::Fragment),
-            (following, _) if following == 6 || extension(following) => Carries::Hidden,
+            (6, _) => Carries::Hidden,
+            (following, _) if extension(following) => Carries::HiddenProtocol,
             _ => Carries::Nothing,
         };
     }
@@ -190,7 +194,9 @@ fn conclude(
     }
     let carries = match carries() {
         Carries::Settled(reason) => return reason,
-        carries @ (Carries::Port(_) | Carries::Hidden | Carries::Nothing) => carries,
+        carries @ (Carries::Port(_) | Carries::Hidden | Carries::HiddenProtocol | Carries::Nothing) => {
+            carries
+        }
     };
     if martian(&source) && !looped {
         return Reason::Martian;
@@ -207,6 +213,7 @@ fn conclude(
         (_, Some(_)) => Reason::Denied,
         (Carries::Port(port), None) if lists.required && listens(Some(port)) => Reason::NotAllowed,
         (Carries::Hidden, None) if lists.required && listens(None) => Reason::Fragment,
+        (Carries::HiddenProtocol, None) if lists.required && !lists.listeners.is_empty() => Reason::Fragment,
         _ => Reason::NoRule,
     }
 }

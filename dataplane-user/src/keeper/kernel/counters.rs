@@ -13,6 +13,11 @@ use model::report::{Drops, Place};
 use super::pins::{Slot, TAKEN, pin_over};
 use super::{KernelError, sys};
 
+/// Passes are not drops, but those are told that an observed rule would drop.
+fn told(reason: Reason) -> bool {
+    reason.is_drop() || reason == Reason::Observed
+}
+
 pub(super) struct Counters {
     reasons: OwnedFd,
     rules: OwnedFd,
@@ -66,7 +71,7 @@ impl Counters {
         }
     }
 
-    /// Drops since the call before.
+    /// Drops since the call before, and what only observed rules would have dropped.
     pub(super) fn take(&mut self) -> Result<Vec<Drops>, KernelError> {
         // Rules before reasons: a program counts in this order, so a reason's total is never behind its rules' for long.
         let mut by_rule = BTreeMap::new();
@@ -76,7 +81,7 @@ impl Counters {
             by_rule.insert(key, (total, new));
         }
         let mut drops = Vec::new();
-        for reason in Reason::ALL.iter().filter(|reason| reason.is_drop()) {
+        for reason in Reason::ALL.iter().filter(|reason| told(**reason)) {
             let of_reason = |(key, _): &(&RuleReason, &(u64, u64))| key.reason == reason.number();
             let rules: Vec<(u32, u64)> =
                 by_rule.iter().filter(of_reason).map(|(key, (_, new))| (key.rule, *new)).collect();

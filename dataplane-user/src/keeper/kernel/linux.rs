@@ -1,5 +1,6 @@
 //! The real kernel.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use super::object::{self, Programs};
 use super::pins::{Pins, Slot, SlotState, pin_over};
 use super::sys::TestRun;
 use super::tables::{Tables, Wanted, counters};
-use super::{Kernel, KernelError, KernelPlan, sys};
+use super::{Kernel, KernelError, KernelPlan, netlink, sys};
 
 /// What a node wants of the kernel.
 #[derive(Debug, Clone)]
@@ -314,6 +315,18 @@ impl Kernel for Linux {
             *known = threads;
         }
         self.settle()
+    }
+
+    fn own_addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
+        let looped = |name: &String| sys::interface_index(name) == Some(netlink::LOOPBACK);
+        if self.config.interfaces.iter().any(looped) {
+            return Ok(Vec::new());
+        }
+        netlink::addresses().map_err(|source| KernelError::Link {
+            doing: "reading the addresses of",
+            target: "this host".to_owned(),
+            source,
+        })
     }
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {

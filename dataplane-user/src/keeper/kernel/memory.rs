@@ -6,11 +6,10 @@ use std::os::fd::BorrowedFd;
 
 use dataplane_ebpf::decide::{Decision, Tables, decide};
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::listener::SOME_PORT;
-use dataplane_ebpf::wire::{Address, Entry};
-use ipnet::IpNet;
+use dataplane_ebpf::wire::{Address, Cell};
 use model::report::{Drops, Feature, Place};
 
+use super::tables::reason;
 use super::{Kernel, KernelError, KernelPlan};
 
 /// A kernel that only remembers.
@@ -74,15 +73,6 @@ impl Memory {
 /// A plan read as tables, slowly and plainly: what the maps are compared with.
 pub struct PlanTables<'a>(pub &'a KernelPlan);
 
-impl PlanTables<'_> {
-    fn longest(rules: &[(IpNet, u32)], source: IpAddr) -> Option<&(IpNet, u32)> {
-        rules
-            .iter()
-            .filter(|(prefix, _)| prefix.contains(&source))
-            .max_by_key(|(prefix, _)| prefix.prefix_len())
-    }
-}
-
 fn ip(address: &Address) -> IpAddr {
     match address {
         Address::V4(address) => IpAddr::from(*address),
@@ -91,32 +81,33 @@ fn ip(address: &Address) -> IpAddr {
 }
 
 impl Tables for PlanTables<'_> {
-    fn allow_required(&self) -> bool {
-        self.0.allow_required
+    fn any(&self) -> bool {
+        !self.0.filter.cells.is_empty()
     }
 
-    fn source(&self, source: &Address) -> Result<Option<Entry>, Reason> {
+    fn source(&self, source: &Address) -> Result<u32, Reason> {
         let source = ip(source);
-        let (deny, allow) = (Self::longest(&self.0.deny, source), Self::longest(&self.0.allow, source));
-        Ok(match (deny, allow) {
-            (Some((denied, _)), Some((allowed, rule))) if allowed.prefix_len() > denied.prefix_len() => {
-                Some(Entry::allow(*rule))
-            }
-            (Some((_, rule)), _) => Some(Entry::deny(*rule)),
-            (None, Some((_, rule))) => Some(Entry::allow(*rule)),
-            (None, None) => None,
-        })
+        let holding = self.0.filter.sources.iter().filter(|(prefix, _)| prefix.contains(&source));
+        Ok(holding.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(0, |(_, class)| u32::from(*class)))
     }
 
-    fn listens_exactly(&self, address: &Address, port: u16) -> Result<bool, Reason> {
-        let unspecified = ip(address).is_unspecified();
-        Ok(self.0.listeners.iter().any(|(listener, listening)| {
-            let here = match listener {
-                None => unspecified,
-                Some(listener) => listener.to_canonical() == ip(address),
-            };
-            here && (*listening == port || port == SOME_PORT)
-        }))
+    fn column(&self, slot: u32) -> Result<u32, Reason> {
+        let columns = &self.0.filter.columns;
+        let found =
+            columns.binary_search_by_key(&slot, |(slot, _)| *slot).ok().and_then(|at| columns.get(at));
+        Ok(found.map_or(0, |(_, class)| u32::from(*class)))
+    }
+
+    fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
+        let address = ip(address);
+        let found = self.0.filter.exact.iter().find(|(at, on, _)| *at == address && *on == port);
+        Ok(found.map(|(_, _, class)| u32::from(*class)))
+    }
+
+    fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
+        let index = source as usize * usize::from(self.0.filter.classes.1) + destination as usize;
+        let cell = self.0.filter.cells.get(index).ok_or(Reason::NoTable)?;
+        Ok(Cell::new(cell.rule, reason(cell.verdict).number(), cell.observed))
     }
 }
 
@@ -157,6 +148,10 @@ impl Kernel for Memory {
         self.threads = threads;
         self.sockets.retain(|thread| *thread < threads);
         Ok(())
+    }
+
+    fn own_addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
+        Ok(Vec::new())
     }
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {

@@ -23,6 +23,7 @@ mod pins;
 mod sys;
 mod tables;
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use model::report::{Drops, Feature};
@@ -70,7 +71,15 @@ pub trait Kernel: Send {
     /// What the kernel refused.
     fn set_threads(&mut self, threads: usize) -> Result<(), KernelError>;
 
-    /// Drops counted since the call before, one entry per reason and rule that is not 0; passes are not drops.
+    /// The host's own addresses, from which no packet may arrive; none where the filter is on the loopback interface, which
+    /// they do arrive over.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn own_addresses(&self) -> Result<Vec<IpAddr>, KernelError>;
+
+    /// Drops counted since the call before, one entry per reason and rule that is not 0. Of passes only
+    /// those are told that an observed rule would drop.
     ///
     /// # Errors
     /// What the kernel refused.

@@ -1,13 +1,21 @@
-//! What an interface says of itself over rtnetlink: which XDP program it has, and how many receive queues.
+//! What the kernel says over rtnetlink: of an interface which XDP program it has and how many receive queues, of the host its
+//! addresses.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 const AF_NETLINK: i32 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const DONE: u16 = 3;
 const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
@@ -16,6 +24,10 @@ const NESTED: u16 = 0x8000;
 /// `nlmsghdr` and `ifinfomsg`.
 const HEADER: usize = 16;
 const LINK: usize = 16;
+/// `ifaddrmsg`.
+const ADDRESS: usize = 8;
+/// The loopback interface's index, in every network namespace.
+pub(super) const LOOPBACK: u32 = 1;
 
 /// An interface's XDP state and queues.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,6 +80,55 @@ fn parse(answer: &[u8]) -> Option<Interface> {
         }
     }
     Some(found)
+}
+
+/// The addresses of this thread's network namespace, sorted, without those of the loopback interface.
+pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
+    let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
+    let mut request = Vec::with_capacity(HEADER + ADDRESS);
+    request.extend_from_slice(&((HEADER + ADDRESS) as u32).to_ne_bytes());
+    request.extend_from_slice(&RTM_GETADDR.to_ne_bytes());
+    request.extend_from_slice(&(REQUEST | DUMP).to_ne_bytes());
+    request.extend_from_slice(&[0; 8 + ADDRESS]);
+    socket.write_all(&request)?;
+    let (mut found, mut answer) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        let length = socket.read(&mut answer)?;
+        let mut rest = answer.get(..length).unwrap_or_default();
+        while let Some((kind, message, behind)) = message(rest) {
+            match kind {
+                RTM_NEWADDR => found.extend(address(message)),
+                DONE => {
+                    found.sort_unstable();
+                    found.dedup();
+                    return Ok(found);
+                }
+                _ => return Err(io::Error::other("an unexpected rtnetlink answer")),
+            }
+            rest = behind;
+        }
+    }
+}
+
+/// The next message of several: its type, what is behind its header, what is behind it.
+fn message(rest: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = usize::try_from(word(rest)?).ok()?;
+    let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
+    Some((kind, rest.get(HEADER..length)?, rest.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// The host's end of an address; at a point-to-point interface the other one is a peer's.
+fn address(message: &[u8]) -> Option<IpAddr> {
+    if word(message.get(4..)?)? == LOOPBACK {
+        return None;
+    }
+    let values: Vec<(u16, &[u8])> = attributes(message.get(ADDRESS..)?).collect();
+    let of = |wanted| values.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+    let value = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
+    match value.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+    }
 }
 
 fn word(value: &[u8]) -> Option<u32> {

@@ -63,6 +63,10 @@ impl Kernel for Off {
         Ok(())
     }
 
+    fn own_addresses(&self) -> Result<Vec<std::net::IpAddr>, KernelError> {
+        Ok(Vec::new())
+    }
+
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
         Ok(Vec::new())
     }

@@ -19,7 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dataplane_ebpf::reason::SLOTS;
-use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps};
+use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
 
 use super::KernelError;
 use super::sys::{self, Shape};
@@ -42,6 +42,8 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::SOURCES4, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::SOURCES6, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::LISTENERS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
+    map(maps::COLUMNS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
+    map(maps::CELLS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::ACTIVE, sys::ARRAY, 4, 8, 1, 0),
     map(maps::REASONS, sys::PERCPU_ARRAY, 4, 8, SLOTS, 0),
     map(maps::RULES, sys::PERCPU_HASH, 8, 8, RULES_MAX, sys::NO_PREALLOC),
@@ -53,11 +55,13 @@ pub(super) const LAYOUT: &[Layout] = &[
 /// What was counted and already taken; userspace's own, so that a restart neither loses nor repeats counts.
 pub(super) const TAKEN: Layout = map("TAKEN", sys::HASH, 8, 8, RULES_MAX + SLOTS, sys::NO_PREALLOC);
 
-/// The inner maps, each with as many entries as it needs.
-pub(super) const INNER: [Layout; 3] = [
-    map(maps::SOURCES4, sys::LPM_TRIE, 8, 8, 0, sys::NO_PREALLOC),
-    map(maps::SOURCES6, sys::LPM_TRIE, 20, 8, 0, sys::NO_PREALLOC),
+/// The inner maps, those without a number of entries each with as many as it needs.
+pub(super) const INNER: [Layout; 5] = [
+    map(maps::SOURCES4, sys::LPM_TRIE, 8, 4, 0, sys::NO_PREALLOC),
+    map(maps::SOURCES6, sys::LPM_TRIE, 20, 4, 0, sys::NO_PREALLOC),
     map(maps::LISTENERS, sys::HASH, 20, 4, 0, 0),
+    map(maps::COLUMNS, sys::ARRAY, 4, 4, slot::SLOTS, 0),
+    map(maps::CELLS, sys::ARRAY, 4, 16, 0, sys::INNER_MAP),
 ];
 
 /// One instance's directory.

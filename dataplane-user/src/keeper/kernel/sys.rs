@@ -29,6 +29,8 @@ pub(super) const ATTACH_SK_LOOKUP: u32 = 36;
 pub(super) const XDP_GENERIC: u32 = 1 << 1;
 pub(super) const XDP_NATIVE: u32 = 1 << 2;
 pub(super) const NO_PREALLOC: u32 = 1;
+/// An array that may take the place of one of another size in a map of maps.
+pub(super) const INNER_MAP: u32 = 1 << 12;
 
 /// Map types we make or expect (`enum bpf_map_type`).
 pub(super) const HASH: u32 = 1;

@@ -1,59 +1,73 @@
 //! Snapshot -> wanted kernel tables; pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use model::snapshot::{FilterAction, Snapshot};
+use model::filter::{CellVerdict, Compiled, Inputs, TooLarge, compile, places};
+use model::snapshot::Snapshot;
+
+/// Where a listener accepts; `None` is every local address.
+pub type Place = (Option<IpAddr>, u16);
 
 /// What the kernel's tables are to say, as one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelPlan {
-    /// Source prefixes that are dropped, each with its rule's id; sorted, one entry a prefix.
-    pub deny: Vec<(IpNet, u32)>,
-    /// Source prefixes that may reach listeners, each with its rule's id; sorted, one entry a prefix.
-    pub allow: Vec<(IpNet, u32)>,
-    /// Whether packets to listeners need an entry in `allow`.
-    pub allow_required: bool,
-    /// Where listeners accept: steered by `sk_lookup`, judged by the allow list. `None` is every local address.
-    pub listeners: Vec<(Option<IpAddr>, u16)>,
+    /// What happens to packets; empty where nothing is to be looked up.
+    pub filter: Compiled,
+    /// Where listeners accept: steered by `sk_lookup`. Sorted.
+    pub listeners: Vec<Place>,
 }
 
-/// The tables for a snapshot.
+/// The tables for a snapshot, with those of its listeners that are open.
 ///
-/// Of several rules with one prefix and one action the lowest id is the one that counts, so that the same snapshot always
-/// blames the same rule. A prefix in both lists stays in both: that deny wins at equal length is decided where both are
-/// known to be one lookup, in the kernel's tables.
-pub fn plan(snapshot: &Snapshot) -> KernelPlan {
-    let prefixes = |action: FilterAction| {
-        let rules = snapshot.filter.iter().filter(|rule| rule.action == action);
-        one_each(
-            rules
-                .flat_map(|rule| rule.prefixes.iter().map(|prefix| (prefix.net().trunc(), rule.id)))
-                .collect(),
-        )
-    };
-    let allow = prefixes(FilterAction::Allow);
-    let mut listeners: Vec<(Option<IpAddr>, u16)> = snapshot
-        .listeners
-        .iter()
-        .flat_map(|listener| {
-            let everywhere = listener.addresses.is_empty().then_some(None);
-            everywhere
-                .into_iter()
-                .chain(listener.addresses.iter().copied().map(Some))
-                .map(|address| (address, listener.port))
-        })
-        .collect();
-    listeners.sort_unstable();
-    listeners.dedup();
-    KernelPlan { deny: prefixes(FilterAction::Deny), allow_required: !allow.is_empty(), allow, listeners }
+/// # Errors
+/// The rules make more cases than the tables have room for.
+pub fn plan(
+    snapshot: &Snapshot,
+    own: &[IpAddr],
+    is_open: impl Fn(&Place) -> bool,
+) -> Result<KernelPlan, TooLarge> {
+    let mut listeners = places(&snapshot.listeners);
+    listeners.retain(is_open);
+    KernelPlan::of(Inputs {
+        rules: &snapshot.filter,
+        protocols: &snapshot.filter_protocols,
+        listeners: &listeners,
+        own,
+    })
 }
 
-/// Sorted, one entry a prefix, that with the lowest rule id.
-fn one_each(mut rules: Vec<(IpNet, u32)>) -> Vec<(IpNet, u32)> {
-    rules.sort_unstable();
-    rules.dedup_by_key(|(prefix, _)| *prefix);
-    rules
+impl KernelPlan {
+    /// The tables for rules and listeners.
+    ///
+    /// # Errors
+    /// The rules make more cases than the tables have room for.
+    pub fn of(inputs: Inputs<'_>) -> Result<Self, TooLarge> {
+        let mut filter = compile(inputs)?;
+        let martian = martian(&filter);
+        // The program tells sources that no wire has by itself, and lets the loopback interface have them.
+        filter.sources.retain(|(_, class)| Some(*class) != martian);
+        if says_nothing(&filter) {
+            filter = Compiled::default();
+        }
+        Ok(Self { filter, listeners: inputs.listeners.to_vec() })
+    }
+}
+
+/// The class of sources that no wire has.
+fn martian(filter: &Compiled) -> Option<u16> {
+    let row = filter.cells.iter().position(|cell| cell.verdict == CellVerdict::Martian)?;
+    u16::try_from(row / usize::from(filter.classes.1).max(1)).ok()
+}
+
+/// Whether every packet passes by every rule.
+fn says_nothing(filter: &Compiled) -> bool {
+    let used: BTreeSet<u16> = filter.sources.iter().map(|(_, class)| *class).chain([0]).collect();
+    let row = |class: u16| {
+        let start = usize::from(class) * usize::from(filter.classes.1);
+        filter.cells.iter().skip(start).take(usize::from(filter.classes.1))
+    };
+    used.into_iter().flat_map(row).all(|cell| cell.verdict == CellVerdict::NoRule && cell.observed == 0)
 }
 
 #[cfg(test)]

@@ -13,17 +13,19 @@ use dataplane_ebpf::wire::{Active, GENERATIONS, maps};
 
 use super::pins::{INNER, Slot};
 use super::{KernelError, sys};
-use table::{Change, Inner, Table};
-pub(super) use wanted::{Wanted, counters};
+use table::{Change, Table};
+pub(super) use wanted::{Wanted, counters, reason};
 
 /// The rule tables and the word that says which generation is in force.
 pub(super) struct Tables {
     slot: Slot,
     active: OwnedFd,
     word: Active,
-    sources4: Table<8, 8>,
-    sources6: Table<20, 8>,
+    sources4: Table<8, 4>,
+    sources6: Table<20, 4>,
     listeners: Table<20, 4>,
+    columns: Table<4, 4>,
+    cells: Table<4, 16>,
 }
 
 impl Tables {
@@ -34,7 +36,7 @@ impl Tables {
         sys::map_lookup(active.as_fd(), &0_u32.to_ne_bytes(), &mut word)
             .map_err(KernelError::table("reading", maps::ACTIVE))?;
         let word = Active(u64::from_ne_bytes(word));
-        let [four, six, listeners] = &INNER;
+        let [four, six, listeners, columns, cells] = &INNER;
         Ok(Self {
             slot: slot.clone(),
             active,
@@ -42,58 +44,62 @@ impl Tables {
             sources4: Table::open(slot, four, word.generation())?,
             sources6: Table::open(slot, six, word.generation())?,
             listeners: Table::open(slot, listeners, word.generation())?,
+            columns: Table::open(slot, columns, word.generation())?,
+            cells: Table::open(slot, cells, word.generation())?,
         })
     }
 
     /// Makes the tables say what is wanted.
     pub(super) fn apply(&mut self, wanted: Wanted) -> Result<(), KernelError> {
-        let changes = (
-            self.sources4.change(&wanted.sources4),
-            self.sources6.change(&wanted.sources6),
-            self.listeners.change(&wanted.listeners),
-        );
-        let same_rules = self.word.allow_required() == wanted.allow_required;
-        match changes {
-            (Change::None, Change::None, Change::None) if same_rules => return Ok(()),
-            (Change::One(edit), Change::None, Change::None) if same_rules && self.sources4.edit(&edit) => {
-                self.sources4.content = wanted.sources4;
-                return self.write_word(self.word.generation(), wanted.allow_required);
+        let rest_is_same = self.word.destinations() == u32::from(wanted.destinations)
+            && self.listeners.change(&wanted.listeners) == Change::None
+            && self.columns.change(&wanted.columns) == Change::None
+            && self.cells.change(&wanted.cells) == Change::None;
+        if rest_is_same {
+            match (self.sources4.change(&wanted.sources4), self.sources6.change(&wanted.sources6)) {
+                (Change::None, Change::None) => return Ok(()),
+                (Change::One(edit), Change::None) if self.sources4.edit(&edit) => {
+                    self.sources4.content = wanted.sources4;
+                    return self.write_word(self.word.generation(), wanted.destinations);
+                }
+                (Change::None, Change::One(edit)) if self.sources6.edit(&edit) => {
+                    self.sources6.content = wanted.sources6;
+                    return self.write_word(self.word.generation(), wanted.destinations);
+                }
+                _ => {}
             }
-            (Change::None, Change::One(edit), Change::None) if same_rules && self.sources6.edit(&edit) => {
-                self.sources6.content = wanted.sources6;
-                return self.write_word(self.word.generation(), wanted.allow_required);
-            }
-            _ => {}
         }
-        let fours = self.sources4.make(&changes.0, &wanted.sources4)?;
-        let sixes = self.sources6.make(&changes.1, &wanted.sources6)?;
-        let listeners = self.listeners.make(&changes.2, &wanted.listeners)?;
-        self.swap(wanted, fours, sixes, listeners)
+        self.swap(wanted)
     }
 
-    fn swap(
-        &mut self,
-        wanted: Wanted,
-        fours: Inner,
-        sixes: Inner,
-        listeners: Inner,
-    ) -> Result<(), KernelError> {
+    fn swap(&mut self, wanted: Wanted) -> Result<(), KernelError> {
+        let fours = self.sources4.make(&wanted.sources4)?;
+        let sixes = self.sources6.make(&wanted.sources6)?;
+        let listeners = self.listeners.make(&wanted.listeners)?;
+        let columns = self.columns.make(&wanted.columns)?;
+        let cells = self.cells.make(&wanted.cells)?;
         self.quiesce()?;
         let spare = (self.word.generation() + 1) % GENERATIONS;
         self.sources4.enter(&self.slot, spare, &fours)?;
         self.sources6.enter(&self.slot, spare, &sixes)?;
         self.listeners.enter(&self.slot, spare, &listeners)?;
+        self.columns.enter(&self.slot, spare, &columns)?;
+        self.cells.enter(&self.slot, spare, &cells)?;
         // What the word says of empty tables must be of the new ones, so they are in place before it is written.
         let before = (
             self.sources4.replace(fours, wanted.sources4),
             self.sources6.replace(sixes, wanted.sources6),
             self.listeners.replace(listeners, wanted.listeners),
+            self.columns.replace(columns, wanted.columns),
+            self.cells.replace(cells, wanted.cells),
         );
-        self.write_word(spare, wanted.allow_required).inspect_err(|_| {
-            let (fours, sixes, listeners) = before;
+        self.write_word(spare, wanted.destinations).inspect_err(|_| {
+            let (fours, sixes, listeners, columns, cells) = before;
             self.sources4.restore(fours);
             self.sources6.restore(sixes);
             self.listeners.restore(listeners);
+            self.columns.restore(columns);
+            self.cells.restore(cells);
         })
     }
 
@@ -104,12 +110,12 @@ impl Tables {
         self.listeners.rewrite(self.word.generation())
     }
 
-    /// One aligned store: generation, allow list and empty tables flip together.
-    fn write_word(&mut self, generation: u32, allow_required: bool) -> Result<(), KernelError> {
+    /// One aligned store: generation, number of classes and empty tables flip together.
+    fn write_word(&mut self, generation: u32, destinations: u16) -> Result<(), KernelError> {
         let flipped = u32::from(generation != self.word.generation());
         let word = Active::new(
             generation,
-            allow_required,
+            destinations,
             !self.sources4.content.is_empty(),
             !self.sources6.content.is_empty(),
             self.word.swaps().wrapping_add(flipped),

@@ -62,7 +62,7 @@ impl<const K: usize, const V: usize> Table<K, V> {
             Some(map) => Inner::new(map, layout.name)?,
             None => Inner::make(layout, &Content::<K, V>::new())?,
         };
-        let content = in_force.read(layout.name)?;
+        let content = in_force.read(layout)?;
         let mut table = Self { layout, outer, in_force, entered: [0; GENERATIONS as usize], content };
         if fresh {
             let empty = table.in_force.clone();
@@ -86,11 +86,8 @@ impl<const K: usize, const V: usize> Table<K, V> {
     }
 
     /// The inner map for the next generation: the one in force where nothing changed.
-    pub(super) fn make(&self, change: &Change<K, V>, wanted: &Content<K, V>) -> Result<Inner, KernelError> {
-        match change {
-            Change::None => Ok(self.in_force.clone()),
-            Change::One(_) | Change::Many => Inner::make(self.layout, wanted),
-        }
+    pub(super) fn make(&self, wanted: &Content<K, V>) -> Result<Inner, KernelError> {
+        if self.content == *wanted { Ok(self.in_force.clone()) } else { Inner::make(self.layout, wanted) }
     }
 
     /// Enters an inner map in a generation that is not in force, and pins it.
@@ -133,7 +130,10 @@ impl Inner {
         layout: &'static Layout,
         content: &Content<K, V>,
     ) -> Result<Self, KernelError> {
-        let entries = u32::try_from(content.len() + content.len() / 4 + SLACK).unwrap_or(u32::MAX);
+        let entries = match layout.shape.entries {
+            0 => u32::try_from(content.len() + content.len() / 4 + SLACK).unwrap_or(u32::MAX),
+            fixed => fixed,
+        };
         let map = sys::map_create(layout.name, Shape { entries, ..layout.shape })
             .map_err(KernelError::table("making", layout.name))?;
         for batch in content.chunks(BATCH) {
@@ -146,14 +146,21 @@ impl Inner {
         Self::new(map, layout.name)
     }
 
-    fn read<const K: usize, const V: usize>(&self, name: &'static str) -> Result<Content<K, V>, KernelError> {
+    fn read<const K: usize, const V: usize>(
+        &self,
+        layout: &'static Layout,
+    ) -> Result<Content<K, V>, KernelError> {
+        let name = layout.name;
         let mut content = Content::new();
         for key in sys::map_keys::<K>(self.map.as_fd()).map_err(KernelError::table("reading", name))? {
             let mut value = [0; V];
             if sys::map_lookup(self.map.as_fd(), &key, &mut value)
                 .map_err(KernelError::table("reading", name))?
             {
-                content.push((key, value));
+                // An array has every key; what was never set is not part of what it says.
+                if layout.shape.kind != sys::ARRAY || value != [0; V] {
+                    content.push((key, value));
+                }
             }
         }
         content.sort_unstable();

@@ -1,0 +1,49 @@
+//! Which tables the kernel is to have, and when they are filled again.
+
+use model::filter::TooLarge;
+use model::snapshot::Snapshot;
+
+use super::plan::{KernelPlan, plan};
+use super::run::Keeper;
+use crate::sentence;
+
+impl Keeper {
+    /// The tables for a snapshot, with the listeners that are open.
+    pub(super) fn plan(&mut self, snapshot: &Snapshot) -> Result<KernelPlan, TooLarge> {
+        match self.kernel.own_addresses() {
+            Ok(own) => {
+                self.own = own;
+                self.note("own addresses", None);
+            }
+            Err(error) => self.note("own addresses", Some(sentence(&error))),
+        }
+        plan(snapshot, &self.own, |place| self.sockets.open().contains(place))
+    }
+
+    /// The tables for what is in force.
+    pub(super) fn wanted_plan(&mut self) -> Result<KernelPlan, TooLarge> {
+        match self.in_force.clone() {
+            Some(snapshot) => self.plan(&snapshot),
+            None => Ok(KernelPlan::default()),
+        }
+    }
+
+    /// Fills the tables again where this host's addresses are others now: one that moved to another host sends from there.
+    pub(super) fn follow_addresses(&mut self) {
+        if self.in_force.is_some() && self.transition.is_none() {
+            let moved = self.kernel.own_addresses().is_ok_and(|own| own != self.own);
+            if moved {
+                self.enter_filter();
+            }
+        }
+    }
+
+    /// Puts the filter and the open listeners in force; a failure is a shortcoming, the old tables stay.
+    pub(super) fn enter_filter(&mut self) {
+        let problem = match self.wanted_plan() {
+            Ok(wanted) => self.kernel.apply(&wanted).err().map(|error| sentence(&error)),
+            Err(error) => Some(sentence(&error)),
+        };
+        self.note("kernel tables", problem);
+    }
+}
