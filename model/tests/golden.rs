@@ -106,7 +106,7 @@ fn rule_ids(objects: &[Object]) -> BTreeMap<String, u32> {
     let mut names = Vec::new();
     for object in objects {
         if let draft::Spec::PacketFilter(spec) = &object.spec {
-            names.extend(spec.rules.iter().map(|rule| format!("{}/{}", object.name(), rule.name)));
+            names.extend(spec.counted(object.name()));
         }
     }
     names.into_iter().zip(1..).collect()

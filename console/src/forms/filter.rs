@@ -1,7 +1,9 @@
 //! The packet filter form: one row per rule.
 
-use model::draft::{FilterRuleSpec, Kind, Metadata, NodeSelector, Object, PacketFilterSpec, Spec};
-use model::problem::Problem;
+use model::draft::{
+    FilterRuleSpec, Kind, Metadata, NodeSelector, Object, PacketFilterSpec, ProtocolListSpec, Spec,
+};
+use model::problem::{Code, Problem};
 
 use super::fields::Fields;
 use super::parse::{labels, selector_text};
@@ -17,11 +19,24 @@ impl FilterForm {
             FilterRuleSpec {
                 name: fields.trimmed(&control("name")).to_owned(),
                 action: fields.trimmed(&control("action")).to_owned(),
+                mode: observed(fields.trimmed(&control("mode"))),
+                priority: fields.trimmed(&control("priority")).parse().ok(),
                 prefixes: fields.words(&control("prefixes")),
+                prefix_sets: fields.words(&control("sets")),
+                protocols: fields.words(&control("protocols")),
+                ports: fields.words(&control("ports")),
+                icmp_types: fields
+                    .words(&control("types"))
+                    .iter()
+                    .filter_map(|text| text.parse().ok())
+                    .collect(),
             }
         });
+        let allow = fields.words("protocols");
+        let mode = observed(fields.trimmed("protocols_mode"));
         let spec = PacketFilterSpec {
             rules: rules.collect(),
+            protocols: (!allow.is_empty()).then_some(ProtocolListSpec { allow, mode }),
             node_selector: NodeSelector { match_labels: labels(&fields.words("node_selector")) },
         };
         let labels = base.map(|object| object.metadata.labels.clone()).unwrap_or_default();
@@ -29,21 +44,60 @@ impl FilterForm {
         Object { metadata: Metadata { name, labels }, spec: Spec::PacketFilter(spec) }
     }
 
+    /// What is no number where one belongs: the object has nothing there.
+    pub(crate) fn unreadable(fields: &Fields) -> Vec<Problem> {
+        let object = format!("{:?}/{}", Kind::PacketFilter, fields.trimmed("name"));
+        let wrong = |text: &&str| !text.is_empty() && text.parse::<u64>().is_err();
+        let problem = |index: usize, field: &str, text: &str| {
+            let message = format!("\"{text}\" is not a whole number; write digits only");
+            Problem::new(&*object, format!("spec.rules[{index}].{field}"), Code::Invalid, message)
+        };
+        let mut problems = Vec::new();
+        for (index, row) in Self::rows(fields).into_iter().enumerate() {
+            let priority = fields.trimmed(&format!("rule.{row}.priority"));
+            problems.extend(Some(priority).filter(wrong).map(|text| problem(index, "priority", text)));
+            for text in fields.words(&format!("rule.{row}.types")) {
+                problems.extend(Some(&*text).filter(wrong).map(|text| problem(index, "icmpTypes", text)));
+            }
+        }
+        problems
+    }
+
     /// The rows that hold a rule.
     pub(crate) fn rows(fields: &Fields) -> Vec<usize> {
         let blank = |row: &usize, name: &str| fields.trimmed(&format!("rule.{row}.{name}")).is_empty();
-        fields.rows("rule").into_iter().filter(|row| !blank(row, "name") || !blank(row, "prefixes")).collect()
+        let written = |row: &usize| ["name", "prefixes", "sets"].iter().any(|name| !blank(row, name));
+        fields.rows("rule").into_iter().filter(written).collect()
     }
 
     /// The form of a stored filter.
     pub(crate) fn fields(name: &str, spec: &PacketFilterSpec) -> Fields {
         let fields =
             Fields::default().with("name", name).with("node_selector", selector_text(&spec.node_selector));
+        let fields = match &spec.protocols {
+            Some(list) => fields
+                .with("protocols", list.allow.join(" "))
+                .with("protocols_mode", list.mode.as_deref().unwrap_or(ENFORCE)),
+            None => fields,
+        };
         spec.rules.iter().enumerate().fold(fields, |fields, (row, rule)| {
-            fields
-                .with(&format!("rule.{row}.name"), rule.name.as_str())
-                .with(&format!("rule.{row}.action"), rule.action.as_str())
-                .with(&format!("rule.{row}.prefixes"), rule.prefixes.join("\n"))
+            let types: Vec<String> = rule.icmp_types.iter().map(ToString::to_string).collect();
+            let priority = rule.priority.map(|priority| priority.to_string()).unwrap_or_default();
+            let mode = rule.mode.as_deref().unwrap_or(ENFORCE).to_owned();
+            let parts = [
+                ("name", rule.name.clone()),
+                ("action", rule.action.clone()),
+                ("mode", mode),
+                ("priority", priority),
+                ("prefixes", rule.prefixes.join("\n")),
+                ("sets", rule.prefix_sets.join(" ")),
+                ("protocols", rule.protocols.join(" ")),
+                ("ports", rule.ports.join(" ")),
+                ("types", types.join(" ")),
+            ];
+            parts
+                .into_iter()
+                .fold(fields, |fields, (part, text)| fields.with(&format!("rule.{row}.{part}"), text))
         })
     }
 
@@ -59,22 +113,43 @@ impl FilterForm {
         if problem.field.starts_with("spec.nodeSelector") {
             return Some(("node_selector".to_owned(), "Nodes".to_owned()));
         }
+        if problem.field.starts_with("spec.protocols.mode") {
+            return Some(("protocols_mode".to_owned(), "Protocols, mode".to_owned()));
+        }
+        if problem.field.starts_with("spec.protocols") {
+            return Some(("protocols".to_owned(), "Protocols".to_owned()));
+        }
         let (index, rest) = problem.field.strip_prefix("spec.rules[")?.split_once(']')?;
         let index: usize = index.parse().ok()?;
         let row = Self::rows(fields).get(index).copied()?;
-        let part = match rest {
-            rest if rest.starts_with(".name") => "name",
-            rest if rest.starts_with(".action") => "action",
-            _ => "prefixes",
-        };
-        Some((format!("rule.{row}.{part}"), format!("Rule {}, {part}", index + 1)))
+        let of = |(field, part, words)| rest.starts_with(field).then_some((part, words));
+        let (part, words) = PARTS.into_iter().find_map(of).unwrap_or(("prefixes", "prefixes"));
+        Some((format!("rule.{row}.{part}"), format!("Rule {}, {words}", index + 1)))
     }
+}
+
+/// A rule's fields, their controls and how a summary calls them.
+const PARTS: [(&str, &str, &str); 8] = [
+    (".name", "name", "name"),
+    (".action", "action", "action"),
+    (".mode", "mode", "mode"),
+    (".priority", "priority", "priority"),
+    (".prefixSets", "sets", "prefix sets"),
+    (".protocols", "protocols", "protocols"),
+    (".ports", "ports", "ports"),
+    (".icmpTypes", "types", "ICMP types"),
+];
+
+/// The mode that is not written.
+const ENFORCE: &str = "Enforce";
+
+fn observed(text: &str) -> Option<String> {
+    (!text.is_empty() && text != ENFORCE).then(|| text.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::problem::Code;
 
     fn typed() -> Fields {
         Fields::default()

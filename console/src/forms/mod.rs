@@ -12,6 +12,7 @@ mod filters;
 mod listener;
 mod origins;
 pub(crate) mod parse;
+mod prefix_set;
 mod route;
 mod view;
 
@@ -23,5 +24,6 @@ pub(crate) use filters::CHANGES;
 pub(crate) use listener::{LIMITS, Limit, ListenerForm};
 pub(crate) use origins::OriginForm;
 pub(crate) use parse::slug;
+pub(crate) use prefix_set::SetForm;
 pub(crate) use route::{RouteForm, match_words};
 pub(crate) use view::{FormView, Opt};

@@ -76,6 +76,7 @@ impl Ops {
                 | Spec::OriginGroup(_)
                 | Spec::Certificate(_)
                 | Spec::TrustBundle(_)
+                | Spec::PrefixSet(_)
                 | Spec::PacketFilter(_) => None,
             })
         };
@@ -94,6 +95,7 @@ impl Ops {
                 | Spec::OriginGroup(_)
                 | Spec::Certificate(_)
                 | Spec::TrustBundle(_)
+                | Spec::PrefixSet(_)
                 | Spec::PacketFilter(_) => None,
             })
             .collect();
@@ -135,13 +137,16 @@ impl Ops {
             .objects
             .values()
             .filter_map(|object| match &object.spec {
-                Spec::PacketFilter(spec) if selects(&spec.node_selector, node) => Some(spec.rules.len()),
+                Spec::PacketFilter(spec) if selects(&spec.node_selector, node) => {
+                    Some(spec.rules.len() + usize::from(spec.protocols.is_some()))
+                }
                 Spec::PacketFilter(_)
                 | Spec::Listener(_)
                 | Spec::Route(_)
                 | Spec::OriginGroup(_)
                 | Spec::Certificate(_)
-                | Spec::TrustBundle(_) => None,
+                | Spec::TrustBundle(_)
+                | Spec::PrefixSet(_) => None,
             })
             .sum();
         let xdp = |feature: &&Feature| feature.name == "xdp" || feature.name.starts_with("xdp:");

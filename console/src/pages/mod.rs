@@ -18,6 +18,7 @@ mod nodes;
 mod origins;
 mod overview;
 mod packet_filter;
+mod prefix_sets;
 mod route_form;
 mod route_names;
 mod routes;
@@ -56,6 +57,7 @@ pub fn router() -> Router<AppState> {
         .merge(editor::<origins::Origins>())
         .merge(editor::<certificates::Certificates>())
         .merge(editor::<trust_bundles::TrustBundles>())
+        .merge(editor::<prefix_sets::PrefixSets>())
         .merge(editor::<packet_filter::PacketFilters>());
     Router::new()
         .merge(editors)
@@ -66,6 +68,7 @@ pub fn router() -> Router<AppState> {
         .route("/certificates", get(certificates::list))
         .route("/trust-bundles", get(trust_bundles::list))
         .route("/packet-filter", get(packet_filter::list))
+        .route("/prefix-sets", get(prefix_sets::list))
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))

@@ -26,6 +26,9 @@ struct Row {
     filter: String,
     rule: String,
     deny: bool,
+    observed: bool,
+    /// Protocols, ports, ICMP types and priority, where it has any.
+    about: String,
     prefixes: String,
     more: usize,
     hits: u64,
@@ -59,7 +62,15 @@ struct RuleRow {
     name: String,
     action: String,
     prefixes: String,
+    mode: String,
+    priority: String,
+    sets: String,
+    protocols: String,
+    ports: String,
+    types: String,
     number: usize,
+    /// Something is written in what is folded away.
+    open: bool,
 }
 
 #[derive(Template)]
@@ -71,6 +82,7 @@ struct FilterPage {
     action: String,
     rules: Vec<RuleRow>,
     actions: [Opt; 2],
+    modes: [Opt; 2],
 }
 
 /// `GET /packet-filter`.
@@ -110,19 +122,37 @@ fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid
         let mine = drops.iter().filter(|one| one.rule.as_deref() == Some(&label));
         let (hits, spark) =
             mine.fold((0, None), |(hits, spark), one| (hits + one.count, spark.or(Some(line(one, grid)))));
-        let shown: Vec<&str> = rule.prefixes.iter().take(6).map(String::as_str).collect();
+        let sets = rule.prefix_sets.iter().map(|set| format!("set {set}"));
+        let sources: Vec<String> = sets.chain(rule.prefixes.iter().cloned()).collect();
+        let shown: Vec<&str> = sources.iter().take(6).map(String::as_str).collect();
         Row {
             filter: filter.to_owned(),
             rule: rule.name.clone(),
             deny: rule.action == "Deny",
+            observed: rule.mode.as_deref() == Some("Observe"),
+            about: about(rule),
             prefixes: shown.join(", "),
-            more: rule.prefixes.len() - shown.len(),
+            more: sources.len() - shown.len(),
             hits,
             hits_words: figure(hits as f64),
             spark,
         }
     };
     spec.rules.iter().map(row).collect()
+}
+
+/// `TCP 443, 8000-8010, priority 10`.
+fn about(rule: &model::draft::FilterRuleSpec) -> String {
+    let tcp = (rule.protocols.is_empty() && !rule.ports.is_empty()).then(|| "TCP".to_owned());
+    let types: Vec<String> = rule.icmp_types.iter().map(|kind| format!("type {kind}")).collect();
+    let what: Vec<String> =
+        [rule.protocols.join(", "), tcp.unwrap_or_default(), rule.ports.join(", "), types.join(", ")]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect();
+    let priority = rule.priority.filter(|priority| *priority != 0).map(|number| format!("priority {number}"));
+    let what = Some(what.join(" ")).filter(|text| !text.is_empty());
+    what.into_iter().chain(priority).collect::<Vec<_>>().join(", ")
 }
 
 fn line(one: &DropSeries, grid: Grid) -> Spark {
@@ -166,7 +196,10 @@ impl Editor for PacketFilters {
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
-        Ok(vec![FilterForm::object(fields, base)])
+        match FilterForm::unreadable(fields) {
+            problems if problems.is_empty() => Ok(vec![FilterForm::object(fields, base)]),
+            problems => Err(problems),
+        }
     }
 
     fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {
@@ -177,13 +210,23 @@ impl Editor for PacketFilters {
         let mut rows = form.fields().rows("rule");
         // Always a blank row to write into: without script there is no other way to get one.
         rows.push(rows.last().map_or(0, |last| last + 1));
+        let details = ["priority", "protocols", "ports", "types"];
         let rule = |number: usize| {
             let control = |part: &str| format!("rule.{number}.{part}");
             RuleRow {
                 name: control("name"),
                 action: control("action"),
                 prefixes: control("prefixes"),
+                mode: control("mode"),
+                priority: control("priority"),
+                sets: control("sets"),
+                protocols: control("protocols"),
+                ports: control("ports"),
+                types: control("types"),
                 number: number + 1,
+                open: details
+                    .iter()
+                    .any(|part| form.filled(&[&control(part)]) || form.any_of(&[&control(part)])),
             }
         };
         page(&FilterPage {
@@ -192,6 +235,7 @@ impl Editor for PacketFilters {
             action: Self::action(base),
             rules: rows.into_iter().map(rule).collect(),
             actions: [Opt::same("Deny"), Opt::same("Allow")],
+            modes: [Opt::same("Enforce"), Opt::same("Observe")],
             form,
         })
     }

@@ -16,12 +16,13 @@ pub(crate) enum Section {
     Certificates,
     TrustBundles,
     Listeners,
+    PrefixSets,
     PacketFilter,
     Nodes,
     Changes,
 }
 
-const SECTIONS: [(Section, &str, &str, Option<Kind>); 9] = [
+const SECTIONS: [(Section, &str, &str, Option<Kind>); 10] = [
     (Section::Overview, "Overview", "/", None),
     (Section::Routes, "Routes", "/routes", Some(Kind::Route)),
     (Section::Origins, "Origins", "/origins", Some(Kind::OriginGroup)),
@@ -29,6 +30,7 @@ const SECTIONS: [(Section, &str, &str, Option<Kind>); 9] = [
     (Section::TrustBundles, "Trust bundles", "/trust-bundles", Some(Kind::TrustBundle)),
     (Section::Listeners, "Listeners", "/listeners", Some(Kind::Listener)),
     (Section::PacketFilter, "Packet filter", "/packet-filter", Some(Kind::PacketFilter)),
+    (Section::PrefixSets, "Prefix sets", "/prefix-sets", Some(Kind::PrefixSet)),
     (Section::Nodes, "Nodes", "/nodes", None),
     (Section::Changes, "Changes", "/changes", None),
 ];

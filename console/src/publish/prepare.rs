@@ -196,8 +196,7 @@ fn new_rules(base: &Current, objects: &BTreeMap<(Kind, String), Object>) -> Vec<
     let mut new = BTreeMap::new();
     for object in objects.values() {
         let Spec::PacketFilter(spec) = &object.spec else { continue };
-        for rule in &spec.rules {
-            let name = format!("{}/{}", object.name(), rule.name);
+        for name in spec.counted(object.name()) {
             if !base.rules.contains_key(&name) && !new.contains_key(&name) {
                 next = next.saturating_add(1);
                 new.insert(name, next);

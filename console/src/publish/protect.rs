@@ -1,13 +1,13 @@
 //! Changes that would shut out the person who makes them, or a node, need a second confirmation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::compile::Compiled;
 use model::filter::{CellVerdict, Index, Inputs, Payload};
 use model::problem::{Code, Problem};
-use model::snapshot::FilterRule;
+use model::snapshot::{FilterAction, FilterMode, FilterRule, ProtocolList};
 
 use super::Current;
 use crate::ops::Actor;
@@ -29,53 +29,113 @@ impl Links {
 
     /// What of the change needs a confirmation: only what was not so before.
     pub(super) fn protect(&self, base: &Current, new: &Compiled, actor: &Actor) -> Vec<Problem> {
-        let before: Vec<FilterRule> =
-            base.compiled.iter().flat_map(|compiled| compiled.filter_rules().cloned()).collect();
-        let after: Vec<FilterRule> = new.filter_rules().cloned().collect();
+        let before = base.compiled.as_ref().map(Rules::of).unwrap_or_default();
+        let after = Rules::of(new);
         if before == after {
             return Vec::new();
         }
+        // What does not compile for one node with all rules at once says so elsewhere.
+        let Some(change) = Change::of(&before, &after, new) else { return Vec::new() };
         let mut problems = Vec::new();
         if let Some(address) = actor.address
-            && let Some(rule) = newly_denied(&before, &after, address)
+            && let Some((rule, what)) = change.shuts_out(address)
         {
             let whose =
                 format!("your own address {address}: you may lose access to this console and its machine");
-            problems.push(problem(rule, &whose));
+            problems.push(problem(rule, &what, &whose));
         }
         for (node, ends) in self.all() {
-            if let Some((address, rule)) =
-                ends.iter().find_map(|a| Some((a, newly_denied(&before, &after, *a)?)))
+            if let Some((address, (rule, what))) =
+                ends.iter().find_map(|address| Some((address, change.shuts_out(*address)?)))
             {
                 let whose = format!("{address}, which node {node} and this console use to reach each other");
-                problems.push(problem(rule, &whose));
+                problems.push(problem(rule, &what, &whose));
             }
         }
         problems
     }
 }
 
-fn newly_denied<'a>(
-    before: &[FilterRule],
-    after: &'a [FilterRule],
-    address: IpAddr,
-) -> Option<&'a FilterRule> {
-    let denied = |rules| {
-        let index = Index::new(Inputs { rules, ..Inputs::default() }).ok()?;
-        let cell = index.cell(address, address, Payload::Tcp(0));
-        (cell.verdict == CellVerdict::Denied).then_some(cell.rule)
-    };
-    let rule = denied(after)?;
-    if denied(before).is_some() {
-        return None;
-    }
-    after.iter().find(|known| known.id == rule)
+/// The rules of all nodes.
+#[derive(Default, PartialEq, Eq)]
+struct Rules {
+    rules: Vec<FilterRule>,
+    protocols: Vec<ProtocolList>,
 }
 
-fn problem(rule: &FilterRule, whose: &str) -> Problem {
+impl Rules {
+    fn of(compiled: &Compiled) -> Self {
+        Self {
+            rules: compiled.filter_rules().cloned().collect(),
+            protocols: compiled.filter_protocols().cloned().collect(),
+        }
+    }
+
+    fn index(&self) -> Option<Index> {
+        let Self { rules, protocols } = self;
+        Index::new(Inputs { rules, protocols, ..Inputs::default() }).ok()
+    }
+}
+
+/// What differs for TCP to whatever is no listener: ssh, this console, and the replies that a node gets from it.
+struct Change<'a> {
+    before: Index,
+    after: Index,
+    rules: &'a [FilterRule],
+    /// One port of each range that the rules judge alike.
+    ports: BTreeSet<u16>,
+}
+
+impl<'a> Change<'a> {
+    fn of(before: &Rules, after: &'a Rules, new: &Compiled) -> Option<Self> {
+        let listeners: BTreeSet<u16> = new.listeners().map(|listener| listener.port).collect();
+        let ranges = before.rules.iter().chain(&after.rules).flat_map(|rule| &rule.ports);
+        let edges = ranges.flat_map(|range| [Some(range.first()), range.last().checked_add(1)]);
+        let ports = edges.flatten().chain([0, SSH]);
+        let free = |port: u16| (port..=u16::MAX).find(|port| !listeners.contains(port));
+        Some(Self {
+            before: before.index()?,
+            after: after.index()?,
+            rules: &after.rules,
+            ports: ports.filter_map(free).collect(),
+        })
+    }
+
+    /// The rule that now keeps an address out, and how.
+    fn shuts_out(&self, address: IpAddr) -> Option<(&'a FilterRule, String)> {
+        let cell = |index: &Index, port| index.cell(address, address, Payload::Tcp(port));
+        let newly = |port: &u16| {
+            cell(&self.after, *port).verdict.is_drop() && !cell(&self.before, *port).verdict.is_drop()
+        };
+        let port = [SSH].into_iter().chain(self.ports.iter().copied()).find(newly)?;
+        let cell = cell(&self.after, port);
+        let about = |rule: &&FilterRule| {
+            rule.ports.iter().any(|range| (range.first()..=range.last()).contains(&port))
+        };
+        if cell.verdict == CellVerdict::NotAllowed {
+            let requires = |rule: &&FilterRule| {
+                about(rule) && rule.action == FilterAction::Allow && rule.mode == FilterMode::Enforce
+            };
+            let rule = self.rules.iter().find(requires)?;
+            return Some((rule, format!("would let only its own prefixes reach port {port}, and not")));
+        }
+        let rule = self.rules.iter().find(|known| known.id == cell.rule)?;
+        let what = if about(&rule) {
+            format!("would drop what comes to port {port} from")
+        } else {
+            "would drop".to_owned()
+        };
+        Some((rule, what))
+    }
+}
+
+/// Where administrators come in, whatever the rules name.
+const SSH: u16 = 22;
+
+fn problem(rule: &FilterRule, what: &str, whose: &str) -> Problem {
     let (filter, name) = rule.name.split_once('/').unwrap_or((&rule.name, ""));
     let message = format!(
-        "rule {name} would drop {whose}; leave the address out, or confirm that you mean it (the review's tick box, `sallyport apply --yes`, `\"confirm\": true` in the API)"
+        "rule {name} {what} {whose}; leave the address out, or confirm that you mean it (the review's tick box, `sallyport apply --yes`, `\"confirm\": true` in the API)"
     );
     Problem::new(format!("PacketFilter/{filter}"), "spec.rules", Code::NeedsConfirmation, message)
 }

@@ -164,6 +164,67 @@ async fn shutting_out_the_administrator_or_a_node_needs_a_second_word() {
 }
 
 #[tokio::test]
+async fn a_rule_asks_for_a_second_word_where_it_shuts_out_and_only_there() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    // The operator is at 192.0.2.10.
+    for (rule, expected) in [
+        (
+            json!({ "action": "Deny", "prefixes": ["192.0.2.0/24"], "ports": ["22"] }),
+            Some("port 22 from your own"),
+        ),
+        (
+            json!({ "action": "Deny", "prefixes": ["192.0.2.0/24"], "ports": ["9000-9500"] }),
+            Some("port 9000 from"),
+        ),
+        (
+            json!({ "action": "Allow", "prefixes": ["198.51.100.0/24"], "ports": ["22"] }),
+            Some("reach port 22"),
+        ),
+        (json!({ "action": "Deny", "prefixSets": ["bogons"] }), Some("your own address 192.0.2.10")),
+        (json!({ "action": "Deny", "prefixes": ["192.0.2.0/24"], "mode": "Observe" }), None),
+        (json!({ "action": "Deny", "prefixes": ["192.0.2.0/24"], "ports": ["8443"] }), None),
+        (
+            json!({ "action": "Deny", "prefixes": ["192.0.2.0/24"], "protocols": ["UDP"], "ports": ["22"] }),
+            None,
+        ),
+        (json!({ "action": "Allow", "prefixes": ["192.0.2.0/24"], "ports": ["22"] }), None),
+    ] {
+        let mut rule = rule;
+        rule["name"] = json!("r");
+        let review = ops
+            .plan(&Changes::put(object("PacketFilter", "f", json!({ "rules": [rule] }))), &operator())
+            .await;
+        let review = review.unwrap();
+        assert_eq!(review.problems, []);
+        let asked: Vec<&str> = review.confirmations.iter().map(|problem| &*problem.message).collect();
+        match expected {
+            Some(part) => assert!(asked.len() == 1 && asked[0].contains(part), "{rule}: {asked:?}"),
+            None => assert_eq!(asked, [""; 0], "{rule}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_set_in_use_stays() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let set = object("PrefixSet", "cloud", json!({ "prefixes": ["203.0.113.0/24"] }));
+    let rules = json!({ "rules": [{ "name": "r", "action": "Deny", "prefixSets": ["cloud"] }] });
+    publish(&ops, vec![set, object("PacketFilter", "f", rules)]).await.unwrap();
+    let remove = || Changes::remove(Kind::PrefixSet, "cloud");
+    let error = ops.publish(remove(), &operator(), PublishOptions::default()).await.unwrap_err();
+    assert_eq!(codes(error), [("spec.rules[0].prefixSets[0]".to_owned(), Code::UnknownReference)]);
+    let users = ops.used_by(Kind::PrefixSet, "cloud").await.unwrap();
+    assert_eq!(users, [(Kind::PacketFilter, "f".to_owned())]);
+    // Its prefixes are in what nodes get.
+    let current = ops.current();
+    let rule = current.compiled.as_ref().unwrap().filter_rules().next().unwrap().clone();
+    assert_eq!(rule.prefixes, ["203.0.113.0/24".parse().unwrap()]);
+}
+
+#[tokio::test]
 async fn rules_keep_their_number() {
     let directory = Directory::new();
     let ops = directory.open().await;

@@ -110,6 +110,11 @@ fn references(object: &Object) -> Vec<(Kind, &str)> {
             let shown = spec.tls.client_certificate.iter().map(|name| (Kind::Certificate, name.as_str()));
             bundle.chain(shown).collect()
         }
-        Spec::Certificate(_) | Spec::TrustBundle(_) | Spec::PacketFilter(_) => Vec::new(),
+        Spec::PacketFilter(spec) => {
+            let named: BTreeSet<&str> =
+                spec.rules.iter().flat_map(|rule| &rule.prefix_sets).map(String::as_str).collect();
+            named.into_iter().map(|name| (Kind::PrefixSet, name)).collect()
+        }
+        Spec::Certificate(_) | Spec::TrustBundle(_) | Spec::PrefixSet(_) => Vec::new(),
     }
 }

@@ -54,7 +54,11 @@ fn search_text(object: &Object) -> String {
             spec.certificates.clear();
             String::new()
         }
-        Spec::Listener(_) | Spec::Route(_) | Spec::OriginGroup(_) | Spec::PacketFilter(_) => String::new(),
+        Spec::Listener(_)
+        | Spec::Route(_)
+        | Spec::OriginGroup(_)
+        | Spec::PrefixSet(_)
+        | Spec::PacketFilter(_) => String::new(),
     };
     let mut text = format!("{} {hosts}", shown.metadata.name);
     leaves(&shown.to_value()["spec"], &mut text);

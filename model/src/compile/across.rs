@@ -7,16 +7,18 @@ use super::Compiled;
 use super::notes::{At, Names};
 use super::served::Served;
 use crate::draft::Kind;
+use crate::filter::{self, Inputs};
 use crate::name::{HostPattern, Name};
 use crate::problem::{Code, Problem};
 use crate::route::Conditions;
-use crate::snapshot::{OriginSecurity, PathMatch, Route};
+use crate::snapshot::{FilterRule, OriginSecurity, PathMatch, Route};
 
 pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Problem>) {
     places(compiled, problems);
     claims(compiled, problems);
     passthrough(compiled, problems);
     named_certificates(compiled, problems);
+    filters(compiled, problems);
     for listener in names.all(Kind::Listener) {
         coverage(compiled, listener, problems);
     }
@@ -47,6 +49,25 @@ fn places(compiled: &Compiled, problems: &mut Vec<Problem>) {
             }
             others.push(name);
         }
+    }
+}
+
+/// Rules that together make more cases than a node's tables have room for, if one node had them all.
+fn filters(compiled: &Compiled, problems: &mut Vec<Problem>) {
+    let Some((largest, _)) = compiled.filters.iter().max_by_key(|(_, lowered)| lowered.rules.len()) else {
+        return;
+    };
+    let rules: Vec<FilterRule> = compiled.filter_rules().cloned().collect();
+    let listeners: Vec<_> = compiled.listeners.values().map(|lowered| lowered.listener.clone()).collect();
+    let (protocols, listeners): (Vec<_>, _) =
+        (compiled.filter_protocols().cloned().collect(), filter::places(&listeners));
+    let inputs = Inputs { rules: &rules, protocols: &protocols, listeners: &listeners, own: &[] };
+    if filter::is_surely_small(inputs) {
+        return;
+    }
+    if let Err(why) = filter::compile(inputs) {
+        let mut at = At::new(problems, format!("PacketFilter/{largest}"));
+        at.problem("spec.rules", Code::Invalid, why.to_string());
     }
 }
 

@@ -7,9 +7,10 @@ use super::{certificate, filter, listener, origin, route, trust};
 use crate::certificate::{Authority, Facts};
 use crate::digest::Digest;
 use crate::name::{HostPattern, Name};
+use crate::net::Prefix;
 use crate::snapshot::{
-    Certificate, FORMAT, FilterRule, Listener, OriginGroup, OriginSecurity, Route, Snapshot, SnapshotId,
-    Trust, TrustBundle,
+    Certificate, FORMAT, FilterRule, Listener, OriginGroup, OriginSecurity, ProtocolList, Route, Snapshot,
+    SnapshotId, Trust, TrustBundle,
 };
 
 /// A draft without problems: every node's snapshot can be cut from it. Only [`super::compile`] makes one.
@@ -20,6 +21,7 @@ pub struct Compiled {
     pub(super) routes: BTreeMap<Name, route::Lowered>,
     pub(super) groups: BTreeMap<Name, OriginGroup>,
     pub(super) bundles: BTreeMap<Name, trust::Lowered>,
+    pub(super) sets: BTreeMap<Name, Vec<Prefix>>,
     pub(super) filters: BTreeMap<Name, filter::Lowered>,
     internal_ca: String,
 }
@@ -32,6 +34,7 @@ impl Compiled {
             routes: BTreeMap::new(),
             groups: BTreeMap::new(),
             bundles: BTreeMap::new(),
+            sets: BTreeMap::new(),
             filters: BTreeMap::new(),
             internal_ca: internal_ca.to_owned(),
         }
@@ -75,12 +78,9 @@ impl Compiled {
         let groups: Vec<&OriginGroup> = groups.into_iter().filter_map(|name| self.groups.get(name)).collect();
         certificates.extend(groups.iter().filter_map(|group| group.client_certificate.as_ref()));
         let bundles: BTreeSet<&Name> = groups.iter().flat_map(|group| bundles_of(group)).collect();
-        let filter: Vec<FilterRule> = self
-            .filters
-            .values()
-            .filter(|lowered| selects(&lowered.selector))
-            .flat_map(|l| l.rules.clone())
-            .collect();
+        let filters = || self.filters.values().filter(|lowered| selects(&lowered.selector));
+        let filter: Vec<FilterRule> = filters().flat_map(|lowered| lowered.rules.clone()).collect();
+        let filter_protocols = filters().filter_map(|lowered| lowered.protocols.clone()).collect();
         Snapshot {
             format: FORMAT,
             node: node.clone(),
@@ -95,7 +95,7 @@ impl Compiled {
             trust_bundles: bundles.into_iter().filter_map(|name| self.bundle(name)).collect(),
             routes,
             filter,
-            filter_protocols: Vec::new(),
+            filter_protocols,
         }
     }
 
@@ -127,6 +127,11 @@ impl Compiled {
     /// All packet filter rules of all nodes, sorted by filter and rule name.
     pub fn filter_rules(&self) -> impl Iterator<Item = &FilterRule> {
         self.filters.values().flat_map(|lowered| &lowered.rules)
+    }
+
+    /// All lists of IP protocols of all nodes, sorted by filter.
+    pub fn filter_protocols(&self) -> impl Iterator<Item = &ProtocolList> {
+        self.filters.values().filter_map(|lowered| lowered.protocols.as_ref())
     }
 
     /// The listeners that carry a route; for a disabled one, that would.

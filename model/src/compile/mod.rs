@@ -15,6 +15,7 @@ mod filters;
 mod listener;
 mod notes;
 mod origin;
+mod prefix_set;
 mod route;
 mod served;
 mod trust;
@@ -129,8 +130,15 @@ pub fn compile_with(
                 let bundle = trust::lower(&name, spec, input.now, tolerant, &mut at);
                 compiled.bundles.extend(bundle.map(|bundle| (name, bundle)));
             }
+            Spec::PrefixSet(spec) => {
+                let set = prefix_set::lower(&name, spec, &mut at);
+                compiled.sets.insert(name, set);
+            }
             Spec::PacketFilter(spec) => {
-                let filter = filter::lower(&name, spec, input.rule_ids, &mut at);
+                // So do prefix sets before filters.
+                let sets = prefix_set::Sets { names: &names, known: &compiled.sets };
+                let filter =
+                    filter::lower(&name, spec, &filter::Known { ids: input.rule_ids, sets }, &mut at);
                 compiled.filters.extend(filter.map(|filter| (name, filter)));
             }
         }

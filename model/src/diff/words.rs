@@ -22,7 +22,11 @@ pub(super) fn of(object: &Object) -> String {
         Spec::OriginGroup(spec) => list(spec.origins.iter().map(|origin| origin.url.clone())),
         Spec::Certificate(spec) => certificate(spec),
         Spec::TrustBundle(spec) => bundle(&spec.certificates),
-        Spec::PacketFilter(spec) => list(spec.rules.iter().map(rule)),
+        Spec::PrefixSet(spec) => list(spec.prefixes.iter().cloned()),
+        Spec::PacketFilter(spec) => {
+            let protocols = spec.protocols.iter().map(|list| format!("only {}", list.allow.join(", ")));
+            list(spec.rules.iter().map(rule).chain(protocols))
+        }
     }
 }
 
@@ -79,13 +83,16 @@ fn shown(spec: &Spec) -> Value {
         Spec::PacketFilter(spec) => {
             fields.remove("rules");
             let rules = spec.rules.iter().map(|rule| {
-                let prefixes = rule.prefixes.iter().cloned().map(Value::from).collect();
-                let fields =
-                    [("action".to_owned(), rule.action.clone().into()), ("prefixes".to_owned(), prefixes)];
-                (format!("rule {}", rule.name), Value::Object(fields.into_iter().collect()))
+                let mut fields = serde_json::to_value(rule).unwrap_or_default();
+                if let Some(fields) = fields.as_object_mut() {
+                    fields.remove("name");
+                }
+                (format!("rule {}", rule.name), fields)
             });
             fields.extend(rules.collect::<Vec<_>>());
         }
+        // As it stands: its entries are told one by one.
+        Spec::PrefixSet(_) => {}
         Spec::Listener(spec) => {
             let pages: Vec<Value> = spec.error_pages.iter().map(|page| error_page(page).into()).collect();
             fields.insert("errorPages".to_owned(), pages.into());
@@ -204,7 +211,19 @@ fn error_page(page: &ErrorPageSpec) -> String {
 }
 
 fn rule(rule: &FilterRuleSpec) -> String {
-    format!("{} {} ({})", rule.action.to_lowercase(), rule.name, list(rule.prefixes.iter().cloned()))
+    let sets = rule.prefix_sets.iter().map(|set| format!("set {set}"));
+    let sources = list(sets.chain(rule.prefixes.iter().cloned()));
+    let protocols = match (&*rule.protocols, &*rule.ports) {
+        ([], []) => String::new(),
+        ([], _) => "TCP".to_owned(),
+        (some, _) => some.join(", "),
+    };
+    let types = rule.icmp_types.iter().map(ToString::to_string);
+    let details = list(rule.ports.iter().cloned().chain(types));
+    let what: Vec<String> = [protocols, details].into_iter().filter(|text| !text.is_empty()).collect();
+    let what = if what.is_empty() { String::new() } else { format!(" to {}", what.join(" ")) };
+    let observed = if rule.mode.as_deref() == Some("Observe") { ", observed only" } else { "" };
+    format!("{} {} ({sources}{what}{observed})", rule.action.to_lowercase(), rule.name)
 }
 
 fn certificate(spec: &CertificateSpec) -> String {

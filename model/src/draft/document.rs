@@ -78,6 +78,7 @@ fn find_spec(document: &Map<String, Value>, kind: Kind, faults: &mut Vec<Fault>)
         Kind::OriginGroup => part(document, "spec", faults).map(Spec::OriginGroup),
         Kind::Certificate => part(document, "spec", faults).map(Spec::Certificate),
         Kind::TrustBundle => part(document, "spec", faults).map(Spec::TrustBundle),
+        Kind::PrefixSet => part(document, "spec", faults).map(Spec::PrefixSet),
         Kind::PacketFilter => part(document, "spec", faults).map(Spec::PacketFilter),
     }
 }
@@ -139,6 +140,7 @@ impl Spec {
             Self::OriginGroup(_) => Kind::OriginGroup,
             Self::Certificate(_) => Kind::Certificate,
             Self::TrustBundle(_) => Kind::TrustBundle,
+            Self::PrefixSet(_) => Kind::PrefixSet,
             Self::PacketFilter(_) => Kind::PacketFilter,
         }
     }
@@ -157,6 +159,7 @@ impl Serialize for Spec {
             Self::OriginGroup(spec) => spec.serialize(serializer),
             Self::Certificate(spec) => spec.serialize(serializer),
             Self::TrustBundle(spec) => spec.serialize(serializer),
+            Self::PrefixSet(spec) => spec.serialize(serializer),
             Self::PacketFilter(spec) => spec.serialize(serializer),
         }
     }
@@ -191,12 +194,13 @@ impl Object {
 
 impl Kind {
     /// All kinds, in the order they are listed everywhere.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Listener,
         Self::Route,
         Self::OriginGroup,
         Self::Certificate,
         Self::TrustBundle,
+        Self::PrefixSet,
         Self::PacketFilter,
     ];
 
@@ -208,6 +212,7 @@ impl Kind {
             Self::OriginGroup => "OriginGroup",
             Self::Certificate => "Certificate",
             Self::TrustBundle => "TrustBundle",
+            Self::PrefixSet => "PrefixSet",
             Self::PacketFilter => "PacketFilter",
         }
     }
@@ -220,6 +225,7 @@ impl Kind {
             Self::OriginGroup => "origin-groups",
             Self::Certificate => "certificates",
             Self::TrustBundle => "trust-bundles",
+            Self::PrefixSet => "prefix-sets",
             Self::PacketFilter => "packet-filters",
         }
     }
@@ -232,6 +238,7 @@ impl Kind {
             Self::OriginGroup => "origin group",
             Self::Certificate => "certificate",
             Self::TrustBundle => "trust bundle",
+            Self::PrefixSet => "prefix set",
             Self::PacketFilter => "packet filter",
         }
     }

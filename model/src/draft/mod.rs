@@ -5,6 +5,7 @@
 
 mod document;
 mod filters;
+mod packet_filter;
 mod read;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ pub use filters::{
     DirectResponseSpec, FieldSpec, FiltersSpec, HeaderModifierSpec, PathModifierSpec, RedirectSpec,
     RewriteSpec,
 };
+pub use packet_filter::{FilterRuleSpec, PacketFilterSpec, PrefixSetSpec, ProtocolListSpec};
 
 /// The `apiVersion` this release writes.
 pub const API_VERSION: &str = "sallyport.dev/v1alpha1";
@@ -54,6 +56,8 @@ pub enum Kind {
     Certificate,
     /// Certificate authorities that origins are verified against.
     TrustBundle,
+    /// Prefixes with a name, for rules of packet filters.
+    PrefixSet,
     /// Prefixes that the kernel drops or lets through.
     PacketFilter,
 }
@@ -71,6 +75,8 @@ pub enum Spec {
     Certificate(CertificateSpec),
     /// See [`Kind::TrustBundle`].
     TrustBundle(TrustBundleSpec),
+    /// See [`Kind::PrefixSet`].
+    PrefixSet(PrefixSetSpec),
     /// See [`Kind::PacketFilter`].
     PacketFilter(PacketFilterSpec),
 }
@@ -570,31 +576,6 @@ pub struct InternalCa {
 pub struct TrustBundleSpec {
     /// CA certificates, PEM.
     pub certificates: String,
-}
-
-/// `kind: PacketFilter`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PacketFilterSpec {
-    /// The rules. The longer prefix wins; at equal length deny wins.
-    #[serde(default)]
-    pub rules: Vec<FilterRuleSpec>,
-    /// Which nodes have these rules.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub node_selector: NodeSelector,
-}
-
-/// One packet filter rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FilterRuleSpec {
-    /// Unique within the filter; names the rule in counters and flows.
-    pub name: String,
-    /// `Deny`: sources in the prefixes are dropped, whatever they send. `Allow`: as soon as one allow rule exists, only
-    /// sources in an allow prefix reach the listeners' addresses and ports; other traffic is not judged.
-    pub action: String,
-    /// Source prefixes, IPv4 or IPv6, without host bits; at least one.
-    pub prefixes: Vec<String>,
 }
 
 fn yes() -> bool {

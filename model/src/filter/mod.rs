@@ -6,8 +6,10 @@
 //! order in which rules decide; `tests` has it again, in its slowest form.
 //! Deliberately absent: what can be said of a packet without rules (malformed headers, ARP, neighbour discovery).
 
+mod bogons;
 mod cells;
 mod destination;
+mod import;
 mod index;
 mod rule;
 mod source;
@@ -20,6 +22,8 @@ use ipnet::IpNet;
 
 use crate::snapshot::Listener;
 
+pub use bogons::{BOGONS, bogons};
+pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, prefixes_in};
 pub use index::{Index, Verdict};
 pub use rule::{
     FilterAction, FilterMode, FilterRule, ICMP, ICMPV6, InvalidPorts, PortRange, ProtocolList, TCP, UDP,
@@ -207,6 +211,17 @@ fn compiled(inputs: Inputs<'_>, origin: source::Origin) -> Result<Compiled, TooL
         classes: (sources.classes.len() as u16, destinations.classes.len() as u16),
         cells,
     })
+}
+
+/// Whether no way of counting can find too much in these: what [`compile`] finds out at more cost.
+pub fn is_surely_small(inputs: Inputs<'_>) -> bool {
+    let prefixes: usize = inputs.rules.iter().map(|rule| rule.prefixes.len()).sum();
+    let edges = |rule: &FilterRule| rule.ports.len() + rule.icmp_types.len() + rule.protocols.len() + 1;
+    let lists = inputs.protocols.iter().map(|list| list.allow.len() + 1);
+    let edges: usize = inputs.rules.iter().map(edges).chain(lists).sum();
+    // Each edge of a range starts a class in TCP and in UDP, each listener has at most two of its own.
+    let destinations = 16 + 8 * (edges + inputs.listeners.len());
+    destinations <= MOST_DESTINATION_CLASSES && (prefixes + inputs.own.len() + 3) * destinations <= MOST_CELLS
 }
 
 /// Where listeners accept, sorted: what [`Inputs::listeners`] wants.

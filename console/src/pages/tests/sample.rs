@@ -3,7 +3,8 @@
 use model::digest::Digest;
 use model::draft::{
     CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, ListenerHttp, ListenerSpec, MatchSpec, Object,
-    OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, RouteSpec, Spec, TrustBundleSpec,
+    OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, PrefixSetSpec, RouteSpec, Spec,
+    TrustBundleSpec,
 };
 use model::labels::Labels;
 use model::report::{
@@ -61,8 +62,17 @@ fn objects() -> Vec<Object> {
         name: name.to_owned(),
         action: action.to_owned(),
         prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+        ..FilterRuleSpec::default()
     };
+    let probes = FilterRuleSpec {
+        mode: Some("Observe".to_owned()),
+        ports: vec!["3306".to_owned(), "8000-8010".to_owned()],
+        prefix_sets: vec!["cloud-a".to_owned(), "bogons".to_owned()],
+        ..rule("probes", "Deny", &[])
+    };
+    let cloud = PrefixSetSpec { prefixes: vec!["203.0.113.0/24".to_owned(), "2001:db8:c::/48".to_owned()] };
     let rules = vec![
+        probes,
         rule("scanners", "Deny", &["198.51.100.0/24", "2001:db8:bad::/48"]),
         rule("offices", "Allow", &["0.0.0.0/0", "::/0"]),
     ];
@@ -90,6 +100,7 @@ fn objects() -> Vec<Object> {
         route("id", "id.example.com", "/", "id-ec", "idp"),
         route("tenants", "*.tenants.example.com", "/", "tenants-wild", "tenants"),
         Object::new("http", Spec::Listener(http)),
+        Object::new("cloud-a", Spec::PrefixSet(cloud)),
         Object::new("edge", Spec::PacketFilter(PacketFilterSpec { rules, ..PacketFilterSpec::default() })),
     ]
 }
