@@ -112,11 +112,10 @@ fn no_origin_is_asked_for_a_stream_that_is_over_already() {
         let bench = Bench::new(&[address]);
         let mut client = Client::connect(&bench, 64 * 1024).await;
         for wave in 0..5 {
-            let ids: Vec<u32> = (1..200).step_by(2).map(|id| id + wave * 200).collect();
+            let ids: Vec<u32> = (1..40).step_by(2).map(|id| id + wave * 40).collect();
             client.say(&ids.iter().flat_map(|id| overflowing(*id)).collect::<Vec<_>>()).await;
             for _ in &ids {
-                let (_, code) = client.over().await;
-                assert!(matches!(code, Some(FLOW_CONTROL_ERROR | REFUSED_STREAM)), "{code:?}");
+                assert_eq!(client.over().await.1, Some(FLOW_CONTROL_ERROR));
             }
         }
         assert_eq!(connections.get(), 0);

@@ -149,9 +149,17 @@ const TURN_BYTES: usize = 256 * 1024;
 /// Frames that are read of a client that takes none of ours: windows full of data, and what `h2` makes of them.
 const MOST_UNHEARD: u32 = 4096;
 
-/// The codes of RST_STREAM with which `h2` answers a peer's errors (RFC 9113, 7): PROTOCOL_ERROR, FLOW_CONTROL_ERROR,
-/// STREAM_CLOSED and REFUSED_STREAM. Ours are others.
-const ERRORS: [u32; 4] = [1, 3, 5, 7];
+/// What a reset of ours says of the peer, in frames of its budget: `h2` answers errors with these codes, and we with others
+/// (RFC 9113, 7).
+fn errors(code: Option<u32>) -> u32 {
+    match code {
+        // PROTOCOL_ERROR and FLOW_CONTROL_ERROR: an exchange had begun.
+        Some(1 | 3) => 8,
+        // STREAM_CLOSED and REFUSED_STREAM: nothing had. A code that is cut in two may be either.
+        Some(5 | 7) | None => 1,
+        Some(_) => 0,
+    }
+}
 
 /// The guard of one connection.
 #[derive(Debug)]
@@ -272,11 +280,9 @@ impl Guard {
                     self.said = self.said.or(payload.and_then(Flood::in_goaway));
                 }
                 Some(head) if head.kind == RST_STREAM => {
-                    // A code that is cut in two counts as well.
                     let code = bytes.first_chunk().map(|code| u32::from_be_bytes(*code));
-                    let error = code.is_none_or(|code| ERRORS.contains(&code));
-                    if error && matches!(self.peer, Peer::Client { .. }) {
-                        self.spend(Flood::StreamError);
+                    if matches!(self.peer, Peer::Client { .. }) {
+                        (0..errors(code)).for_each(|_| drop(self.spend(Flood::StreamError)));
                     }
                 }
                 Some(head) => self.worked(head),

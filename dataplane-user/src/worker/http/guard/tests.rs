@@ -160,18 +160,18 @@ fn time_gives_budgets_back_up_to_what_they_were() {
 fn resets_that_answer_a_clients_errors_have_a_budget() {
     let reset = |code: u8| frame(RST_STREAM, 0, 1, &[0, 0, 0, code]);
     for (code, piece, most) in
-        [(1, 13, 1000), (3, 13, 1000), (5, 13, 1000), (7, 13, 1000), (7, 10, 1000), (8, 13, 5000)]
+        [(1, 13, 125), (3, 13, 125), (5, 13, 1000), (7, 13, 1000), (7, 10, 1000), (8, 13, 5000)]
     {
         let mut guard = client();
         let sent = |guard: &mut Guard| reset(code).chunks(piece).for_each(|piece| guard.sent(piece));
         let passed = (0..5000).take_while(|_| (sent(&mut guard), guard.flood()).1.is_none()).count();
         assert_eq!(passed, most, "{code} in pieces of {piece}");
-        // Three answers.
+        // Four answers are worth two errors, or sixteen refusals.
         let mut guard = client();
-        for at in 0..3 {
+        for at in 0..4 {
             guard.sent(&frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, b"head"));
         }
-        for _ in 0..1012 {
+        for _ in 0..most + most / 62 {
             sent(&mut guard);
         }
         assert_eq!(guard.flood(), None);
