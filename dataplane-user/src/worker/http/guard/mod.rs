@@ -282,7 +282,9 @@ impl Guard {
                 Some(head) if head.kind == RST_STREAM => {
                     let code = bytes.first_chunk().map(|code| u32::from_be_bytes(*code));
                     if matches!(self.peer, Peer::Client { .. }) {
-                        (0..errors(code)).for_each(|_| drop(self.spend(Flood::StreamError)));
+                        for _ in 0..errors(code) {
+                            self.spend(Flood::StreamError);
+                        }
                     }
                 }
                 Some(head) => self.worked(head),
