@@ -160,6 +160,48 @@ fn a_hundred_thousand_prefixes_load_fast_and_one_more_changes_in_place() {
     assert_eq!(judge(&kernel, &plan, port, &syn("11.6.26.132", "10.0.0.1", 22)), Reason::NoRule);
 }
 
+/// Two plans of 100,000 prefixes each: one denies the even ones, the other allows the odd ones. Their classes have the same
+/// numbers, so that a packet judged by the sources of one and the cells of the other would have a reason that neither gives it.
+#[test]
+fn a_hundred_thousand_prefixes_are_replaced_as_one() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, _) = bpffs.open_wired();
+    let plan = |action, odd: u32| {
+        let address = |number: u32| std::net::Ipv4Addr::from(0x0b00_0000 + (2 * number + odd) * 4);
+        let prefixes =
+            (0..100_000).map(|number| format!("{}/30", address(number)).parse().unwrap()).collect();
+        Rules { rules: vec![FilterRule::new(7, "f/r", action, prefixes)], ..Rules::default() }.plan()
+    };
+    let plans = [plan(FilterAction::Deny, 0), plan(FilterAction::Allow, 1)];
+    assert_eq!(plans[0].filter.sources[0].1, plans[1].filter.sources[0].1, "a mixture would not show");
+    kernel.apply(&plans[0]).unwrap();
+    let mut fastest = std::time::Duration::MAX;
+    for (source, either) in
+        [("11.0.0.2", [Reason::NoRule, Reason::Denied]), ("11.0.0.6", [Reason::NoRule, Reason::Allowed])]
+    {
+        let (filter, stop, frame) =
+            (kernel.filter().unwrap(), AtomicBool::new(false), syn(source, "10.0.0.1", 22));
+        let before = Counts::read(&kernel);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    filter.judge(&frame, 2000).unwrap();
+                }
+            });
+            for round in 1..=6 {
+                let start = std::time::Instant::now();
+                kernel.apply(&plans[round % 2]).unwrap();
+                fastest = fastest.min(start.elapsed());
+            }
+            stop.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        assert_eq!(before.since(&kernel).into_keys().collect::<Vec<_>>(), either, "{source}");
+    }
+    println!("100,000 prefixes replaced in {fastest:?}");
+    assert!(fastest.as_secs() < 1, "{fastest:?}");
+}
+
 #[test]
 fn drops_are_taken_once_with_their_rule_also_over_a_restart() {
     let bpffs = Bpffs::new();
