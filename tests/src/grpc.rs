@@ -57,6 +57,19 @@ async fn echo(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) ->
     send.send_trailers(trailers)
 }
 
+/// A call of some messages, each of which comes back before the next is sent, on a TCP connection without TLS.
+///
+/// # Errors
+/// As [`Channel::call`], [`Call::say`] and [`Call::end`].
+pub async fn call_in_clear_text(tcp: TcpStream) -> io::Result<()> {
+    let (requests, driver) = h2client::clear_text(tcp).await?;
+    let channel = Channel { requests, _driver: OnDrop(driver) };
+    let mut call = channel.call("one").await?;
+    call.say("two").await?;
+    call.say("three").await?;
+    call.end().await
+}
+
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Channel {

@@ -11,7 +11,7 @@ use sallyport_tests::api::Api;
 use sallyport_tests::origin::Origin;
 use sallyport_tests::product::{Product, Role};
 use sallyport_tests::stage::{CLIENT4, CLIENT6, FOE4, FOE6, HOST, NODE4, NODE6, Stage, target4, target6};
-use sallyport_tests::{eventually, h2client, objects};
+use sallyport_tests::{eventually, grpc, h2client, objects};
 use serde_json::{Value, json};
 
 /// Redirects, tells of its health, has ACME's challenges answered.
@@ -222,6 +222,17 @@ impl Place {
         })
     }
 
+    /// A gRPC call by h2c from an address.
+    fn grpc(&self, from: IpAddr, port: u16) -> std::io::Result<()> {
+        self.stage.clients.inside(|| {
+            let mut dial = self.stage.dial().from(from).patience(Duration::from_secs(5));
+            dial.target = if from.is_ipv4() { target4(port) } else { target6(port) };
+            let tcp = dial.tcp()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(grpc::call_in_clear_text(tcp))
+        })
+    }
+
     fn turned_away(&self, from: IpAddr, port: u16, first: &[u8]) {
         let before = (self.origin.requests(), self.count("h2c-refused"));
         let ended = self.h2c(from, port, first).expect_err("served by h2c");
@@ -277,6 +288,7 @@ fn routes_by_h2c_for_trusted_peers_only() {
         let echoed = seen.body.to_ascii_lowercase();
         assert!(echoed.contains("x-forwarded-proto: http\n") && !echoed.contains("proto: https"), "{echoed}");
         assert_eq!(by_h2c("/healthz", &[]).expect("health").body, "ok\n");
+        place.grpc(ours, MESH).expect("a call with messages both ways");
         // The same peer by HTTP/1.1, and with an upgrade that nobody does any more.
         let seen = place.curl(node, &["--http1.1", "--interface", &from, &url]).expect("an answer");
         assert_eq!((seen.status(), seen.body.contains("clear-text-refused")), ("403", true));

@@ -131,7 +131,7 @@ fn client_leg(seen: Option<&Leg>, front: Front<'_>, promise: Promise) -> LegView
         // Whatever was seen last: the next client may come the other way.
         Some(_) | None if front.open => LegView {
             lock: Lock::Open,
-            words: "TLS or clear text".to_owned(),
+            words: "clear text allowed".to_owned(),
             title: "a listener of this route lets trusted peers reach it unencrypted (h2cPrefixes)"
                 .to_owned(),
         },

@@ -1,12 +1,18 @@
 //! h2spec: HTTP/2 (RFC 9113's predecessor, 7540) and HPACK (RFC 7541), strict cases too.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use sallyport_tests::stage::HOST;
+use sallyport_tests::objects;
+use sallyport_tests::stage::{CLIENT4, HOST};
+use serde_json::json;
 
 use super::place::{Place, finish, go_version, tool};
 use super::report::Report;
+
+/// Where HTTP/2 is spoken without TLS.
+const CLEAR: u16 = 8080;
 
 /// One case of h2spec's JUnit report.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +20,15 @@ struct Case {
     name: String,
     /// What was expected and seen instead.
     wrong: Option<String>,
+}
+
+impl Case {
+    /// No preface, on a port that speaks HTTP/1.1 too: the answer is HTTP/1.1's. h2spec wants GOAWAY, which may be left out
+    /// (RFC 9113, 3.4).
+    fn is_answered_by_http11(&self) -> bool {
+        self.name == "http2/3.5 Sends invalid connection preface"
+            && self.wrong.as_ref().is_some_and(|wrong| wrong.contains("looked like an HTTP/1.1 header"))
+    }
 }
 
 /// Reads the report. h2spec writes a fixed form of it: no library is needed for the few escapes in there.
@@ -56,19 +71,23 @@ fn h2spec_strict() {
     let place = Place::new("h2spec");
     let origin = place.stage.origin("one", 8443);
     place.stage.configure(&place.product, &place.api, &[origin.url()]);
+    let http = json!({ "h2cPrefixes": [format!("{CLIENT4}/32")], "clearText": "allow" });
+    let listener = json!({ "port": CLEAR, "protocol": "HTTP", "http": http });
+    let mut route = objects::route("shop", &[HOST], "front", "group");
+    route["spec"]["listeners"] = json!(["https", "clear"]);
+    let objects = [objects::object("Listener", "clear", listener), route];
+    place.product.applied(place.api.apply(&objects));
     let program = tool("bin/h2spec");
-    let mut h2spec = place.client(&program, Duration::from_secs(280));
     // The certificate is verified: there is no --insecure.
-    h2spec.args(["--host", HOST, "--port", "443", "--tls", "--strict", "--timeout", "3"]);
-    h2spec.args(["--junit-report", "h2spec.xml"]);
-    let (_, said) = finish(&place.stage.clients, h2spec);
-    let junit = fs::read(place.dir.join("h2spec.xml"));
-    let junit = junit.unwrap_or_else(|error| panic!("h2spec wrote no report: {error}\n{said}"));
-    let cases = read(&String::from_utf8_lossy(&junit));
+    let mut cases = run(&place, &program, &["--port", "443", "--tls"]);
+    let clear = run(&place, &program, &["--port", &CLEAR.to_string()]);
+    let (other, clear): (Vec<_>, Vec<_>) = clear.into_iter().partition(Case::is_answered_by_http11);
+    assert_eq!(other.len(), 1, "{other:?}");
+    cases.extend(clear.into_iter().map(|case| Case { name: format!("{}, clear text", case.name), ..case }));
     let mut report = Report {
         suite: "h2spec, strict".to_owned(),
         version: go_version(&program),
-        ran: "every case, over TLS, certificate verified".to_owned(),
+        ran: "every case, over TLS, certificate verified, and all but one again in clear text".to_owned(),
         ..Report::default()
     };
     for case in cases {
@@ -77,7 +96,18 @@ fn h2spec_strict() {
             Some(wrong) => report.failed.push(format!("{}: {wrong}", case.name)),
         }
     }
-    report.end("h2spec", 146);
+    report.end("h2spec", 146 + 145);
+}
+
+/// Every case, against a port.
+fn run(place: &Place, program: &Path, at: &[&str]) -> Vec<Case> {
+    let file = place.dir.join("h2spec.xml");
+    let _ = fs::remove_file(&file);
+    let mut h2spec = place.client(program, Duration::from_secs(280));
+    h2spec.args(["--host", HOST, "--strict", "--timeout", "3", "--junit-report", "h2spec.xml"]).args(at);
+    let (_, said) = finish(&place.stage.clients, h2spec);
+    let junit = fs::read(file).unwrap_or_else(|error| panic!("h2spec wrote no report: {error}\n{said}"));
+    read(&String::from_utf8_lossy(&junit))
 }
 
 #[test]
