@@ -169,6 +169,37 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_comes_back_as_it_went() {
+        let rule = FilterRuleSpec {
+            name: "probes".to_owned(),
+            action: "Deny".to_owned(),
+            mode: Some("Observe".to_owned()),
+            priority: Some(10),
+            prefixes: vec!["192.0.2.0/24".to_owned()],
+            prefix_sets: vec!["cloud".to_owned(), "bogons".to_owned()],
+            protocols: vec!["ICMP".to_owned(), "47".to_owned()],
+            ports: vec!["443".to_owned(), "8000-8010".to_owned()],
+            icmp_types: vec![8, 0],
+        };
+        let allow = vec!["TCP".to_owned()];
+        let protocols = Some(ProtocolListSpec { allow, mode: Some("Observe".to_owned()) });
+        let spec = PacketFilterSpec { rules: vec![rule], protocols, ..PacketFilterSpec::default() };
+        let fields = FilterForm::fields("edge", &spec);
+        let Spec::PacketFilter(again) = FilterForm::object(&fields, None).spec else { unreachable!() };
+        assert_eq!(again, spec);
+        assert_eq!(FilterForm::unreadable(&fields), []);
+    }
+
+    #[test]
+    fn what_is_no_number_is_told_beside_its_control() {
+        let fields = typed().with("rule.3.priority", "high").with("rule.3.types", "8 echo");
+        let problems = FilterForm::unreadable(&fields);
+        let places: Vec<_> =
+            problems.iter().map(|problem| FilterForm::place(&fields, problem).unwrap().0).collect();
+        assert_eq!(places, ["rule.3.priority", "rule.3.types"]);
+    }
+
+    #[test]
     fn a_problem_finds_the_row_that_was_typed() {
         let problem = Problem::new("PacketFilter/edge", "spec.rules[0].prefixes[1]", Code::Invalid, "x");
         assert_eq!(FilterForm::place(&typed(), &problem).unwrap().0, "rule.3.prefixes");

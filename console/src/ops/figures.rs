@@ -94,3 +94,10 @@ pub struct DropSeries {
     /// Start of each point (seconds since the Unix epoch) and its count; absent points are gaps.
     pub points: Vec<(i64, u64)>,
 }
+
+impl DropSeries {
+    /// Nothing was dropped: a packet filter rule that is only observed counted what it would have.
+    pub fn passed(&self) -> bool {
+        self.place == Place::Kernel && self.reason == "observed"
+    }
+}

@@ -63,7 +63,8 @@ pub(crate) async fn show(
     let window = Duration::from_secs(range.seconds);
     let status = ops.status().await?;
     let shell = Shell::with(&ops, &user, Section::Overview, "Overview", &status).await?;
-    let (traffic, drops) = (ops.traffic(window).await?, ops.drops(window).await?);
+    let (traffic, mut drops) = (ops.traffic(window).await?, ops.drops(window).await?);
+    drops.retain(|one| !one.passed());
     let grid = Grid::of(&traffic);
     let listed = ops
         .list(&ListQuery { kind: Some(Kind::Route), per_page: HOPS, page: 1, ..ListQuery::default() })

@@ -168,6 +168,7 @@ fn drop_row(one: &DropSeries, grid: Grid) -> DropRow {
     DropRow {
         reason: one.reason.replace('-', " "),
         place: match one.place {
+            Place::Kernel if one.passed() => "kernel, packets that passed",
             Place::Kernel => "kernel, packets",
             Place::Proxy => "proxy, requests and connections",
         },

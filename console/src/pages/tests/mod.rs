@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use browser::Browser;
 
 /// Every page without an object in its address.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 18] = [
     "/",
     "/?range=24h",
     "/routes",
@@ -25,6 +25,8 @@ const PAGES: [&str; 16] = [
     "/listeners/new",
     "/packet-filter",
     "/packet-filter/new",
+    "/prefix-sets",
+    "/prefix-sets/new",
     "/nodes",
     "/changes",
 ];
@@ -82,6 +84,7 @@ async fn every_page_with_things_on_it() {
         "/trust-bundles/company-ca",
         "/listeners/https",
         "/packet-filter/edge",
+        "/prefix-sets/cloud-a",
         "/nodes/fra-1",
         "/changes/1",
         "/changes/2?with=1",
@@ -91,6 +94,16 @@ async fn every_page_with_things_on_it() {
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
         assert_clean(path, &answer.body);
     }
+}
+
+#[tokio::test]
+async fn a_rule_that_is_only_observed_says_so() {
+    let browser = Browser::with_sample().await;
+    let page = browser.get("/packet-filter").await.body;
+    assert_eq!(page.matches("observed only").count(), 1);
+    assert!(page.contains("set cloud-a, set bogons") && page.contains("TCP 3306, 8000-8010"), "{page}");
+    let sets = browser.get("/prefix-sets").await.body;
+    assert!(sets.contains("/packet-filter/edge") && sets.contains("<strong>bogons</strong>"), "{sets}");
 }
 
 #[tokio::test]
