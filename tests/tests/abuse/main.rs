@@ -2,6 +2,7 @@
 //! bound nor a well-behaved client its answers. `docs/abuse.md` has the table.
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test fails by panicking, and prints what it saw"
 )]
