@@ -13,7 +13,7 @@ use sallyport_node::handover::operator::{DEADLINE, LONGEST, Part};
 use sallyport_node::handover::succession::Succession;
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
-use sallyport_node::keeper::kernel::{Config, Kernel, Linux, Off, detach_instance};
+use sallyport_node::keeper::kernel::{Config, Interfaces, Kernel, Linux, Off, detach_instance};
 use sallyport_node::keeper::memory::{self, parse_size};
 use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
@@ -65,7 +65,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Removes every program, pin and rule that a node left in the kernel.
+    /// Removes every program, link, table and pin that a node left in the kernel, and says which.
     Detach {
         #[command(flatten)]
         places: Places,
@@ -197,11 +197,11 @@ fn open_kernel(settings: &Settings) -> Box<dyn Kernel> {
     if !settings.kernel {
         return Box::new(Off::new("off by --no-kernel"));
     }
-    let interfaces = match settings.interfaces.as_slice() {
-        [] => interfaces::of_default_routes(),
-        named => named.to_vec(),
-    };
-    match Linux::open(Config::new(&settings.instance, interfaces)) {
+    let mut config = Config::new(&settings.instance, settings.interfaces.clone());
+    if settings.interfaces.is_empty() {
+        config.interfaces = Interfaces::Found(interfaces::of_default_routes);
+    }
+    match Linux::open(config) {
         Ok(kernel) => Box::new(kernel),
         Err(error) => Box::new(Off::from(error)),
     }
@@ -325,7 +325,26 @@ fn detach(places: &Places, instance: &str, force: bool) -> anyhow::Result<ExitCo
             run_dir.display()
         );
     }
-    detach_instance(Path::new(Config::PIN_ROOT), instance)?;
+    let root = Path::new(Config::PIN_ROOT);
+    let removed = detach_instance(root, instance)?;
+    let mut out = std::io::stdout().lock();
+    for pin in &removed {
+        writeln!(out, "removed: {pin}")?;
+    }
+    let place = root.join(instance);
+    match removed.len() {
+        0 => writeln!(out, "nothing was there: {} is empty or does not exist", place.display())?,
+        _ => writeln!(
+            out,
+            "nothing is left of the instance {instance} in the kernel; nodes make no routes or rules of `ip`"
+        )?,
+    }
+    if lock.is_err() {
+        writeln!(
+            std::io::stderr(),
+            "sallyport-node: the node that runs has no packet filter and no steering now; restart it, or it accepts no connections that were steered"
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

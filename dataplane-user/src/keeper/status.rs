@@ -171,6 +171,7 @@ impl Keeper {
         self.check_transition();
         self.check_launches().await;
         self.check_time().await;
+        self.kernel.look();
         let drops = self.kernel.take_drops();
         match drops {
             Ok(drops) => self.drops.extend(drops),

@@ -15,7 +15,7 @@ pub enum KernelError {
     #[error("this kernel has no BPF: use Linux 6.1 or newer with CONFIG_BPF_SYSCALL")]
     NoBpf,
     /// Nowhere to pin.
-    #[error("{root} is on no BPF file system: run `mount -t bpf bpf {root}`")]
+    #[error("{root} is on no BPF file system: run `mount -t bpf bpf {root}` and restart the node")]
     NoBpffs {
         /// Where pins were to go.
         root: PathBuf,

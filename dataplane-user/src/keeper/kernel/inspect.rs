@@ -1,8 +1,8 @@
 //! What an instance has in the kernel, for `status` and `detach`: without loading anything.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use super::pins::{Pins, interface_of};
 use super::{KernelError, links, sys};
@@ -51,14 +51,33 @@ pub fn pins(root: &Path, instance: &str) -> Result<Vec<Pin>, KernelError> {
     Ok(found)
 }
 
-/// Removes every program, link and pin of an instance, whoever holds it.
+/// Removes every program, link and pin of an instance, whoever holds it, and gives what there was.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn detach_instance(root: &Path, instance: &str) -> Result<(), KernelError> {
+pub fn detach_instance(root: &Path, instance: &str) -> Result<Vec<Pin>, KernelError> {
+    let there = pins(root, instance)?;
     let pins = Pins::at(root, instance)?;
     links::detach(&pins)?;
-    pins.remove()
+    pins.remove()?;
+    Ok(there)
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stood = |attached| if attached { "" } else { ", which stood on nothing" };
+        match &self.kind {
+            PinKind::Map => write!(f, "table ")?,
+            PinKind::Program(name) => write!(f, "program {name} ")?,
+            PinKind::Filter { interface, attached } => {
+                write!(f, "packet filter on {interface}{} ", stood(*attached))?;
+            }
+            PinKind::Steering { attached } => {
+                write!(f, "steering (sk_lookup) of the network namespace{} ", stood(*attached))?;
+            }
+        }
+        write!(f, "(id {}, {})", self.id, self.path.display())
+    }
 }
 
 fn collect(dir: &Path, found: &mut Vec<Pin>) {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use model::report::Feature;
 
@@ -21,14 +22,17 @@ const NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// What became of one interface.
 #[derive(Debug)]
 pub(super) struct Interface {
+    /// As it was asked for.
     pub(super) name: String,
     pub(super) state: State,
     /// Receive queues, where the interface is there.
     pub(super) queues: Option<u32>,
+    /// It has another name now.
+    pub(super) renamed: bool,
 }
 
 /// What became of a link.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
     /// Runs, with how.
     On(String),
@@ -52,26 +56,50 @@ impl State {
 
 /// Puts the filter on an interface, or the new one in the old one's place.
 pub(super) fn filter(pins: &Pins, name: &str, program: &OwnedFd) -> Interface {
-    let Some(index) = sys::interface_index(name) else {
-        let why = format!(
-            "there is no interface {name}: name another with --interface; the rest goes on without it"
-        );
-        return Interface { name: name.to_owned(), state: State::Off(why), queues: None };
+    let here = sys::interface_index(name);
+    let (index, state) = match here {
+        Some(index) => (Some(index), filter_there(pins, name, index, program)),
+        None => renamed(pins, name, program),
     };
-    let state = match attach(pins, name, index, program) {
-        Ok(()) => State::On(mode(index)),
+    let queues = index.and_then(|index| netlink::interface(index).ok()).map(|found| found.queues);
+    Interface { name: name.to_owned(), state, queues, renamed: here.is_none() }
+}
+
+fn filter_there(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> State {
+    match attach(pins, name, index, program) {
+        Ok(native) => State::On(mode(index, native)),
         Err(Refusal::Foreign(program)) => State::Off(format!(
-            "{name} already has the XDP program {program}: remove it with `ip link set dev {name} xdp off` or leave {name} to it"
+            "{name} already has the XDP program {program}, which is left alone, and nothing is filtered there: remove it with `ip link set dev {name} xdp off` (`bpftool link detach` where a link holds it) and the filter takes its place within a second, or leave {name} to it"
         )),
         Err(Refusal::Kernel { native, generic }) => State::Off(format!(
-            "the kernel refuses XDP on {name}: native: {native}; generic: {generic}; deny and allow lists are not enforced there"
+            "the kernel refuses XDP on {name}: native: {native}; generic: {generic}; deny and allow lists are not enforced there; it is tried again every second"
         )),
         Err(Refusal::Pin(error)) => State::Off(super::off::with_causes(&error)),
-    };
-    Interface {
-        name: name.to_owned(),
-        state,
-        queues: netlink::interface(index).ok().map(|found| found.queues),
+    }
+}
+
+/// The filter stays on an interface whose name was changed.
+fn renamed(pins: &Pins, name: &str, program: &OwnedFd) -> (Option<u32>, State) {
+    let link = sys::pinned(&pins.link(&link_name(name))).ok();
+    let found = link.and_then(|link| {
+        let index = sys::link_info(link.as_fd()).ok()?.target;
+        let now = sys::interface_name(index)?;
+        sys::link_update(link.as_fd(), program.as_fd()).ok()?;
+        Some((index, now))
+    });
+    match found {
+        Some((index, now)) => {
+            let how = mode(index, None);
+            let detail =
+                format!("{how}; {name} is called {now} now and keeps the filter: say --interface {now}");
+            (Some(index), State::On(detail))
+        }
+        None => {
+            let why = format!(
+                "there is no interface {name}: it gets the filter within a second after it is there; if that is not its name, name another with --interface; the rest goes on without it"
+            );
+            (None, State::Off(why))
+        }
     }
 }
 
@@ -81,24 +109,98 @@ enum Refusal {
     Pin(KernelError),
 }
 
-fn attach(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> Result<(), Refusal> {
+/// Gives why the driver does not run it natively, where it was just asked.
+fn attach(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> Result<Option<io::Error>, Refusal> {
     let path = pins.link(&link_name(name));
-    if let Ok(link) = sys::pinned(&path) {
-        // An interface made anew under the same name has another index, and the link of the old one stands on nothing.
-        let stands = sys::link_info(link.as_fd()).is_ok_and(|info| info.target == index);
-        if stands && sys::link_update(link.as_fd(), program.as_fd()).is_ok() {
-            return Ok(());
-        }
-        std::fs::remove_file(&path)
-            .map_err(|error| Refusal::Pin(KernelError::pin("unpinning", &path)(error)))?;
+    if let Some((pinned, link)) = ours(pins, index)
+        && sys::link_update(link.as_fd(), program.as_fd()).is_ok()
+    {
+        return rename(pins, &pinned, &link_name(name)).map(|()| None).map_err(Refusal::Pin);
     }
-    if let Some(foreign) = foreign(index) {
+    if let Some(foreign) = foreign(index).filter(|_| ours(pins, index).is_none()) {
         return Err(Refusal::Foreign(foreign));
     }
+    // An interface made anew under the same name has another index, and the link of the old one stands on nothing.
+    unpin(&path).map_err(Refusal::Pin)?;
     let create = |flags| sys::link_create(program.as_fd(), index, sys::ATTACH_XDP, flags);
-    let link = create(sys::XDP_NATIVE)
-        .or_else(|native| create(sys::XDP_GENERIC).map_err(|generic| Refusal::Kernel { native, generic }))?;
-    sys::pin(link.as_fd(), &path).map_err(|error| Refusal::Pin(KernelError::pin("pinning", &path)(error)))
+    let (link, native) = match create(sys::XDP_NATIVE) {
+        Ok(link) => (link, None),
+        Err(native) => match create(sys::XDP_GENERIC) {
+            Ok(link) => (link, Some(native)),
+            Err(generic) => return Err(Refusal::Kernel { native, generic }),
+        },
+    };
+    sys::pin(link.as_fd(), &path).map_err(|error| Refusal::Pin(KernelError::pin("pinning", &path)(error)))?;
+    Ok(native)
+}
+
+/// The instance's link on an interface, whatever the interface was called when it was made.
+fn ours(pins: &Pins, index: u32) -> Option<(String, OwnedFd)> {
+    let on_it = |(name, link): &(String, OwnedFd)| {
+        name != STEER && sys::link_info(link.as_fd()).is_ok_and(|info| info.target == index)
+    };
+    pins.links().into_iter().find(on_it)
+}
+
+/// Gives a pin another name. A link that stands under that name elsewhere is not lost: it gets a name that no interface
+/// can have, until its own interface is looked at.
+fn rename(pins: &Pins, from: &str, to: &str) -> Result<(), KernelError> {
+    if from == to {
+        return Ok(());
+    }
+    let (from, to) = (pins.link(from), pins.link(to));
+    let there = sys::pinned(&to).and_then(|link| sys::link_info(link.as_fd()));
+    if let Ok(link) = there.as_ref()
+        && link.target != 0
+    {
+        let aside = pins.link(&format!("xdp-%{}", link.target));
+        std::fs::rename(&to, &aside).map_err(KernelError::pin("renaming", &to))?;
+    }
+    std::fs::rename(&from, &to).map_err(KernelError::pin("renaming", &from))
+}
+
+/// The interfaces on which the instance has the filter, by the names they have now.
+pub(super) fn filtered(pins: &Pins) -> Vec<String> {
+    let name = |(pin, link): (String, OwnedFd)| {
+        let target = sys::link_info(link.as_fd()).ok()?.target;
+        (pin != STEER && target != 0).then(|| sys::interface_name(target)).flatten()
+    };
+    pins.links().into_iter().filter_map(name).collect()
+}
+
+/// Whether the filter stands where it was put, under the name it was asked for.
+pub(super) fn stands(pins: &Pins, interface: &Interface) -> bool {
+    let target = || {
+        let link = sys::pinned(&pins.link(&link_name(&interface.name))).ok()?;
+        Some(sys::link_info(link.as_fd()).ok()?.target)
+    };
+    let index = sys::interface_index(&interface.name);
+    interface.state.is_on() && !interface.renamed && index.is_some() && index == target()
+}
+
+/// Whether steering stands on some namespace.
+pub(super) fn steers(pins: &Pins) -> bool {
+    let link = sys::pinned(&pins.link(STEER));
+    link.and_then(|link| sys::link_info(link.as_fd())).is_ok_and(|info| info.target != 0)
+}
+
+/// Takes the filter off every interface but these, and forgets links that stand on nothing.
+pub(super) fn keep_only(pins: &Pins, names: &[String]) -> Result<(), KernelError> {
+    let wanted: Vec<String> = names.iter().map(|name| link_name(name)).collect();
+    for (name, _) in pins.links().into_iter().filter(|(name, _)| name != STEER && !wanted.contains(name)) {
+        unpin(&pins.link(&name))?;
+        tracing::info!(link = name, "a link is removed: its interface is gone, or is to have no filter");
+    }
+    Ok(())
+}
+
+fn unpin(path: &Path) -> Result<(), KernelError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::pin("unpinning", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The program an interface has already, which is not ours.
@@ -107,15 +209,21 @@ fn foreign(index: u32) -> Option<String> {
     let named = sys::program_by_id(found.program).and_then(|program| sys::program_info(program.as_fd()));
     Some(match named {
         Ok((id, name)) => format!("{name} (id {id})"),
-        Err(_) => format!("with id {}", found.program),
+        // Its name is for CAP_SYS_ADMIN, which a keeper has only while it starts.
+        Err(_) => format!("with id {0} (`bpftool prog show id {0}` names it)", found.program),
     })
 }
 
-fn mode(index: u32) -> String {
-    match netlink::interface(index).map(|found| found.attached) {
-        Ok(1) => "native".to_owned(),
-        Ok(2) => "generic: the driver has no native XDP, so dropping costs more".to_owned(),
-        Ok(3) => "offloaded".to_owned(),
+/// How the filter runs; `native` is why the driver refused to run it, where that is known.
+fn mode(index: u32, native: Option<io::Error>) -> String {
+    match (netlink::interface(index).map(|found| found.attached), native) {
+        (Ok(1), _) => "native".to_owned(),
+        (Ok(2), Some(error)) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => format!(
+            "generic, so dropping costs more: the driver refuses native XDP ({error}; too few queues or too large an MTU are the usual reasons); restart the node to have it tried again"
+        ),
+        (Ok(2), Some(_)) => "generic: the driver has no native XDP, so dropping costs more".to_owned(),
+        (Ok(2), None) => "generic: the driver did not take native XDP, so dropping costs more".to_owned(),
+        (Ok(3), _) => "offloaded".to_owned(),
         _ => "attached".to_owned(),
     }
 }

@@ -22,7 +22,7 @@ pub struct Config {
     /// Names the pins; two nodes on one machine need two.
     pub instance: String,
     /// Where the filter goes.
-    pub interfaces: Vec<String>,
+    pub interfaces: Interfaces,
     /// Below it the instance's directory is made; `/sys/fs/bpf/sallyport`.
     pub pin_root: PathBuf,
 }
@@ -33,31 +33,46 @@ impl Config {
 
     /// An instance with the usual place for pins.
     pub fn new(instance: impl Into<String>, interfaces: Vec<String>) -> Self {
+        let interfaces = Interfaces::Named(interfaces);
         Self { instance: instance.into(), interfaces, pin_root: Self::PIN_ROOT.into() }
     }
+}
+
+/// Where the filter goes.
+#[derive(Debug, Clone)]
+pub enum Interfaces {
+    /// On these and no others, also while some of them are not there.
+    Named(Vec<String>),
+    /// On those that this finds, which is asked again and again.
+    Found(fn() -> Vec<String>),
 }
 
 /// The programs and tables of one instance.
 ///
 /// Dropping it leaves everything in force: a crash must not open the filter. [`Kernel::detach`] removes it.
 pub struct Linux {
-    config: Config,
-    pins: Pins,
-    slot: Slot,
-    programs: Programs,
+    pub(super) config: Config,
+    pub(super) pins: Pins,
+    pub(super) slot: Slot,
+    pub(super) programs: Programs,
     tables: Tables,
     counters: Counters,
     sockets: OwnedFd,
     threads: OwnedFd,
     steering: OwnedFd,
-    interfaces: Vec<Interface>,
-    steer: State,
-    progress: Progress,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) steer: State,
+    /// Whether connections are accepted where steering leads them: said once, and the sockets are made for it.
+    pub(super) steered: bool,
+    pub(super) progress: Progress,
+    /// How many worker threads there are, once it was said.
+    workers: usize,
+    pub(super) looks: u64,
 }
 
 /// How far a change of layout is: the new programs may run only over filled tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// No change of layout, or it is done.
     Settled,
     /// New tables stand beside the ones in force.
@@ -96,6 +111,9 @@ impl Linux {
             steering: slot.open(maps::STEERING)?,
             interfaces: Vec::new(),
             steer: State::Off("waiting for the first snapshot".to_owned()),
+            steered: false,
+            workers: 0,
+            looks: 0,
             config,
             pins,
             slot,
@@ -109,28 +127,6 @@ impl Linux {
             linux.attach_steering()?;
         }
         Ok(linux)
-    }
-
-    fn attach_filter(&mut self) {
-        let attach = |name: &String| match &self.programs.filter {
-            Ok(program) => links::filter(&self.pins, name, program),
-            Err(why) => Interface { name: name.clone(), state: State::Off(refused(why)), queues: None },
-        };
-        self.interfaces = self.config.interfaces.iter().map(attach).collect();
-    }
-
-    fn attach_steering(&mut self) -> Result<(), KernelError> {
-        self.steer = match &self.programs.steer {
-            Ok(program) => match links::steer(&self.pins, &self.config.instance, program) {
-                Ok(()) => {
-                    State::On("the kernel hands connections to the worker thread of their CPU".to_owned())
-                }
-                Err(error @ KernelError::OtherNamespace { .. }) => return Err(error),
-                Err(error) => State::Off(super::off::with_causes(&error)),
-            },
-            Err(why) => State::Off(refused(why)),
-        };
-        Ok(())
     }
 
     /// Moves the links to the new programs as soon as their tables say everything, then drops the old tables.
@@ -156,6 +152,14 @@ impl Linux {
             .iter()
             .filter_map(|interface| interface.queues)
             .any(|queues| (queues as usize) < threads)
+    }
+
+    /// Writes how a connection's thread is chosen, once there are any.
+    pub(super) fn choose_by_queues(&self) -> Result<(), KernelError> {
+        let Ok(count) = threads_in_range(self.workers) else { return Ok(()) };
+        let word = Steering::new(count, self.by_flow(self.workers));
+        sys::map_update(self.steering.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
+            .map_err(KernelError::table("writing", maps::STEERING))
     }
 
     /// Packets counted under a reason since the counters were made; passes too. Tests prove with it which way a packet went.
@@ -232,10 +236,6 @@ fn choose(pins: &Pins) -> Result<(Slot, Progress), KernelError> {
     }
 }
 
-fn refused(why: &str) -> String {
-    format!("the kernel does not accept the program: {why}")
-}
-
 fn threads_in_range(threads: usize) -> Result<u32, KernelError> {
     u32::try_from(threads)
         .ok()
@@ -247,7 +247,6 @@ impl Kernel for Linux {
     fn features(&self) -> Vec<Feature> {
         let bpffs =
             Feature { name: "bpffs".to_owned(), on: true, detail: self.pins.dir().display().to_string() };
-        let waiting = || State::Off("waiting for the first snapshot".to_owned());
         let mut features: Vec<Feature> = match self.progress {
             Progress::Settled => self
                 .interfaces
@@ -255,12 +254,12 @@ impl Kernel for Linux {
                 .map(|interface| interface.state.feature(format!("xdp:{}", interface.name)))
                 .collect(),
             Progress::Beside { .. } => {
-                self.config.interfaces.iter().map(|name| waiting().feature(format!("xdp:{name}"))).collect()
+                let waiting = State::Off("waiting for the first snapshot".to_owned());
+                self.wanted().iter().map(|name| waiting.feature(format!("xdp:{name}"))).collect()
             }
         };
         if features.is_empty() {
-            let why = "no interface was given: name one with --interface".to_owned();
-            features.push(Feature { name: "xdp".to_owned(), on: false, detail: why });
+            features.push(self.no_interface());
         }
         features.push(self.steer.feature("sk_lookup".to_owned()));
         features.push(bpffs);
@@ -268,7 +267,7 @@ impl Kernel for Linux {
     }
 
     fn steers(&self) -> bool {
-        self.steer.is_on() || (self.progress != Progress::Settled && self.programs.steer.is_ok())
+        self.steered || (self.progress != Progress::Settled && self.programs.steer.is_ok())
     }
 
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
@@ -304,9 +303,8 @@ impl Kernel for Linux {
             sys::map_update(self.threads.as_fd(), &cpu.to_ne_bytes(), &(cpu % count).to_ne_bytes())
                 .map_err(KernelError::table("writing", maps::THREADS))?;
         }
-        let word = Steering::new(count, self.by_flow(threads));
-        sys::map_update(self.steering.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
-            .map_err(KernelError::table("writing", maps::STEERING))?;
+        self.workers = threads;
+        self.choose_by_queues()?;
         for index in socket_index(count, false)..socket_index(THREADS_MAX, false) {
             // Most places are empty, and an empty place is what is wanted.
             let _empty_is_fine = sys::map_delete(self.sockets.as_fd(), &index.to_ne_bytes());
@@ -319,7 +317,7 @@ impl Kernel for Linux {
 
     fn own_addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
         let looped = |name: &String| sys::interface_index(name) == Some(netlink::LOOPBACK);
-        if self.config.interfaces.iter().any(looped) {
+        if self.wanted().iter().any(looped) {
             return Ok(Vec::new());
         }
         netlink::addresses().map_err(|source| KernelError::Link {
@@ -331,6 +329,10 @@ impl Kernel for Linux {
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
         self.counters.take()
+    }
+
+    fn look(&mut self) {
+        self.look_at_links();
     }
 
     fn detach(&mut self) -> Result<(), KernelError> {

@@ -6,7 +6,7 @@
 //!
 //! - `sys`: bpf(2); `object`: aya, which loads the ELF object.
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
-//! - `links`: programs on interfaces and on the namespace.
+//! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
 //! - `tables`: generations; `counters`: drops.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
@@ -22,6 +22,7 @@ mod off;
 mod pins;
 mod sys;
 mod tables;
+mod watch;
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -32,7 +33,7 @@ use super::plan::KernelPlan;
 
 pub use error::KernelError;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
-pub use linux::{Config, Filter, Linux};
+pub use linux::{Config, Filter, Interfaces, Linux};
 pub use memory::{Memory, PlanTables};
 pub use off::Off;
 pub use sys::TestRun;
@@ -84,6 +85,10 @@ pub trait Kernel: Send {
     /// # Errors
     /// What the kernel refused.
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError>;
+
+    /// Looks, about once a second, whether every program stands where it should, and puts back what does not: interfaces are
+    /// made anew, renamed and come later.
+    fn look(&mut self) {}
 
     /// Removes every program, link and pin.
     ///

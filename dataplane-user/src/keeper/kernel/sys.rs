@@ -2,7 +2,7 @@
 //! netlink, which leaves nothing to pin), and what the kernel says of an object.
 #![expect(unsafe_code, reason = "system calls take pointers; every one is made here")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -296,6 +296,15 @@ pub(super) fn interface_index(name: &str) -> Option<u32> {
     // SAFETY: the name is a live, terminated string.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     (index != 0).then_some(index)
+}
+
+/// The name of an interface of this thread's network namespace.
+pub(super) fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as long as the longest name with its end.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    let name = CStr::from_bytes_until_nul(&name).ok().filter(|_| !found.is_null())?;
+    name.to_str().ok().map(str::to_owned)
 }
 
 /// Runs an XDP program over a frame, as if it came from the interface of that index in this thread's network namespace, which

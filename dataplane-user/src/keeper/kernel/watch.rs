@@ -1,0 +1,162 @@
+//! Keeps the programs where they belong: interfaces come and go, are made anew and change their names.
+
+use model::report::Feature;
+
+use super::links::{self, Interface, State};
+use super::linux::{Interfaces, Linux, Progress};
+use super::{KernelError, off};
+
+/// Every how many looks the routes are read, which may be many.
+const ROUTES: u64 = 5;
+
+impl Linux {
+    /// Puts the filter on every interface that is to have it, and takes it off the others.
+    pub(super) fn attach_filter(&mut self) {
+        let names = self.wanted();
+        self.interfaces = names.iter().map(|name| self.filter_on(name)).collect();
+        self.keep_only(&names);
+    }
+
+    fn keep_only(&self, names: &[String]) {
+        if let Err(error) = links::keep_only(&self.pins, names) {
+            tracing::warn!(error = off::with_causes(&error), "a former filter cannot be taken off");
+        }
+    }
+
+    pub(super) fn attach_steering(&mut self) -> Result<(), KernelError> {
+        self.steer = match &self.programs.steer {
+            Ok(program) => match links::steer(&self.pins, &self.config.instance, program) {
+                Ok(()) => {
+                    State::On("the kernel hands connections to the worker thread of their CPU".to_owned())
+                }
+                Err(error @ KernelError::OtherNamespace { .. }) => return Err(error),
+                Err(error) => State::Off(off::with_causes(&error)),
+            },
+            Err(why) => State::Off(refused(why)),
+        };
+        self.steered = self.steer.is_on();
+        Ok(())
+    }
+
+    fn filter_on(&self, name: &str) -> Interface {
+        match &self.programs.filter {
+            Ok(program) => links::filter(&self.pins, name, program),
+            Err(why) => Interface {
+                name: name.to_owned(),
+                state: State::Off(refused(why)),
+                queues: None,
+                renamed: false,
+            },
+        }
+    }
+
+    /// Those named; or those found, and those that have the filter already: a route that is gone for a moment opens nothing.
+    /// Where there is neither, those that were: they may be made anew.
+    pub(super) fn wanted(&self) -> Vec<String> {
+        let find = match &self.config.interfaces {
+            Interfaces::Named(names) => return names.clone(),
+            Interfaces::Found(find) => find,
+        };
+        let mut names = find();
+        names.extend(links::filtered(&self.pins));
+        if names.is_empty() {
+            names.extend(self.interfaces.iter().map(|interface| interface.name.clone()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// What `features` says where there is no interface at all.
+    pub(super) fn no_interface(&self) -> Feature {
+        let detail = match self.config.interfaces {
+            Interfaces::Named(_) => "no interface was given: name one with --interface",
+            Interfaces::Found(_) => {
+                "no default route leads out: an interface gets the filter within 5 seconds after one leads over it, or name it with --interface"
+            }
+        };
+        Feature { name: "xdp".to_owned(), on: false, detail: detail.to_owned() }
+    }
+
+    /// Called about once a second.
+    pub(super) fn look_at_links(&mut self) {
+        if self.progress != Progress::Settled {
+            return;
+        }
+        if !self.pins.dir().exists() {
+            self.give_way();
+            return;
+        }
+        let find =
+            matches!(self.config.interfaces, Interfaces::Found(_)) && self.looks.is_multiple_of(ROUTES);
+        self.looks += 1;
+        let there = |interface: &Interface| links::stands(&self.pins, interface);
+        if find || !self.interfaces.iter().all(there) {
+            self.look_at_interfaces();
+        }
+        if self.steered && !links::steers(&self.pins) {
+            let former = self.steer.clone();
+            // Where connections are accepted does not change with it: they wait for steering to come back.
+            let again = self.attach_steering();
+            self.steered = true;
+            if let Err(error) = again {
+                self.steer = State::Off(off::with_causes(&error));
+            }
+            said("sk_lookup", &former, &self.steer);
+        }
+    }
+
+    fn look_at_interfaces(&mut self) {
+        let names = self.wanted();
+        let looked: Vec<Interface> = names.iter().map(|name| self.look_at(name)).collect();
+        let queues = |interfaces: &[Interface]| interfaces.iter().map(|one| one.queues).collect::<Vec<_>>();
+        let changed = queues(&self.interfaces) != queues(&looked);
+        self.interfaces = looked;
+        self.keep_only(&names);
+        if changed && let Err(error) = self.choose_by_queues() {
+            tracing::warn!(error = off::with_causes(&error), "steering is not told of other queues");
+        }
+    }
+
+    fn look_at(&self, name: &str) -> Interface {
+        let known = self.interfaces.iter().find(|known| known.name == name);
+        if let Some(known) = known.filter(|known| links::stands(&self.pins, known)) {
+            return Interface {
+                name: name.to_owned(),
+                state: known.state.clone(),
+                queues: known.queues,
+                renamed: false,
+            };
+        }
+        let looked = self.filter_on(name);
+        let former = known.map_or(State::Off(String::new()), |known| known.state.clone());
+        said(name, &former, &looked.state);
+        looked
+    }
+
+    /// Somebody removed everything, which `sallyport-node detach --force` is for: it is not for us to undo.
+    fn give_way(&mut self) {
+        let gone = State::Off(format!(
+            "{} was removed while the node runs: restart the node to have it again",
+            self.pins.dir().display()
+        ));
+        if self.steer != gone {
+            said("filter and steering", &self.steer, &gone);
+        }
+        self.interfaces.iter_mut().for_each(|interface| interface.state = gone.clone());
+        self.steer = gone;
+    }
+}
+
+fn refused(why: &str) -> String {
+    format!("the kernel does not accept the program: {why}")
+}
+
+/// Logs what is new.
+fn said(what: &str, former: &State, now: &State) {
+    match now {
+        State::On(how) if former != now => tracing::info!(what, how, "a kernel program is on"),
+        State::Off(why) if former != now => tracing::warn!(what, why, "a kernel program is off"),
+        _ => {}
+    }
+}
