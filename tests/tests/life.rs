@@ -1,10 +1,6 @@
 //! The life of the kernel programs: interfaces that come, go and change their names, drivers without native XDP, programs of
 //! other people, no BPF file system, and what `sallyport-node detach` leaves.
-#![expect(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking and says what it did"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking and says what it did")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -157,6 +157,6 @@ fn said(what: &str, former: &State, now: &State) {
     match now {
         State::On(how) if former != now => tracing::info!(what, how, "a kernel program is on"),
         State::Off(why) if former != now => tracing::warn!(what, why, "a kernel program is off"),
-        _ => {}
+        State::On(_) | State::Off(_) => {}
     }
 }
