@@ -185,7 +185,8 @@ fn sigterm_to_a_keeper_that_still_waits_for_its_worker_leaves_no_worker_behind()
         assert!(node.keeper.take().unwrap().wait().unwrap().success());
         assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
         wait("the worker is gone", || (!lives(worker)).then_some(()));
-        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+        // Who held the sockets hears from the keeper's end that they are not wanted any more.
+        wait("the port is closed", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
     }
 }
 

@@ -18,7 +18,7 @@ use sallyport_tests::{eventually, objects};
 use serde_json::Value;
 
 /// So many prefixes that a swap takes a while: a kill can fall inside it.
-const PREFIXES: u32 = 20_000;
+const PREFIXES: u32 = 50_000;
 
 struct Plan {
     each: usize,

@@ -346,14 +346,15 @@ fn denied(place: &Place) {
     place.api.delete("packet-filters/foes");
 }
 
-/// The one connection there may be waits for more than a second; each thread ends only its own, so some attempts are refused.
+/// The one connection there may be waits for more than a second: whichever thread the next ones come to, one is soon served.
 fn idle_evicted(place: &Place) {
     place.inside(|| {
         let first = place.dial(ONE, HOST).open().expect("the first");
         std::thread::sleep(Duration::from_millis(1200));
-        let served =
-            (0..32).any(|_| place.dial(ONE, HOST).patience(Duration::from_secs(3)).get(HOST, "/").is_ok());
-        assert!(served, "an idle connection has locked everybody out");
+        eventually("an idle connection makes room", Duration::from_secs(5), || {
+            let answer = place.dial(ONE, HOST).patience(Duration::from_secs(3)).get(HOST, "/");
+            answer.map(drop).map_err(|error| error.to_string())
+        });
         drop(first);
     });
 }

@@ -127,13 +127,14 @@ async fn work(start: ThreadStart) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands on log lines, and looks how late the thread is.
+/// Hands on log lines, makes room for what other threads refused, and looks how late the thread is.
 async fn look_around(ctx: Rc<ThreadCtx>, shard: Rc<Shard>) {
     let mut refusing = Refusing::Nothing;
     loop {
         let due = Instant::now() + FLUSH;
         tokio::time::sleep_until(due).await;
         ctx.overload.woke(due.elapsed());
+        ctx.idle.make_room_for_others();
         shard.flush();
         let now = ctx.overload.refusing();
         shard.refusing(now, if now > Refusing::Nothing { ctx.overload.why() } else { String::new() });

@@ -36,7 +36,7 @@ fn a_missing_interface_is_named_and_the_rest_goes_on() {
     let place = Place::with("inputif", |stage| Product::start(&stage.node, stage.name(), None, &more));
     place.told(
         &place.administrator(),
-        &["xdp:nope0", "there is no interface nope0: name another with --interface"],
+        &["xdp:nope0", "there is no interface nope0: it gets the filter within a second after it is there"],
     );
     let status = place.product.node_status().unwrap();
     let on = |name: &str| {

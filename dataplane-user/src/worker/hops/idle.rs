@@ -29,8 +29,9 @@ const STALE: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Idle(RefCell<HashMap<usize, Queue>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    listener: Arc<Open>,
     turns: VecDeque<Weak<Spot>>,
     open: usize,
 }
@@ -58,7 +59,11 @@ impl Idle {
     pub(crate) fn join(self: &Rc<Self>, listener: &Arc<Open>) -> Waits {
         let spot = Rc::<Spot>::default();
         let mut queues = self.0.borrow_mut();
-        let queue = queues.entry(key(listener)).or_default();
+        let queue = queues.entry(key(listener)).or_insert_with(|| Queue {
+            listener: Arc::clone(listener),
+            turns: VecDeque::new(),
+            open: 0,
+        });
         queue.turns.push_back(Rc::downgrade(&spot));
         queue.open += 1;
         Waits { idle: Rc::clone(self), listener: Arc::clone(listener), spot }
@@ -66,18 +71,31 @@ impl Idle {
 
     /// Tells one of a listener's connections that waits for its client to end; whether there was one.
     pub(crate) fn evict(&self, listener: &Arc<Open>) -> bool {
-        let mut queues = self.0.borrow_mut();
-        let Some(queue) = queues.get_mut(&key(listener)) else { return false };
+        self.0.borrow_mut().get_mut(&key(listener)).is_some_and(Queue::evict)
+    }
+
+    /// Ends one of each listener where another thread had none to end for a connection that came to it.
+    pub(crate) fn make_room_for_others(&self) {
+        for queue in self.0.borrow_mut().values_mut() {
+            if queue.listener.wants_room() {
+                queue.evict();
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn evict(&mut self) -> bool {
         let now = Instant::now();
         for _ in 0..LOOKS {
-            let Some(entry) = queue.turns.pop_front() else { break };
+            let Some(entry) = self.turns.pop_front() else { break };
             let Some(spot) = entry.upgrade() else { continue };
             if !spot.asked.take() && spot.since.get().is_some_and(|since| since + WAIT <= now) {
                 spot.leaves.set(true);
                 spot.waker.take().into_iter().for_each(Waker::wake);
                 return true;
             }
-            queue.turns.push_back(entry);
+            self.turns.push_back(entry);
         }
         false
     }
@@ -170,6 +188,20 @@ mod tests {
         assert!(!idle.evict(&mine) && !idle.evict(&other));
         one.waits(long_ago(), &cx());
         assert!(!idle.evict(&other) && idle.evict(&mine));
+    }
+
+    #[test]
+    fn who_waits_on_another_thread_makes_room_for_who_was_refused() {
+        let (idle, wanted, other) = (Rc::<Idle>::default(), Arc::<Open>::default(), Arc::<Open>::default());
+        let (one, two) = (idle.join(&wanted), idle.join(&other));
+        [&one, &two].into_iter().for_each(|each| assert!(!each.waits(long_ago(), &cx())));
+        idle.make_room_for_others();
+        assert!(!one.spot.leaves.get(), "nobody was refused");
+        let limits = model::snapshot::Limits { connections: 1, ..Default::default() };
+        wanted.enter(&limits, || false).unwrap();
+        wanted.enter(&limits, || false).unwrap_err();
+        idle.make_room_for_others();
+        assert!(one.spot.leaves.get() && !two.spot.leaves.get());
     }
 
     #[test]

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::snapshot::Limits;
+use tokio::time::{Duration, Instant};
 
 use crate::worker::refusal::Reason;
 
@@ -19,6 +20,9 @@ const SHARDS: usize = 32;
 /// A map that has held more than this gives memory back when most of it is empty.
 const KEPT: usize = 64;
 
+/// How long the other threads make room for a connection that was refused: each looks once in 100 ms.
+const WANTED: Duration = Duration::from_millis(150);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Open {
@@ -27,6 +31,9 @@ pub struct Open {
     chosen_by: RandomState,
     /// No entry without an open connection, so there are never more of them than of those.
     by_network: [Mutex<HashMap<Network, u32>>; SHARDS],
+    made: Instant,
+    /// Milliseconds since it was made until which every thread ends one that waits, where it has one.
+    wanted_until: AtomicU64,
 }
 
 /// What counts as one client: an IPv4 address, or the IPv6 /64 that one subscriber has.
@@ -48,6 +55,8 @@ impl Default for Open {
             all: AtomicU32::new(0),
             chosen_by: RandomState::new(),
             by_network: std::array::from_fn(|_| Mutex::default()),
+            made: Instant::now(),
+            wanted_until: AtomicU64::new(0),
         }
     }
 }
@@ -69,9 +78,16 @@ impl Open {
         let nearly = limits.connections - limits.connections / 8;
         if before >= nearly && !make_room() && before >= limits.connections {
             self.leave();
+            let until = u64::try_from((self.made.elapsed() + WANTED).as_millis()).unwrap_or(u64::MAX);
+            self.wanted_until.store(until, Ordering::Relaxed);
             return Err(Reason::TooManyConnections);
         }
         Ok(())
+    }
+
+    /// Whether a thread that had nobody to end refused a connection a moment ago, so that the others make room.
+    pub fn wants_room(&self) -> bool {
+        self.made.elapsed().as_millis() < u128::from(self.wanted_until.load(Ordering::Relaxed))
     }
 
     /// Counts a connection out.
