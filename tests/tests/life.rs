@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dataplane_ebpf::reason::Reason;
@@ -136,11 +137,14 @@ impl Life {
     }
 
     /// The ids of the links that the instance has pinned, by pin.
-    fn link(&self, pin: &str) -> String {
-        let path = probe::pins(self.product.instance()).join("links").join(pin).display().to_string();
-        let json = command("bpftool", &["-j", "link", "show", "pinned", &path]);
-        let link: serde_json::Value = serde_json::from_str(&json).unwrap();
-        link["id"].to_string()
+    /// The id of the link behind a pin. While the keeper makes another one there is none for a moment.
+    fn link(&self, pin: &str) -> Result<String, String> {
+        let path = probe::pins(self.product.instance()).join("links").join(pin);
+        let output =
+            Command::new("bpftool").args(["-j", "link", "show", "pinned"]).arg(path).output().unwrap();
+        let link: serde_json::Value =
+            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        link["id"].as_u64().map(|id| id.to_string()).ok_or_else(|| link.to_string())
     }
 }
 
@@ -163,11 +167,11 @@ fn an_interface_made_anew_gets_the_filter_back() {
 #[test]
 fn a_renamed_interface_keeps_the_filter() {
     let life = Life::filters("liferename");
-    let before = life.link("xdp-c0");
+    let before = life.link("xdp-c0").unwrap();
     // The kernel renames interfaces that are up since 6.1; addresses and routes stay.
     life.stage.node.ip("link set c0 name wan0");
     life.feature("xdp:wan0", true, "native");
-    assert_eq!(life.link("xdp-wan0"), before, "the link is the one there was: no packet came past");
+    assert_eq!(life.link("xdp-wan0").unwrap(), before, "the link is the one there was: no packet came past");
     life.serves_friends();
     life.drops_foes();
 
@@ -333,7 +337,7 @@ fn another_program_is_left_alone_and_named() {
     // Where somebody takes it off and puts his own there first, his is left alone too.
     let keeper = life.product.pids(Role::Keeper)[0];
     life.product.signal(keeper, rustix::process::Signal::STOP);
-    command("bpftool", &["link", "detach", "id", &life.link("xdp-c0")]);
+    command("bpftool", &["link", "detach", "id", &life.link("xdp-c0").unwrap()]);
     let theirs = stranger.attach();
     life.product.signal(keeper, rustix::process::Signal::CONT);
     let detail = life.feature("xdp:c0", false, &format!("`bpftool prog show id {theirs}` names it"));
@@ -349,10 +353,10 @@ fn another_program_is_left_alone_and_named() {
 fn a_link_that_somebody_detached_is_made_again() {
     let life = Life::filters("lifelink");
     for (pin, feature) in [("xdp-c0", "native"), ("sk_lookup", "the kernel hands connections")] {
-        let former = life.link(pin);
+        let former = life.link(pin).unwrap();
         command("bpftool", &["link", "detach", "id", &former]);
         eventually("another link", Duration::from_secs(5), || {
-            let now = life.link(pin);
+            let now = life.link(pin)?;
             if now == former { Err(now) } else { Ok(()) }
         });
         let name = if pin == "sk_lookup" { pin } else { "xdp:c0" };
