@@ -1,0 +1,227 @@
+//! UDP packets from many sources, made in the kernel: an XDP program that is run over live frames gives each a source of its
+//! own and redirects it to the wire. No socket and no system call a packet stands between, so that the receiver has much to do.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::wire::{NODE_HARDWARE, NODE4, NODE6, PORT, Wire};
+use crate::{Result, sys};
+
+/// Which version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    /// The prefix of that number as address and length. Between two of them lies room for one more, so that no two join.
+    pub(crate) fn prefix(self, number: u32) -> String {
+        match self {
+            Self::V4 => format!("{}/30", Ipv4Addr::from(V4_BASE + number * 8)),
+            Self::V6 => {
+                let segments = [V6_FIRST, (number >> 15) as u16, (number << 1) as u16, 0, 0, 0, 0, 0];
+                format!("{}/48", Ipv6Addr::from(segments))
+            }
+        }
+    }
+}
+
+/// What becomes of the packets where the filter has the prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sources {
+    /// Each from within a prefix.
+    Listed,
+    /// Each from between two prefixes.
+    Unlisted,
+}
+
+const V4_BASE: u32 = 0x0b00_0000;
+const V6_FIRST: u16 = 0x2a00;
+const PAYLOAD: usize = 18;
+/// Frames of one call.
+const CALL: u32 = 1 << 17;
+
+/// A program and the frame it begins with.
+pub(crate) struct Generator {
+    program: OwnedFd,
+    frame: Vec<u8>,
+}
+
+impl Generator {
+    /// Sources are drawn from `count` prefixes (or the gaps behind them), evenly.
+    pub(crate) fn new(wire: &Wire, family: Family, sources: Sources, count: u32) -> Result<Self> {
+        let (frame, draw) = match family {
+            Family::V4 => {
+                let host = if sources == Sources::Listed { 1 } else { 5 };
+                (v4_frame(), Draw { count, stride: 8, base: V4_BASE + host, source: 26, balance: 18 })
+            }
+            Family::V6 => {
+                let gap = u32::from(sources == Sources::Unlisted);
+                // The lower 16 bits of the changed words are balanced in the payload: IPv6 has no checksum but UDP's.
+                (v6_frame(), Draw { count, stride: 2, base: gap, source: 24, balance: 62 })
+            }
+        };
+        let program = sys::load(&draw.program(frame.len(), wire.generator_index))?;
+        Ok(Self { program, frame })
+    }
+
+    /// Sends for a while; must run in the generator's namespace.
+    pub(crate) fn send(&self, time: Duration) -> Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            sys::run_live(self.program.as_fd(), &self.frame, CALL)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a frame gets its source: 32 bits at `source`, and 16 bits at `balance` that keep every checksum over both as it was.
+struct Draw {
+    count: u32,
+    stride: u32,
+    base: u32,
+    source: i16,
+    balance: i16,
+}
+
+impl Draw {
+    #[rustfmt::skip]
+    /// BPF, by hand: R7 is the frame, R0 the source, R1 what balances it.
+    fn program(&self, length: usize, interface: u32) -> Vec<u64> {
+        let signed = u32::cast_signed;
+        vec![
+            op(0x61, 7, 1, 0, 0),                   // r7 = context.data
+            op(0x61, 8, 1, 4, 0),                   // r8 = context.data_end
+            op(0xbf, 1, 7, 0, 0),                   // r1 = r7
+            op(0x07, 1, 0, 0, length as i32),       // r1 += length
+            op(0x2d, 1, 8, 22, 0),                  // if r1 > r8: to the end
+            op(0x85, 0, 0, 0, 7),                   // r0 = bpf_get_prandom_u32()
+            op(0x94, 0, 0, 0, signed(self.count)),  // w0 %= count
+            op(0x24, 0, 0, 0, signed(self.stride)), // w0 *= stride
+            op(0x04, 0, 0, 0, signed(self.base)),   // w0 += base
+            op(0xbf, 1, 0, 0, 0),                   // r1 = r0
+            op(0x77, 1, 0, 0, 16),                  // r1 >>= 16
+            op(0xbf, 2, 0, 0, 0),                   // r2 = r0
+            op(0x57, 2, 0, 0, 0xffff),              // r2 &= 0xffff
+            op(0x0f, 1, 2, 0, 0),                   // r1 += r2
+            op(0xbf, 2, 1, 0, 0),                   // r2 = r1
+            op(0x77, 2, 0, 0, 16),                  // r2 >>= 16
+            op(0x57, 1, 0, 0, 0xffff),              // r1 &= 0xffff
+            op(0x0f, 1, 2, 0, 0),                   // r1 += r2
+            op(0xa7, 1, 0, 0, 0xffff),              // r1 ^= 0xffff
+            op(0xdc, 1, 0, 0, 16),                  // r1 to network order
+            op(0x6b, 7, 1, self.balance, 0),        // frame[balance] = r1
+            op(0xdc, 0, 0, 0, 32),                  // r0 to network order
+            op(0x63, 7, 0, self.source, 0),         // frame[source] = r0
+            op(0xb7, 1, 0, 0, signed(interface)),   // r1 = interface
+            op(0xb7, 2, 0, 0, 0),                   // r2 = 0
+            op(0x85, 0, 0, 0, 23),                  // r0 = bpf_redirect(r1, r2)
+            op(0x95, 0, 0, 0, 0),                   // exit
+            op(0xb7, 0, 0, 0, 1),                   // the end: r0 = XDP_DROP
+            op(0x95, 0, 0, 0, 0),                   // exit
+        ]
+    }
+}
+
+/// The program that drops everything, after it has read from the frame where a source would be.
+#[rustfmt::skip]
+pub(crate) fn drop_all() -> Vec<u64> {
+    vec![
+        op(0x61, 7, 1, 0, 0),  // r7 = context.data
+        op(0x61, 8, 1, 4, 0),  // r8 = context.data_end
+        op(0xbf, 1, 7, 0, 0),  // r1 = r7
+        op(0x07, 1, 0, 0, 34), // r1 += 34
+        op(0x2d, 1, 8, 1, 0),  // if r1 > r8: to the end
+        op(0x61, 7, 7, 26, 0), // r7 = frame[26]
+        op(0xb7, 0, 0, 0, 1),  // the end: r0 = XDP_DROP
+        op(0x95, 0, 0, 0, 0),  // exit
+    ]
+}
+
+fn op(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
+    u64::from(code)
+        | u64::from(to) << 8
+        | u64::from(from) << 12
+        | u64::from(offset.cast_unsigned()) << 16
+        | u64::from(value.cast_unsigned()) << 32
+}
+
+fn ethernet(kind: u16) -> Vec<u8> {
+    [&NODE_HARDWARE[..], &[2, 0, 0, 0, 0, 9], &kind.to_be_bytes()].concat()
+}
+
+/// Without its checksum.
+fn udp() -> Vec<u8> {
+    let length = (8 + PAYLOAD) as u16;
+    [&9_u16.to_be_bytes()[..], &PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0], &[0; PAYLOAD]].concat()
+}
+
+/// With source and identification 0, which balance each other; UDP's checksum is left out, as IPv4 allows.
+fn v4_frame() -> Vec<u8> {
+    let length = (28 + PAYLOAD) as u16;
+    let mut head = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0], &[0; 4]].concat();
+    head.extend(NODE4.octets());
+    let sum = checksum(&head);
+    head.splice(10..12, sum.to_be_bytes());
+    [ethernet(0x0800), head, udp()].concat()
+}
+
+fn v6_frame() -> Vec<u8> {
+    let length = (8 + PAYLOAD) as u16;
+    let source = Ipv6Addr::new(V6_FIRST, 0, 0, 0, 0, 0, 0, 1).octets();
+    let mut udp = udp();
+    let pseudo =
+        [&source[..], &NODE6.octets(), &[0, 0], &length.to_be_bytes(), &[0, 0, 0, 17], &udp].concat();
+    udp.splice(6..8, checksum(&pseudo).to_be_bytes());
+    let head = [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[17, 64], &source, &NODE6.octets()].concat();
+    [ethernet(0x86dd), head, udp].concat()
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let word = |pair: &[u8]| pair.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_in_its_prefix_and_a_gap_in_none() {
+        let [first, second] = [0, 1].map(|number| Family::V4.prefix(number));
+        assert_eq!((first.as_str(), second.as_str()), ("11.0.0.0/30", "11.0.0.8/30"));
+        assert_eq!(Family::V6.prefix(0x8001), "2a00:1:2::/48");
+    }
+
+    #[test]
+    fn whatever_source_is_drawn_the_checksums_hold() {
+        for source in [0x0b00_0001_u32, 0x0b0c_3505, 0xffff_ffff, 0] {
+            let folded = (source >> 16) + (source & 0xffff);
+            let balance = !(((folded & 0xffff) + (folded >> 16)) as u16);
+            let mut v4 = v4_frame();
+            v4.splice(26..30, source.to_be_bytes());
+            v4.splice(18..20, balance.to_be_bytes());
+            assert_eq!(checksum(&v4[14..34]), 0, "{source:x}");
+            let mut v6 = v6_frame();
+            v6.splice(24..28, source.to_be_bytes());
+            v6.splice(62..64, balance.to_be_bytes());
+            let pseudo = [&v6[22..54], &[0, 0], &v6[58..60], &[0, 0, 0, 17], &v6[54..]].concat();
+            assert_eq!(checksum(&pseudo), 0, "{source:x}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Figures to text.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::generator::{Family, Sources};
+use crate::updates::Change;
+use crate::variants::Variant;
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// CPU time of the receiving thread.
+    pub(crate) spent: Duration,
+    pub(crate) received: u64,
+    /// Of those, what reached the socket.
+    pub(crate) passed: u64,
+    pub(crate) wall: Duration,
+}
+
+impl Sample {
+    fn nanoseconds(&self) -> f64 {
+        self.spent.as_nanos() as f64 / self.received as f64
+    }
+
+    /// For whoever watches the run.
+    pub(crate) fn describe(&self) -> String {
+        format!(
+            "{:.1} ns a packet, {:.2} million a second, receiver busy for {:.0} %",
+            self.nanoseconds(),
+            self.received as f64 / self.wall.as_secs_f64() / 1e6,
+            self.spent.as_secs_f64() / self.wall.as_secs_f64() * 100.0
+        )
+    }
+}
+
+/// One kind of packet and everyone who met it, round by round.
+pub(crate) struct Row {
+    family: Family,
+    count: u32,
+    pub(crate) sources: Sources,
+    samples: Vec<(Variant, Vec<Sample>)>,
+}
+
+impl Row {
+    pub(crate) fn new(family: Family, count: u32, sources: Sources) -> Self {
+        let takes_part = |variant: &Variant| match sources {
+            Sources::Listed => variant.drops(),
+            Sources::Unlisted => variant.passes(),
+        };
+        let samples =
+            Variant::ALL.into_iter().filter(takes_part).map(|variant| (variant, Vec::new())).collect();
+        Self { family, count, sources, samples }
+    }
+
+    pub(crate) fn has(&self, variant: Variant) -> bool {
+        self.samples.iter().any(|(one, _)| *one == variant)
+    }
+
+    pub(crate) fn push(&mut self, variant: Variant, sample: Sample) {
+        if let Some((_, samples)) = self.samples.iter_mut().find(|(one, _)| *one == variant) {
+            samples.push(sample);
+        }
+    }
+
+    pub(crate) fn title(&self) -> String {
+        let verdict = match self.sources {
+            Sources::Listed => "dropped",
+            Sources::Unlisted => "passed",
+        };
+        format!("{}, {}, {verdict}", self.family.name(), thousands(self.count))
+    }
+
+    fn values(&self, variant: Variant) -> Vec<f64> {
+        let found = self.samples.iter().find(|(one, _)| *one == variant);
+        found.map(|(_, samples)| samples.iter().map(Sample::nanoseconds).collect()).unwrap_or_default()
+    }
+
+    /// nftables at whichever of its hooks has the lower median here.
+    fn best_nft(&self) -> Vec<f64> {
+        let [first, second] = [Variant::NftIngress, Variant::NftPrerouting].map(|one| self.values(one));
+        if Spread::of(second.clone()).0 < Spread::of(first.clone()).0 { second } else { first }
+    }
+
+    fn ratio(&self, variant: Variant, base: &[f64]) -> String {
+        let ratios = self.values(variant).iter().zip(base).map(|(ours, theirs)| ours / theirs).collect();
+        Spread::of(ratios).text(2)
+    }
+}
+
+/// Median, lowest, highest.
+struct Spread(f64, f64, f64);
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        let (last, half) = (values.len().saturating_sub(1), values.len() / 2);
+        let median = if values.len() % 2 == 1 {
+            at(half)
+        } else {
+            f64::midpoint(at(half.saturating_sub(1)), at(half))
+        };
+        Self(median, at(0), at(last))
+    }
+
+    fn text(&self, digits: usize) -> String {
+        let Self(median, low, high) = self;
+        format!("{median:.digits$} ({low:.digits$} to {high:.digits$})")
+    }
+}
+
+/// The tables.
+pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
+    let of = |sources| rows.iter().filter(move |row| row.sources == sources);
+    let mut text = String::from("\n## CPU time of a dropped packet, nanoseconds\n\n");
+    let dropped = [Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting, Variant::DropAll];
+    head(&mut text, &dropped, &["Sallyport to the better nftables"]);
+    for row in of(Sources::Listed) {
+        line(&mut text, row, &dropped, &[row.ratio(Variant::Sallyport, &row.best_nft())]);
+    }
+    text.push_str("\n## CPU time of a passed packet, nanoseconds, up to the socket\n\n");
+    let passed = [Variant::Nothing, Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting];
+    head(
+        &mut text,
+        &passed,
+        &["Sallyport to no filter", "nftables ingress to no filter", "nftables prerouting to no filter"],
+    );
+    for row in of(Sources::Unlisted) {
+        let base = row.values(Variant::Nothing);
+        let ratio = |variant| row.ratio(variant, &base);
+        let ratios = [Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting].map(ratio);
+        line(&mut text, row, &passed, &ratios);
+    }
+    text.push_str("\n## A change of the rules, milliseconds\n\n| change | time |\n|---|---|\n");
+    for change in changes {
+        let times = change.times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        let _ = writeln!(text, "| {} | {} |", change.title, Spread::of(times).text(2));
+    }
+    let _ = writeln!(text, "\n{}.", machine());
+    text
+}
+
+fn head(text: &mut String, variants: &[Variant], ratios: &[&str]) {
+    let names: Vec<&str> =
+        variants.iter().map(|variant| variant.name()).chain(ratios.iter().copied()).collect();
+    let _ = writeln!(text, "| prefixes | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+}
+
+fn line(text: &mut String, row: &Row, variants: &[Variant], ratios: &[String]) {
+    let values = variants.iter().map(|variant| Spread::of(row.values(*variant)).text(0));
+    let cells: Vec<String> = values.chain(ratios.iter().cloned()).collect();
+    let _ = writeln!(text, "| {} {} | {} |", row.family.name(), thousands(row.count), cells.join(" | "));
+}
+
+fn thousands(number: u32) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", number / 1000, number % 1000),
+    }
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let model = read("/proc/cpuinfo");
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    let nft = std::process::Command::new("nft").arg("--version").output().map(|output| output.stdout);
+    let nft = String::from_utf8_lossy(&nft.unwrap_or_default()).trim().to_owned();
+    format!(
+        "{}, Linux {}, {nft}",
+        model.trim_start_matches([' ', '\t', ':']),
+        read("/proc/sys/kernel/osrelease").trim()
+    )
+}
+
+/// The page for the documentation.
+pub(crate) fn page(tables: &str, used: &str) -> String {
+    format!(
+        "{}{tables}Median (lowest to highest) of {used}.\n{}",
+        include_str!("page_head.md"),
+        include_str!("page_tail.md")
+    )
+}

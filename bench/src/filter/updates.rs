@@ -1,0 +1,105 @@
+//! How long a change of the rules takes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sallyport_node::keeper::kernel::Kernel;
+
+use crate::Result;
+use crate::generator::Family;
+use crate::variants::{Nft, Node, rule};
+use crate::wire::Wire;
+
+/// How many prefixes are in force.
+pub(crate) const MANY: u32 = 100_000;
+
+/// The times of one kind of change, round by round.
+pub(crate) struct Change {
+    pub(crate) title: String,
+    pub(crate) times: Vec<Duration>,
+}
+
+/// Replaces all prefixes by others, and adds and removes one, by Sallyport and by nft.
+pub(crate) fn measure(wire: &Wire, work: &Path, rounds: usize) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for family in Family::ALL {
+        changes.extend(sallyport(wire, family, rounds)?);
+        changes.extend(nft(wire, work, family, rounds)?);
+    }
+    Ok(changes)
+}
+
+fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 4]> {
+    let mut node = Node::open(wire)?;
+    let changed = |what: &str| Change { title: format!("{}: {what}", family.name()), times: Vec::new() };
+    let mut changes = [
+        changed("100,000 prefixes replaced, Sallyport: rules to tables"),
+        changed("100,000 prefixes replaced, Sallyport: tables into the kernel, one generation"),
+        changed("one prefix more or less among 100,000, Sallyport: rules to tables"),
+        changed("one prefix more or less among 100,000, Sallyport: into the kernel, in place"),
+    ];
+    let [compile_all, apply_all, compile_one, apply_one] = &mut changes;
+    for round in 0..=rounds as u32 {
+        let first = round % 2 * MANY;
+        let (compile, apply) = change(wire, &mut node, family, first..first + MANY, 1)?;
+        // The first fills empty tables.
+        if round > 0 {
+            compile_all.times.push(compile);
+            apply_all.times.push(apply);
+        }
+    }
+    let first = rounds as u32 % 2 * MANY;
+    for round in 0..rounds as u32 * 2 {
+        let last = first + MANY + (round + 1) % 2;
+        let (compile, apply) = change(wire, &mut node, family, first..last, 0)?;
+        compile_one.times.push(compile);
+        apply_one.times.push(apply);
+    }
+    Ok(changes)
+}
+
+/// One change, which must make that many generations.
+fn change(
+    wire: &Wire,
+    node: &mut Node,
+    family: Family,
+    numbers: std::ops::Range<u32>,
+    generations: u32,
+) -> Result<(Duration, Duration)> {
+    let rule = rule(family, numbers)?;
+    let begin = Instant::now();
+    let plan = node.plan(wire, rule)?;
+    let compiled = begin.elapsed();
+    let (begin, before) = (Instant::now(), node.linux.generations());
+    node.linux.apply(&plan)?;
+    let applied = begin.elapsed();
+    match node.linux.generations() - before {
+        made if made == generations => Ok((compiled, applied)),
+        made => Err(format!("{made} generations for a change that makes {generations}").into()),
+    }
+}
+
+fn nft(wire: &Wire, work: &Path, family: Family, rounds: usize) -> Result<[Change; 2]> {
+    let hook = "type filter hook prerouting priority raw";
+    let nft = Nft::load(wire, work, "inet", hook, family, MANY)?;
+    let timed = |text: String| -> Result<Duration> {
+        let begin = Instant::now();
+        nft.run(&text)?;
+        Ok(begin.elapsed())
+    };
+    let (mut all, mut one) = (Vec::new(), Vec::new());
+    for round in 1..=rounds as u32 {
+        let first = round % 2 * MANY;
+        let elements = nft.elements("add", family, first..first + MANY);
+        all.push(timed(format!("flush set inet bench listed\n{elements}"))?);
+    }
+    for round in 0..rounds * 2 {
+        let verb = if round % 2 == 0 { "add" } else { "delete" };
+        one.push(timed(nft.elements(verb, family, std::iter::once(2 * MANY)))?);
+    }
+    let title = |what: &str| format!("{}: {what}", family.name());
+    Ok([
+        Change { title: title("100,000 prefixes replaced, `nft -f`, one transaction"), times: all },
+        Change { title: title("one prefix more or less among 100,000, `nft -f`"), times: one },
+    ])
+}

@@ -1,0 +1,188 @@
+//! Who filters: nobody, Sallyport's XDP program, nftables at either hook, or a program that drops everything.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use model::filter::{FilterAction, FilterRule, Inputs};
+use sallyport_node::keeper::kernel::{Config, Kernel, Linux, detach_instance};
+use sallyport_node::keeper::plan::KernelPlan;
+
+use crate::generator::{Family, drop_all};
+use crate::wire::{INTERFACE, Wire};
+use crate::{Result, sys};
+
+/// What stands on the interface while it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    Nothing,
+    DropAll,
+    Sallyport,
+    NftIngress,
+    NftPrerouting,
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Sallyport, Self::NftIngress, Self::Nothing, Self::NftPrerouting, Self::DropAll];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "no filter",
+            Self::DropAll => "XDP_DROP after one read",
+            Self::Sallyport => "Sallyport",
+            Self::NftIngress => "nftables, netdev ingress",
+            Self::NftPrerouting => "nftables, inet prerouting raw",
+        }
+    }
+
+    /// Whether it drops what is listed.
+    pub(crate) fn drops(self) -> bool {
+        self != Self::Nothing
+    }
+
+    /// Whether it passes what is not listed.
+    pub(crate) fn passes(self) -> bool {
+        self != Self::DropAll
+    }
+}
+
+/// A variant in force; it goes with this value.
+pub(crate) enum InForce<'a> {
+    Nothing,
+    DropAll { _link: OwnedFd },
+    Sallyport { _node: Box<Node> },
+    Nft { _tables: Nft<'a> },
+}
+
+impl<'a> InForce<'a> {
+    /// Puts a variant in force with the first `count` prefixes of a family.
+    pub(crate) fn new(
+        wire: &'a Wire,
+        work: &Path,
+        variant: Variant,
+        family: Family,
+        count: u32,
+    ) -> Result<Self> {
+        Ok(match variant {
+            Variant::Nothing => Self::Nothing,
+            Variant::DropAll => {
+                let program = sys::load(&drop_all())?;
+                let link = wire.node(|| Ok(sys::attach(program.as_fd(), wire.node_index)?))?;
+                Self::DropAll { _link: link }
+            }
+            Variant::Sallyport => {
+                let mut node = Node::open(wire)?;
+                let plan = node.plan(wire, rule(family, 0..count)?)?;
+                node.linux.apply(&plan)?;
+                Self::Sallyport { _node: Box::new(node) }
+            }
+            Variant::NftIngress => {
+                let hook = format!("type filter hook ingress device \"{INTERFACE}\" priority 0");
+                Self::Nft { _tables: Nft::load(wire, work, "netdev", &hook, family, count)? }
+            }
+            Variant::NftPrerouting => {
+                let hook = "type filter hook prerouting priority raw";
+                Self::Nft { _tables: Nft::load(wire, work, "inet", hook, family, count)? }
+            }
+        })
+    }
+}
+
+/// The keeper's own kernel room, with the interface under its filter.
+pub(crate) struct Node {
+    pub(crate) linux: Linux,
+    pins: PathBuf,
+}
+
+const INSTANCE: &str = "bench";
+
+impl Node {
+    /// Loads the committed kernel object and attaches it, as a keeper does when it starts.
+    pub(crate) fn open(wire: &Wire) -> Result<Self> {
+        let pins = wire.pins();
+        let config = Config { pin_root: pins.clone(), ..Config::new(INSTANCE, vec![INTERFACE.to_owned()]) };
+        let linux = wire.node(move || Ok(Linux::open(config)?))?;
+        let node = Self { linux, pins };
+        let wanted = format!("xdp:{INTERFACE}");
+        let found = node.linux.features().into_iter().find(|feature| feature.name == wanted);
+        match found {
+            Some(feature) if feature.on && feature.detail == "native" => Ok(node),
+            Some(feature) => Err(format!("{wanted} is not native: {}", feature.detail).into()),
+            None => Err(format!("no {wanted}").into()),
+        }
+    }
+
+    /// The tables for one rule, on a host that knows its own addresses.
+    pub(crate) fn plan(&self, wire: &Wire, rule: FilterRule) -> Result<KernelPlan> {
+        let linux = &self.linux;
+        let own = wire.node(|| Ok(linux.own_addresses()?))?;
+        let inputs = Inputs { rules: &[rule], protocols: &[], listeners: &[], own: &own };
+        Ok(KernelPlan::of(inputs)?)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _the_file_system_goes_too = detach_instance(&self.pins, INSTANCE);
+    }
+}
+
+/// A rule that denies these prefixes.
+pub(crate) fn rule(family: Family, numbers: impl Iterator<Item = u32>) -> Result<FilterRule> {
+    let prefixes =
+        numbers.map(|number| family.prefix(number).parse()).collect::<std::result::Result<_, _>>()?;
+    Ok(FilterRule::new(7, "bench/listed", FilterAction::Deny, prefixes))
+}
+
+/// A table of nftables with one interval set and one rule.
+pub(crate) struct Nft<'a> {
+    wire: &'a Wire,
+    family: &'static str,
+    file: PathBuf,
+}
+
+impl<'a> Nft<'a> {
+    pub(crate) fn load(
+        wire: &'a Wire,
+        work: &Path,
+        family: &'static str,
+        hook: &str,
+        version: Family,
+        count: u32,
+    ) -> Result<Self> {
+        let (kind, field) = match version {
+            Family::V4 => ("ipv4_addr", "ip saddr"),
+            Family::V6 => ("ipv6_addr", "ip6 saddr"),
+        };
+        let mut text = format!(
+            "table {family} bench {{\n set listed {{ type {kind}; flags interval; }}\n chain in {{ {hook}; {field} @listed counter drop; }}\n}}\n"
+        );
+        let nft = Self { wire, family, file: work.join("bench.nft") };
+        text.push_str(&nft.elements("add", version, 0..count));
+        nft.run(&text)?;
+        Ok(nft)
+    }
+
+    /// The text that adds or deletes elements, a thousand a line.
+    pub(crate) fn elements(&self, verb: &str, version: Family, numbers: impl Iterator<Item = u32>) -> String {
+        let all: Vec<String> = numbers.map(|number| version.prefix(number)).collect();
+        all.chunks(1000).fold(String::new(), |mut text, some| {
+            let _ = writeln!(text, "{verb} element {} bench listed {{ {} }}", self.family, some.join(", "));
+            text
+        })
+    }
+
+    /// Has nft take a text, as one transaction.
+    pub(crate) fn run(&self, text: &str) -> Result<()> {
+        fs::write(&self.file, text)?;
+        self.wire.nft(&self.file)
+    }
+}
+
+impl Drop for Nft<'_> {
+    fn drop(&mut self) {
+        let _the_namespace_goes_too = self.run(&format!("delete table {} bench\n", self.family));
+    }
+}
