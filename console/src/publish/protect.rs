@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::compile::Compiled;
 use model::filter::{CellVerdict, Index, Inputs, Payload};
+use model::net::Prefix;
 use model::problem::{Code, Problem};
 use model::snapshot::{FilterAction, FilterMode, FilterRule, ProtocolList};
 
@@ -29,34 +30,44 @@ impl Links {
 
     /// What of the change needs a confirmation: only what was not so before.
     pub(super) fn protect(&self, base: &Current, new: &Compiled, actor: &Actor) -> Vec<Problem> {
-        let before = base.compiled.as_ref().map(Rules::of).unwrap_or_default();
-        let after = Rules::of(new);
-        if before == after {
-            return Vec::new();
-        }
-        // What does not compile for one node with all rules at once says so elsewhere.
-        let Some(change) = Change::of(&before, &after, new) else { return Vec::new() };
+        let links = self.all();
+        let addresses: BTreeSet<IpAddr> = links.values().flatten().copied().chain(actor.address).collect();
         let mut problems = Vec::new();
-        if let Some(address) = actor.address
-            && let Some((rule, what)) = change.shuts_out(address)
-        {
-            let whose =
-                format!("your own address {address}: you may lose access to this console and its machine");
-            problems.push(problem(rule, &what, &whose));
-        }
-        for (node, ends) in self.all() {
-            if let Some((address, (rule, what))) =
-                ends.iter().find_map(|address| Some((address, change.shuts_out(*address)?)))
-            {
-                let whose = format!("{address}, which node {node} and this console use to reach each other");
-                problems.push(problem(rule, &what, &whose));
+        for nodes in Nodes::of(new) {
+            let rules = |compiled| Rules::of(compiled, nodes, &addresses);
+            let before = base.compiled.as_ref().map(rules).unwrap_or_default();
+            let after = rules(new);
+            if before == after {
+                continue;
+            }
+            // Rules that are too many for the tables are refused before this is asked.
+            let Some(change) = Change::of(&before, &after, new) else { continue };
+            for problem in change.problems(actor, &links) {
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
             }
         }
         problems
     }
 }
 
-/// The rules of all nodes.
+/// Nodes that have rules in common: a rule of other nodes may let through what theirs drop.
+#[derive(Clone, Copy)]
+enum Nodes<'a> {
+    /// One that every filter selects.
+    All,
+    /// One that has the labels some filter asks for, and no others.
+    Labelled(&'a BTreeMap<String, String>),
+}
+
+impl<'a> Nodes<'a> {
+    fn of(compiled: &'a Compiled) -> impl Iterator<Item = Self> {
+        std::iter::once(Self::All).chain(compiled.filter_selectors().into_iter().map(Self::Labelled))
+    }
+}
+
+/// The rules of some nodes, as far as they are about some addresses.
 #[derive(Default, PartialEq, Eq)]
 struct Rules {
     rules: Vec<FilterRule>,
@@ -64,10 +75,17 @@ struct Rules {
 }
 
 impl Rules {
-    fn of(compiled: &Compiled) -> Self {
-        Self {
-            rules: compiled.filter_rules().cloned().collect(),
-            protocols: compiled.filter_protocols().cloned().collect(),
+    fn of(compiled: &Compiled, nodes: Nodes<'_>, addresses: &BTreeSet<IpAddr>) -> Self {
+        let about = |rule: &FilterRule| about(rule, addresses);
+        match nodes {
+            Nodes::All => Self {
+                rules: compiled.filter_rules().map(about).collect(),
+                protocols: compiled.filter_protocols().cloned().collect(),
+            },
+            Nodes::Labelled(labels) => Self {
+                rules: compiled.filter_rules_for(labels).map(about).collect(),
+                protocols: compiled.filter_protocols_for(labels).cloned().collect(),
+            },
         }
     }
 
@@ -86,6 +104,20 @@ struct Change<'a> {
     ports: BTreeSet<u16>,
 }
 
+/// A rule with those of its prefixes that hold one of the addresses: what it says of them stays the same.
+fn about(rule: &FilterRule, addresses: &BTreeSet<IpAddr>) -> FilterRule {
+    let holds = |prefix: &&Prefix| addresses.iter().any(|address| prefix.contains(*address));
+    let prefixes = rule.prefixes.iter().filter(holds).copied().collect();
+    FilterRule {
+        mode: rule.mode,
+        priority: rule.priority,
+        protocols: rule.protocols.clone(),
+        ports: rule.ports.clone(),
+        icmp_types: rule.icmp_types.clone(),
+        ..FilterRule::new(rule.id, &rule.name, rule.action, prefixes)
+    }
+}
+
 impl<'a> Change<'a> {
     fn of(before: &Rules, after: &'a Rules, new: &Compiled) -> Option<Self> {
         let listeners: BTreeSet<u16> = new.listeners().map(|listener| listener.port).collect();
@@ -99,6 +131,27 @@ impl<'a> Change<'a> {
             rules: &after.rules,
             ports: ports.filter_map(free).collect(),
         })
+    }
+
+    /// Whom it shuts out: the person who makes it, or a node's link.
+    fn problems(&self, actor: &Actor, links: &BTreeMap<String, [IpAddr; 2]>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(address) = actor.address
+            && let Some((rule, what)) = self.shuts_out(address)
+        {
+            let whose =
+                format!("your own address {address}: you may lose access to this console and its machine");
+            problems.push(problem(rule, &what, &whose));
+        }
+        for (node, ends) in links {
+            if let Some((address, (rule, what))) =
+                ends.iter().find_map(|address| Some((address, self.shuts_out(*address)?)))
+            {
+                let whose = format!("{address}, which node {node} and this console use to reach each other");
+                problems.push(problem(rule, &what, &whose));
+            }
+        }
+        problems
     }
 
     /// The rule that now keeps an address out, and how.

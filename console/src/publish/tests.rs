@@ -207,6 +207,23 @@ async fn a_rule_asks_for_a_second_word_where_it_shuts_out_and_only_there() {
 }
 
 #[tokio::test]
+async fn what_another_node_lets_through_does_not_hide_that_this_one_shuts_out() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    let of = |role: &str, rule: serde_json::Value| {
+        let selector = json!({ "matchLabels": { "role": role } });
+        object("PacketFilter", role, json!({ "nodeSelector": selector, "rules": [rule] }))
+    };
+    let allow = json!({ "name": "r", "action": "Allow", "prefixes": ["192.0.2.0/24"], "priority": 10 });
+    publish(&ops, vec![of("a", allow)]).await.unwrap();
+    let deny = json!({ "name": "r", "action": "Deny", "prefixes": ["192.0.2.10/32", "203.0.113.0/24"] });
+    let review = ops.plan(&Changes::put(of("b", deny)), &operator()).await.unwrap();
+    let asked: Vec<&str> = review.confirmations.iter().map(|problem| &*problem.message).collect();
+    assert!(asked.len() == 1 && asked[0].contains("your own address 192.0.2.10"), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_prefix_set_in_use_stays() {
     let directory = Directory::new();
     let ops = directory.open().await;

@@ -26,6 +26,10 @@ pub struct Compiled {
     internal_ca: String,
 }
 
+fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
 impl Compiled {
     pub(super) fn new(internal_ca: &str) -> Self {
         Self {
@@ -59,9 +63,7 @@ impl Compiled {
 
     /// What one node gets: the listeners its labels select, and only what they need.
     pub fn snapshot_for(&self, node: &Name, labels: &BTreeMap<String, String>, id: SnapshotId) -> Snapshot {
-        let selects = |selector: &BTreeMap<String, String>| {
-            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        };
+        let selects = |selector: &BTreeMap<String, String>| selects(selector, labels);
         let listeners: BTreeMap<&Name, &Listener> = self
             .listeners
             .iter()
@@ -78,9 +80,8 @@ impl Compiled {
         let groups: Vec<&OriginGroup> = groups.into_iter().filter_map(|name| self.groups.get(name)).collect();
         certificates.extend(groups.iter().filter_map(|group| group.client_certificate.as_ref()));
         let bundles: BTreeSet<&Name> = groups.iter().flat_map(|group| bundles_of(group)).collect();
-        let filters = || self.filters.values().filter(|lowered| selects(&lowered.selector));
-        let filter: Vec<FilterRule> = filters().flat_map(|lowered| lowered.rules.clone()).collect();
-        let filter_protocols = filters().filter_map(|lowered| lowered.protocols.clone()).collect();
+        let filter = self.filter_rules_for(labels).cloned().collect();
+        let filter_protocols = self.filter_protocols_for(labels).cloned().collect();
         Snapshot {
             format: FORMAT,
             node: node.clone(),
@@ -132,6 +133,28 @@ impl Compiled {
     /// All lists of IP protocols of all nodes, sorted by filter.
     pub fn filter_protocols(&self) -> impl Iterator<Item = &ProtocolList> {
         self.filters.values().filter_map(|lowered| lowered.protocols.as_ref())
+    }
+
+    /// The packet filter rules of a node with these labels, sorted by filter and rule name.
+    pub fn filter_rules_for(&self, labels: &BTreeMap<String, String>) -> impl Iterator<Item = &FilterRule> {
+        self.filters
+            .values()
+            .filter(|lowered| selects(&lowered.selector, labels))
+            .flat_map(|lowered| &lowered.rules)
+    }
+
+    /// The lists of IP protocols of a node with these labels, sorted by filter.
+    pub fn filter_protocols_for(
+        &self,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &ProtocolList> {
+        let filters = self.filters.values().filter(|lowered| selects(&lowered.selector, labels));
+        filters.filter_map(|lowered| lowered.protocols.as_ref())
+    }
+
+    /// Which nodes the packet filters select: each set of labels once.
+    pub fn filter_selectors(&self) -> BTreeSet<&BTreeMap<String, String>> {
+        self.filters.values().map(|lowered| &lowered.selector).collect()
     }
 
     /// The listeners that carry a route; for a disabled one, that would.
