@@ -76,16 +76,26 @@ pub struct Packet {
     pub kind: Kind,
 }
 
-/// What an IP packet carries, as a number: the slot that the table of destinations has for it. Numbers rather than an enum,
-/// because of an enum that is handed through the parser the compiler makes code the verifier does not follow.
+/// What an IP packet carries, as a number: the slot that the table of destinations has for it, and whether it opens a
+/// connection. Numbers rather than an enum, because of an enum that is handed through the parser the compiler makes code
+/// the verifier does not follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind(u32);
 
 impl Kind {
+    /// Set beside the slot of a TCP segment with SYN and without ACK.
+    const OPENING: u32 = 1 << 31;
+
     /// TCP to a port.
     #[inline(always)]
     pub const fn tcp(port: u16) -> Self {
         Self(slot::TCP + port as u32)
+    }
+
+    /// TCP to a port that asks for a connection: SYN without ACK.
+    #[inline(always)]
+    pub const fn syn(port: u16) -> Self {
+        Self(Self::tcp(port).0 | Self::OPENING)
     }
 
     /// UDP to a port.
@@ -121,13 +131,25 @@ impl Kind {
     /// The slot.
     #[inline(always)]
     pub const fn slot(self) -> u32 {
-        self.0
+        self.0 & !Self::OPENING
+    }
+
+    /// Whether it is a TCP segment that asks for a connection: SYN without ACK.
+    #[inline(always)]
+    pub const fn is_syn(self) -> bool {
+        self.0 & Self::OPENING != 0
+    }
+
+    /// The port it is to, where it is UDP.
+    #[inline(always)]
+    pub const fn udp_port(self) -> Option<u16> {
+        if self.0 >= slot::UDP && self.0 < slot::ICMP { Some((self.0 - slot::UDP) as u16) } else { None }
     }
 
     /// The port that a listener could have, where it is TCP: [`SOME_PORT`] of a fragment, which hides it.
     #[inline(always)]
     pub const fn listener_port(self) -> Option<u16> {
-        if self.0 < slot::UDP {
+        if self.slot() < slot::UDP {
             Some(self.0 as u16)
         } else if self.0 == slot::LATER_FRAGMENT + transport::TCP as u32 {
             Some(SOME_PORT)

@@ -39,7 +39,10 @@ pub(super) fn tcp<B: Bytes + ?Sized>(frame: &B, payload: Payload) -> Result<Kind
     if length < TCP_HEADER || length > payload.len || source == 0 || destination == 0 {
         return Err(Reason::MalformedTcp);
     }
-    if impossible(flags) { Err(Reason::TcpFlags) } else { Ok(Kind::tcp(destination)) }
+    if impossible(flags) {
+        return Err(Reason::TcpFlags);
+    }
+    Ok(if flags & (SYN | ACK) == SYN { Kind::syn(destination) } else { Kind::tcp(destination) })
 }
 
 /// Each segment opens, acknowledges or resets, and does only one of opening, closing and resetting.

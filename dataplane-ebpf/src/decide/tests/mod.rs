@@ -285,6 +285,25 @@ proptest! {
     }
 }
 
+/// What asks for a connection is told from what does not, and a segment's slot is its port's either way.
+#[test]
+fn a_syn_is_told_from_other_segments() {
+    let segment = |flags: u8| {
+        let mut frame = std::vec![0; 12];
+        frame.extend_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend_from_slice(&[9, 9, 1, 187, 0, 0, 0, 0, 0, 0, 0, 0, 5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+        parse(&frame[..]).unwrap().kind
+    };
+    for (flags, is_syn) in
+        [(2, true), (2 | 64 | 128, true), (2 | 16, false), (16, false), (4, false), (17, false)]
+    {
+        let kind = segment(flags);
+        assert_eq!((kind.is_syn(), kind.slot(), kind.listener_port()), (is_syn, 443, Some(443)), "{flags}");
+    }
+    assert_eq!([Kind::udp(53).udp_port(), Kind::syn(53).udp_port()], [Some(53), None]);
+    assert!(!Kind::later_fragment(6).is_syn());
+}
+
 /// The strategies above must reach every reason the filter can give, or their silence means nothing.
 #[test]
 fn the_strategies_reach_every_reason() {
