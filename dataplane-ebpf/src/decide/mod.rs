@@ -208,9 +208,15 @@ impl Decision {
 /// Judges a frame.
 #[inline(always)]
 pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Decision {
-    let decision = match parse(frame) {
-        Ok(packet) => judge(&packet, tables),
-        Err(reason) => Err(reason),
+    decide_packet(&parse(frame), tables)
+}
+
+/// Judges a frame that [`parse`] has read.
+#[inline(always)]
+pub fn decide_packet<T: Tables>(packet: &Result<Packet, Reason>, tables: &T) -> Decision {
+    let decision = match packet {
+        Ok(packet) => judge(packet, tables),
+        Err(reason) => Err(*reason),
     };
     match decision {
         Ok(decision) => decision,

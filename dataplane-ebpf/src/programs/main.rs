@@ -9,6 +9,10 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod sample;
+#[cfg(target_arch = "bpf")]
+mod senders;
+#[cfg(target_arch = "bpf")]
 mod steer;
 
 #[cfg(target_arch = "bpf")]

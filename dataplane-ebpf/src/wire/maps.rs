@@ -16,6 +16,14 @@ pub const ACTIVE: &str = "ACTIVE";
 pub const REASONS: &str = "REASONS";
 /// Packets by rule and reason, per CPU.
 pub const RULES: &str = "RULES";
+/// The gate of sampled packets, per CPU.
+pub const GATE: &str = "GATE";
+/// Who is sending, of sampled packets.
+pub const SENDERS: &str = "SENDERS";
+/// Packets that samples stood for, per CPU.
+pub const SAMPLED: &str = "SAMPLED";
+/// Where an entry of [`SENDERS`] is put together, per CPU.
+pub const ENTRY: &str = "ENTRY";
 /// The worker threads' listening sockets.
 pub const SOCKETS: &str = "SOCKETS";
 /// CPU -> thread.

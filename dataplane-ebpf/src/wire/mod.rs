@@ -4,6 +4,8 @@
 pub mod cell;
 pub mod listener;
 pub mod maps;
+pub mod sample;
+pub mod sender;
 pub mod slot;
 pub mod source;
 pub mod word;

@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dataplane_ebpf::reason::SLOTS;
+use dataplane_ebpf::wire::sender::SENDERS_MAX;
 use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
 
 use super::KernelError;
@@ -47,6 +48,10 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::ACTIVE, sys::ARRAY, 4, 8, 1, 0),
     map(maps::REASONS, sys::PERCPU_ARRAY, 4, 8, SLOTS, 0),
     map(maps::RULES, sys::PERCPU_HASH, 8, 8, RULES_MAX, sys::NO_PREALLOC),
+    map(maps::GATE, sys::PERCPU_ARRAY, 4, 16, 1, 0),
+    map(maps::SENDERS, sys::LRU_HASH, 40, 48, SENDERS_MAX, 0),
+    map(maps::SAMPLED, sys::PERCPU_ARRAY, 4, 8, 1, 0),
+    map(maps::ENTRY, sys::PERCPU_ARRAY, 4, 88, 1, 0),
     map(maps::SOCKETS, sys::SOCKMAP, 4, 4, 2 * THREADS_MAX, 0),
     map(maps::THREADS, sys::ARRAY, 4, 4, CPUS_MAX, 0),
     map(maps::STEERING, sys::ARRAY, 4, 4, 1, 0),
