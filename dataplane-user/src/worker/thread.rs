@@ -71,7 +71,7 @@ pub enum SocketChange {
 /// Runs a thread until it is told to stop. Blocks.
 ///
 /// # Errors
-/// The runtime cannot be made, or there is no randomness.
+/// The runtime cannot be made.
 pub fn run(start: ThreadStart) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, work(start))
@@ -81,7 +81,7 @@ async fn work(start: ThreadStart) -> io::Result<()> {
     let ThreadStart { index, live, mut sockets, mut stop, observe, mut changed } = start;
     let shard =
         observe.shard(index).map(Rc::new).ok_or_else(|| io::Error::other("no figures for this thread"))?;
-    let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), observe.memory(), seed()?));
+    let ctx = Rc::new(ThreadCtx::new(live, Box::new(Teller(Rc::clone(&shard))), observe.memory()));
     let acceptor = Acceptor::new(Rc::clone(&ctx), Rc::clone(&shard));
     let housekeeping = (Rc::clone(&ctx), stop.clone(), changed.clone());
     spawn_local(async move {
@@ -148,13 +148,6 @@ async fn look_around(ctx: Rc<ThreadCtx>, shard: Rc<Shard>) {
 async fn now(stop: &mut watch::Receiver<Stop>) {
     // An error means that the sender is gone, which means the same.
     let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
-}
-
-/// Makes the thread's request ids unlike any other's.
-fn seed() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// What the path tells goes to the thread's shard.

@@ -2,6 +2,7 @@
 //! and the bell that tells connections of a stop or a new snapshot.
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ pub struct ThreadCtx {
     pub(crate) date: RefCell<Date>,
     stop: Cell<Stop>,
     bell: RefCell<Bell>,
-    ids: Cell<u64>,
+    ids: Ids,
 }
 
 #[derive(Default)]
@@ -98,8 +99,8 @@ struct Bell {
 }
 
 impl ThreadCtx {
-    /// A thread's context; `seed` makes its request ids unlike other threads' and other processes'.
-    pub fn new(live: Arc<ArcSwap<Live>>, tell: Box<dyn Tell>, memory: Arc<Memory>, seed: u64) -> Self {
+    /// A thread's context.
+    pub fn new(live: Arc<ArcSwap<Live>>, tell: Box<dyn Tell>, memory: Arc<Memory>) -> Self {
         Self {
             live,
             pool: RefCell::default(),
@@ -112,7 +113,7 @@ impl ThreadCtx {
             date: RefCell::default(),
             stop: Cell::new(Stop::Run),
             bell: RefCell::default(),
-            ids: Cell::new(seed),
+            ids: Ids::default(),
         }
     }
 
@@ -191,12 +192,22 @@ impl ThreadCtx {
 
     /// The next request's id.
     pub(crate) fn request_id(&self) -> RequestId {
-        // SplitMix64: distinct for 2^64 steps, and neighbours look unrelated.
-        let next = self.ids.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.ids.set(next);
-        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        RequestId::new(mixed ^ (mixed >> 31))
+        self.ids.next()
+    }
+}
+
+/// Request ids: a counter under SipHash with a key of the thread's own. Whoever knows some of them, as every client and origin
+/// does, can tell neither the next one nor how many there have been. Two are alike as seldom as two random numbers.
+#[derive(Default)]
+struct Ids {
+    key: RandomState,
+    last: Cell<u64>,
+}
+
+impl Ids {
+    fn next(&self) -> RequestId {
+        self.last.set(self.last.get().wrapping_add(1));
+        RequestId::new(self.key.hash_one(self.last.get()))
     }
 }
 

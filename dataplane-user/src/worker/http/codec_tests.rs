@@ -409,6 +409,10 @@ fn nobody_says_our_fields_in_disguise_or_behind_the_body() {
         ("X-Forwarded-Client-Cert", true),
         ("x_forwarded-Prefix", true),
         ("x-forwarded-", false),
+        ("X-Real-IP", true),
+        ("true_client_ip", true),
+        ("X-Real-IPs", false),
+        ("Client", false),
         ("X-Forwarder-A", false),
         ("Forwarded", false),
     ] {

@@ -122,14 +122,24 @@ impl Known {
         known.ours() || known.hop_by_hop() || known == Self::ContentLength
     }
 
-    /// Whether a name is one of the many `X-Forwarded-` ones, also with `_` for `-`: they say what a client did at an earlier
-    /// hop, and origins believe them of whoever stands before them.
+    /// Whether a name tells what a client did at an earlier hop, also with `_` for `-`: the many `X-Forwarded-` ones, and those
+    /// that name its address. Origins believe them of whoever stands before them.
     pub fn of_earlier_hops(name: &[u8]) -> bool {
         const BEGINS: &[u8] = b"x-forwarded-";
+        const ADDRESSES: [&[u8]; 7] = [
+            b"x-real-ip",
+            b"x-client-ip",
+            b"x-cluster-client-ip",
+            b"client-ip",
+            b"true-client-ip",
+            b"cf-connecting-ip",
+            b"fastly-client-ip",
+        ];
         let same = |(byte, expected): (&u8, &u8)| {
             byte.eq_ignore_ascii_case(expected) || (*byte, *expected) == (b'_', b'-')
         };
-        name.len() > BEGINS.len() && name.iter().zip(BEGINS).all(same)
+        let is = |known: &[u8]| name.len() == known.len() && name.iter().zip(known).all(same);
+        (name.len() > BEGINS.len() && name.iter().zip(BEGINS).all(same)) || ADDRESSES.into_iter().any(is)
     }
 
     /// Whether the field may not stand in a trailer section: framing, routing and connection management

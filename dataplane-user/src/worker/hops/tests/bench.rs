@@ -109,12 +109,8 @@ impl Bench {
             Live::build(snapshot.clone(), &Default::default(), &Arc::new(RootCertStore::empty()), None)
                 .unwrap();
         let log = Rc::new(Log::default());
-        let ctx = ThreadCtx::new(
-            Arc::new(ArcSwap::from_pointee(live)),
-            Box::new(Rc::clone(&log)),
-            Arc::default(),
-            7,
-        );
+        let ctx =
+            ThreadCtx::new(Arc::new(ArcSwap::from_pointee(live)), Box::new(Rc::clone(&log)), Arc::default());
         Self { ctx: Rc::new(ctx), log, snapshot }
     }
 
