@@ -21,7 +21,9 @@ const INNER_MAP: usize = aya_ebpf::bindings::BPF_F_INNER_MAP as usize;
 type Sources<const N: usize> = LpmTrie<[u8; N], u32, TEMPLATE>;
 type Listeners = HashMap<[u8; 20], u32, TEMPLATE>;
 type Columns = Array<u32, { slot::SLOTS as usize }>;
-type Cells = Array<Cell, TEMPLATE, INNER_MAP>;
+/// A cell's words rather than [`Cell`]: up to Linux 6.1 at least, an inner map that userspace makes without BTF is not taken in
+/// the place of one whose values are a structure.
+type Cells = Array<[u32; 4], TEMPLATE, INNER_MAP>;
 
 #[btf_map]
 static SOURCES4: ArrayOfMaps<Sources<4>, { GENERATIONS as usize }> = ArrayOfMaps::new();
@@ -110,7 +112,7 @@ impl Tables for InForce {
     fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
         let table = CELLS.get(self.0.generation()).ok_or(Reason::NoTable)?;
         let index = source.wrapping_mul(self.0.destinations()).wrapping_add(destination);
-        table.get(index).copied().ok_or(Reason::NoTable)
+        table.get(index).copied().map(Cell::from_words).ok_or(Reason::NoTable)
     }
 }
 

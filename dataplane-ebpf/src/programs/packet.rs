@@ -30,9 +30,10 @@ impl Bytes for XdpFrame<'_> {
 
     #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
+        // The verifier of Linux 6.12 and before knows no bound of a number whose bytes were swapped.
+        let near = length <= OFFSET_MAX && self.0.data() + length <= self.0.data_end();
         // SAFETY: the helper only reads the context the kernel gave.
-        self.0.data() + length <= self.0.data_end()
-            || unsafe { bpf_xdp_get_buff_len(self.0.ctx) } >= length as u64
+        near || unsafe { bpf_xdp_get_buff_len(self.0.ctx) } >= length as u64
     }
 
     #[inline(always)]

@@ -22,6 +22,12 @@ impl Cell {
         Self { rule, verdict, observed, reserved: 0 }
     }
 
+    /// From its words as they lie in the map.
+    #[inline(always)]
+    pub const fn from_words([rule, verdict, observed, reserved]: [u32; 4]) -> Self {
+        Self { rule, verdict, observed, reserved }
+    }
+
     /// As it lies in the map.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -40,7 +46,8 @@ mod tests {
     #[test]
     fn words_lie_in_order() {
         let bytes = Cell::new(1, 2, 3).to_bytes();
-        let words = bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
-        assert!(words.eq([1, 2, 3, 0]));
+        let words = [0, 4, 8, 12].map(|at| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()));
+        assert_eq!(words, [1, 2, 3, 0]);
+        assert_eq!(Cell::from_words(words), Cell::new(1, 2, 3));
     }
 }
