@@ -24,6 +24,7 @@ pub mod net;
 pub mod problem;
 pub mod report;
 pub mod route;
+pub mod senders;
 pub mod snapshot;
 pub mod transform;
 pub mod upgrade;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::name::Name;
 use crate::report::Report;
+use crate::senders::Senders;
 use crate::snapshot::{SignedSnapshot, SnapshotId};
 
 /// The longest frame either side accepts, bytes.
@@ -26,6 +27,9 @@ pub const MAX_FRAME: usize = 64 << 20;
 
 /// The ALPN protocol of the connection.
 pub const ALPN: &[u8] = b"h2";
+
+/// A field of the answer to `link`: its console takes [`NodeMessage::Senders`]. One before it would hang up.
+pub const SENDERS: &str = "sallyport-senders";
 
 /// What an operator pastes into a node: `sallyport1.` and the base64url (unpadded) of this as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +119,9 @@ pub enum NodeMessage {
     },
     /// Figures, every second while there is traffic and at least every five.
     Report(Box<Report>),
+    /// Who sends to the node, every ten seconds while somebody does and at least every minute; only to a console that answered
+    /// the link with [`SENDERS`].
+    Senders(Box<Senders>),
     /// The node took over a new snapshot key.
     KeyRotated {
         /// The new public key.

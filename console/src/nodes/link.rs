@@ -252,6 +252,7 @@ impl Link {
                 self.ops.live().reported(name, self.connection, now, *report);
                 self.ops.tell_traffic();
             }
+            NodeMessage::Senders(senders) => self.ops.live().sent(name, self.connection, *senders),
             NodeMessage::KeyRotated { key } => {
                 tracing::info!(node = name, %key, "node took over a snapshot key")
             }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::digest::Digest;
 use model::net::OriginAddress;
 use model::report::Report;
+use model::senders::{MOST_SENDERS, Senders};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -26,6 +27,8 @@ pub struct LiveNode {
     pub connected: Option<SocketAddr>,
     /// Its last report.
     pub report: Option<(OffsetDateTime, Arc<Report>)>,
+    /// Who sends to it, as it said last; of an earlier connection until it says so again.
+    pub senders: Option<Arc<Senders>>,
     /// Requests and failures by group and origin since it connected.
     pub origins: BTreeMap<(String, OriginAddress), (u64, u64)>,
     orders: watch::Sender<Orders>,
@@ -61,9 +64,11 @@ impl Live {
         state.connections += 1;
         let connection = state.connections;
         let (orders, receiver) = watch::channel(Orders { drain, close: false });
+        let senders = state.nodes.get(node).and_then(|before| before.senders.clone());
         let new = LiveNode {
             connected: Some(from),
             report: None,
+            senders,
             origins: BTreeMap::new(),
             orders,
             connection,
@@ -102,6 +107,15 @@ impl Live {
         }
         live.origins = origins;
         live.report = Some((at, Arc::new(report)));
+    }
+
+    /// A node has said who sends to it. More than a node keeps is not its word.
+    pub(crate) fn sent(&self, node: &str, connection: u64, mut senders: Senders) {
+        let mut state = self.lock();
+        if let Some(live) = state.nodes.get_mut(node).filter(|live| live.connection == connection) {
+            senders.senders.truncate(MOST_SENDERS);
+            live.senders = Some(Arc::new(senders));
+        }
     }
 
     /// A snapshot with these keys is about to be sent to the node.

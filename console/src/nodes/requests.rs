@@ -2,12 +2,12 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::digest::Digest;
-use model::link::{EnrolRequest, EnrolResponse, RenewRequest, RenewResponse};
+use model::link::{EnrolRequest, EnrolResponse, RenewRequest, RenewResponse, SENDERS};
 use serde::de::DeserializeOwned;
 
 use super::Caller;
@@ -134,5 +134,7 @@ async fn link(
 ) -> Result<Response, Refused> {
     let (name, row) = caller.node(&ops, false, clock::now()).await?;
     let body = begin(ops, caller, name, row, request.into_body());
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+    let stream = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let senders = (HeaderName::from_static(SENDERS), HeaderValue::from_static("1"));
+    Ok(([stream, senders], body).into_response())
 }

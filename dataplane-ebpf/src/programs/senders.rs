@@ -43,7 +43,7 @@ pub(crate) fn record(context: &XdpContext, sample: Sample, packet: &Packet, drop
     *sent = Sent {
         packets,
         bytes: length << sample.shift,
-        syns: 0,
+        syns: if packet.kind.is_syn() { packets } else { 0 },
         drops: if dropped { packets } else { 0 },
         first: now,
         last: now,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use model::digest::Digest;
 use model::name::Name;
 use model::report::{Drops, Feature, ListenerReport, Overload};
+use model::senders::Senders;
 use model::snapshot::{SignedSnapshot, SnapshotId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -39,8 +40,7 @@ pub enum ToWorker {
         sockets: Vec<SocketInfo>,
     },
     /// That is all for now: say [`ToKeeper::Accepting`] when every thread accepts on what it was given, and follow the
-    /// console from then on. Once for each worker that was started. Since version 4; before, a worker follows the console as
-    /// soon as it is ready.
+    /// console from then on. Once for each worker that was started.
     Accept,
     /// Take what waits in these sockets' queues, then close them.
     RemoveSockets {
@@ -73,6 +73,8 @@ pub enum ToWorker {
         /// Where listeners accept, and why they do not.
         listeners: Vec<ListenerReport>,
     },
+    /// Who is sending, for the console. Since version 5.
+    Senders(Box<Senders>),
     /// Write the access log here from now on: its file was moved away. Descriptor: the new file.
     AccessLog,
     /// A new snapshot key is stored; the worker tells the console.
@@ -118,7 +120,7 @@ pub struct Start {
     pub attached: Vec<Attachment>,
     /// Features that the keeper knows at present.
     pub features: Vec<Feature>,
-    /// What the node's processes may have of the machine's memory, bytes. Since version 4; a worker before it has none.
+    /// What the node's processes may have of the machine's memory, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<u64>,
 }
@@ -239,7 +241,7 @@ pub enum ToKeeper {
         /// What the sandbox does.
         features: Vec<Feature>,
     },
-    /// The answer to [`ToWorker::Accept`]: every thread accepts. Since version 4.
+    /// The answer to [`ToWorker::Accept`]: every thread accepts.
     Accepting {
         /// Why not, one sentence.
         problem: Option<String>,
@@ -288,7 +290,7 @@ pub enum ToKeeper {
         connections: u32,
         /// Whether the console link is up, and why not.
         console: ConsoleState,
-        /// What is refused for too much to do. Since version 4.
+        /// What is refused for too much to do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         overload: Option<Overload>,
     },

@@ -270,7 +270,7 @@ impl Keeper {
             secrets,
             attached,
             features: self.kernel.features(),
-            memory_limit: self.settings.memory_limit.filter(|_| version >= 4),
+            memory_limit: self.settings.memory_limit,
         };
         self.say(number, &ToWorker::Start(Box::new(start)), &descriptors).await;
     }
@@ -278,7 +278,7 @@ impl Keeper {
     /// Gives a worker that is ready every socket it does not have; one that was started says when it accepts on them.
     pub(super) async fn offer(&mut self, number: WorkerNumber) {
         let Some(worker) = self.workers.get(&number) else { return };
-        let asked = !worker.is_adopted() && worker.version >= 4;
+        let asked = !worker.is_adopted();
         // An adopted worker has what it handed back.
         let known: Vec<u64> = match worker.is_adopted() {
             true => self.sockets.held().map(|held| held.info.id).collect(),

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod privileges;
 pub mod rendezvous;
 pub mod run;
+mod senders;
 pub mod settings;
 pub mod sockets;
 mod start;

@@ -25,6 +25,7 @@ use super::launch::Program;
 use super::operator;
 use super::privileges::{self, User};
 use super::rendezvous;
+use super::senders::Sending;
 use super::settings::Settings;
 use super::sockets::Sockets;
 use super::state::State;
@@ -65,6 +66,7 @@ pub struct Keeper {
     /// What could not be done without refusing anything; each becomes a feature that is off.
     pub(super) shortcomings: BTreeMap<&'static str, String>,
     pub(super) drops: Vec<Drops>,
+    pub(super) sending: Sending,
     /// This host's addresses, as the tables in force have them.
     pub(super) own: Vec<IpAddr>,
     pub(super) user: Option<User>,
@@ -145,6 +147,7 @@ async fn keep(
         }
         Some(left) => keeper.go_on(left).await,
     }
+    keeper.read_senders();
     keeper.follow(received, signals).await;
     keeper.end_holder().await;
     keeper.end();
@@ -181,6 +184,7 @@ impl Keeper {
             drained: false,
             shortcomings: BTreeMap::new(),
             drops: Vec::new(),
+            sending: Sending::default(),
             own: Vec::new(),
             user,
             metrics: None,

@@ -186,6 +186,7 @@ impl Keeper {
         self.ticks += 1;
         self.follow_addresses();
         self.follow_access_log().await;
+        self.follow_senders().await;
         let Some(number) = self.current else { return };
         let calm = self.transition.is_none() && self.upgrade.is_none();
         if calm && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {

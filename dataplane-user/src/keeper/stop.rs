@@ -85,6 +85,7 @@ impl Keeper {
     }
 
     pub(super) fn end(&mut self) {
+        self.write_senders();
         if let Err(error) = self.kernel.detach() {
             tracing::error!(
                 error = sentence(&error),

@@ -130,6 +130,7 @@ impl Keeper {
                 Err(_nothing_yet) => tokio::task::yield_now().await,
             }
         }
+        self.write_senders();
         // What they said may have changed everything; then there is another time.
         let failed = (self.succeeds_by().is_some() && self.is_calm()).then(|| self.replace_by(&program));
         self.workers.values_mut().for_each(|worker| worker.listen(&self.events));

@@ -87,6 +87,7 @@ impl Control {
             FromConsole::Up(connection) => {
                 tracing::info!("linked to the console");
                 self.console.connection = Some(connection);
+                self.reporter.begin();
                 self.console.state = ConsoleState { connected: true, problem: None };
             }
             FromConsole::Down(why) => {
@@ -130,6 +131,7 @@ impl Control {
     /// Sends a report when one is due; the answer is the number of open connections.
     fn report(&mut self, now: bool) -> u32 {
         let link = self.console.messages.as_ref().filter(|_| self.console.state.connected);
+        self.reporter.tell_senders(link);
         self.reporter.report(link, now)
     }
 

@@ -106,8 +106,6 @@ pub(super) struct Control {
     pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
-    /// The protocol that the keeper which started this worker speaks.
-    version: u32,
     /// The keeper waits for the threads to accept.
     settling: Option<Settling>,
     /// It was given sockets once.
@@ -166,7 +164,6 @@ impl Control {
             labels: std::mem::take(&mut start.labels),
             features,
             draining: false,
-            version: start.version,
             settling: None,
             accepts: false,
             metrics,
@@ -183,9 +180,6 @@ impl Control {
         let live = self.settled.as_ref().map(|snapshot| snapshot.id);
         let features = self.features.clone();
         self.keeper.say(&ToKeeper::Ready { live, problem, features }, &[]).await;
-        if self.version < 4 {
-            self.follow_console();
-        }
     }
 
     /// The keeper has verified it, with this key or the one before.
@@ -276,6 +270,7 @@ impl Control {
             ToWorker::Figures { drops, features, listeners } => {
                 self.reporter.take(drops, features, listeners)
             }
+            ToWorker::Senders(senders) => self.reporter.take_senders(*senders),
             ToWorker::AccessLog => {
                 if let Some(file) = descriptors.into_iter().next() {
                     self.observe.reopen_log(file);
@@ -360,9 +355,9 @@ impl Control {
         }
     }
 
-    /// What is refused for too much to do, for a keeper that can be told.
+    /// What is refused for too much to do.
     pub(super) fn overload(&self) -> Option<Overload> {
-        self.observe.overload().filter(|_| self.version >= 4)
+        self.observe.overload()
     }
 
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {

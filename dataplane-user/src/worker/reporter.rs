@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use model::link::NodeMessage;
 use model::report::{Drops, Feature, ListenerReport, Report};
+use model::senders::Senders;
 use tokio::sync::mpsc;
 
 use super::observe::Observe;
@@ -18,6 +19,9 @@ pub(super) struct Reporter {
     features: Vec<Feature>,
     listeners: Vec<ListenerReport>,
     last: Instant,
+    senders: Option<Senders>,
+    /// The console of this link has not got them yet.
+    senders_due: bool,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -29,13 +33,39 @@ impl std::fmt::Debug for Reporter {
 impl Reporter {
     /// Nothing to report yet.
     pub(super) fn new(observe: Arc<Observe>) -> Self {
-        Self { observe, features: Vec::new(), listeners: Vec::new(), last: Instant::now() }
+        Self {
+            observe,
+            features: Vec::new(),
+            listeners: Vec::new(),
+            last: Instant::now(),
+            senders: None,
+            senders_due: false,
+        }
     }
 
     /// The keeper's figures of the last second.
     pub(super) fn take(&mut self, drops: Vec<Drops>, features: Vec<Feature>, listeners: Vec<ListenerReport>) {
         self.observe.kernel_drops(&drops);
         (self.features, self.listeners) = (features, listeners);
+    }
+
+    /// Who is sending, as the keeper knows it at present.
+    pub(super) fn take_senders(&mut self, senders: Senders) {
+        (self.senders, self.senders_due) = (Some(senders), true);
+    }
+
+    /// Another link, whose console may know nothing.
+    pub(super) fn begin(&mut self) {
+        self.senders_due = self.senders.is_some();
+    }
+
+    /// Tells who is sending, where the console does not know yet.
+    pub(super) fn tell_senders(&mut self, link: Option<&mpsc::Sender<NodeMessage>>) {
+        let Some(senders) = self.senders.as_ref().filter(|_| self.senders_due) else { return };
+        if let Some(place) = link.and_then(|link| link.try_reserve().ok()) {
+            place.send(NodeMessage::Senders(Box::new(senders.clone())));
+            self.senders_due = false;
+        }
     }
 
     /// Sends a report when there was traffic, when it is time, or `now`; the answer is the number of open connections.

@@ -9,6 +9,7 @@
 mod bogons;
 mod cells;
 mod destination;
+mod effect;
 mod import;
 mod index;
 mod rule;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 use crate::snapshot::Listener;
 
 pub use bogons::{BOGONS, bogons};
+pub use effect::{Affected, How, affected};
 pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, prefixes_in};
 pub use index::{Index, Verdict};
 pub use rule::{
@@ -158,6 +160,20 @@ impl Payload {
             Self::Other(protocol) => PROTOCOL_SLOTS + u32::from(protocol),
             Self::Later(protocol) => FRAGMENT_SLOTS + u32::from(protocol),
         }
+    }
+
+    /// The one whose slot this is.
+    pub fn of_slot(slot: u32) -> Option<Self> {
+        let from = |first: u32| slot.checked_sub(first);
+        let byte = |first: u32| from(first).and_then(|number| u8::try_from(number).ok());
+        let port = |first: u32| from(first).and_then(|number| u16::try_from(number).ok());
+        port(TCP_SLOTS)
+            .map(Self::Tcp)
+            .or_else(|| port(UDP_SLOTS).map(Self::Udp))
+            .or_else(|| byte(ICMP_SLOTS).map(Self::Icmp))
+            .or_else(|| byte(ICMPV6_SLOTS).map(Self::Icmpv6))
+            .or_else(|| byte(PROTOCOL_SLOTS).map(Self::Other))
+            .or_else(|| byte(FRAGMENT_SLOTS).map(Self::Later))
     }
 
     /// The port it has in [`Compiled::exact`], where it can be for a listener.

@@ -12,6 +12,7 @@ use super::counters::Counters;
 use super::links::{self, Interface, State};
 use super::object::{self, Programs};
 use super::pins::{Pins, Slot, SlotState, pin_over};
+use super::senders::{Senders, Taken};
 use super::sys::TestRun;
 use super::tables::{Tables, Wanted, counters};
 use super::{Kernel, KernelError, KernelPlan, netlink, sys};
@@ -57,6 +58,7 @@ pub struct Linux {
     pub(super) programs: Programs,
     tables: Tables,
     counters: Counters,
+    senders: Senders,
     sockets: OwnedFd,
     threads: OwnedFd,
     steering: OwnedFd,
@@ -100,6 +102,7 @@ impl Linux {
         let programs = object::load(&slot)?;
         let tables = Tables::open(&slot)?;
         let counters = Counters::open(&slot)?;
+        let senders = Senders::open(&slot)?;
         for (name, program) in [(maps::FILTER, &programs.filter), (maps::STEER, &programs.steer)] {
             if let Ok(program) = program {
                 pin_over(program, &slot.program(name))?;
@@ -120,6 +123,7 @@ impl Linux {
             programs,
             tables,
             counters,
+            senders,
             progress,
         };
         if progress == Progress::Settled {
@@ -329,6 +333,21 @@ impl Kernel for Linux {
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
         self.counters.take()
+    }
+
+    fn sampling(&self) -> Result<Option<(u32, u64)>, KernelError> {
+        if !self.interfaces.iter().any(|interface| interface.state.is_on()) {
+            return Ok(None);
+        }
+        Ok(Some((self.senders.shift()?, self.senders.waiting()?)))
+    }
+
+    fn set_sampling(&mut self, shift: u32) -> Result<(), KernelError> {
+        self.senders.set_shift(shift)
+    }
+
+    fn take_senders(&mut self) -> Result<Taken, KernelError> {
+        self.senders.take()
     }
 
     fn look(&mut self) {

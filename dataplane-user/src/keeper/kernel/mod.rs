@@ -7,7 +7,7 @@
 //! - `sys`: bpf(2); `object`: aya, which loads the ELF object.
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
-//! - `tables`: generations; `counters`: drops.
+//! - `tables`: generations; `counters`: drops; `senders`: who is sending.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
 mod counters;
@@ -20,6 +20,7 @@ mod netlink;
 mod object;
 mod off;
 mod pins;
+mod senders;
 mod sys;
 mod tables;
 mod watch;
@@ -36,7 +37,13 @@ pub use inspect::{Pin, PinKind, detach_instance, pins};
 pub use linux::{Config, Filter, Interfaces, Linux};
 pub use memory::{Memory, PlanTables};
 pub use off::Off;
+pub use senders::Taken;
 pub use sys::TestRun;
+
+/// Milliseconds of the clock that the kernel's programs read: nobody sets it, and it begins with each start of the machine.
+pub fn monotonic_ms() -> i64 {
+    sys::monotonic_ms()
+}
 
 /// The kernel's side of the filter and of steering; the real one and an in-memory twin for tests.
 pub trait Kernel: Send {
@@ -85,6 +92,31 @@ pub trait Kernel: Send {
     /// # Errors
     /// What the kernel refused.
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError>;
+
+    /// How many packets the filter looks at more closely, one in 2^n, and for how many packets its samples stood since they were
+    /// taken last; nothing where no filter samples.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn sampling(&self) -> Result<Option<(u32, u64)>, KernelError> {
+        Ok(None)
+    }
+
+    /// Lets one packet in 2^`shift` be looked at from now on.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn set_sampling(&mut self, _shift: u32) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    /// Takes the sums by sender since they were taken last.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn take_senders(&mut self) -> Result<Taken, KernelError> {
+        Ok(Taken::default())
+    }
 
     /// Looks, about once a second, whether every program stands where it should, and puts back what does not: interfaces are
     /// made anew, renamed and come later.

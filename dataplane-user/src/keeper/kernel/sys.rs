@@ -18,6 +18,7 @@ const OBJ_GET: libc::c_int = 7;
 const PROG_TEST_RUN: libc::c_int = 10;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_int = 25;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
@@ -140,6 +141,61 @@ pub(super) fn map_keys<const N: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<[u
     }
 }
 
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Takes every element out of a hash table, `most` with one call (or more where one bucket holds more), and gives each to
+/// `each`. Sizes are the caller's duty, as in [`map_update`]; a key has at least the 4 bytes of a place in the table.
+pub(super) fn map_take_all(
+    map: BorrowedFd<'_>,
+    (key_size, value_size): (usize, usize),
+    most: usize,
+    mut each: impl FnMut(&[u8], &[u8]) -> Option<()>,
+) -> io::Result<()> {
+    let (mut place, mut next, mut most) = ([0_u8; 4], [0_u8; 4], most);
+    let mut begun = false;
+    loop {
+        let (mut keys, mut values) = (vec![0_u8; most * key_size], vec![0_u8; most * value_size]);
+        let mut attribute = Batch {
+            in_batch: if begun { address(&place) } else { 0 },
+            out_batch: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(most).map_err(io::Error::other)?,
+            map: number(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let done = match bpf(MAP_LOOKUP_AND_DELETE_BATCH, &mut attribute) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // One bucket has more than fits: nothing was taken with this call.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && attribute.count == 0 => {
+                most *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let elements = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        for (key, value) in elements.take(attribute.count as usize) {
+            each(key, value).ok_or(io::ErrorKind::InvalidData)?;
+        }
+        if done {
+            return Ok(());
+        }
+        (place, begun) = (next, true);
+    }
+}
+
 /// Enters many elements with few calls. Keys and values lie one behind the other.
 pub(super) fn map_update_batch(
     map: BorrowedFd<'_>,
@@ -147,21 +203,10 @@ pub(super) fn map_update_batch(
     values: &[u8],
     count: u32,
 ) -> io::Result<()> {
-    #[repr(C)]
-    struct Attribute {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map: u32,
-        element_flags: u64,
-        flags: u64,
-    }
     if count == 0 {
         return Ok(());
     }
-    let mut attribute = Attribute {
+    let mut attribute = Batch {
         in_batch: 0,
         out_batch: 0,
         keys: address(keys),
@@ -289,6 +334,14 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(u32, String)>
     let name: Vec<u8> =
         words[16..].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
     Ok((words[1], String::from_utf8_lossy(&name).into_owned()))
+}
+
+/// The clock that the kernel's programs read, milliseconds.
+pub(super) fn monotonic_ms() -> i64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is live and ours; this clock is there on every kernel.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }
 
 /// An interface's index in this thread's network namespace; /sys may show another one's.

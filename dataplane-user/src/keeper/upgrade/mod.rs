@@ -251,10 +251,6 @@ impl Keeper {
         self.in_force = stored;
         self.enter_stage(Stage::Confirming { worker: number, until: Instant::now() + ACCEPTS });
         self.offer(number).await;
-        // Version 3 has no word for it.
-        if self.workers.get(&number).is_some_and(|worker| worker.version < 4) {
-            self.take_over(number).await;
-        }
     }
 
     /// The new worker accepts on everything it was given, or cannot.

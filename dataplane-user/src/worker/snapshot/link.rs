@@ -174,12 +174,13 @@ impl Connection {
         let (answer, send) = self.request(Method::POST, "/node/v1/link", false).await?;
         let answer = patiently(async { Ok(answer.await?) }).await?;
         let status = answer.status().as_u16();
+        let senders = answer.headers().contains_key(model::link::SENDERS);
         let mut body = answer.into_body();
         if status != 200 {
             let message = patiently(read_all(&mut body)).await.unwrap_or_default();
             return Err(refused("the link", status, &message));
         }
-        Ok((Outgoing { send }, Incoming { body, buffer: BytesMut::new() }))
+        Ok((Outgoing { send, senders }, Incoming { body, buffer: BytesMut::new() }))
     }
 
     async fn exchange(
@@ -216,6 +217,8 @@ impl Connection {
 #[derive(Debug)]
 pub struct Outgoing {
     send: SendStream<Bytes>,
+    /// The console takes [`NodeMessage::Senders`].
+    senders: bool,
 }
 
 impl Outgoing {
@@ -224,6 +227,9 @@ impl Outgoing {
     /// # Errors
     /// See [`LinkError`].
     pub async fn send(&mut self, message: &NodeMessage) -> Result<(), LinkError> {
+        if matches!(message, NodeMessage::Senders(_)) && !self.senders {
+            return Ok(());
+        }
         let json = serde_json::to_vec(message)?;
         let length =
             u32::try_from(json.len()).ok().filter(|_| json.len() <= MAX_FRAME).ok_or(LinkError::TooLong)?;
