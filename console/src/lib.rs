@@ -8,6 +8,7 @@ pub mod cli;
 mod client;
 pub mod clock;
 pub mod demo;
+mod fetch;
 mod forms;
 pub mod nodes;
 pub mod ops;

@@ -16,6 +16,7 @@ pub mod error_page;
 pub mod filter;
 pub mod grpc;
 pub mod header;
+pub mod https_url;
 pub mod labels;
 pub mod link;
 pub mod name;

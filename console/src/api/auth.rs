@@ -32,6 +32,7 @@ pub(super) async fn token(State(ops): State<Ops>, mut request: Request, next: Ne
     };
     let extensions = request.extensions();
     let actor = Actor { name, role, address: address(extensions), connection: connection(extensions) };
+    actor.address.iter().for_each(|address| ops.saw(*address));
     request.extensions_mut().insert(actor);
     next.run(request).await
 }

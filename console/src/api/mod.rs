@@ -7,6 +7,7 @@ mod nodes;
 mod objects;
 mod openapi;
 mod revisions;
+mod sources;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -35,6 +36,9 @@ pub fn router(ops: Ops) -> Router {
         .route("/api/v1/nodes/{name}/drain", post(nodes::drain))
         .route("/api/v1/nodes/{name}/resume", post(nodes::resume))
         .route("/api/v1/status", get(nodes::status))
+        .route("/api/v1/prefix-sets/{name}/source", get(sources::show))
+        .route("/api/v1/prefix-sets/{name}/fetch", post(sources::fetch))
+        .route("/api/v1/metrics", get(sources::metrics))
         .route("/api/v1/users/{name}/reset", post(nodes::reset_user))
         .route("/api/v1/openapi.json", get(openapi::show))
         .route("/api/v1/{kind}/{name}", get(objects::get).put(objects::put).delete(objects::remove))

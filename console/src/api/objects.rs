@@ -96,7 +96,7 @@ pub(super) async fn list(
 
 /// One object.
 #[utoipa::path(get, path = "/api/v1/{kind}/{name}", tag = "objects",
-    params(("kind" = String, Path, description = "listeners, routes, origin-groups, certificates, trust-bundles, packet-filters"),
+    params(("kind" = String, Path, description = "listeners, routes, origin-groups, certificates, trust-bundles, prefix-sets, packet-filters"),
            ("name" = String, Path)),
     responses((status = 200, description = "The object"), (status = 404, body = super::error::Problems)))]
 pub(super) async fn get(
@@ -194,6 +194,7 @@ pub(super) async fn apply(
         rollback_after: fields.number("rollbackAfterSeconds").map(Duration::from_secs),
         message: fields.text("message"),
         base_revision: fields.number("baseRevision"),
+        ..PublishOptions::default()
     };
     let dry_run = fields.flag("dryRun");
     for label in fields.list("remove") {

@@ -67,7 +67,7 @@ pub(super) async fn rollback(
         confirm: fields.flag("confirm"),
         message: fields.text("message"),
         rollback_after: fields.number("rollbackAfterSeconds").map(Duration::from_secs),
-        base_revision: None,
+        ..PublishOptions::default()
     };
     fields.finish()?;
     Ok(Json(ops.rollback(number, &actor, options).await?))

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use model::labels::Labels;
 use model::name::Name;
+use model::net::Prefix;
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError};
@@ -76,6 +77,14 @@ pub(crate) enum Command {
     },
     /// Confirm a revision that would roll back by itself
     Confirm { revision: u64 },
+    /// Fetch a prefix set's list now, from where it says
+    Fetch {
+        /// The prefix set
+        name: Name,
+        /// Take a list that would be kept back: much shorter, everybody, or without you or a node
+        #[arg(long)]
+        yes: bool,
+    },
     /// Nodes
     Node {
         #[command(subcommand)]
@@ -105,6 +114,9 @@ pub(crate) struct ConsoleOptions {
     /// On the first start, make a listener `https` on this port
     #[arg(long)]
     pub(crate) first_listener: Option<u16>,
+    /// Prefix sets may be fetched from this network too, although it is not public, such as 10.1.0.0/16 (repeatable)
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) fetch_from: Vec<Prefix>,
     /// Write this node's enrolment token to --local-token while it is not enrolled
     #[arg(long, requires = "local_token", hide = true)]
     pub(crate) local_node: Option<Name>,
@@ -242,6 +254,7 @@ async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
                 .await?;
             say(&format!("revision {revision} is confirmed"));
         }
+        Command::Fetch { name, yes } => return fetch(&reach.client()?, &name, yes).await,
         Command::Node { command } => node(&reach.client()?, command).await?,
         Command::User { command: UserCommand::Reset { name, create } } => {
             let state_dir = places::state_dir(reach.state_dir.as_deref())?;
@@ -269,8 +282,29 @@ async fn console(reach: &Reach, options: ConsoleOptions) -> Result<(), CliError>
         default_port: options.first_listener,
         local_node: options.local_node.zip(options.local_token),
         local_labels: parsed(&options.local_label)?,
+        fetch_from: options.fetch_from,
     };
     Ok(crate::server::run(options, places::stopped()).await?)
+}
+
+/// The exit status is 1 when the list stays as it was for a reason.
+async fn fetch(client: &Client, name: &Name, yes: bool) -> Result<ExitCode, CliError> {
+    let url = format!("/api/v1/prefix-sets/{name}/fetch");
+    let state = client.must("POST", &url, Some(&json!({ "confirm": yes }))).await?;
+    let prefixes = &state["prefixes"];
+    match state["problem"].as_str() {
+        None => {
+            say(&format!("prefix set {name} has {prefixes} prefixes, as {} has them", plain(&state["url"])))
+        }
+        Some(problem) => {
+            say(&format!("prefix set {name} stays as it is, with {prefixes} prefixes: {problem}"));
+            if state["confirmable"] == true {
+                say(&format!("to take the list all the same: sallyport fetch {name} --yes"));
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {

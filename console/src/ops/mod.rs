@@ -10,6 +10,7 @@ mod needs;
 mod nodes;
 mod objects;
 mod setup;
+mod sources;
 mod traffic;
 mod types;
 mod users;
@@ -22,6 +23,7 @@ pub use connection::Connection;
 pub use error::OpsError;
 pub use figures::*;
 pub use setup::OpenError;
+pub use sources::SourceState;
 pub use types::*;
 
 use crate::nodes::{Figures, Live};
@@ -43,6 +45,7 @@ struct Inner {
     links: Links,
     live: Live,
     figures: Figures,
+    sources: sources::Sources,
     events: broadcast::Sender<Event>,
     /// The second in which pages were last told of figures.
     told_traffic: std::sync::atomic::AtomicI64,

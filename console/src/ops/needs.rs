@@ -34,6 +34,7 @@ impl Ops {
         needs.extend(nodes.iter().filter_map(|node| self.unfiltered(node)));
         self.certificates_need(&mut needs);
         self.origins_need(&mut needs).await?;
+        self.sources_need(&mut needs);
         needs.sort_by(|a, b| (a.severity, &a.message).cmp(&(b.severity, &b.message)));
         needs.dedup();
         Ok(needs)

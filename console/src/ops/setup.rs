@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::sources::Sources;
 use super::{Inner, Ops, OpsError};
 use crate::clock;
+use crate::fetch::Fetcher;
 use crate::nodes::{Figures, Live};
 use crate::publish::{Links, Publisher};
 use crate::secrets::{Authority, IssueError, MasterKey, SealError, Signer, SignerError};
@@ -44,6 +46,15 @@ impl Ops {
     /// # Errors
     /// See [`OpenError`]; nothing that is there is overwritten.
     pub async fn open(directory: &Path, node_address: &str) -> Result<Self, OpenError> {
+        Self::open_with(directory, node_address, Fetcher::default()).await
+    }
+
+    /// [`Ops::open`], and how prefix sets are fetched.
+    pub(crate) async fn open_with(
+        directory: &Path,
+        node_address: &str,
+        fetcher: Fetcher,
+    ) -> Result<Self, OpenError> {
         let store = Store::open(&directory.join("console.sqlite")).await?;
         let sealed =
             (store.setting(CA).await?, store.setting(CA_KEY).await?, store.setting(SNAPSHOT_KEY).await?);
@@ -60,6 +71,7 @@ impl Ops {
         let publisher =
             Publisher::open(store.clone(), master.clone(), authority.clone(), links.clone()).await?;
         let figures = Figures::load(&store).await?;
+        let sources = Sources::load(&store, fetcher).await?;
         let inner = Inner {
             store,
             master,
@@ -69,6 +81,7 @@ impl Ops {
             links,
             live: Live::default(),
             figures,
+            sources,
             events: broadcast::Sender::new(EVENTS),
             told_traffic: std::sync::atomic::AtomicI64::new(0),
             node_address: node_address.to_owned(),

@@ -173,6 +173,8 @@ pub struct PublishOptions {
     pub message: String,
     /// Refuse with `Code::Conflict` when another revision was published since.
     pub base_revision: Option<u64>,
+    /// Addresses of people that a packet filter may not drop either, unless confirmed; the actor's is one in any case.
+    pub protect: Vec<IpAddr>,
 }
 
 /// What publishing did.

@@ -69,6 +69,7 @@ pub fn router() -> Router<AppState> {
         .route("/trust-bundles", get(trust_bundles::list))
         .route("/packet-filter", get(packet_filter::list))
         .route("/prefix-sets", get(prefix_sets::list))
+        .route("/prefix-sets/{name}/fetch", post(prefix_sets::fetch))
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))

@@ -11,7 +11,7 @@ use model::problem::Problem;
 use super::chart::figure;
 use super::editor::Editor;
 use super::list::{List, ListQuery};
-use super::route_form::bundles;
+use super::route_form::{NODES_ROOTS, bundles};
 use super::shell::{Section, Shell, plural};
 use super::when::{self, When};
 use super::{PageResult, page};
@@ -287,7 +287,7 @@ impl Editor for Origins {
             shell: Shell::load(ops, user, Section::Origins, &Self::title(base)).await?,
             stored,
             action: Self::action(base),
-            bundles: bundles(ops).await?,
+            bundles: bundles(ops, NODES_ROOTS).await?,
             certificates: certificates(ops).await?,
             protocols: protocols(&form),
             proxies: vec![Opt::new("", "None"), Opt::new("v1", "Version 1"), Opt::new("v2", "Version 2")],

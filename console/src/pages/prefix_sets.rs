@@ -3,19 +3,24 @@
 use std::cmp::Ordering;
 
 use askama::Template;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Redirect};
 use model::draft::{Kind, Object, Spec};
 use model::filter::{BOGONS, bogons};
 use model::problem::Problem;
 
 use super::editor::Editor;
 use super::list::{List, ListQuery};
+use super::route_form::bundles;
 use super::shell::{Section, Shell};
+use super::when::When;
 use super::{PageResult, page};
-use crate::forms::{Fields, FormView, SetForm};
-use crate::ops::Ops;
+use crate::clock::now;
+use crate::forms::{Fields, FormView, Opt, SetForm};
+use crate::ops::{Ops, SourceState};
 use crate::publish::users_of;
 use crate::session::SignedIn;
+use crate::state::AppState;
 
 struct Row {
     name: String,
@@ -23,6 +28,20 @@ struct Row {
     /// The first few.
     shown: String,
     users: Vec<String>,
+    /// What became of fetching it, where it is fetched.
+    source: Option<Fetching>,
+}
+
+/// A source's state as it is shown.
+struct Fetching {
+    url: String,
+    class: &'static str,
+    words: String,
+    current: Option<When>,
+    tried: Option<When>,
+    next: When,
+    problem: Option<String>,
+    confirmable: bool,
 }
 
 #[derive(Template)]
@@ -43,6 +62,11 @@ struct SetPage {
     stored: Option<String>,
     action: String,
     users: Vec<String>,
+    bundles: Vec<Opt>,
+    /// Prefixes in force, and the first few, where they are fetched.
+    count: usize,
+    shown: String,
+    source: Option<Fetching>,
 }
 
 /// `GET /prefix-sets`.
@@ -61,6 +85,7 @@ pub(crate) async fn list(
         count: prefixes.len(),
         shown: prefixes.iter().take(6).map(String::as_str).collect::<Vec<_>>().join(", "),
         users: used(name),
+        source: ops.source_state(name).map(Fetching::of),
     };
     let rows = found.items.iter().filter_map(|stored| {
         let Spec::PrefixSet(spec) = &stored.object.spec else { return None };
@@ -79,6 +104,43 @@ fn order(key: &str, a: &Row, b: &Row) -> Ordering {
     }
 }
 
+impl Fetching {
+    fn of(state: SourceState) -> Self {
+        let (class, words) = match (&state.problem, state.current_at, state.replaced) {
+            _ if state.running => ("wait", "being fetched".to_owned()),
+            (Some(_), ..) if state.confirmable => ("warn", "a list is kept back".to_owned()),
+            (Some(_), None, _) => ("bad", "not fetched yet".to_owned()),
+            (Some(_), Some(_), _) => ("warn", "not fetched lately".to_owned()),
+            (None, None, _) => ("wait", "not fetched yet".to_owned()),
+            (None, _, true) => ("warn", "replaced by hand".to_owned()),
+            (None, Some(_), false) => ("good", "as the origin has it".to_owned()),
+        };
+        let when = |at| When::relative(at, now());
+        Self {
+            class,
+            words,
+            current: state.current_at.map(when),
+            tried: state.tried_at.map(when),
+            next: when(state.next_at),
+            url: state.url,
+            problem: state.problem,
+            confirmable: state.confirmable,
+        }
+    }
+}
+
+/// `POST /prefix-sets/{name}/fetch`.
+pub(crate) async fn fetch(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    user: SignedIn,
+    fields: Fields,
+) -> PageResult {
+    user.check(fields.get("csrf"))?;
+    state.ops.fetch_now(&name, fields.ticked("confirm"), &user.actor).await?;
+    Ok(Redirect::to(&format!("/prefix-sets/{name}")).into_response())
+}
+
 /// Editing prefix sets.
 pub(crate) struct PrefixSets;
 
@@ -88,7 +150,7 @@ impl Editor for PrefixSets {
     const PATH: &'static str = "/prefix-sets";
 
     fn blank() -> Fields {
-        Fields::default()
+        Fields::default().with("trust_bundle", "system")
     }
 
     fn fields(object: &Object) -> Fields {
@@ -97,7 +159,7 @@ impl Editor for PrefixSets {
     }
 
     fn objects(fields: &Fields, base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
-        SetForm::object(fields, base).map(|object| vec![object]).map_err(|problem| vec![problem])
+        SetForm::object(fields, base).map(|object| vec![object])
     }
 
     fn place(fields: &Fields, problem: &Problem) -> Option<(String, String)> {
@@ -109,11 +171,19 @@ impl Editor for PrefixSets {
             Some(object) => ops.used_by(Kind::PrefixSet, &object.metadata.name).await?,
             None => Vec::new(),
         };
+        let prefixes = match base.map(|object| &object.spec) {
+            Some(Spec::PrefixSet(spec)) => spec.prefixes.as_slice(),
+            _ => &[],
+        };
         page(&SetPage {
             shell: Shell::load(ops, user, Section::PrefixSets, &Self::title(base)).await?,
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             users: users.into_iter().map(|(_, name)| name).collect(),
+            bundles: bundles(ops, "This console's system roots").await?,
+            count: prefixes.len(),
+            shown: prefixes.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", "),
+            source: base.and_then(|object| ops.source_state(object.name())).map(Fetching::of),
             form,
         })
     }

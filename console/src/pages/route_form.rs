@@ -82,7 +82,7 @@ impl Editor for Routes {
             action: Self::action(base),
             certificates: opts(&certificates),
             groups: opts(&groups),
-            bundles: bundles(ops).await?,
+            bundles: bundles(ops, NODES_ROOTS).await?,
             listeners: carriers(ops),
             conditional: base.map(conditional).unwrap_or_default(),
             schemes: vec![
@@ -118,12 +118,12 @@ fn conditional(object: &Object) -> Vec<String> {
     spec.matches.iter().filter(|one| one.is_conditional()).map(match_words).collect()
 }
 
-/// The choices of whom to believe.
-pub(crate) async fn bundles(ops: &Ops) -> Result<Vec<Opt>, OpsError> {
-    let mut options = vec![
-        Opt::new("system", "The node's system roots"),
-        Opt::new("internal", "This console's internal CA"),
-    ];
+/// What `system` stands for with origins.
+pub(crate) const NODES_ROOTS: &str = "The node's system roots";
+
+/// What certificates may be verified against; `system` says whose roots that word stands for.
+pub(crate) async fn bundles(ops: &Ops, system: &str) -> Result<Vec<Opt>, OpsError> {
+    let mut options = vec![Opt::new("system", system), Opt::new("internal", "This console's internal CA")];
     options.extend(
         ops.names(Kind::TrustBundle)
             .await?

@@ -195,6 +195,7 @@ pub(crate) fn options(fields: &Fields) -> PublishOptions {
         rollback_after: minutes.map(|minutes| std::time::Duration::from_secs(minutes * 60)),
         message: fields.trimmed("message").to_owned(),
         base_revision: fields.trimmed("base_revision").parse().ok(),
+        ..PublishOptions::default()
     }
 }
 

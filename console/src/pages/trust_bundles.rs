@@ -26,13 +26,25 @@ struct Shown {
     life: Life,
 }
 
+/// What is verified against a bundle: origin groups, and the origins of fetched prefix sets.
+struct User {
+    name: String,
+    page: &'static str,
+}
+
+impl User {
+    fn of((kind, name): (Kind, String)) -> Self {
+        Self { name, page: if kind == Kind::PrefixSet { "prefix-sets" } else { "origins" } }
+    }
+}
+
 struct Row {
     name: String,
     authorities: Vec<String>,
     /// The first to end.
     life: Option<Life>,
     ends: OffsetDateTime,
-    users: Vec<String>,
+    users: Vec<User>,
 }
 
 #[derive(Template)]
@@ -51,7 +63,7 @@ struct BundlePage {
     stored: Option<String>,
     action: String,
     authorities: Vec<Shown>,
-    users: Vec<String>,
+    users: Vec<User>,
 }
 
 /// `GET /trust-bundles`.
@@ -64,7 +76,7 @@ pub(crate) async fn list(
     let found = query.fetch(&ops, Kind::TrustBundle).await?;
     let current = ops.current();
     let users = users_of(&current.objects, Kind::TrustBundle);
-    let used = |name: &str| users.get(name).into_iter().flatten().map(|(_, name)| name.clone()).collect();
+    let used = |name: &str| users.get(name).into_iter().flatten().cloned().map(User::of).collect();
     let rows =
         found.items.iter().map(|stored| row(&stored.object, used(&stored.object.metadata.name))).collect();
     let (list, rows) = query.arrange("/trust-bundles", rows, found.total, found.complete, order);
@@ -84,7 +96,7 @@ fn authorities(object: &Object) -> Vec<Authority> {
     trust_bundle(&spec.certificates).unwrap_or_default()
 }
 
-fn row(object: &Object, users: Vec<String>) -> Row {
+fn row(object: &Object, users: Vec<User>) -> Row {
     let authorities = authorities(object);
     let first = authorities.iter().min_by_key(|authority| authority.not_after);
     Row {
@@ -136,7 +148,7 @@ impl Editor for TrustBundles {
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             authorities: base.map(authorities).unwrap_or_default().into_iter().map(shown).collect(),
-            users: users.into_iter().map(|(_, name)| name).collect(),
+            users: users.into_iter().map(User::of).collect(),
             form,
         })
     }

@@ -7,6 +7,7 @@ mod certificates;
 mod current;
 mod prepare;
 mod protect;
+mod sources;
 mod staged;
 mod unconfirmed;
 mod words;
@@ -114,8 +115,10 @@ impl Publisher {
     pub async fn plan(&self, wish: Wish, actor: &Actor) -> Result<Review, OpsError> {
         let mut cache = self.0.gate.lock().await;
         let base = Arc::clone(&self.0.current.borrow());
-        let prepared = self.prepare(&base, wish, &mut cache).await?;
-        let confirmations = prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor));
+        let mut prepared = self.prepare(&base, wish, &mut cache).await?;
+        prepared.problems.extend(sources::unpermitted(&base, &prepared.put, actor));
+        let confirmations =
+            prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor, &[]));
         Ok(Review {
             base_revision: base.id.revision,
             touches: words::touches(&base.objects, &prepared),
@@ -161,6 +164,9 @@ impl Publisher {
             Wish::Changes(_) | Wish::Rollback(_) => (base.id.epoch, false),
         };
         let prepared = self.prepare(&base, wish, &mut cache).await?;
+        if !sources::unpermitted(&base, &prepared.put, actor).is_empty() {
+            return Err(OpsError::Forbidden(sources::ADMINISTRATORS));
+        }
         let Prepared { compiled: Some(compiled), problems, .. } = &prepared else {
             return Err(OpsError::Problems(prepared.problems));
         };
@@ -170,7 +176,7 @@ impl Publisher {
         if prepared.lines.is_empty() && !again && present > 0 {
             return Ok(Published { revision: present, changes: Vec::new(), rollback_at: None });
         }
-        let confirmations = self.0.links.protect(&base, compiled, actor);
+        let confirmations = self.0.links.protect(&base, compiled, actor, &options.protect);
         if !confirmations.is_empty() && !options.confirm {
             return Err(OpsError::Problems(confirmations));
         }

@@ -10,7 +10,7 @@ use model::problem::{Code, Problem};
 
 use super::certificates::{Origin, Resolver};
 use super::staged::{self, Staged};
-use super::{Current, words};
+use super::{Current, sources, words};
 use crate::clock;
 use crate::ops::{ChangeLine, Changes};
 use crate::secrets::{Authority, MasterKey};
@@ -84,6 +84,7 @@ impl Maker<'_> {
                     }
                 }
             }
+            sources::keep_list(base, &mut object);
             objects.insert(key, object);
         }
         if changes.prune {

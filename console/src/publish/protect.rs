@@ -29,9 +29,18 @@ impl Links {
     }
 
     /// What of the change needs a confirmation: only what was not so before.
-    pub(super) fn protect(&self, base: &Current, new: &Compiled, actor: &Actor) -> Vec<Problem> {
+    pub(super) fn protect(
+        &self,
+        base: &Current,
+        new: &Compiled,
+        actor: &Actor,
+        people: &[IpAddr],
+    ) -> Vec<Problem> {
         let links = self.all();
-        let addresses: BTreeSet<IpAddr> = links.values().flatten().copied().chain(actor.address).collect();
+        let people: BTreeSet<IpAddr> =
+            people.iter().copied().filter(|one| actor.address != Some(*one)).collect();
+        let addresses: BTreeSet<IpAddr> =
+            links.values().flatten().copied().chain(actor.address).chain(people.iter().copied()).collect();
         let mut problems = Vec::new();
         for nodes in Nodes::of(new) {
             let rules = |compiled| Rules::of(compiled, nodes, &addresses);
@@ -42,7 +51,7 @@ impl Links {
             }
             // Rules that are too many for the tables are refused before this is asked.
             let Some(change) = Change::of(&before, &after, new) else { continue };
-            for problem in change.problems(actor, &links) {
+            for problem in change.problems(actor, &people, &links) {
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
@@ -134,7 +143,12 @@ impl<'a> Change<'a> {
     }
 
     /// Whom it shuts out: the person who makes it, or a node's link.
-    fn problems(&self, actor: &Actor, links: &BTreeMap<String, [IpAddr; 2]>) -> Vec<Problem> {
+    fn problems(
+        &self,
+        actor: &Actor,
+        people: &BTreeSet<IpAddr>,
+        links: &BTreeMap<String, [IpAddr; 2]>,
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Some(address) = actor.address
             && let Some((rule, what)) = self.shuts_out(address)
@@ -142,6 +156,12 @@ impl<'a> Change<'a> {
             let whose =
                 format!("your own address {address}: you may lose access to this console and its machine");
             problems.push(problem(rule, &what, &whose));
+        }
+        for address in people {
+            if let Some((rule, what)) = self.shuts_out(*address) {
+                let whose = format!("{address}, from which somebody has signed in to this console");
+                problems.push(problem(rule, &what, &whose));
+            }
         }
         for (node, ends) in links {
             if let Some((address, (rule, what))) =

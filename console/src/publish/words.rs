@@ -115,6 +115,10 @@ fn references(object: &Object) -> Vec<(Kind, &str)> {
                 spec.rules.iter().flat_map(|rule| &rule.prefix_sets).map(String::as_str).collect();
             named.into_iter().map(|name| (Kind::PrefixSet, name)).collect()
         }
-        Spec::Certificate(_) | Spec::TrustBundle(_) | Spec::PrefixSet(_) => Vec::new(),
+        Spec::PrefixSet(spec) => {
+            let bundle = spec.source.iter().filter_map(|source| source.trust_bundle.as_deref());
+            bundle.map(|name| (Kind::TrustBundle, name)).collect()
+        }
+        Spec::Certificate(_) | Spec::TrustBundle(_) => Vec::new(),
     }
 }

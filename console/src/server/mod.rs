@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use model::labels::Labels;
 use model::name::Name;
+use model::net::Prefix;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 pub use serve::{BindError, Port};
 pub use tls::{Tls, TlsError};
 
+use crate::fetch::{Fetcher, Places};
 use crate::ops::{Actor, OpenError, Ops, OpsError};
 use crate::session::Sessions;
 use crate::state::AppState;
@@ -37,6 +39,8 @@ use tls::server_names;
 const FIGURES: Duration = Duration::from_secs(5);
 /// How often revisions that nobody confirmed are looked for.
 const UNCONFIRMED: Duration = Duration::from_secs(1);
+/// How often it is looked which lists are due.
+const FETCHES: Duration = Duration::from_secs(1);
 
 /// What a console needs to be told.
 #[derive(Debug, Clone)]
@@ -55,6 +59,8 @@ pub struct Options {
     pub local_node: Option<(Name, PathBuf)>,
     /// That node's labels; it keeps those it has when there are none.
     pub local_labels: Labels,
+    /// Networks that are not public and that prefix sets may be fetched from all the same.
+    pub fetch_from: Vec<Prefix>,
 }
 
 /// Why the console does not start; trying again in the same way will not help.
@@ -107,7 +113,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         return Err(StartError::NoPort);
     };
     let node_address = options.node_address.clone().unwrap_or_else(|| reachable(node_first));
-    let ops = Ops::open(&directory, &node_address).await?;
+    let fetcher = Fetcher { places: Places { also: options.fetch_from.clone() }, ..Fetcher::default() };
+    let ops = Ops::open_with(&directory, &node_address, fetcher).await?;
     if let Some(port) = options.default_port {
         ops.begin(port).await?;
     }
@@ -134,11 +141,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     greet(&state.sessions, &url).await?;
     tracing::info!(url, nodes = node_address, revision = ops.current().id.revision, "console ready");
     let work = tokio::spawn(background(ops.clone()));
+    let fetching = tokio::spawn(fetch(ops.clone()));
     stop.await;
     tracing::info!("console stops");
     stopping.send_replace(true);
     while serving.join_next().await.is_some() {}
     work.abort();
+    fetching.abort();
     write_figures(&ops).await;
     ops.store().close().await;
     Ok(())
@@ -218,6 +227,15 @@ async fn greet(sessions: &Sessions, url: &str) -> Result<(), StartError> {
 async fn write_figures(ops: &Ops) {
     if let Err(error) = ops.figures().write(ops.store()).await {
         tracing::warn!(%error, "figures were not written; they are kept and tried again");
+    }
+}
+
+/// Fetches prefix sets' lists when they are due.
+async fn fetch(ops: Ops) {
+    let (mut due, mut running) = (tokio::time::interval(FETCHES), JoinSet::new());
+    loop {
+        due.tick().await;
+        ops.fetch_due(&mut running).await;
     }
 }
 

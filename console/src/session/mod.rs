@@ -187,6 +187,7 @@ impl Sessions {
         if unused > NOTED {
             self.ops.store().session_seen(&hash, clock::to_ms(now)).await?;
         }
+        from.iter().for_each(|address| self.ops.saw(*address));
         let actor = Actor { name: row.user, role: row.role, address: from, connection: over };
         Ok(Some(SignedIn { actor, csrf: row.csrf, session: hash }))
     }

@@ -11,6 +11,7 @@ mod objects;
 mod open;
 mod revisions;
 mod settings;
+mod sources;
 mod traffic;
 mod users;
 
@@ -18,6 +19,7 @@ pub use error::StoreError;
 pub use nodes::{NodeRow, SecretOutcome};
 pub use objects::{ObjectRow, object_key};
 pub use revisions::{NewRevision, RevisionRow};
+pub use sources::SourceRow;
 pub use traffic::{DropRow, MinuteRow, TrafficRow};
 pub use users::{SessionRow, UserRow};
 

@@ -218,6 +218,8 @@ fn console_command(own: PathBuf, plan: &Arc<Plan>) -> child::Make {
         if let Some(address) = &listen.node_address {
             command.args(["--node-address", address]);
         }
+        let prefixes = listen.fetch_from.iter().map(ToString::to_string);
+        command.args(prefixes.flat_map(|prefix| ["--fetch-from".to_owned(), prefix]));
         let port = listen.first_listener.unwrap_or(if plan.user.is_some() { 443 } else { 8443 });
         command.args(["--first-listener", &port.to_string()]);
         command.args(["--local-node", node_name().as_str()]).arg("--local-token").arg(&plan.token);

@@ -87,6 +87,11 @@ fn rule(
         replies(field, spec, (&protocols, &ports), at);
     }
     let id = id(&format!("{field}.name"), &name, known, at);
+    // An Allow rule shuts everybody else out: not before the list is there of those it lets in.
+    let waits = known.sets.wait(&spec.prefix_sets);
+    if waits && (prefixes.is_empty() || action == Some(FilterAction::Allow)) {
+        return None;
+    }
     let rule = FilterRule::new(id?, &name, action?, prefixes);
     Some(FilterRule { mode, priority, protocols, ports, icmp_types, ..rule })
 }

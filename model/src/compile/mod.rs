@@ -131,7 +131,7 @@ pub fn compile_with(
                 compiled.bundles.extend(bundle.map(|bundle| (name, bundle)));
             }
             Spec::PrefixSet(spec) => {
-                let set = prefix_set::lower(&name, spec, &mut at);
+                let set = prefix_set::lower(&name, spec, &names, &mut at);
                 compiled.sets.insert(name, set);
             }
             Spec::PacketFilter(spec) => {

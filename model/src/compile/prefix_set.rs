@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes::{At, Names};
-use crate::draft::{Kind, PrefixSetSpec};
-use crate::filter::{BOGONS, MOST_PREFIXES, bogons};
+use super::origin::{INTERNAL, SYSTEM};
+use crate::draft::{Kind, PrefixSetSpec, PrefixSourceSpec};
+use crate::filter::{BOGONS, MOST_BYTES, MOST_PREFIXES, Source, bogons};
 use crate::name::Name;
 use crate::net::Prefix;
 use crate::problem::Code;
 
-/// The prefixes, sorted.
-pub(super) fn lower(name: &Name, spec: &PrefixSetSpec, at: &mut At<'_>) -> Vec<Prefix> {
+/// The prefixes, sorted; none where the first list has yet to be fetched.
+pub(super) fn lower(name: &Name, spec: &PrefixSetSpec, names: &Names, at: &mut At<'_>) -> Vec<Prefix> {
     if name.as_str() == BOGONS {
         let message = format!("{BOGONS} is the set that every console has; choose another name");
         at.problem("metadata.name", Code::Conflict, message);
@@ -21,8 +22,31 @@ pub(super) fn lower(name: &Name, spec: &PrefixSetSpec, at: &mut At<'_>) -> Vec<P
         at.problem("spec.prefixes", Code::Invalid, message);
         return Vec::new();
     }
-    at.not_empty("spec.prefixes", &spec.prefixes, "prefix, such as 192.0.2.0/24 or 2001:db8::/32");
+    match &spec.source {
+        Some(source) => self::source(source, names, at),
+        None => {
+            at.not_empty("spec.prefixes", &spec.prefixes, "prefix, such as 192.0.2.0/24 or 2001:db8::/32");
+        }
+    }
     at.prefixes("spec.prefixes", &spec.prefixes)
+}
+
+fn source(spec: &PrefixSourceSpec, names: &Names, at: &mut At<'_>) {
+    let usual = Source::default();
+    if let Err(why) = spec.url.parse::<crate::https_url::HttpsUrl>() {
+        // Not repeated: what was meant as an address may have a password in it.
+        at.problem("spec.source.url", Code::Invalid, format!("this cannot be fetched: {why}"));
+    }
+    if spec.key.as_deref().is_some_and(str::is_empty) {
+        at.problem("spec.source.key", Code::Invalid, "is empty; name a key, or leave it out");
+    }
+    at.number("spec.source.intervalSeconds", spec.interval_seconds, usual.interval_seconds, 60..=604_800);
+    at.number("spec.source.maxBytes", spec.max_bytes, usual.max_bytes, 1..=MOST_BYTES as u64);
+    at.number("spec.source.maxShrinkPercent", spec.max_shrink_percent, usual.max_shrink_percent, 0..=100);
+    if let Some(bundle) = spec.trust_bundle.as_deref().filter(|name| ![SYSTEM, INTERNAL].contains(name)) {
+        let field = "spec.source.trustBundle";
+        at.reference_or(field, Kind::TrustBundle, bundle, names, &[SYSTEM, INTERNAL]);
+    }
 }
 
 /// What rules may name.
@@ -32,6 +56,11 @@ pub(super) struct Sets<'a> {
 }
 
 impl Sets<'_> {
+    /// Whether one of the named sets waits for its first list.
+    pub(super) fn wait(&self, texts: &[String]) -> bool {
+        texts.iter().any(|text| self.known.get(text.as_str()).is_some_and(Vec::is_empty))
+    }
+
     /// Adds the named sets' prefixes to a rule's own.
     pub(super) fn add(
         &self,

@@ -22,7 +22,13 @@ pub(super) fn of(object: &Object) -> String {
         Spec::OriginGroup(spec) => list(spec.origins.iter().map(|origin| origin.url.clone())),
         Spec::Certificate(spec) => certificate(spec),
         Spec::TrustBundle(spec) => bundle(&spec.certificates),
-        Spec::PrefixSet(spec) => list(spec.prefixes.iter().cloned()),
+        Spec::PrefixSet(spec) => match (&spec.source, spec.prefixes.is_empty()) {
+            (None, _) => list(spec.prefixes.iter().cloned()),
+            (Some(source), true) => format!("from {}", source.url),
+            (Some(source), false) => {
+                format!("from {}, now {}", source.url, list(spec.prefixes.iter().cloned()))
+            }
+        },
         Spec::PacketFilter(spec) => {
             let protocols = spec.protocols.iter().map(|list| format!("only {}", list.allow.join(", ")));
             list(spec.rules.iter().map(rule).chain(protocols))

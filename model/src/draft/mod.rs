@@ -18,7 +18,9 @@ pub use filters::{
     DirectResponseSpec, FieldSpec, FiltersSpec, HeaderModifierSpec, PathModifierSpec, RedirectSpec,
     RewriteSpec,
 };
-pub use packet_filter::{FilterRuleSpec, PacketFilterSpec, PrefixSetSpec, ProtocolListSpec};
+pub use packet_filter::{
+    FilterRuleSpec, PacketFilterSpec, PrefixSetSpec, PrefixSourceSpec, ProtocolListSpec,
+};
 
 /// The `apiVersion` this release writes.
 pub const API_VERSION: &str = "sallyport.dev/v1alpha1";

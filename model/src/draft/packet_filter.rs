@@ -8,8 +8,36 @@ use super::{NodeSelector, is_default};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefixSetSpec {
-    /// Prefixes, IPv4 or IPv6, without host bits; at least one.
+    /// Prefixes, IPv4 or IPv6, without host bits; at least one, unless they are fetched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<String>,
+    /// Where the console fetches the prefixes from; a list that was fetched replaces `prefixes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<PrefixSourceSpec>,
+}
+
+/// Where prefixes are fetched from. Only administrators set it: the console connects to what it names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrefixSourceSpec {
+    /// `https://host[:port]/path`.
+    pub url: String,
+    /// The JSON key or CSV column that has the prefixes; without, whatever is a prefix counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Seconds between two fetches, 60 to 604,800; default 3,600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<u64>,
+    /// The longest document that is read, 1 to 8,388,608 bytes (the default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Whom the origin's certificate is verified against: `system` (the console's own roots; the default), `internal` (the
+    /// console's CA) or a TrustBundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_bundle: Option<String>,
+    /// A list that has lost more than so many percent of its prefixes is kept back, 0 to 100; default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_shrink_percent: Option<u64>,
 }
 
 /// `kind: PacketFilter`.

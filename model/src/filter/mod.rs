@@ -10,6 +10,7 @@ mod bogons;
 mod cells;
 mod destination;
 mod effect;
+mod fetched;
 mod import;
 mod index;
 mod rule;
@@ -25,6 +26,7 @@ use crate::snapshot::Listener;
 
 pub use bogons::{BOGONS, bogons};
 pub use effect::{Affected, How, affected};
+pub use fetched::{Source, everybody};
 pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, prefixes_in};
 pub use index::{Index, Verdict};
 pub use rule::{

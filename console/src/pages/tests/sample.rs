@@ -3,8 +3,8 @@
 use model::digest::Digest;
 use model::draft::{
     CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, ListenerHttp, ListenerSpec, MatchSpec, Object,
-    OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, PrefixSetSpec, RouteSpec, Spec,
-    TrustBundleSpec,
+    OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, PrefixSetSpec, PrefixSourceSpec,
+    RouteSpec, Spec, TrustBundleSpec,
 };
 use model::labels::Labels;
 use model::report::{
@@ -44,6 +44,15 @@ pub(super) async fn fill(ops: &Ops, actor: &Actor) {
     }
 }
 
+fn cloud() -> PrefixSetSpec {
+    let url = "https://lists.example.com/cloud-a.json".to_owned();
+    let source = PrefixSourceSpec { url, ..PrefixSourceSpec::default() };
+    PrefixSetSpec {
+        prefixes: vec!["203.0.113.0/24".to_owned(), "2001:db8:c::/48".to_owned()],
+        source: Some(source),
+    }
+}
+
 fn objects() -> Vec<Object> {
     let authority = rcgen::CertificateParams::new(Vec::<String>::new()).map(|mut params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -70,7 +79,6 @@ fn objects() -> Vec<Object> {
         prefix_sets: vec!["cloud-a".to_owned(), "bogons".to_owned()],
         ..rule("probes", "Deny", &[])
     };
-    let cloud = PrefixSetSpec { prefixes: vec!["203.0.113.0/24".to_owned(), "2001:db8:c::/48".to_owned()] };
     let rules = vec![
         probes,
         rule("scanners", "Deny", &["198.51.100.0/24", "2001:db8:bad::/48"]),
@@ -100,7 +108,7 @@ fn objects() -> Vec<Object> {
         route("id", "id.example.com", "/", "id-ec", "idp"),
         route("tenants", "*.tenants.example.com", "/", "tenants-wild", "tenants"),
         Object::new("http", Spec::Listener(http)),
-        Object::new("cloud-a", Spec::PrefixSet(cloud)),
+        Object::new("cloud-a", Spec::PrefixSet(cloud())),
         Object::new("edge", Spec::PacketFilter(PacketFilterSpec { rules, ..PacketFilterSpec::default() })),
     ]
 }
