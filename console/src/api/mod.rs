@@ -7,6 +7,7 @@ mod nodes;
 mod objects;
 mod openapi;
 mod revisions;
+mod senders;
 mod sources;
 
 use axum::Router;
@@ -35,6 +36,7 @@ pub fn router(ops: Ops) -> Router {
         .route("/api/v1/nodes/{name}/revoke", post(nodes::revoke))
         .route("/api/v1/nodes/{name}/drain", post(nodes::drain))
         .route("/api/v1/nodes/{name}/resume", post(nodes::resume))
+        .route("/api/v1/sources", get(senders::list))
         .route("/api/v1/status", get(nodes::status))
         .route("/api/v1/prefix-sets/{name}/source", get(sources::show))
         .route("/api/v1/prefix-sets/{name}/fetch", post(sources::fetch))

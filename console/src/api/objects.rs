@@ -226,6 +226,7 @@ pub(super) async fn apply(
         "changes": review.changes,
         "touches": review.touches,
         "confirmations": review.confirmations,
+        "effect": review.effect,
     })))
 }
 

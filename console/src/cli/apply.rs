@@ -96,12 +96,33 @@ pub(crate) fn tell(answer: &Value) {
         };
         say(&format!("{sign} {}  {}", plain(&change["object"]), plain(&change["words"])));
     }
+    // What a packet filter would have done to what was sent.
+    for sentence in answer["effect"]["words"].as_array().into_iter().flatten() {
+        say(&plain(sentence));
+    }
+    for place in answer["effect"]["places"].as_array().into_iter().flatten() {
+        say(&effect_line(place));
+    }
     if let Some(at) = answer["rollbackAt"].as_str() {
         say(&format!(
             "rolls back by itself at {at} unless confirmed: sallyport confirm {}",
             answer["revision"]
         ));
     }
+}
+
+/// `  https, TCP 443 (routes shop, api): 120 packets of 3 sources`.
+fn effect_line(place: &Value) -> String {
+    let routes: Vec<String> = place["routes"].as_array().into_iter().flatten().map(plain).collect();
+    let listener = place["listener"].as_str().map(|listener| format!("{listener}, ")).unwrap_or_default();
+    let routes = match (routes.is_empty(), place["moreRoutes"].as_u64()) {
+        (true, _) => String::new(),
+        (false, None | Some(0)) => format!(" (routes {})", routes.join(", ")),
+        (false, Some(more)) => format!(" (routes {} and {more} more)", routes.join(", ")),
+    };
+    let observed = if place["observed"] == true { ", only observed" } else { "" };
+    let (packets, sources) = (&place["packets"], &place["sources"]);
+    format!("  {listener}{}{routes}: packets {packets}, sources {sources}{observed}", plain(&place["what"]))
 }
 
 /// Waits until every connected node has answered the revision, telling each.

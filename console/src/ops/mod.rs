@@ -4,11 +4,13 @@
 //! revisions. Deliberately absent: HTTP, HTML and SQL.
 
 mod connection;
+mod effect;
 mod error;
 mod figures;
 mod needs;
 mod nodes;
 mod objects;
+mod senders;
 mod setup;
 mod sources;
 mod traffic;
@@ -20,8 +22,11 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 
 pub use connection::Connection;
+pub(crate) use effect::span;
+pub use effect::{Count, FilterEffect, NodeEffect, PlaceEffect, SourceEffect};
 pub use error::OpsError;
 pub use figures::*;
+pub use senders::{Record, Recorded, SentTo, Source};
 pub use setup::OpenError;
 pub use sources::SourceState;
 pub use types::*;

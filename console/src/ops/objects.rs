@@ -13,7 +13,7 @@ use super::{
     Actor, ChangeLine, Changes, Connection, Event, ListQuery, Ops, OpsError, Page, PublishOptions, Published,
     Review, Revision, Role, Stored, allowed,
 };
-use crate::publish::{Current, Wish, difference, used_by};
+use crate::publish::{Current, Planned, Wish, difference, used_by};
 use crate::store::RevisionRow;
 
 /// Rollback by itself happens within these bounds.
@@ -96,7 +96,15 @@ impl Ops {
     /// When the actor may not, or the store fails.
     pub async fn plan(&self, changes: &Changes, actor: &Actor) -> Result<Review, OpsError> {
         allowed(actor, Role::Operator)?;
-        self.0.publisher.plan(Wish::Changes(changes.clone()), actor).await
+        self.planned(Wish::Changes(changes.clone()), actor).await
+    }
+
+    async fn planned(&self, wish: Wish, actor: &Actor) -> Result<Review, OpsError> {
+        let Planned { mut review, base, compiled } = self.0.publisher.plan(wish, actor).await?;
+        if let Some(compiled) = compiled {
+            review.effect = self.filter_effect(base, compiled).await?;
+        }
+        Ok(review)
     }
 
     /// Publishes.
@@ -135,7 +143,7 @@ impl Ops {
     /// When there is no such revision.
     pub async fn plan_rollback(&self, to: u64, actor: &Actor) -> Result<Review, OpsError> {
         allowed(actor, Role::Operator)?;
-        self.0.publisher.plan(Wish::Rollback(to), actor).await
+        self.planned(Wish::Rollback(to), actor).await
     }
 
     /// Keeps a private key (PEM) in memory for an hour, sealed, so that a form can carry its digest from review to publish.

@@ -11,7 +11,7 @@ use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::Connection;
+use super::{Connection, FilterEffect};
 
 /// What a user may do; each includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -160,6 +160,8 @@ pub struct Review {
     pub problems: Vec<Problem>,
     /// What needs `confirm: true` first (all with `Code::NeedsConfirmation`).
     pub confirmations: Vec<Problem>,
+    /// What the packet filter would have done to what was sent in the last hour; absent where no node's changes.
+    pub effect: Option<FilterEffect>,
 }
 
 /// How to publish.

@@ -24,6 +24,7 @@ mod route_names;
 mod routes;
 mod setup;
 mod shell;
+mod sources;
 mod submit;
 mod traffic;
 mod trust_bundles;
@@ -70,6 +71,7 @@ pub fn router() -> Router<AppState> {
         .route("/packet-filter", get(packet_filter::list))
         .route("/prefix-sets", get(prefix_sets::list))
         .route("/prefix-sets/{name}/fetch", post(prefix_sets::fetch))
+        .route("/sources", get(sources::list))
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))

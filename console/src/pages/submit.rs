@@ -10,11 +10,12 @@ use model::diff::target;
 use model::draft::{Kind, Object, RouteSpec, Spec};
 use model::problem::{Code, Problem};
 
+use super::chart::figure;
 use super::doors::{Doors, Front, Promise};
 use super::shell::{Section, Shell};
 use super::{PageError, page};
 use crate::forms::{Fields, FormView, Pem};
-use crate::ops::{Action, ChangeLine, Changes, OpsError, PublishOptions, Review};
+use crate::ops::{Action, ChangeLine, Changes, FilterEffect, OpsError, PublishOptions, Review};
 use crate::session::SignedIn;
 use crate::state::AppState;
 
@@ -59,6 +60,8 @@ struct ReviewPage {
     problems: Vec<Problem>,
     confirmations: Vec<String>,
     hops: Vec<Hop>,
+    /// What the packet filter would have done in the last hour.
+    effect: Option<FilterEffect>,
     carried: Vec<(String, String)>,
     base_revision: u64,
     next_revision: u64,
@@ -72,6 +75,11 @@ struct ReviewPage {
 struct Hop {
     name: String,
     doors: Doors,
+}
+
+/// A count as the review shows it.
+pub(crate) fn count(of: &u64) -> String {
+    figure(*of as f64)
 }
 
 /// Lines of a change as they are shown everywhere.
@@ -240,6 +248,7 @@ fn draw(
         problems: plan.problems,
         confirmations: plan.confirmations.iter().map(|problem| problem.message.clone()).collect(),
         hops,
+        effect: plan.effect,
         carried: fields
             .carried()
             .filter(|(key, _)| !review.iter().any(|(mine, ())| mine == key))

@@ -21,7 +21,7 @@ pub(crate) use words::{used_by, users_of};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use model::compile::FactsCache;
+use model::compile::{Compiled, FactsCache};
 use model::digest::Digest;
 use model::draft::Object;
 use model::problem::Code;
@@ -64,6 +64,17 @@ struct Inner {
     // Held while a revision is made: one at a time.
     gate: tokio::sync::Mutex<FactsCache>,
     current: watch::Sender<Arc<Current>>,
+}
+
+/// What granting a wish would do, and what it was found out with.
+#[derive(Debug)]
+pub struct Planned {
+    /// What it would do; its effect on what was sent is still to be found out.
+    pub review: Review,
+    /// What is in force.
+    pub base: Arc<Current>,
+    /// What would be; absent when there are problems.
+    pub compiled: Option<Compiled>,
 }
 
 impl Publisher {
@@ -112,20 +123,22 @@ impl Publisher {
     ///
     /// # Errors
     /// When the store fails or the revision to return to does not exist; problems of the change itself are in the review.
-    pub async fn plan(&self, wish: Wish, actor: &Actor) -> Result<Review, OpsError> {
+    pub async fn plan(&self, wish: Wish, actor: &Actor) -> Result<Planned, OpsError> {
         let mut cache = self.0.gate.lock().await;
         let base = Arc::clone(&self.0.current.borrow());
         let mut prepared = self.prepare(&base, wish, &mut cache).await?;
         prepared.problems.extend(sources::unpermitted(&base, &prepared.put, actor));
         let confirmations =
             prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor, &[]));
-        Ok(Review {
+        let review = Review {
             base_revision: base.id.revision,
             touches: words::touches(&base.objects, &prepared),
             confirmations: confirmations.unwrap_or_default(),
             problems: prepared.problems,
             changes: prepared.lines,
-        })
+            effect: None,
+        };
+        Ok(Planned { review, base, compiled: prepared.compiled })
     }
 
     /// Grants the wish as a new revision, or says why not.

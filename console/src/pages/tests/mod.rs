@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use browser::Browser;
 
 /// Every page without an object in its address.
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 20] = [
     "/",
     "/?range=24h",
     "/routes",
@@ -27,6 +27,8 @@ const PAGES: [&str; 18] = [
     "/packet-filter/new",
     "/prefix-sets",
     "/prefix-sets/new",
+    "/sources",
+    "/sources?sort=drops&dir=desc&q=fra-1",
     "/nodes",
     "/changes",
 ];
@@ -104,6 +106,52 @@ async fn a_rule_that_is_only_observed_says_so() {
     assert!(page.contains("set cloud-a, set bogons") && page.contains("TCP 3306, 8000-8010"), "{page}");
     let sets = browser.get("/prefix-sets").await.body;
     assert!(sets.contains("/packet-filter/edge") && sets.contains("<strong>bogons</strong>"), "{sets}");
+}
+
+#[tokio::test]
+async fn who_is_sending_is_told_by_source_and_node() {
+    let browser = Browser::with_sample().await;
+    let page = browser.get("/sources").await.body;
+    // Most packets first; a node's figures stand for themselves.
+    let first = page.find("203.0.113.9").unwrap();
+    assert!(first < page.find("2001:db8:c::17").unwrap(), "{page}");
+    assert!(page.contains("TCP 8443 (https)") && page.contains("1.5 MB"), "{page}");
+    assert!(page.contains("in busy times one packet in 8 was looked at"), "{page}");
+    assert!(
+        page.contains("every packet was looked at") && page.contains("its packet filter is off"),
+        "{page}"
+    );
+    let dropped = browser.get("/sources?sort=drops&dir=desc&q=fra-1").await.body;
+    assert!(dropped.find("198.51.100.23").unwrap() < dropped.find("203.0.113.9").unwrap(), "{dropped}");
+    assert!(!dropped.contains("<a href=\"/nodes/fra-3\">fra-3</a></td>"), "{dropped}");
+}
+
+#[tokio::test]
+async fn a_review_says_what_the_filter_would_have_done() {
+    let browser = Browser::with_sample().await;
+    let csrf = browser.get("/packet-filter/new").await.csrf().to_owned();
+    let fields = [
+        ("csrf", csrf.as_str()),
+        ("name", "night"),
+        ("rule.0.name", "cloud"),
+        ("rule.0.action", "Deny"),
+        ("rule.0.mode", "Enforce"),
+        ("rule.0.prefixes", "203.0.113.0/24 2001:db8:c::/48"),
+        ("step", "review"),
+    ];
+    let page = browser.post("/packet-filter/new", &fields).await.body;
+    assert_clean("/packet-filter/new", &page);
+    assert!(
+        page.contains("it would have dropped about 40960 packets of 2 sources that pass today"),
+        "{page}"
+    );
+    assert!(page.contains("Figures are estimates"), "{page}");
+    assert!(page.contains("Nothing is recorded on node fra-2: its packet filter is off."), "{page}");
+    assert!(page.contains("<a href=\"/routes/shop\">shop</a>") && page.contains("night/cloud"), "{page}");
+    // What is no change of the filter has no such section.
+    let other = [("csrf", csrf.as_str()), ("name", "x"), ("prefixes", "192.0.2.0/24"), ("step", "review")];
+    let page = browser.post("/prefix-sets/new", &other).await.body;
+    assert!(page.contains("What will be published") && !page.contains("id=\"effect\""), "{page}");
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@ use model::draft::{
     OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, PrefixSetSpec, PrefixSourceSpec,
     RouteSpec, Spec, TrustBundleSpec,
 };
+use model::filter::Payload;
 use model::labels::Labels;
 use model::report::{
     Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, ProbeReport, Report, RouteReport,
 };
+use model::senders::{Sender, Senders, Sums};
 use model::snapshot::SnapshotId;
 use time::Duration;
 
@@ -38,6 +40,9 @@ pub(super) async fn fill(ops: &Ops, actor: &Actor) {
         ops.store().node_answer(node, id, answer).await.unwrap();
         let (connection, _) = ops.live().connected(node, ([192, 0, 2, 10], 40_000).into(), false);
         ops.live().reported(node, connection, clock::now(), report(index, 60));
+        if index != 1 {
+            ops.live().sent(node, connection, senders(index));
+        }
     }
     for minute in (0..70).filter(|minute| !(30..34).contains(minute)) {
         ops.figures().add(&report(0, minute), clock::now() - Duration::minutes(minute.into()));
@@ -205,6 +210,40 @@ fn report(node: usize, minute: i32) -> Report {
         connections: 140,
         threads: 4,
         overload: None,
+    }
+}
+
+/// Who sends to a node; the first samples one packet in eight.
+fn senders(node: usize) -> Senders {
+    let now = clock::to_ms(clock::now());
+    let sender = |source: &str, payload, packets: u64, drops: u64| Sender {
+        source: source.parse().unwrap(),
+        destination: if source.contains(':') { "2001:db8:20::1" } else { "192.0.2.10" }.parse().unwrap(),
+        payload,
+        sums: Sums { packets, bytes: packets * 60, syns: packets / 4, drops },
+        first_ms: now - 3_000_000,
+        last_ms: now - 20_000,
+    };
+    let https = Payload::Tcp(8443);
+    let senders = match node {
+        0 => vec![
+            sender("203.0.113.9", https, 24_576, 0),
+            sender("2001:db8:c::17", https, 16_384, 0),
+            sender("198.51.100.23", Payload::Tcp(22), 4_096, 4_096),
+            sender("2001:db8:20::77", Payload::Icmpv6(128), 64, 0),
+        ],
+        _ => vec![
+            sender("192.0.2.200", Payload::Tcp(80), 12, 0),
+            sender("192.0.2.200", Payload::Udp(53), 9, 0),
+        ],
+    };
+    let others = Sums { packets: 800, ..Sums::default() };
+    Senders {
+        since_ms: now - 57 * 60_000,
+        at_ms: now - 4_000,
+        shift: if node == 0 { 3 } else { 0 },
+        others: if node == 0 { others } else { Sums::default() },
+        senders,
     }
 }
 

@@ -1,0 +1,77 @@
+//! Who is sending.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ApiError;
+use crate::ops::{Ops, Source};
+
+/// Sources in an answer, unless asked otherwise.
+const USUAL: usize = 100;
+
+/// What is wanted of the sources.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    node: Option<String>,
+    #[serde(default)]
+    sort: By,
+    top: Option<usize>,
+}
+
+/// What they are sorted by, most first.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum By {
+    #[default]
+    Packets,
+    Bytes,
+    Syns,
+    Drops,
+}
+
+impl By {
+    fn of(self, source: &Source) -> u64 {
+        match self {
+            Self::Packets => source.sums.packets,
+            Self::Bytes => source.sums.bytes,
+            Self::Syns => source.sums.syns,
+            Self::Drops => source.sums.drops,
+        }
+    }
+}
+
+/// Who sent to the nodes in the last hour, as far as their packet filters looked at packets.
+#[utoipa::path(get, path = "/api/v1/sources", tag = "nodes",
+    params(("node" = Option<String>, Query, description = "Only this node"),
+           ("sort" = Option<String>, Query, description = "packets (the default), bytes, syns or drops; most first"),
+           ("top" = Option<u32>, Query, description = "So many sources at most; 100 unless given, 0 for all")),
+    responses((status = 200, description = "{\"nodes\": [{\"node\", \"record\": {\"since\", \"until\", \"oneIn\", \"others\"} or null, \"why\"}...], \"items\": [{\"node\", \"source\", \"packets\", \"bytes\", \"syns\", \"drops\", \"first\", \"last\", \"to\": [{\"address\", \"what\", \"listener\", \"packets\", ...}...]}...], \"total\": n}"),
+              (status = 400, body = super::error::Problems)))]
+pub(super) async fn list(
+    State(ops): State<Ops>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(wanted) = wanted.map_err(|error| {
+        let sentence = format!("the query cannot be read: {}", error.body_text());
+        ApiError::sentence(StatusCode::BAD_REQUEST, "invalid", sentence)
+    })?;
+    let (mut nodes, mut items) = ops.senders().await?;
+    if let Some(node) = &wanted.node {
+        nodes.retain(|one| one.node == *node);
+        items.retain(|one| one.node == *node);
+    }
+    let total = items.len();
+    // Equal ones stay by packets.
+    items.sort_by_key(|source| std::cmp::Reverse(wanted.sort.of(source)));
+    items.truncate(match wanted.top {
+        Some(0) => usize::MAX,
+        Some(top) => top,
+        None => USUAL,
+    });
+    Ok(Json(json!({ "nodes": nodes, "items": items, "total": total })))
+}
