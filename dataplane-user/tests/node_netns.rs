@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use node_support::node::kill;
-use node_support::{Console, Node, id, name, shop, snapshot, wait};
+use node_support::{Console, Node, id, shop, snapshot, wait};
 
 /// Two namespaces joined by a cable: `node` (10.77.0.1) and `client` (10.77.0.2). The console, which the test itself is,
 /// is reached through a third address on a second cable.
@@ -33,9 +33,9 @@ impl Net {
     fn new(index: u8) -> Self {
         let tag = format!("{}-{index}", std::process::id() % 10000);
         let net = Self {
-            node: format!("node-n{tag}"),
-            client: format!("node-c{tag}"),
-            outside: format!("nd{tag}o"),
+            node: format!("spt-n{tag}"),
+            client: format!("spt-c{tag}"),
+            outside: format!("spt{tag}o"),
         };
         let (node, client) = (&net.node, &net.client);
         let bpffs = "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf";
@@ -233,12 +233,15 @@ fn a_full_disk_refuses_and_loses_nothing() {
         console.publish(&snapshot(1));
         console.expect_applied(1);
         let mut large = snapshot(2);
-        large
-            .trust_bundles
-            .push(model::snapshot::TrustBundle { name: name("large"), certificates: "x".repeat(512 * 1024) });
+        // Right in every way, and longer than the disk has room for.
+        let prefixes =
+            (0..30_000_u32).map(|n| format!("{}/32", std::net::Ipv4Addr::from(0x0a00_0000 + 2 * n)));
+        let prefixes = prefixes.map(|text| text.parse().unwrap()).collect();
+        let deny = model::snapshot::FilterAction::Deny;
+        large.filter.push(model::snapshot::FilterRule::new(7, "block/many", deny, prefixes));
         console.publish(&large);
         let reason = console.expect_refused(2);
-        assert!(reason.contains("No space left on device"), "{reason}");
+        assert!(reason.contains("is full: nothing was changed; make room"), "{reason}");
         console.publish(&snapshot(3));
         console.expect_applied(3);
         node.stop();
