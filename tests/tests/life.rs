@@ -368,12 +368,28 @@ fn a_link_that_somebody_detached_is_made_again() {
 
 /// In a mount namespace of its own the node sees a /sys without a BPF file system.
 #[test]
-fn without_a_bpf_file_system_the_node_serves_and_says_so() {
+fn a_bpf_file_system_is_mounted_where_there_is_none() {
     let hide = ["unshare", "--mount", "sh", "-c", "umount -l /sys/fs/bpf && exec \"$0\" \"$@\""];
+    let life = Life::start("lifemount", |stage| Product::start_behind(&stage.node, stage.name(), &hide));
+    life.feature("xdp:c0", true, "native");
+    life.feature("sk_lookup", true, "");
+    life.serves_friends();
+    assert!(life.get(life.stage.dial(), FOE4).is_err(), "the filter drops");
+    assert!(!life.product.node_status().unwrap()["pins"].as_array().unwrap().is_empty());
+    assert!(!probe::has_pins(life.product.instance()), "the pins are in the node's own file system");
+    assert!(life.product.log().contains("mounted the BPF file system"));
+}
+
+/// The same without the right to mount one.
+#[test]
+fn without_a_bpf_file_system_the_node_serves_and_says_so() {
+    let hide = "umount -l /sys/fs/bpf && exec setpriv --bounding-set=-sys_admin \"$0\" \"$@\"";
+    let hide = ["unshare", "--mount", "sh", "-c", hide];
     let life = Life::start("lifebpffs", |stage| Product::start_behind(&stage.node, stage.name(), &hide));
     for feature in ["xdp", "sk_lookup"] {
         let detail = life.feature(feature, false, "/sys/fs/bpf is on no BPF file system");
-        assert!(detail.contains("`mount -t bpf bpf /sys/fs/bpf`") && detail.contains("restart"), "{detail}");
+        assert!(detail.contains("it may not: that needs CAP_SYS_ADMIN"), "{detail}");
+        assert!(detail.contains("as root, run `mount -t bpf bpf /sys/fs/bpf` and restart"), "{detail}");
     }
     life.serves_friends();
     assert!(!probe::has_pins(life.product.instance()));

@@ -15,10 +15,14 @@ pub enum KernelError {
     #[error("this kernel has no BPF: use Linux 6.1 or newer with CONFIG_BPF_SYSCALL")]
     NoBpf,
     /// Nowhere to pin.
-    #[error("{root} is on no BPF file system: run `mount -t bpf bpf {root}` and restart the node")]
+    #[error(
+        "{root} is on no BPF file system, and the node cannot mount one ({why}): as root, run `mount -t bpf bpf {root}` and restart the node"
+    )]
     NoBpffs {
         /// Where pins were to go.
         root: PathBuf,
+        /// Why it is not mounted.
+        why: String,
     },
     /// A name that cannot be a directory on bpffs.
     #[error("an instance's name is 1 to 32 letters, digits, hyphens or underscores, not {name:?}")]

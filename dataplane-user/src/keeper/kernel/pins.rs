@@ -21,11 +21,14 @@ use std::path::{Path, PathBuf};
 use dataplane_ebpf::reason::SLOTS;
 use dataplane_ebpf::wire::sender::SENDERS_MAX;
 use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
+use rustix::mount::MountFlags;
 
 use super::KernelError;
 use super::sys::{self, Shape};
 
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Where the BPF file system is mounted on every distribution.
+const BPFFS: &str = "/sys/fs/bpf";
 
 /// A map that the object defines.
 #[derive(Debug)]
@@ -96,13 +99,13 @@ impl Pins {
     /// The instance's directory; made, if `root` is on a BPF file system.
     pub(super) fn open(root: &Path, instance: &str) -> Result<Self, KernelError> {
         let pins = Self::at(root, instance)?;
-        let on_bpffs = root
-            .ancestors()
-            .find(|ancestor| ancestor.exists())
-            .and_then(|existing| rustix::fs::statfs(existing).ok())
-            .is_some_and(|stat| stat.f_type == BPF_FS_MAGIC);
-        if !on_bpffs {
-            return Err(KernelError::NoBpffs { root: root.parent().unwrap_or(root).to_path_buf() });
+        if !on_bpffs(root) {
+            let parent = root.parent().unwrap_or(root);
+            let no_bpffs = |why: String| KernelError::NoBpffs { root: parent.to_path_buf(), why };
+            mount(parent).map_err(no_bpffs)?;
+            if !on_bpffs(root) {
+                return Err(no_bpffs("what was mounted there is not seen".to_owned()));
+            }
         }
         make(&pins.dir.join("links"))?;
         Ok(pins)
@@ -251,6 +254,29 @@ pub(super) fn link_name(interface: &str) -> String {
 /// The interface of a link's name.
 pub(super) fn interface_of(link: &str) -> Option<String> {
     Some(link.strip_prefix("xdp-")?.replace("%2e", ".").replace("%25", "%"))
+}
+
+fn on_bpffs(root: &Path) -> bool {
+    let existing = root.ancestors().find(|ancestor| ancestor.exists());
+    let file_system = existing.and_then(|existing| rustix::fs::statfs(existing).ok());
+    file_system.is_some_and(|stat| stat.f_type == BPF_FS_MAGIC)
+}
+
+/// A BPF file system in the place where everybody expects it, as systemd and the unit mount it: for root alone. It stays when the
+/// node ends, as the pins do. Needs CAP_SYS_ADMIN, which the keeper gives up after this.
+fn mount(root: &Path) -> Result<(), String> {
+    if root != Path::new(BPFFS) {
+        return Err(format!("it mounts {BPFFS} alone"));
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match rustix::mount::mount("bpf", root, "bpf", flags, c"mode=0700") {
+        Ok(()) => {
+            tracing::info!(root = BPFFS, "mounted the BPF file system");
+            Ok(())
+        }
+        Err(rustix::io::Errno::PERM) => Err("it may not: that needs CAP_SYS_ADMIN".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn make(dir: &Path) -> Result<(), KernelError> {
