@@ -164,6 +164,31 @@ fn an_interface_made_anew_gets_the_filter_back() {
     assert!(log.contains("a kernel program is off") && log.contains("a kernel program is on"), "{log}");
 }
 
+/// The kernel tells the keeper, which else looks once a second: eight times that would be four seconds together.
+#[test]
+fn a_new_interface_is_filtered_at_once() {
+    let life = Life::filters("lifesoon");
+    let mut all = Duration::ZERO;
+    for _ in 0..8 {
+        life.stage.node.ip("link delete c0");
+        // The keeper rests a moment after each look.
+        std::thread::sleep(Duration::from_millis(100));
+        life.stage.node.ip("link add c0 type veth peer name c1");
+        let begun = Instant::now();
+        eventually("the filter is on the new interface", Duration::from_secs(5), || {
+            let (_, shown, _) = life.stage.node.try_run("ip", &["link", "show", "dev", "c0"]);
+            if shown.contains("xdp") { Ok(()) } else { Err(shown) }
+        });
+        all += begun.elapsed();
+    }
+    println!("a new interface has the filter after {:?} on average", all / 8);
+    assert!(all < Duration::from_millis(1500), "{all:?} for eight interfaces");
+    life.stage.node.ip("link delete c0");
+    life.connect();
+    life.serves_friends();
+    life.drops_foes();
+}
+
 #[test]
 fn a_renamed_interface_keeps_the_filter() {
     let life = Life::filters("liferename");

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::apply::Transition;
 use super::directory::Directory;
+use super::follow::Follow;
 use super::held::Held;
 pub use super::held::StartError;
 use super::kernel::Kernel;
@@ -95,6 +96,8 @@ pub struct Keeper {
     /// The process of ours that does, and when another may be started for it.
     pub(super) holder_number: Option<WorkerNumber>,
     pub(super) holder_at: Option<Instant>,
+    /// When interfaces and addresses are looked at beside the look once a second.
+    pub(super) follow: Follow,
 }
 
 /// Runs a keeper until it is told to stop. `open_kernel` is asked once, while all privileges are there. With a `succession`
@@ -203,6 +206,7 @@ impl Keeper {
             store: Store::default(),
             holder_number: None,
             holder_at: None,
+            follow: Follow::default(),
         }
     }
 
@@ -231,6 +235,7 @@ impl Keeper {
         mut events: mpsc::Receiver<(WorkerNumber, WorkerEvent)>,
         mut signals: Signals,
     ) {
+        self.follow = Follow::begin(self.settings.kernel);
         let (ask, mut asked) = mpsc::channel(4);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -244,6 +249,8 @@ impl Keeper {
                 _ = signals.hang_up.recv() => self.hang_up().await,
                 Some(asked) = asked.recv() => self.answer(asked).await,
                 _ = tick.tick() => self.tick().await,
+                () = self.follow.changed() => self.notice(),
+                () = at(self.follow.look_at) => self.look_now(),
                 accepted = rendezvous::accept(&self.rendezvous) => match accepted {
                     Ok(socket) => self.meet(socket),
                     Err(error) => tracing::warn!(%error, "keeper.sock"),

@@ -351,7 +351,11 @@ impl Kernel for Linux {
     }
 
     fn look(&mut self) {
-        self.look_at_links();
+        self.look_at_links(false);
+    }
+
+    fn look_after_change(&mut self) {
+        self.look_at_links(true);
     }
 
     fn detach(&mut self) -> Result<(), KernelError> {

@@ -6,10 +6,12 @@
 //!
 //! - `sys`: bpf(2); `object`: aya, which loads the ELF object.
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
+//! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
 //! - `tables`: generations; `counters`: drops; `senders`: who is sending.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
+mod changes;
 mod counters;
 mod error;
 mod inspect;
@@ -32,6 +34,7 @@ use model::report::{Drops, Feature};
 
 use super::plan::KernelPlan;
 
+pub use changes::{listen_to_changes, read_changes};
 pub use error::KernelError;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
 pub use linux::{Config, Filter, Interfaces, Linux};
@@ -121,6 +124,11 @@ pub trait Kernel: Send {
     /// Looks, about once a second, whether every program stands where it should, and puts back what does not: interfaces are
     /// made anew, renamed and come later.
     fn look(&mut self) {}
+
+    /// The same, and the default routes whatever the time: something changed of interfaces, addresses or default routes.
+    fn look_after_change(&mut self) {
+        self.look();
+    }
 
     /// Removes every program, link and pin.
     ///

@@ -8,8 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 const AF_NETLINK: i32 = 16;
 const RTM_GETLINK: u16 = 18;
-const RTM_NEWLINK: u16 = 16;
-const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const DONE: u16 = 3;
 const REQUEST: u16 = 1;
@@ -111,7 +111,7 @@ pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
 }
 
 /// The next message of several: its type, what is behind its header, what is behind it.
-fn message(rest: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(super) fn message(rest: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(word(rest)?).ok()?;
     let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
     Some((kind, rest.get(HEADER..length)?, rest.get(length.next_multiple_of(4)..).unwrap_or_default()))

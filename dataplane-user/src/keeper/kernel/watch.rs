@@ -78,8 +78,8 @@ impl Linux {
         Feature { name: "xdp".to_owned(), on: false, detail: detail.to_owned() }
     }
 
-    /// Called about once a second.
-    pub(super) fn look_at_links(&mut self) {
+    /// Called about once a second, and with `routes` when the kernel said that something changed.
+    pub(super) fn look_at_links(&mut self, routes: bool) {
         if self.progress != Progress::Settled {
             return;
         }
@@ -87,9 +87,9 @@ impl Linux {
             self.give_way();
             return;
         }
-        let find =
-            matches!(self.config.interfaces, Interfaces::Found(_)) && self.looks.is_multiple_of(ROUTES);
-        self.looks += 1;
+        let find = matches!(self.config.interfaces, Interfaces::Found(_))
+            && (routes || self.looks.is_multiple_of(ROUTES));
+        self.looks += u64::from(!routes);
         let there = |interface: &Interface| links::stands(&self.pins, interface);
         if find || !self.interfaces.iter().all(there) {
             self.look_at_interfaces();
