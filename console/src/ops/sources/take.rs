@@ -36,7 +36,7 @@ pub(crate) enum Kept {
     #[error("{0} is everybody; it is kept back until somebody confirms that it is meant")]
     Everybody(Prefix),
     #[error(
-        "it has {after} prefixes instead of {before}, which is less than may be lost at once; it is kept back until somebody confirms that it is meant"
+        "of its {before} prefixes {after} are left, which is less than may be lost at once; it is kept back until somebody confirms that it is meant"
     )]
     Shrunk { before: usize, after: usize },
     #[error("it is kept back: {0}")]
