@@ -14,6 +14,7 @@ pub mod digest;
 pub mod draft;
 pub mod error_page;
 pub mod filter;
+pub mod flow;
 pub mod grpc;
 pub mod header;
 pub mod https_url;

@@ -8,6 +8,10 @@
 //! | `POST /node/v1/renew` | [`RenewRequest`] | [`RenewResponse`] |
 //! | `GET /node/v1/keys/{digest}` | none | the private key, PKCS#8 DER (`application/octet-stream`); 404 unless this node's snapshot names it |
 //! | `POST /node/v1/link` | [`NodeMessage`] frames, open-ended | [`ConsoleMessage`] frames, open-ended |
+//! | `POST /node/v1/flows` | [`FlowMessage`](crate::flow::FlowMessage) frames, open-ended | [`FlowOrder`](crate::flow::FlowOrder) frames, open-ended |
+//!
+//! Flows are a stream of their own, so that its flow control holds back nothing else, and so that a console that does not know
+//! them answers 404 where it would otherwise end the link.
 //!
 //! A frame is a 32-bit big-endian length, at most [`MAX_FRAME`], and that many bytes of JSON. Errors outside `link` are
 //! JSON `{"message": "..."}` with a 4xx or 5xx status.

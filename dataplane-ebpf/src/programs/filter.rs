@@ -4,6 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use dataplane_ebpf::decide::{decide_packet, parse};
 use dataplane_ebpf::reason::Reason;
 
+use crate::flows;
 use crate::maps::{self, InForce};
 use crate::packet::XdpFrame;
 use crate::sample::sample;
@@ -24,6 +25,9 @@ pub(crate) fn filter(context: &XdpContext) -> Reason {
                 if let Ok(packet) = &packet {
                     senders::record(context, sample, packet, decision.reason.is_drop());
                 }
+            }
+            if tables.is_watched() {
+                flows::tell(context, &packet, decision);
             }
             decision.reason
         }

@@ -60,6 +60,12 @@ impl InForce {
         Some(Self(Active(unsafe { word.read_volatile() })))
     }
 
+    /// Whether somebody watches packets.
+    #[inline(always)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.is_watched()
+    }
+
     /// Whether a listener accepts at this address and port: exactly, or at every address of the family.
     #[inline(always)]
     pub(crate) fn listens(&self, address: &Address, port: u16) -> bool {

@@ -24,6 +24,16 @@ pub const SENDERS: &str = "SENDERS";
 pub const SAMPLED: &str = "SAMPLED";
 /// Where an entry of [`SENDERS`] is put together, per CPU.
 pub const ENTRY: &str = "ENTRY";
+/// What is watched.
+pub const WATCHES: &str = "WATCHES";
+/// What watches with a limit have taken.
+pub const CAPTURED: &str = "CAPTURED";
+/// What watches were about, and what of it was lost, per CPU.
+pub const SEEN: &str = "SEEN";
+/// The ring of records.
+pub const FLOWS: &str = "FLOWS";
+/// Where a record is put together, per CPU.
+pub const RECORD: &str = "RECORD";
 /// The worker threads' listening sockets.
 pub const SOCKETS: &str = "SOCKETS";
 /// CPU -> thread.

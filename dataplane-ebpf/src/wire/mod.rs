@@ -2,6 +2,7 @@
 //! the other side may be of another release.
 
 pub mod cell;
+pub mod flow;
 pub mod listener;
 pub mod maps;
 pub mod sample;

@@ -2,7 +2,7 @@
 
 /// The active-generation word. It is one aligned load, so everything in it flips together.
 ///
-/// Bit 0: generation; bit 2: the IPv4 trie has entries; bit 3: the IPv6 trie has; bits 16..32: how many classes of
+/// Bit 0: generation; bit 1: somebody watches packets; bit 2: the IPv4 trie has entries; bit 3: the IPv6 trie has; bits 16..32: how many classes of
 /// destinations there are, 0 where nothing is looked up at all; bits 32..: how many swaps there have been, for people who look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
@@ -20,6 +20,18 @@ impl Active {
                 | (has6 as u64) << 3
                 | (swaps as u64) << 32,
         )
+    }
+
+    /// The word with packets watched, or not.
+    #[must_use]
+    pub const fn with_watched(self, watched: bool) -> Self {
+        Self(self.0 & !2 | (watched as u64) << 1)
+    }
+
+    /// Whether somebody watches packets.
+    #[inline(always)]
+    pub const fn is_watched(self) -> bool {
+        self.0 & 2 != 0
     }
 
     /// The generation, an index of the outer maps.
@@ -104,6 +116,8 @@ mod tests {
             assert_eq!(word.has_sources4(), bits & 4 != 0);
             assert_eq!(word.has_sources6(), bits & 8 != 0);
             assert_eq!(word.swaps(), u32::MAX);
+            assert!(!word.is_watched() && word.with_watched(true).is_watched());
+            assert_eq!(word.with_watched(true).with_watched(false), word);
         }
     }
 

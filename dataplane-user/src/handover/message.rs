@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::digest::Digest;
+use model::flow::{FlowCounts, FlowWatch, Verdict};
 use model::name::Name;
 use model::report::{Drops, Feature, ListenerReport, Overload};
 use model::senders::Senders;
@@ -75,6 +76,15 @@ pub enum ToWorker {
     },
     /// Who is sending, for the console. Since version 5.
     Senders(Box<Senders>),
+    /// Watched packets. Since version 5.
+    Flows {
+        /// Oldest first.
+        packets: Vec<WatchedPacket>,
+        /// The watches in force and their figures.
+        counts: Vec<(u64, FlowCounts)>,
+        /// Why nothing is watched, one sentence.
+        problem: Option<String>,
+    },
     /// Write the access log here from now on: its file was moved away. Descriptor: the new file.
     AccessLog,
     /// A new snapshot key is stored; the worker tells the console.
@@ -294,11 +304,48 @@ pub enum ToKeeper {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         overload: Option<Overload>,
     },
+    /// The console wants this watched, for [`model::flow::LEASE_SECONDS`], and nothing else. Since version 5.
+    Watch {
+        /// All of it.
+        watches: Vec<FlowWatch>,
+    },
     /// The operator drained the node, or put it back to work, at the console.
     OperatorDrain {
         /// Accept nothing new.
         on: bool,
     },
+}
+
+/// A packet that the kernel's program took for a watch, as it was: only the worker looks into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WatchedPacket {
+    /// For which watches.
+    pub taken: Vec<Taken>,
+    /// When, nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// The frame's length, bytes.
+    pub length: u32,
+    /// The interface that received it.
+    pub interface: String,
+    /// What happened to it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+    /// The rule that decided, or 0.
+    pub rule: u32,
+    /// The frame's first bytes, base64.
+    pub bytes: String,
+}
+
+/// A watch that took a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Taken {
+    /// Which.
+    pub watch: u64,
+    /// The packet stands for so many of its kind.
+    pub one_in: u32,
 }
 
 /// What a reconnecting worker is doing.

@@ -54,7 +54,8 @@ impl Keeper {
             ToKeeper::Refused { .. }
             | ToKeeper::NodeCertificate { .. }
             | ToKeeper::RotateKey { .. }
-            | ToKeeper::OperatorDrain { .. } => self.current == Some(number),
+            | ToKeeper::OperatorDrain { .. }
+            | ToKeeper::Watch { .. } => self.current == Some(number),
             // These look at the sender themselves.
             ToKeeper::Candidate { .. }
             | ToKeeper::Live { .. }
@@ -119,6 +120,7 @@ impl Keeper {
                 }
             }
             ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
+            ToKeeper::Watch { watches } => self.watch_flows(number, watches).await,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod apply;
 pub mod directory;
 mod filter;
+mod flows;
 mod follow;
 mod held;
 pub mod interfaces;

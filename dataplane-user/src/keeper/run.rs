@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::apply::Transition;
 use super::directory::Directory;
+use super::flows::Flows;
 use super::follow::Follow;
 use super::held::Held;
 pub use super::held::StartError;
@@ -68,6 +69,8 @@ pub struct Keeper {
     pub(super) shortcomings: BTreeMap<&'static str, String>,
     pub(super) drops: Vec<Drops>,
     pub(super) sending: Sending,
+    /// What the worker watches.
+    pub(super) flows: Flows,
     /// This host's addresses, as the tables in force have them.
     pub(super) own: Vec<IpAddr>,
     pub(super) user: Option<User>,
@@ -188,6 +191,7 @@ impl Keeper {
             shortcomings: BTreeMap::new(),
             drops: Vec::new(),
             sending: Sending::default(),
+            flows: Flows::default(),
             own: Vec::new(),
             user,
             metrics: None,
@@ -248,6 +252,7 @@ impl Keeper {
                 _ = signals.interrupt.recv() => self.stop().await,
                 _ = signals.hang_up.recv() => self.hang_up().await,
                 Some(asked) = asked.recv() => self.answer(asked).await,
+                () = self.flows.due() => self.look_at_flows().await,
                 _ = tick.tick() => self.tick().await,
                 () = self.follow.changed() => self.notice(),
                 () = at(self.follow.look_at) => self.look_now(),

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::admin::Admin;
 use super::console::Console;
+use super::flows::Flows;
 use super::keeper_link::{Heard, KeeperChannel, KeeperLink};
 use super::live::Live;
 use super::observe::Observe;
@@ -100,12 +101,15 @@ pub(super) struct Control {
     pub(super) fetching: Option<Fetching>,
     pub(super) console: Console,
     pub(super) reporter: Reporter,
+    pub(super) flows: Flows,
     observe: Arc<Observe>,
     stored: Option<Box<SignedSnapshot>>,
     pub(super) secrets: Secrets,
     pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
+    /// The protocol that the keeper which started this worker speaks.
+    version: u32,
     /// The keeper waits for the threads to accept.
     settling: Option<Settling>,
     /// It was given sockets once.
@@ -157,6 +161,7 @@ impl Control {
             proposal: None,
             fetching: None,
             console: Console::new(),
+            flows: Flows::default(),
             reporter: Reporter::new(Arc::clone(&observe)),
             observe,
             stored: start.snapshot.take(),
@@ -164,6 +169,7 @@ impl Control {
             labels: std::mem::take(&mut start.labels),
             features,
             draining: false,
+            version: start.version,
             settling: None,
             accepts: false,
             metrics,
@@ -271,6 +277,12 @@ impl Control {
                 self.reporter.take(drops, features, listeners)
             }
             ToWorker::Senders(senders) => self.reporter.take_senders(*senders),
+            ToWorker::Flows { packets, counts, problem } => {
+                self.flows.take(&packets, counts);
+                if let Some(problem) = problem {
+                    self.flows.cannot(problem);
+                }
+            }
             ToWorker::AccessLog => {
                 if let Some(file) = descriptors.into_iter().next() {
                     self.observe.reopen_log(file);
@@ -358,6 +370,11 @@ impl Control {
     /// What is refused for too much to do.
     pub(super) fn overload(&self) -> Option<Overload> {
         self.observe.overload()
+    }
+
+    /// Whether the keeper that started this worker can watch packets.
+    pub(super) fn keeper_watches(&self) -> bool {
+        self.version >= 5
     }
 
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod admin;
 mod console;
 pub mod control;
+mod flows;
 pub mod hops;
 pub mod http;
 pub mod keeper_link;

@@ -56,6 +56,9 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// No program sees a packet.
+    #[error("no packets can be watched here: the filter is on no interface (sallyport-node status says why)")]
+    NothingToWatch,
     /// A map.
     #[error("{doing} the kernel table {table} failed")]
     Table {

@@ -5,10 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::flow::{Seen, Watches};
 use dataplane_ebpf::wire::{CPUS_MAX, Steering, THREADS_MAX, maps, socket_index};
 use model::report::{Drops, Feature};
 
 use super::counters::Counters;
+use super::flows::{Flows, Record};
 use super::links::{self, Interface, State};
 use super::object::{self, Programs};
 use super::pins::{Pins, Slot, SlotState, pin_over};
@@ -59,6 +61,7 @@ pub struct Linux {
     tables: Tables,
     counters: Counters,
     senders: Senders,
+    flows: Flows,
     sockets: OwnedFd,
     threads: OwnedFd,
     steering: OwnedFd,
@@ -100,8 +103,10 @@ impl Linux {
         let (slot, progress) = choose(&pins)?;
         slot.make()?;
         let programs = object::load(&slot)?;
-        let tables = Tables::open(&slot)?;
-        let counters = Counters::open(&slot)?;
+        let mut tables = Tables::open(&slot)?;
+        // Whoever watched through a former process has to ask again.
+        tables.set_watched(false)?;
+        let (counters, flows) = (Counters::open(&slot)?, Flows::open(&slot)?);
         let senders = Senders::open(&slot)?;
         for (name, program) in [(maps::FILTER, &programs.filter), (maps::STEER, &programs.steer)] {
             if let Ok(program) = program {
@@ -124,6 +129,7 @@ impl Linux {
             tables,
             counters,
             senders,
+            flows,
             progress,
         };
         if progress == Progress::Settled {
@@ -348,6 +354,29 @@ impl Kernel for Linux {
 
     fn take_senders(&mut self) -> Result<Taken, KernelError> {
         self.senders.take()
+    }
+
+    fn watch(&mut self, watches: &Watches, anew: &[usize]) -> Result<(), KernelError> {
+        if !self.interfaces.iter().any(|interface| interface.state.is_on()) {
+            return Err(KernelError::NothingToWatch);
+        }
+        for place in anew {
+            self.flows.forget_captured(*place)?;
+        }
+        self.flows.set(watches)?;
+        self.tables.set_watched(watches.iter().any(|watch| watch.until != 0))
+    }
+
+    fn seen(&self) -> Result<Seen, KernelError> {
+        self.flows.seen()
+    }
+
+    fn take_records(&mut self, most: usize) -> Vec<Record> {
+        self.flows.take(most)
+    }
+
+    fn ring(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.flows.ring())
     }
 
     fn look(&mut self) {

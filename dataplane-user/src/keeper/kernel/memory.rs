@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use dataplane_ebpf::decide::{Decision, Tables, decide};
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::flow::Watches;
 use dataplane_ebpf::wire::{Address, Cell};
 use model::report::{Drops, Feature, Place};
 
@@ -152,6 +153,10 @@ impl Kernel for Memory {
 
     fn own_addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
         Ok(Vec::new())
+    }
+
+    fn watch(&mut self, _: &Watches, _: &[usize]) -> Result<(), KernelError> {
+        Err(KernelError::NothingToWatch)
     }
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {

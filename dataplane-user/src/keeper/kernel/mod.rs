@@ -8,12 +8,13 @@
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
-//! - `tables`: generations; `counters`: drops; `senders`: who is sending.
+//! - `tables`: generations; `counters`: drops; `senders`: who is sending; `flows`: watched packets.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
 mod changes;
 mod counters;
 mod error;
+mod flows;
 mod inspect;
 mod links;
 mod linux;
@@ -32,16 +33,20 @@ use std::os::fd::BorrowedFd;
 
 use model::report::{Drops, Feature};
 
+use dataplane_ebpf::wire::flow::{Seen, Watches};
+
 use super::plan::KernelPlan;
 
 pub use changes::{listen_to_changes, read_changes};
 pub use error::KernelError;
+pub use flows::Record;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
 pub use linux::{Config, Filter, Interfaces, Linux};
 pub use memory::{Memory, PlanTables};
 pub use off::Off;
 pub use senders::Taken;
 pub use sys::TestRun;
+pub(super) use sys::interface_name;
 
 /// Milliseconds of the clock that the kernel's programs read: nobody sets it, and it begins with each start of the machine.
 pub fn monotonic_ms() -> i64 {
@@ -128,6 +133,31 @@ pub trait Kernel: Send {
     /// The same, and the default routes whatever the time: something changed of interfaces, addresses or default routes.
     fn look_after_change(&mut self) {
         self.look();
+    }
+
+    /// Says which packets are watched; the places in `anew` have another watch than before, whose packets count from here.
+    ///
+    /// # Errors
+    /// What the kernel refused, or why nothing can be watched here.
+    fn watch(&mut self, watches: &Watches, anew: &[usize]) -> Result<(), KernelError>;
+
+    /// What watches have been about since the tables were made.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn seen(&self) -> Result<Seen, KernelError> {
+        Ok(Seen::default())
+    }
+
+    /// Watched packets that nobody has taken yet, oldest first, `most` at once.
+    fn take_records(&mut self, most: usize) -> Vec<Record> {
+        let _none = most;
+        Vec::new()
+    }
+
+    /// Readable while there are watched packets to take.
+    fn ring(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Removes every program, link and pin.

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use dataplane_ebpf::wire::flow::Watches;
 use model::report::{Drops, Feature};
 
 use super::{Kernel, KernelError, KernelPlan};
@@ -80,6 +81,10 @@ impl Kernel for Off {
 
     fn own_addresses(&self) -> Result<Vec<std::net::IpAddr>, KernelError> {
         Ok(Vec::new())
+    }
+
+    fn watch(&mut self, _: &Watches, _: &[usize]) -> Result<(), KernelError> {
+        Err(KernelError::NothingToWatch)
     }
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {

@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dataplane_ebpf::reason::SLOTS;
+use dataplane_ebpf::wire::flow::{Head, RING_BYTES, SNAP_MAX, Seen, WATCHES_MAX, Watches};
 use dataplane_ebpf::wire::sender::SENDERS_MAX;
 use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
 use rustix::mount::MountFlags;
@@ -55,6 +56,11 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::SENDERS, sys::LRU_HASH, 40, 48, SENDERS_MAX, 0),
     map(maps::SAMPLED, sys::PERCPU_ARRAY, 4, 8, 1, 0),
     map(maps::ENTRY, sys::PERCPU_ARRAY, 4, 88, 1, 0),
+    map(maps::WATCHES, sys::ARRAY, 4, size_of::<Watches>() as u32, 1, 0),
+    map(maps::CAPTURED, sys::ARRAY, 4, 8 * WATCHES_MAX as u32, 1, 0),
+    map(maps::SEEN, sys::PERCPU_ARRAY, 4, size_of::<Seen>() as u32, 1, 0),
+    map(maps::FLOWS, sys::RINGBUF, 0, 0, RING_BYTES, 0),
+    map(maps::RECORD, sys::PERCPU_ARRAY, 4, Head::SIZE as u32 + SNAP_MAX, 1, 0),
     map(maps::SOCKETS, sys::SOCKMAP, 4, 4, 2 * THREADS_MAX, 0),
     map(maps::THREADS, sys::ARRAY, 4, 4, CPUS_MAX, 0),
     map(maps::STEERING, sys::ARRAY, 4, 4, 1, 0),

@@ -42,6 +42,7 @@ pub(super) const LRU_HASH: u32 = 9;
 pub(super) const LPM_TRIE: u32 = 11;
 pub(super) const ARRAY_OF_MAPS: u32 = 12;
 pub(super) const SOCKMAP: u32 = 15;
+pub(super) const RINGBUF: u32 = 27;
 
 /// One command. The kernel takes a shorter attribute than its own for one with zeros behind it.
 fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
@@ -353,7 +354,7 @@ pub(super) fn interface_index(name: &str) -> Option<u32> {
 }
 
 /// The name of an interface of this thread's network namespace.
-pub(super) fn interface_name(index: u32) -> Option<String> {
+pub(in crate::keeper) fn interface_name(index: u32) -> Option<String> {
     let mut name = [0_u8; libc::IF_NAMESIZE];
     // SAFETY: the buffer is as long as the longest name with its end.
     let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };

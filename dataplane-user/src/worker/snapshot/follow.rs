@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use model::flow::{FlowMessage, FlowWatch};
 use model::link::{ConsoleMessage, NodeMessage};
 use model::snapshot::SnapshotId;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::enrol::{enrol, renew, renew_in};
 use super::link::{Connection, Credentials, LinkError};
 use crate::handover::message::NodeIdentity;
 use crate::sentence;
+use crate::worker::flows;
 use crate::worker::vault::NodeCertificate;
 
 /// Waits between attempts: from the first to at most the second, doubling.
@@ -32,6 +35,10 @@ pub enum FromConsole {
     Down(String),
     /// The console said this.
     Said(ConsoleMessage),
+    /// The console may watch flows; they go here.
+    Flows(mpsc::Sender<FlowMessage>),
+    /// The console watches this, and nothing else.
+    Watch(Vec<FlowWatch>),
     /// A new certificate, to be stored.
     Certificate(NodeCertificate),
 }
@@ -95,6 +102,9 @@ impl Follower {
         outgoing.send(&self.hello()).await?;
         *up = true;
         self.tell(FromConsole::Up(connection.clone())).await?;
+        // It ends with the session.
+        let mut streams = JoinSet::new();
+        streams.spawn(flows::stream::follow(connection.clone(), self.events.clone()));
         let renewal = tokio::time::sleep(renew_at);
         tokio::pin!(renewal);
         loop {
@@ -104,7 +114,7 @@ impl Follower {
                     self.tell(FromConsole::Said(said)).await?;
                 }
                 message = self.messages.recv() => {
-                    outgoing.send(&message.ok_or(SessionError::Over)?).await?;
+                    outgoing.tell(&message.ok_or(SessionError::Over)?).await?;
                 }
                 () = &mut renewal => {
                     let next = match self.next_certificate(&connection, &node).await {

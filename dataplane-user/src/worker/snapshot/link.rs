@@ -9,7 +9,7 @@ use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{Method, Request};
 use model::digest::Digest;
-use model::link::{ConsoleMessage, MAX_FRAME, NodeMessage};
+use model::link::{MAX_FRAME, NodeMessage};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -171,14 +171,22 @@ impl Connection {
     /// # Errors
     /// See [`LinkError`].
     pub async fn link(&self) -> Result<(Outgoing, Incoming), LinkError> {
-        let (answer, send) = self.request(Method::POST, "/node/v1/link", false).await?;
+        self.stream("link", "the link").await
+    }
+
+    /// An open-ended exchange: what goes out, and what comes in.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn stream(&self, path: &str, what: &'static str) -> Result<(Outgoing, Incoming), LinkError> {
+        let (answer, send) = self.request(Method::POST, &format!("/node/v1/{path}"), false).await?;
         let answer = patiently(async { Ok(answer.await?) }).await?;
         let status = answer.status().as_u16();
         let senders = answer.headers().contains_key(model::link::SENDERS);
         let mut body = answer.into_body();
         if status != 200 {
             let message = patiently(read_all(&mut body)).await.unwrap_or_default();
-            return Err(refused("the link", status, &message));
+            return Err(refused(what, status, &message));
         }
         Ok((Outgoing { send, senders }, Incoming { body, buffer: BytesMut::new() }))
     }
@@ -222,14 +230,22 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// Sends one message of the link, unless it is one that this console does not take.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn tell(&mut self, message: &NodeMessage) -> Result<(), LinkError> {
+        if matches!(message, NodeMessage::Senders(_)) && !self.senders {
+            return Ok(());
+        }
+        self.send(message).await
+    }
+
     /// Sends one message; waits until the console takes it.
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub async fn send(&mut self, message: &NodeMessage) -> Result<(), LinkError> {
-        if matches!(message, NodeMessage::Senders(_)) && !self.senders {
-            return Ok(());
-        }
+    pub async fn send(&mut self, message: &impl Serialize) -> Result<(), LinkError> {
         let json = serde_json::to_vec(message)?;
         let length =
             u32::try_from(json.len()).ok().filter(|_| json.len() <= MAX_FRAME).ok_or(LinkError::TooLong)?;
@@ -256,7 +272,7 @@ impl Incoming {
     ///
     /// # Errors
     /// See [`LinkError`]; the link is of no further use then.
-    pub async fn receive(&mut self) -> Result<ConsoleMessage, LinkError> {
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, LinkError> {
         loop {
             if let Some((length, rest)) = self.buffer.split_first_chunk::<4>() {
                 let length = u32::from_be_bytes(*length) as usize;

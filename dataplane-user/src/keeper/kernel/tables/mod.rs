@@ -120,6 +120,15 @@ impl Tables {
             !self.sources6.content.is_empty(),
             self.word.swaps().wrapping_add(flipped),
         );
+        self.write(word.with_watched(self.word.is_watched()))
+    }
+
+    /// Says in the word whether somebody watches packets.
+    pub(super) fn set_watched(&mut self, watched: bool) -> Result<(), KernelError> {
+        self.write(self.word.with_watched(watched))
+    }
+
+    fn write(&mut self, word: Active) -> Result<(), KernelError> {
         if word != self.word {
             sys::map_update(self.active.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
                 .map_err(KernelError::table("switching", maps::ACTIVE))?;

@@ -1,0 +1,146 @@
+//! Leaves a record of packets that somebody watches: see [`dataplane_ebpf::wire::flow`].
+#![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::bpf_xdp_load_bytes;
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_xdp_get_buff_len,
+};
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
+use dataplane_ebpf::decide::{Decision, Packet};
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::Address;
+use dataplane_ebpf::wire::flow::{
+    Head, NO_SLOT, NOT_TAKEN, RING_BYTES, SHIFT_MAX, SNAP_MAX, Seen, WATCHES_MAX, Watched, Watches, words,
+};
+
+#[btf_map]
+static WATCHES: Array<Watches, 1> = Array::new();
+
+/// Packets that a watch with a limit has taken, by watch.
+#[btf_map]
+static CAPTURED: Array<[u64; WATCHES_MAX], 1> = Array::new();
+
+#[btf_map]
+static SEEN: PerCpuArray<Seen, 1> = PerCpuArray::new();
+
+#[btf_map]
+static FLOWS: RingBuf<(), { RING_BYTES as usize }> = RingBuf::new();
+
+/// Where a record is put together: the stack has no room for one.
+#[btf_map]
+static RECORD: PerCpuArray<Record, 1> = PerCpuArray::new();
+
+#[repr(C)]
+struct Record {
+    head: Head,
+    bytes: [u8; SNAP_MAX as usize],
+}
+
+/// Leaves a record where a watch is about the packet and its turn has come. Asked only while something is watched.
+#[inline(always)]
+pub(crate) fn tell(context: &XdpContext, packet: &Result<Packet, Reason>, decision: Decision) {
+    let (Some(watches), Some(seen), Some(captured), Some(record)) =
+        (WATCHES.get_ptr(0), SEEN.get_ptr_mut(0), CAPTURED.get_ptr_mut(0), RECORD.get_ptr_mut(0))
+    else {
+        return;
+    };
+    // SAFETY: the maps' aligned values, which live as long as the program runs; SEEN and RECORD are this CPU's own, and a
+    // program does not interrupt itself. Others may write WATCHES and CAPTURED meanwhile: whoever reads a record asks again
+    // whether the watch is about it, and takes no more than the limit.
+    let (watches, seen, captured, record) = unsafe { (&*watches, &mut *seen, &mut *captured, &mut *record) };
+    // SAFETY: the helpers change nothing; the context is the kernel's for as long as the program runs.
+    let (now, random, length) =
+        unsafe { (bpf_ktime_get_ns(), bpf_get_prandom_u32(), bpf_xdp_get_buff_len(context.as_ptr().cast())) };
+    let packet = look(packet, decision);
+    let passes = usize::from(!decision.reason.is_drop() && decision.reason as u32 != Reason::Observed as u32);
+    let mut shifts = [NOT_TAKEN; WATCHES_MAX];
+    let (mut taken, mut snap) = (false, 1);
+    let places = watches.iter().zip(&mut seen.matched).zip(captured).zip(&mut shifts);
+    for (((watch, matched), captured), shift) in places {
+        if watch.until <= now || !watch.is_about(&packet) {
+            continue;
+        }
+        matched[passes & 1] += 1;
+        let exponent = watch.shifts[passes & 1] & SHIFT_MAX;
+        if random & ((1 << exponent) - 1) != 0 || has_enough(captured, watch.limit) {
+            continue;
+        }
+        *shift = exponent as u8;
+        taken = true;
+        snap = if watch.snap > snap { watch.snap } else { snap };
+    }
+    if !taken {
+        return;
+    }
+    let snap = if snap > SNAP_MAX { SNAP_MAX } else { snap };
+    let captured = if length < u64::from(snap) { length as u32 } else { snap };
+    // SAFETY: the field is read through the context the kernel gave.
+    let interface = unsafe { (*context.ctx).ingress_ifindex };
+    record.head = Head {
+        time: now,
+        length: length as u32,
+        captured,
+        interface,
+        reason: packet.reason,
+        rule: packet.rule,
+        shifts,
+    };
+    if send(context, record, captured) {
+        return;
+    }
+    for (lost, shift) in seen.lost.iter_mut().zip(&shifts) {
+        lost[passes & 1] += u64::from(*shift != NOT_TAKEN);
+    }
+}
+
+#[inline(always)]
+fn look(packet: &Result<Packet, Reason>, decision: Decision) -> Watched {
+    let (reason, rule) = (decision.reason.number(), decision.rule);
+    match packet {
+        Ok(packet) => Watched {
+            source: words(packet.source),
+            family: match packet.source {
+                Address::V4(_) => 4,
+                Address::V6(_) => 6,
+            },
+            slot: packet.kind.slot(),
+            reason,
+            rule,
+        },
+        Err(_) => Watched { source: [0; 2], family: 0, slot: NO_SLOT, reason, rule },
+    }
+}
+
+/// Whether a watch with a limit has all it wants; if not, this packet is one of them. CPUs that ask at the same time may count
+/// one where they took two (this target has no atomic addition in stable Rust): the keeper leaves aside what is too much.
+#[inline(always)]
+fn has_enough(captured: &mut u64, limit: u32) -> bool {
+    if limit == 0 {
+        return false;
+    }
+    let enough = *captured >= u64::from(limit);
+    if !enough {
+        *captured += 1;
+    }
+    enough
+}
+
+/// Whether the ring had room. The reader is woken when it has read all that was there before.
+#[inline(always)]
+fn send(context: &XdpContext, record: &mut Record, captured: u32) -> bool {
+    // Said anew, so that the verifier sees both bounds beside the calls.
+    if captured == 0 || captured > SNAP_MAX {
+        return false;
+    }
+    // SAFETY: the buffer is SNAP_MAX bytes long and ours; the record's first bytes up to there are initialised by the map.
+    unsafe {
+        if bpf_xdp_load_bytes(context.ctx, 0, record.bytes.as_mut_ptr().cast(), captured) != 0 {
+            return false;
+        }
+        let size = (Head::SIZE as u64) + u64::from(captured);
+        bpf_ringbuf_output((&raw const FLOWS).cast_mut().cast(), (&raw mut *record).cast(), size, 0) == 0
+    }
+}
