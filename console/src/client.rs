@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use model::problem::Problem;
 use rustls::RootCertStore;
@@ -117,17 +118,57 @@ impl Client {
         if (200..=299).contains(&status) {
             return Ok(value);
         }
-        let problems = serde_json::from_value::<Vec<Problem>>(value["problems"].clone()).unwrap_or_default();
-        Err(match (status, problems.as_slice()) {
-            (401, _) => ClientError::Token,
-            (409 | 422, [_, ..]) => ClientError::Problems(problems),
-            (_, [problem, ..]) => ClientError::Status { status, said: problem.to_string() },
-            // Codes of the API alone (`fault`, `not-found`): the sentence says it.
-            _ => match value["problems"][0]["message"].as_str() {
-                Some(sentence) => ClientError::Said(sentence.to_owned()),
-                None => ClientError::Status { status, said: value.to_string() },
-            },
-        })
+        Err(refused(status, &value))
+    }
+
+    /// A call whose answer is handed on as it comes, a piece at a time; what comes of a refusal is as with [`Self::must`].
+    pub(crate) async fn stream(&self, path: &str, mut piece: impl FnMut(&[u8])) -> Result<(), ClientError> {
+        let unreachable = |source| ClientError::Unreachable { authority: self.authority.clone(), source };
+        let (mut sender, connection) = self.connect().await.map_err(unreachable)?;
+        let request = self.request("GET", path, None).map_err(unreachable)?;
+        let exchange = async {
+            let answer = sender.send_request(request).await.map_err(std::io::Error::other)?;
+            let status = answer.status().as_u16();
+            let (mut body, mut refusal) = (answer.into_body(), Vec::new());
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(std::io::Error::other)?;
+                match frame.data_ref() {
+                    Some(bytes) if status == 200 => piece(bytes),
+                    Some(bytes) => refusal.extend_from_slice(bytes),
+                    None => {}
+                }
+            }
+            Ok((status, serde_json::from_slice(&refusal).unwrap_or(Value::Null)))
+        };
+        let (status, value) = with_connection(exchange, connection).await.map_err(unreachable)?;
+        if status == 200 { Ok(()) } else { Err(refused(status, &value)) }
+    }
+
+    async fn connect(
+        &self,
+    ) -> std::io::Result<(SendRequest<Full<Bytes>>, impl Future<Output = Result<(), hyper::Error>>)> {
+        let tcp = TcpStream::connect(&self.authority).await?;
+        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
+        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(std::io::Error::other)
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> std::io::Result<hyper::Request<Full<Bytes>>> {
+        hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.authority)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.map_or_else(String::new, Value::to_string))))
+            .map_err(std::io::Error::other)
     }
 
     async fn exchange(
@@ -136,34 +177,44 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> std::io::Result<(u16, Value)> {
-        let tcp = TcpStream::connect(&self.authority).await?;
-        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await;
-        let (mut sender, connection) = handshake.map_err(std::io::Error::other)?;
-        let request = hyper::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", &self.authority)
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.map_or_else(String::new, Value::to_string))))
-            .map_err(std::io::Error::other)?;
+        let (mut sender, connection) = self.connect().await?;
+        let request = self.request(method, path, body)?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(std::io::Error::other)?;
             let status = response.status().as_u16();
             let bytes = response.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
             Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
         };
-        tokio::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(std::io::Error::other(error)),
-            },
-        }
+        with_connection(exchange, connection).await
+    }
+}
+
+/// An exchange and the connection it is made on.
+async fn with_connection<T>(
+    exchange: impl Future<Output = std::io::Result<T>>,
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+) -> std::io::Result<T> {
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(std::io::Error::other(error)),
+        },
+    }
+}
+
+/// What a refusal says.
+fn refused(status: u16, value: &Value) -> ClientError {
+    let problems = serde_json::from_value::<Vec<Problem>>(value["problems"].clone()).unwrap_or_default();
+    match (status, problems.as_slice()) {
+        (401, _) => ClientError::Token,
+        (409 | 422, [_, ..]) => ClientError::Problems(problems),
+        (_, [problem, ..]) => ClientError::Status { status, said: problem.to_string() },
+        // Codes of the API alone (`fault`, `not-found`): the sentence says it.
+        _ => match value["problems"][0]["message"].as_str() {
+            Some(sentence) => ClientError::Said(sentence.to_owned()),
+            None => ClientError::Status { status, said: value.to_string() },
+        },
     }
 }

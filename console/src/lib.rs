@@ -9,6 +9,7 @@ mod client;
 pub mod clock;
 pub mod demo;
 mod fetch;
+pub mod flows;
 mod forms;
 pub mod nodes;
 pub mod ops;

@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod error;
+mod flows;
 mod nodes;
 mod objects;
 mod openapi;
@@ -15,6 +16,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post, put};
 
 pub use error::{ApiError, ApiProblem};
+pub(crate) use flows::pcap_answer;
 
 use crate::ops::Ops;
 
@@ -41,6 +43,9 @@ pub fn router(ops: Ops) -> Router {
         .route("/api/v1/prefix-sets/{name}/source", get(sources::show))
         .route("/api/v1/prefix-sets/{name}/fetch", post(sources::fetch))
         .route("/api/v1/metrics", get(sources::metrics))
+        .route("/api/v1/flows", get(flows::export))
+        .route("/api/v1/captures", get(flows::captures).post(flows::capture))
+        .route("/api/v1/captures/{id}/pcap", get(flows::pcap))
         .route("/api/v1/users/{name}/reset", post(nodes::reset_user))
         .route("/api/v1/openapi.json", get(openapi::show))
         .route("/api/v1/{kind}/{name}", get(objects::get).put(objects::put).delete(objects::remove))

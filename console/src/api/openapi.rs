@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{error, nodes, objects, revisions, senders, sources};
+use super::{error, flows, nodes, objects, revisions, senders, sources};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -12,7 +12,8 @@ use super::{error, nodes, objects, revisions, senders, sources};
     paths(
         objects::list, objects::get, objects::put, objects::remove, objects::apply, revisions::list, revisions::get,
         revisions::rollback, revisions::confirm, nodes::list, nodes::enrol, nodes::label, nodes::revoke, nodes::drain, nodes::resume,
-        nodes::status, nodes::reset_user, sources::show, sources::fetch, sources::metrics, senders::list
+        nodes::status, nodes::reset_user, sources::show, sources::fetch, sources::metrics, senders::list,
+        flows::export, flows::captures, flows::capture, flows::pcap
     ),
     components(schemas(error::Problems, error::ApiProblem, objects::ApplyRequest)),
     security(("token" = []))

@@ -228,5 +228,5 @@ async fn the_description_lists_every_url() {
             assert!(!answer.to_string().contains("nothing at this URL"), "{path}: {answer}");
         }
     }
-    assert_eq!(paths.len(), 19);
+    assert_eq!(paths.len(), 22);
 }

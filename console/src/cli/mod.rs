@@ -6,6 +6,7 @@
 mod apply;
 mod documents;
 mod export;
+mod flows;
 pub(crate) mod places;
 mod status;
 
@@ -68,6 +69,10 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Watch sampled packets that the filter dropped or passed
+    Flows(flows::Options),
+    /// Capture the next packets that a rule drops, or that are dropped for a reason, as a pcap file
+    Capture(flows::CaptureOptions),
     /// Make an earlier revision's objects the newest revision
     Rollback {
         revision: u64,
@@ -191,6 +196,14 @@ pub(crate) enum CliError {
     NodesRefused(String),
     #[error("this removes objects; look at the list above and say --yes")]
     Unconfirmed,
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("no such packet came within {0} s")]
+    NothingCaptured(u64),
     #[error("cannot write YAML")]
     Yaml(#[from] serde_saphyr::SerializeError),
 }
@@ -237,6 +250,8 @@ async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Apply(options) => apply::run(&reach.client()?, &options).await?,
         Command::Export { what } => export::run(&reach.client()?, what.as_deref()).await?,
         Command::Status { json } => return status::run(&reach.client()?, json).await,
+        Command::Flows(options) => flows::run(&reach.client()?, &options).await?,
+        Command::Capture(options) => flows::capture(&reach.client()?, &options).await?,
         Command::Rollback { revision, no_wait } => {
             let client = reach.client()?;
             let answer = client

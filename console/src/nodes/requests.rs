@@ -29,6 +29,7 @@ pub fn router(ops: Ops) -> Router {
         .route("/node/v1/keys/{digest}", get(key))
         .layer(DefaultBodyLimit::max(BODY))
         .route("/node/v1/link", post(link))
+        .route("/node/v1/flows", post(flows))
         .with_state(ops)
 }
 
@@ -137,4 +138,14 @@ async fn link(
     let stream = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let senders = (HeaderName::from_static(SENDERS), HeaderValue::from_static("1"));
     Ok(([stream, senders], body).into_response())
+}
+
+async fn flows(
+    State(ops): State<Ops>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Result<Response, Refused> {
+    let (name, _) = caller.node(&ops, false, clock::now()).await?;
+    let body = super::flows::begin(ops, caller, name, request.into_body());
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
 }

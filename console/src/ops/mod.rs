@@ -7,6 +7,7 @@ mod connection;
 mod effect;
 mod error;
 mod figures;
+mod flows;
 mod needs;
 mod nodes;
 mod objects;
@@ -26,11 +27,13 @@ pub(crate) use effect::span;
 pub use effect::{Count, FilterEffect, NodeEffect, PlaceEffect, SourceEffect};
 pub use error::OpsError;
 pub use figures::*;
+pub use flows::{CaptureQuery, FlowQuery};
 pub use senders::{Record, Recorded, SentTo, Source};
 pub use setup::OpenError;
 pub use sources::SourceState;
 pub use types::*;
 
+use crate::flows::Hub;
 use crate::nodes::{Figures, Live};
 use crate::publish::{Links, Publisher};
 use crate::secrets::{Authority, MasterKey, Signer};
@@ -51,6 +54,7 @@ struct Inner {
     live: Live,
     figures: Figures,
     sources: sources::Sources,
+    flows: Hub,
     events: broadcast::Sender<Event>,
     /// The second in which pages were last told of figures.
     told_traffic: std::sync::atomic::AtomicI64,
@@ -104,6 +108,10 @@ impl Ops {
 
     pub(crate) fn figures(&self) -> &Figures {
         &self.0.figures
+    }
+
+    pub(crate) fn flows(&self) -> &Hub {
+        &self.0.flows
     }
 
     /// A stored private key, PKCS#8.

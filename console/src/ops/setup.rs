@@ -82,6 +82,7 @@ impl Ops {
             live: Live::default(),
             figures,
             sources,
+            flows: crate::flows::Hub::default(),
             events: broadcast::Sender::new(EVENTS),
             told_traffic: std::sync::atomic::AtomicI64::new(0),
             node_address: node_address.to_owned(),

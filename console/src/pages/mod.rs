@@ -11,6 +11,7 @@ mod doors;
 mod editor;
 mod error;
 mod events;
+mod flows;
 mod list;
 mod listeners;
 mod login;
@@ -72,6 +73,9 @@ pub fn router() -> Router<AppState> {
         .route("/prefix-sets", get(prefix_sets::list))
         .route("/prefix-sets/{name}/fetch", post(prefix_sets::fetch))
         .route("/sources", get(sources::list))
+        .route("/flows", get(flows::show))
+        .route("/flows/capture", post(flows::capture))
+        .route("/flows/captures/{file}", get(flows::pcap))
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))

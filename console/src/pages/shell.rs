@@ -18,11 +18,12 @@ pub(crate) enum Section {
     Listeners,
     PrefixSets,
     PacketFilter,
+    Flows,
     Nodes,
     Changes,
 }
 
-const SECTIONS: [(Section, &str, &str, Option<Kind>); 10] = [
+const SECTIONS: [(Section, &str, &str, Option<Kind>); 11] = [
     (Section::Overview, "Overview", "/", None),
     (Section::Routes, "Routes", "/routes", Some(Kind::Route)),
     (Section::Origins, "Origins", "/origins", Some(Kind::OriginGroup)),
@@ -31,6 +32,7 @@ const SECTIONS: [(Section, &str, &str, Option<Kind>); 10] = [
     (Section::Listeners, "Listeners", "/listeners", Some(Kind::Listener)),
     (Section::PacketFilter, "Packet filter", "/packet-filter", Some(Kind::PacketFilter)),
     (Section::PrefixSets, "Prefix sets", "/prefix-sets", Some(Kind::PrefixSet)),
+    (Section::Flows, "Flows", "/flows", None),
     (Section::Nodes, "Nodes", "/nodes", None),
     (Section::Changes, "Changes", "/changes", None),
 ];

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use browser::Browser;
 
 /// Every page without an object in its address.
-const PAGES: [&str; 20] = [
+const PAGES: [&str; 22] = [
     "/",
     "/?range=24h",
     "/routes",
@@ -29,6 +29,8 @@ const PAGES: [&str; 20] = [
     "/prefix-sets/new",
     "/sources",
     "/sources?sort=drops&dir=desc&q=fra-1",
+    "/flows",
+    "/flows?verdict=drop&port=x&source=1.2.3.4/8",
     "/nodes",
     "/changes",
 ];

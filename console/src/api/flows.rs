@@ -1,0 +1,166 @@
+//! Flows as JSON lines, and captures.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use model::problem::{Code, Problem};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::ApiError;
+use super::body::{Fields, JsonBody};
+use crate::flows::{NodeState, Reader, counts_line, flow_line, problem_line};
+use crate::ops::{Actor, CaptureQuery, FlowQuery, Ops};
+
+/// Lines of an export unless something else is said, and at most.
+const LIMIT: (u64, u64) = (1_000, 100_000);
+/// Seconds it lasts, likewise.
+const SECONDS: (u64, u64) = (10, 600);
+
+/// Sampled packets as they come, one JSON object a line (`type` is `flow`), until `limit` of them or `seconds` are over; then a
+/// line of figures for each node (`counts`: packets that matched, exactly; of how many one is told; how many were lost) or why it
+/// tells none (`problem`).
+#[utoipa::path(get, path = "/api/v1/flows", tag = "flows",
+    params(("node" = Option<String>, Query), ("verdict" = Option<String>, Query, description = "drop, observed or pass"),
+           ("reason" = Option<String>, Query), ("rule" = Option<String>, Query, description = "FILTER/RULE, or an id"),
+           ("source" = Option<String>, Query, description = "a prefix"), ("port" = Option<u16>, Query, description = "destination port"),
+           ("protocol" = Option<String>, Query, description = "tcp, udp, icmp, icmpv6 or a number"),
+           ("limit" = Option<u64>, Query, description = "1 to 100000, 1000 when absent"),
+           ("seconds" = Option<u64>, Query, description = "1 to 600, 10 when absent")),
+    responses((status = 200, description = "application/x-ndjson"), (status = 409, body = super::error::Problems),
+              (status = 422, body = super::error::Problems)))]
+pub(super) async fn export(
+    State(ops): State<Ops>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let (mut flows, mut limit, mut seconds) = (FlowQuery::default(), LIMIT.0, SECONDS.0);
+    let mut problems = Vec::new();
+    for (name, text) in &pairs {
+        match name.as_str() {
+            "limit" => limit = bounded(name, text, LIMIT, &mut problems),
+            "seconds" => seconds = bounded(name, text, SECONDS, &mut problems),
+            name if flows.set(name, text) => {}
+            unknown => {
+                let known = "node, verdict, reason, rule, source, port, protocol, limit, seconds";
+                let why = format!("there is no parameter {unknown:?}; there are {known}");
+                problems.push(Problem::new("", unknown, Code::UnknownField, why));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ApiError::problems(problems));
+    }
+    let (rules, reader) = (ops.rule_labels().await?, ops.read_flows(&flows).await?);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let lines = lines(Export { reader, rules, left: limit, until, missed: 0 });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn bounded(name: &str, text: &str, (usual, most): (u64, u64), problems: &mut Vec<Problem>) -> u64 {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.unwrap_or_else(|| {
+        let why = format!("this is a number from 1 to {most}, not {text:?}");
+        problems.push(Problem::new("", name, Code::Invalid, why));
+        usual
+    })
+}
+
+struct Export {
+    reader: Reader,
+    rules: BTreeMap<u32, String>,
+    left: u64,
+    until: Instant,
+    missed: u64,
+}
+
+fn lines(export: Export) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::unfold(Some(export), |export| async {
+        let mut export = export?;
+        while export.left > 0 {
+            match tokio::time::timeout_at(export.until, export.reader.next()).await {
+                Ok(Ok(flow)) => {
+                    export.left -= 1;
+                    let line = format!("{}\n", flow_line(&flow, &export.rules));
+                    return Some((Ok(Bytes::from(line)), Some(export)));
+                }
+                Ok(Err(missed)) => export.missed += missed,
+                Err(_elapsed) => break,
+            }
+        }
+        let figures = export.reader.nodes().into_iter().map(|(node, state)| {
+            let line = match state {
+                NodeState::Watching(counts) => counts_line(&node, &counts, export.missed),
+                NodeState::Asked => problem_line(&node, "it has not answered"),
+                NodeState::Cannot(why) => problem_line(&node, &why),
+            };
+            format!("{line}\n")
+        });
+        Some((Ok(Bytes::from(figures.collect::<String>())), None))
+    })
+}
+
+/// Captures, newest first. They are kept in memory, eight at most.
+#[utoipa::path(get, path = "/api/v1/captures", tag = "flows",
+    responses((status = 200, description = "{\"items\": [{\"id\", \"node\", \"filter\", \"actor\", \"at\", \"packets\", \"snap\", \"taken\", \"lost\", \"running\"}]}")))]
+pub(super) async fn captures(State(ops): State<Ops>) -> Json<Value> {
+    Json(json!({ "items": ops.captures() }))
+}
+
+/// Captures the next dropped packets of a rule or a reason at one node: `{"node", "rule", "reason", "source", "port", "protocol",
+/// "packets" (1 to 1000), "snap" (bytes of each, 1 to 1500), "seconds" (1 to 300)}`. Operators; who asked is in the audit log.
+#[utoipa::path(post, path = "/api/v1/captures", tag = "flows",
+    responses((status = 200, description = "{\"id\": n}"), (status = 403, body = super::error::Problems),
+              (status = 409, body = super::error::Problems), (status = 422, body = super::error::Problems)))]
+pub(super) async fn capture(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    const NAMES: [&str; 9] =
+        ["node", "rule", "reason", "source", "port", "protocol", "packets", "snap", "seconds"];
+    let mut fields = Fields::of(body, &NAMES);
+    let mut query = CaptureQuery::default();
+    for name in &NAMES[..6] {
+        query.flows.set(name, &fields.text(name));
+    }
+    let mut number = |name| fields.number(name).map_or_else(String::new, |number| number.to_string());
+    (query.packets, query.snap, query.seconds) = (number("packets"), number("snap"), number("seconds"));
+    fields.finish()?;
+    Ok(Json(json!({ "id": ops.capture(&query, &actor).await? })))
+}
+
+/// What a capture has so far, as a pcap file (Ethernet, nanoseconds). Operators; who took it is in the audit log.
+#[utoipa::path(get, path = "/api/v1/captures/{id}/pcap", tag = "flows", params(("id" = u64, Path)),
+    responses((status = 200, description = "application/vnd.tcpdump.pcap"), (status = 403, body = super::error::Problems),
+              (status = 404, body = super::error::Problems)))]
+pub(super) async fn pcap(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let number = id.parse().map_err(|_not_a_number| {
+        ApiError::sentence(StatusCode::NOT_FOUND, "not-found", format!("there is no capture {id:?}"))
+    })?;
+    let (view, file) = ops.pcap(number, &actor).await?;
+    Ok(pcap_answer(&view, file))
+}
+
+/// A file to keep.
+pub(crate) fn pcap_answer(view: &crate::flows::CaptureView, file: Vec<u8>) -> Response {
+    let name = format!("attachment; filename=\"sallyport-{}-{}.pcap\"", view.node, view.id);
+    (
+        [
+            (header::CONTENT_TYPE, "application/vnd.tcpdump.pcap".to_owned()),
+            (header::CONTENT_DISPOSITION, name),
+        ],
+        file,
+    )
+        .into_response()
+}

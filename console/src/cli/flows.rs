@@ -1,0 +1,178 @@
+//! `sallyport flows` and `sallyport capture`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::{CliError, plain, say};
+use crate::client::Client;
+
+/// Between two looks at a capture.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Only at this node
+    #[arg(long)]
+    node: Option<String>,
+    /// Only for this reason, such as denied
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only what this rule decided: FILTER/RULE
+    #[arg(long)]
+    rule: Option<String>,
+    /// Only from this prefix
+    #[arg(long)]
+    source: Option<String>,
+    /// Only to this TCP or UDP port
+    #[arg(long)]
+    port: Option<String>,
+    /// Only of this protocol: tcp, udp, icmp, icmpv6 or a number
+    #[arg(long)]
+    protocol: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    filter: Filter,
+    /// drop, observed or pass
+    #[arg(long)]
+    verdict: Option<String>,
+    /// Packets after which it ends
+    #[arg(long, default_value_t = 1000)]
+    limit: u64,
+    /// Seconds after which it ends
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// JSON lines, as the API gives them
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptureOptions {
+    #[command(flatten)]
+    filter: Filter,
+    /// How many packets
+    #[arg(long, default_value_t = 100)]
+    packets: u64,
+    /// Bytes of each at most
+    #[arg(long, default_value_t = 256)]
+    snap: u64,
+    /// Seconds after which it ends
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Where the pcap file goes
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl Filter {
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("node", &self.node),
+            ("reason", &self.reason),
+            ("rule", &self.rule),
+            ("source", &self.source),
+            ("port", &self.port),
+            ("protocol", &self.protocol),
+        ];
+        all.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)))
+    }
+}
+
+/// Prints packets as they come.
+pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliError> {
+    let mut path = format!("/api/v1/flows?limit={}&seconds={}", options.limit, options.seconds);
+    let verdict = options.verdict.as_deref().map(|verdict| ("verdict", verdict));
+    for (name, text) in options.filter.pairs().chain(verdict) {
+        path.push_str(&format!("&{name}="));
+        text.bytes().for_each(|byte| match byte {
+            byte if byte.is_ascii_alphanumeric() || b"-._/:".contains(&byte) => path.push(byte.into()),
+            byte => path.push_str(&format!("%{byte:02X}")),
+        });
+    }
+    let mut rest = Vec::new();
+    let print = |bytes: &[u8]| {
+        rest.extend_from_slice(bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let text = String::from_utf8_lossy(&line[..end]);
+            match serde_json::from_str(&text) {
+                Ok(value) if !options.json => say(&words(&value)),
+                _ => say(&text),
+            }
+        }
+    };
+    Ok(client.stream(&path, print).await?)
+}
+
+/// One line for people.
+fn words(line: &Value) -> String {
+    let text = |name: &str| if line[name].is_null() { "-".to_owned() } else { plain(&line[name]) };
+    let end = |address: &str, port: &str| match (line[address].as_str(), line[port].as_u64()) {
+        (None, _) => "-".to_owned(),
+        (Some(address), None) => address.to_owned(),
+        (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
+        (Some(address), Some(port)) => format!("{address}:{port}"),
+    };
+    match line["type"].as_str() {
+        Some("flow") => format!(
+            "{} {} {:<8} {} {} {} -> {} {} {} bytes, 1 in {}",
+            text("time"),
+            text("node"),
+            text("verdict"),
+            text("reason"),
+            text("rule"),
+            end("source", "sourcePort"),
+            end("destination", "destinationPort"),
+            text("protocol"),
+            text("bytes"),
+            text("oneIn"),
+        ),
+        Some("counts") => format!(
+            "node {}: {} dropped or observed (1 in {} shown), {} passed (1 in {} shown), {} lost, {} missed",
+            text("node"),
+            line["matched"]["drops"],
+            line["oneIn"]["drops"],
+            line["matched"]["passes"],
+            line["oneIn"]["passes"],
+            line["lost"],
+            line["missed"],
+        ),
+        _ => format!("node {}: {}", text("node"), text("message")),
+    }
+}
+
+/// Captures, waits, and writes the file.
+pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result<(), CliError> {
+    let mut body: Map<String, Value> =
+        options.filter.pairs().map(|(name, text)| (name.to_owned(), text.into())).collect();
+    for (name, number) in [("packets", options.packets), ("snap", options.snap), ("seconds", options.seconds)]
+    {
+        body.insert(name.to_owned(), number.into());
+    }
+    let begun = client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await?;
+    let id = begun["id"].clone();
+    let capture = loop {
+        tokio::time::sleep(LOOK).await;
+        let captures = client.must("GET", "/api/v1/captures", None).await?;
+        let mine = captures["items"].as_array().into_iter().flatten().find(|capture| capture["id"] == id);
+        match mine {
+            Some(capture) if capture["running"] == true => {}
+            other => break other.cloned().unwrap_or_default(),
+        }
+    };
+    if capture["taken"].as_u64().unwrap_or(0) == 0 {
+        return Err(CliError::NothingCaptured(options.seconds));
+    }
+    let mut file = Vec::new();
+    client.stream(&format!("/api/v1/captures/{id}/pcap"), |bytes| file.extend_from_slice(bytes)).await?;
+    let path = options.output.clone();
+    std::fs::write(&path, file).map_err(|source| CliError::Write { path, source })?;
+    say(&format!("{} packets in {}, {} lost", capture["taken"], options.output.display(), capture["lost"]));
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Captures: the next packets of a kind at one node, with their bytes, for a while.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use model::flow::{CAPTURE_SNAP_MAX, Capture, Captured, FlowFilter};
+use time::OffsetDateTime;
+
+use super::{Busy, CAPTURES, Hub, Key, pcap};
+use crate::clock;
+
+/// What is to be captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureOrder {
+    /// At this node.
+    pub node: String,
+    /// Which packets.
+    pub filter: FlowFilter,
+    /// The same in words, for the list.
+    pub words: String,
+    /// How much.
+    pub capture: Capture,
+    /// It ends after so long, whatever has come.
+    pub lasts: Duration,
+    /// Who asked.
+    pub actor: String,
+}
+
+/// A capture as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaptureView {
+    /// Its number.
+    pub id: u64,
+    /// Where.
+    pub node: String,
+    /// Which packets, in words.
+    pub filter: String,
+    /// Who asked.
+    pub actor: String,
+    /// When.
+    #[serde(with = "clock::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Packets wanted.
+    pub packets: u32,
+    /// Bytes of each at most.
+    pub snap: u32,
+    /// Packets there are.
+    pub taken: usize,
+    /// Packets that should have been taken and were lost on the way.
+    pub lost: u64,
+    /// Whether it goes on.
+    pub running: bool,
+}
+
+/// A capture.
+#[derive(Debug)]
+pub(super) struct Taking {
+    pub(super) id: u64,
+    order: CaptureOrder,
+    at: OffsetDateTime,
+    until: Instant,
+    packets: Vec<pcap::Packet>,
+    lost: u64,
+}
+
+impl Taking {
+    pub(super) fn take(&mut self, captured: Vec<Captured>, lost: u64) {
+        self.lost = lost;
+        let room = (self.order.capture.packets as usize).saturating_sub(self.packets.len());
+        let snap = self.order.capture.snap as usize;
+        for one in captured.into_iter().take(room) {
+            let mut bytes = STANDARD.decode(&one.bytes).unwrap_or_default();
+            bytes.truncate(snap);
+            self.packets.push(pcap::Packet { time_ns: one.time_ns, length: one.length, bytes });
+        }
+    }
+
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.until <= now || self.packets.len() >= self.order.capture.packets as usize
+    }
+
+    fn view(&self, now: Instant) -> CaptureView {
+        CaptureView {
+            id: self.id,
+            node: self.order.node.clone(),
+            filter: self.order.words.clone(),
+            actor: self.order.actor.clone(),
+            at: self.at,
+            packets: self.order.capture.packets,
+            snap: self.order.capture.snap,
+            taken: self.packets.len(),
+            lost: self.lost,
+            running: !self.has_ended(now),
+        }
+    }
+}
+
+impl Hub {
+    /// Begins a capture; its number.
+    ///
+    /// # Errors
+    /// See [`Busy`].
+    pub fn capture(&self, order: CaptureOrder) -> Result<u64, Busy> {
+        let (mut state, now) = (self.lock(), Instant::now());
+        state.tidy(now);
+        let until = now + order.lasts;
+        let order = CaptureOrder { capture: order.capture.bounded(), ..order };
+        let key = Key { node: Some(order.node.clone()), filter: order.filter.clone() };
+        while state.captures.len() >= CAPTURES {
+            match state.captures.iter().position(|taking| taking.has_ended(now)) {
+                Some(oldest) => state.captures.remove(oldest),
+                None => return Err(Busy::Node(order.node)),
+            };
+        }
+        let id = state.begin(key, Some(order.capture), until)?;
+        let (packets, lost) = (Vec::new(), 0);
+        state.captures.push_back(Taking { id, order, at: clock::now(), until, packets, lost });
+        Ok(id)
+    }
+
+    /// All captures, newest first.
+    pub fn captures(&self) -> Vec<CaptureView> {
+        let now = Instant::now();
+        self.lock().captures.iter().rev().map(|taking| taking.view(now)).collect()
+    }
+
+    /// What a capture has so far, as a pcap file; nothing where there is no such capture.
+    pub fn pcap(&self, id: u64) -> Option<(CaptureView, Vec<u8>)> {
+        let state = self.lock();
+        let taking = state.captures.iter().find(|taking| taking.id == id)?;
+        let snap = taking.order.capture.snap.min(CAPTURE_SNAP_MAX);
+        Some((taking.view(Instant::now()), pcap::file(snap, &taking.packets)))
+    }
+}

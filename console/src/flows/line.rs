@@ -1,0 +1,53 @@
+//! The JSON lines of an export.
+
+use std::collections::BTreeMap;
+
+use model::flow::FlowCounts;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Flow;
+
+/// One packet; `rules` are the labels of rule ids.
+pub fn flow_line(flow: &Flow, rules: &BTreeMap<u32, String>) -> Value {
+    let event = &flow.event;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(event.time_ns.into());
+    let at = at.ok().and_then(|at| at.format(&Rfc3339).ok());
+    json!({
+        "type": "flow",
+        "time": at,
+        "node": flow.node,
+        "interface": event.interface,
+        "verdict": event.verdict,
+        "reason": event.reason,
+        "rule": rules.get(&event.rule),
+        "ruleId": event.rule,
+        "source": event.source,
+        "sourcePort": event.source_port,
+        "destination": event.destination,
+        "destinationPort": event.destination_port,
+        "protocol": event.protocol,
+        "icmpType": event.icmp_type,
+        "bytes": event.bytes,
+        "oneIn": event.one_in,
+        "head": event.head,
+    })
+}
+
+/// The figures of a node; `missed` packets were left out because the reader was too slow.
+pub fn counts_line(node: &str, counts: &FlowCounts, missed: u64) -> Value {
+    json!({
+        "type": "counts",
+        "node": node,
+        "matched": counts.matched,
+        "oneIn": counts.one_in,
+        "lost": counts.lost,
+        "missed": missed,
+    })
+}
+
+/// A node that tells nothing, and why.
+pub fn problem_line(node: &str, why: &str) -> Value {
+    json!({ "type": "problem", "node": node, "message": why })
+}

@@ -1,0 +1,130 @@
+use model::flow::{ByVerdict, Capture, Captured, Verdict};
+
+use super::*;
+
+fn event(time_ns: u64) -> FlowEvent {
+    FlowEvent {
+        time_ns,
+        interface: "eth0".to_owned(),
+        verdict: Verdict::Drop,
+        reason: "denied".to_owned(),
+        rule: 7,
+        source: "10.1.2.3".parse().ok(),
+        source_port: Some(9),
+        destination: "10.0.0.1".parse().ok(),
+        destination_port: Some(443),
+        protocol: "tcp".parse().ok(),
+        icmp_type: None,
+        bytes: 60,
+        one_in: 4,
+        head: None,
+    }
+}
+
+fn key(port: u16) -> Key {
+    Key { node: None, filter: FlowFilter { port: Some(port), ..FlowFilter::default() } }
+}
+
+fn told(watch: u64, events: Vec<FlowEvent>) -> FlowMessage {
+    let counts = FlowCounts { matched: ByVerdict { drops: 9, passes: 0 }, ..FlowCounts::default() };
+    FlowMessage::Flows { watch, events, captured: Vec::new(), counts }
+}
+
+fn ids(orders: &watch::Receiver<Vec<FlowWatch>>) -> Vec<u64> {
+    orders.borrow().iter().map(|watch| watch.id).collect()
+}
+
+#[tokio::test]
+async fn what_a_node_tells_reaches_pages_and_readers_and_ends_with_them() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    assert!(ids(&orders).is_empty());
+    assert_eq!(hub.look(&key(443)).unwrap().nodes["edge"], NodeState::Asked);
+    let mut reader = hub.read(&key(443)).unwrap();
+    let [id] = ids(&orders)[..] else { panic!("one watch for both") };
+    assert!(hub.heard("edge", connection, told(id, vec![event(1), event(2)])));
+    assert_eq!(reader.next().await.unwrap().event.time_ns, 1);
+    let view = hub.look(&key(443)).unwrap();
+    assert_eq!(view.flows.iter().map(|flow| flow.event.time_ns).collect::<Vec<_>>(), [2, 1]);
+    assert!(matches!(view.nodes["edge"], NodeState::Watching(counts) if counts.matched.drops == 9));
+    drop(reader);
+    // The page still counts.
+    assert_eq!(ids(&orders), [id]);
+    let other = hub.read(&key(80)).unwrap();
+    assert_eq!(ids(&orders).len(), 2);
+    drop(other);
+    assert_eq!(ids(&orders), [id]);
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_a_slow_reader_is_told_what_it_missed() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let mut reader = hub.read(&key(443)).unwrap();
+    let id = ids(&orders)[0];
+    let events = (0..BACKLOG as u64 + 10).map(event).collect();
+    hub.heard("edge", connection, told(id, events));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(reader.next()), Err(10));
+    assert_eq!(runtime.block_on(reader.next()).unwrap().event.time_ns, 10);
+    assert_eq!(hub.look(&key(443)).unwrap().flows.len(), KEPT);
+}
+
+#[test]
+fn a_node_has_so_many_watches_and_no_more() {
+    let hub = Hub::default();
+    let (_connection, _orders) = hub.connected("edge");
+    let readers: Vec<Reader> =
+        (0..WATCHES_MAX).map(|port| hub.read(&key(u16::try_from(port).unwrap())).unwrap()).collect();
+    assert!(hub.look(&key(0)).is_ok(), "the same once more is no more");
+    assert_eq!(hub.look(&key(99)).unwrap_err(), Busy::Node("edge".to_owned()));
+    let elsewhere = Key { node: Some("other".to_owned()), ..key(99) };
+    assert!(hub.look(&elsewhere).is_ok());
+    drop(readers);
+    assert!(hub.look(&key(99)).is_ok());
+}
+
+#[test]
+fn an_older_stream_of_a_node_says_nothing_any_more() {
+    let hub = Hub::default();
+    let (old, _orders) = hub.connected("edge");
+    let (new, _orders) = hub.connected("edge");
+    let cannot = |connection| {
+        hub.heard("edge", connection, FlowMessage::Cannot { reason: "no\u{1b}[2J filter".to_owned() });
+        hub.look(&key(1)).unwrap().nodes["edge"].clone()
+    };
+    assert_eq!(cannot(old), NodeState::Asked);
+    hub.ended("edge", old);
+    assert_eq!(cannot(new), NodeState::Cannot("no[2J filter".to_owned()));
+}
+
+#[test]
+fn a_capture_takes_what_was_asked_for_and_ends() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let order = |packets, lasts| CaptureOrder {
+        node: "edge".to_owned(),
+        filter: FlowFilter::default(),
+        words: "all".to_owned(),
+        capture: Capture { packets, snap: 2 },
+        lasts,
+        actor: "ann".to_owned(),
+    };
+    let id = hub.capture(order(2, Duration::from_secs(60))).unwrap();
+    assert_eq!(orders.borrow()[0].capture, Some(Capture { packets: 2, snap: 2 }));
+    let captured = |bytes: &str| Captured { time_ns: 1, length: 60, bytes: bytes.to_owned() };
+    let captured = vec![captured("AQIDBA=="), captured("BQY="), captured("Bwg=")];
+    let counts = FlowCounts { lost: 3, ..FlowCounts::default() };
+    hub.heard("edge", connection, FlowMessage::Flows { watch: id, events: vec![event(1)], captured, counts });
+    let (view, file) = hub.pcap(id).unwrap();
+    assert_eq!((view.taken, view.lost, view.running, view.actor.as_str()), (2, 3, false, "ann"));
+    assert_eq!(file.len(), 24 + 2 * (16 + 2));
+    hub.tidy();
+    assert!(ids(&orders).is_empty());
+    // One that nothing comes for ends too, and more of them than are kept make room for each other.
+    for _capture in 0..2 * CAPTURES {
+        hub.capture(order(1, Duration::ZERO)).unwrap();
+        hub.tidy();
+    }
+    assert_eq!((hub.captures().len(), ids(&orders).len()), (CAPTURES, 0));
+}

@@ -1,0 +1,312 @@
+//! Flows: sampled packets as they come, and captures.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse, Redirect, Response};
+use model::flow::{FlowEvent, Verdict};
+use model::problem::Problem;
+use time::OffsetDateTime;
+
+use super::chart::figure;
+use super::shell::{Section, Shell};
+use super::when::{When, absolute};
+use super::{PageError, PageResult, page};
+use crate::api::pcap_answer;
+use crate::clock::now;
+use crate::flows::{CaptureView, Flow, NodeState, View};
+use crate::forms::Fields;
+use crate::ops::{CaptureQuery, FlowQuery, Ops, OpsError};
+use crate::session::SignedIn;
+use crate::state::AppState;
+
+/// Rules that can be chosen from a list; of more one is written.
+const LISTED: usize = 200;
+
+/// A control of the filter.
+struct Control {
+    name: &'static str,
+    label: &'static str,
+    hint: &'static str,
+    value: String,
+    /// What is wrong with it.
+    wrong: Vec<String>,
+    /// What can be chosen; text where there is nothing.
+    choices: Vec<String>,
+}
+
+struct Row {
+    at: String,
+    full: String,
+    node: String,
+    interface: String,
+    class: &'static str,
+    verdict: &'static str,
+    reason: String,
+    rule: String,
+    /// The rule's filter, for a link.
+    filter: String,
+    source: String,
+    destination: String,
+    protocol: String,
+    bytes: u32,
+    one_in: u32,
+    head: String,
+}
+
+struct NodeRow {
+    node: String,
+    words: String,
+    /// Why it tells nothing.
+    cannot: bool,
+    lost: u64,
+}
+
+struct CaptureRow {
+    view: CaptureView,
+    at: When,
+}
+
+#[derive(Template)]
+#[template(path = "flows.html")]
+struct FlowsPage {
+    shell: Shell,
+    controls: Vec<Control>,
+    /// What is wrong with the query as a whole.
+    problems: Vec<String>,
+    /// The query again, for links and forms.
+    pairs: Vec<(String, String)>,
+    url: String,
+    paused: bool,
+    rows: Vec<Row>,
+    nodes: Vec<NodeRow>,
+    captures: Vec<CaptureRow>,
+    /// What a capture would be of; empty where the filter names neither a rule nor a reason.
+    capturable: bool,
+    command: String,
+}
+
+/// `GET /flows`.
+pub(crate) async fn show(
+    State(ops): State<Ops>,
+    Query(pairs): Query<Vec<(String, String)>>,
+    user: SignedIn,
+) -> PageResult {
+    let mut query = FlowQuery::default();
+    for (name, text) in &pairs {
+        query.set(name, text);
+    }
+    let paused = pairs.iter().any(|(name, _)| name == "pause");
+    let (view, problems) = match ops.look_at_flows(&query).await {
+        Ok(view) => (view, Vec::new()),
+        Err(OpsError::Problems(problems)) => (View::default(), problems),
+        Err(error) => return Err(error.into()),
+    };
+    let rules = ops.rule_labels().await?;
+    let nodes: Vec<String> =
+        ops.nodes().await?.into_iter().filter(|node| !node.revoked).map(|node| node.name).collect();
+    let shell = Shell::load(&ops, &user, Section::Flows, "Flows").await?;
+    let captures = if shell.operator { ops.captures() } else { Vec::new() };
+    let written: Vec<(String, String)> =
+        query.pairs().into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let unplaced = problems.iter().filter(|problem| problem.field.is_empty());
+    page(&FlowsPage {
+        shell,
+        problems: unplaced.map(|problem| problem.message.clone()).collect(),
+        controls: controls(&query, &problems, nodes, &rules),
+        url: url(&written),
+        command: command(&written),
+        capturable: problems.is_empty() && (!query.rule.trim().is_empty() || !query.reason.trim().is_empty()),
+        pairs: written,
+        paused,
+        rows: view.flows.iter().map(|flow| row(flow, &rules)).collect(),
+        nodes: view.nodes.into_iter().map(node_row).collect(),
+        captures: captures
+            .into_iter()
+            .map(|view| CaptureRow { at: When::relative(view.at, now()), view })
+            .collect(),
+    })
+}
+
+fn controls(
+    query: &FlowQuery,
+    problems: &[Problem],
+    nodes: Vec<String>,
+    rules: &BTreeMap<u32, String>,
+) -> Vec<Control> {
+    let control = |name: &'static str, label, hint, value: &str, choices| {
+        let wrong = problems.iter().filter(|problem| problem.field == name);
+        let wrong = wrong.map(|problem| problem.message.clone()).collect();
+        Control { name, label, hint, value: value.trim().to_owned(), wrong, choices }
+    };
+    // What somebody wrote stays, also where it is none of the choices.
+    let with = |mut choices: Vec<String>, value: &str| {
+        let value = value.trim().to_owned();
+        if !value.is_empty() && !choices.contains(&value) {
+            choices.push(value);
+        }
+        choices
+    };
+    let verdicts = Verdict::ALL.map(|verdict| verdict.word().to_owned()).to_vec();
+    // A list that nobody would scroll through is text.
+    let rules = match rules.len() {
+        0..=LISTED => rules.values().cloned().collect(),
+        _ => Vec::new(),
+    };
+    let rules = if rules.is_empty() { rules } else { with(rules, &query.rule) };
+    let protocols = ["tcp", "udp", "icmp", "icmpv6"].map(str::to_owned).to_vec();
+    vec![
+        control("node", "Node", "", &query.node, with(nodes, &query.node)),
+        control("verdict", "Verdict", "", &query.verdict, with(verdicts, &query.verdict)),
+        control("reason", "Reason", "denied", &query.reason, Vec::new()),
+        control("rule", "Rule", "filter/rule", &query.rule, rules),
+        control("source", "Source", "192.0.2.0/24", &query.source, Vec::new()),
+        control("port", "Port", "443", &query.port, Vec::new()),
+        control("protocol", "Protocol", "", &query.protocol, with(protocols, &query.protocol)),
+    ]
+}
+
+/// The page's own address with this query.
+fn url(pairs: &[(String, String)]) -> String {
+    let query = pairs.iter().map(|(name, text)| format!("{name}={}", escaped(text)));
+    format!("/flows?{}", query.collect::<Vec<_>>().join("&"))
+}
+
+/// Percent-encoded, but for what needs it nowhere.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'/' | b':');
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn command(pairs: &[(String, String)]) -> String {
+    let options = pairs.iter().map(|(name, text)| {
+        let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-._/:".contains(c));
+        if plain {
+            format!(" --{name} {text}")
+        } else {
+            format!(" --{name} '{}'", text.replace('\'', "'\\''"))
+        }
+    });
+    format!("sallyport flows --json{}", options.collect::<String>())
+}
+
+fn row(flow: &Flow, rules: &BTreeMap<u32, String>) -> Row {
+    let event = &flow.event;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(event.time_ns.into());
+    let at = at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (class, verdict) = match event.verdict {
+        Verdict::Drop => ("bad", "drop"),
+        Verdict::Observed => ("warn", "observed"),
+        Verdict::Pass => ("good", "pass"),
+    };
+    let rule = match event.rule {
+        0 => String::new(),
+        id => rules.get(&id).cloned().unwrap_or_else(|| format!("rule {id}")),
+    };
+    Row {
+        at: format!("{:02}:{:02}:{:02}.{:03}", at.hour(), at.minute(), at.second(), at.millisecond()),
+        full: absolute(at),
+        node: flow.node.clone(),
+        interface: event.interface.clone(),
+        class,
+        verdict,
+        reason: event.reason.replace('-', " "),
+        filter: rule.split_once('/').map(|(filter, _)| filter.to_owned()).unwrap_or_default(),
+        rule,
+        source: end(event.source, event.source_port),
+        destination: end(event.destination, event.destination_port),
+        protocol: protocol(event),
+        bytes: event.bytes,
+        one_in: event.one_in,
+        head: event.head.clone().unwrap_or_default(),
+    }
+}
+
+/// `192.0.2.1:443` or `[2001:db8::1]:443`.
+fn end(address: Option<std::net::IpAddr>, port: Option<u16>) -> String {
+    match (address, port) {
+        (None, _) => String::new(),
+        (Some(address), None) => address.to_string(),
+        (Some(address), Some(port)) => std::net::SocketAddr::new(address, port).to_string(),
+    }
+}
+
+fn protocol(event: &FlowEvent) -> String {
+    match (event.protocol, event.icmp_type) {
+        (None, _) => String::new(),
+        (Some(protocol), None) => protocol.to_string(),
+        (Some(protocol), Some(kind)) => format!("{protocol} type {kind}"),
+    }
+}
+
+fn node_row((node, state): (String, NodeState)) -> NodeRow {
+    let one_in = |number: u32| match number {
+        0 | 1 => "every one shown".to_owned(),
+        number => format!("1 in {} shown", figure(f64::from(number))),
+    };
+    match state {
+        NodeState::Asked => {
+            NodeRow { node, words: "asked; no answer yet".to_owned(), cannot: false, lost: 0 }
+        }
+        NodeState::Cannot(words) => NodeRow { node, words, cannot: true, lost: 0 },
+        NodeState::Watching(counts) => {
+            let (drops, passes) = (counts.matched.drops, counts.matched.passes);
+            let words = format!(
+                "{} dropped or observed ({}), {} passed ({})",
+                figure(drops as f64),
+                one_in(counts.one_in.drops),
+                figure(passes as f64),
+                one_in(counts.one_in.passes),
+            );
+            NodeRow { node, words, cannot: false, lost: counts.lost }
+        }
+    }
+}
+
+/// `POST /flows/capture`.
+pub(crate) async fn capture(State(state): State<AppState>, user: SignedIn, fields: Fields) -> PageResult {
+    user.check(fields.get("csrf"))?;
+    let mut query = CaptureQuery {
+        packets: fields.get("packets").to_owned(),
+        snap: fields.get("snap").to_owned(),
+        seconds: fields.get("seconds").to_owned(),
+        ..CaptureQuery::default()
+    };
+    for name in ["node", "reason", "rule", "source", "port", "protocol"] {
+        query.flows.set(name, fields.get(name));
+    }
+    state.ops.capture(&query, &user.actor).await?;
+    let pairs: Vec<(String, String)> =
+        query.flows.pairs().into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    Ok(Redirect::to(&format!("{}#captures", url(&pairs))).into_response())
+}
+
+/// `GET /flows/captures/{file}`, `file` being `NUMBER.pcap`.
+pub(crate) async fn pcap(
+    State(ops): State<Ops>,
+    Path(file): Path<String>,
+    uri: Uri,
+    user: SignedIn,
+) -> Result<Response, PageError> {
+    let number = file.strip_suffix(".pcap").and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| PageError::NotFound(format!("There is no page at {}.", uri.path())))?;
+    let (view, file) = ops.pcap(number, &user.actor).await?;
+    Ok(pcap_answer(&view, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_survives_its_url() {
+        let pairs =
+            [("rule".to_owned(), "a b/c&d".to_owned()), ("source".to_owned(), "2001:db8::/32".to_owned())];
+        assert_eq!(url(&pairs), "/flows?rule=a%20b/c%26d&source=2001:db8::/32");
+        assert_eq!(command(&pairs), "sallyport flows --json --rule 'a b/c&d' --source 2001:db8::/32");
+    }
+}
