@@ -30,6 +30,74 @@ fn certificates_are_refused_alike() {
 }
 
 #[test]
+fn prefix_sets_and_rules_with_ports_are_refused_alike() {
+    let place = Place::new("inputsets");
+    let browser = place.administrator();
+    for (what, source, field, control, typed) in [
+        ("clear text", json!({ "url": "http://lists.example/a" }), "url", "url", "http://lists.example/a"),
+        (
+            "a password",
+            json!({ "url": "https://me:x@lists.example/" }),
+            "url",
+            "url",
+            "https://me:x@lists.example/",
+        ),
+        (
+            "too often",
+            json!({ "url": "https://lists.example/a", "intervalSeconds": 5 }),
+            "intervalSeconds",
+            "interval_seconds",
+            "5",
+        ),
+        (
+            "an unknown bundle",
+            json!({ "url": "https://lists.example/a", "trustBundle": "nobody" }),
+            "trustBundle",
+            "trust_bundle",
+            "nobody",
+        ),
+    ] {
+        let fields = [("name", "bad"), ("url", "https://lists.example/a"), (control, typed)];
+        let fields: Vec<_> =
+            fields.into_iter().filter(|(name, value)| *name != control || *value == typed).collect();
+        let code = if control == "trust_bundle" { "unknown-reference" } else { "invalid" };
+        let object = object("PrefixSet", "bad", json!({ "source": source }));
+        let place_of = format!("PrefixSet/bad spec.source.{field}");
+        let form = Some((&browser, ("/prefix-sets/new", &fields[..])));
+        place.refused(what, &[object], (code, &place_of), form);
+    }
+    for (what, more, code, field, control, typed) in [
+        ("no port", json!({ "ports": ["70000"] }), "invalid", "ports[0]", "rule.0.ports", "70000"),
+        (
+            "a set nobody wrote",
+            json!({ "prefixSets": ["nobody"] }),
+            "unknown-reference",
+            "prefixSets[0]",
+            "rule.0.sets",
+            "nobody",
+        ),
+    ] {
+        let mut rule = json!({ "name": "rule", "action": "Deny", "prefixes": ["192.0.2.0/24"] });
+        more.as_object().unwrap().iter().for_each(|(name, value)| rule[name] = value.clone());
+        let fields = [
+            ("name", "bad"),
+            ("rule.0.name", "rule"),
+            ("rule.0.action", "Deny"),
+            ("rule.0.prefixes", "192.0.2.0/24"),
+            (control, typed),
+        ];
+        let object = object("PacketFilter", "bad", json!({ "rules": [rule] }));
+        let place_of = format!("PacketFilter/bad spec.rules[0].{field}");
+        place.refused(
+            what,
+            &[object],
+            (code, &place_of),
+            Some((&browser, ("/packet-filter/new", &fields[..]))),
+        );
+    }
+}
+
+#[test]
 fn routes_and_filters_are_refused_alike() {
     let place = Place::new("input");
     let browser = place.administrator();
