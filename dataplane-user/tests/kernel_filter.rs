@@ -12,12 +12,12 @@ use dataplane_ebpf::decide::{Decision, decide};
 use dataplane_ebpf::reason::Reason;
 use model::filter::{FilterAction, FilterRule};
 use sallyport_node::keeper::kernel::{Kernel, PlanTables};
-use support::Bpffs;
 use support::corpus::{Counts, corpus, judge, plan, plan_without};
 use support::frames::syn;
 use support::fuzz::fuzz;
 use support::random;
 use support::rules::{self, Rules, allow, cases, deny, particular, single_cases};
+use support::{Bpffs, emulated};
 
 #[test]
 fn the_corpus_has_its_reasons() {
@@ -43,23 +43,24 @@ fn rules_about_something_decide() {
     }
 }
 
-/// A million frames by thirty rule sets; a failure names the seed.
+/// A million frames by thirty rule sets, a fifth of them on an emulated processor; a failure names the seed.
 #[test]
 fn random_frames_are_judged_alike() {
     let bpffs = Bpffs::new();
     let (mut kernel, port) = bpffs.open_wired();
     let seed = random::seed();
     let mut random = random::Random::new(seed);
+    let share = if emulated() { 6_800 } else { 34_000 };
     let (mut seen, mut frames) = (BTreeMap::<Reason, u64>::new(), 0);
     for round in 0..30 {
         let plan = if round == 0 { plan() } else { rules::random(&mut random).plan() };
         kernel.apply(&plan).unwrap();
-        for (reason, count) in fuzz(&kernel, &plan, port, seed.wrapping_add(round), 34_000) {
+        for (reason, count) in fuzz(&kernel, &plan, port, seed.wrapping_add(round), share) {
             *seen.entry(reason).or_default() += count;
             frames += count;
         }
     }
-    assert!(frames >= 1_000_000, "{frames}");
+    assert!(frames >= if emulated() { 200_000 } else { 1_000_000 }, "{frames}");
     let steering =
         [Reason::Steered, Reason::NotSteered, Reason::NoSocket, Reason::NotAssigned, Reason::NoTable];
     let missing: Vec<&Reason> = Reason::ALL
@@ -154,7 +155,7 @@ fn a_hundred_thousand_prefixes_load_fast_and_one_more_changes_in_place() {
     let one = start.elapsed();
     println!("100,000 prefixes in {loaded:?}, one more in {one:?}");
     assert_eq!(kernel.generations(), swaps);
-    assert!(loaded.as_secs() < 5 && one.as_secs() < 1, "{loaded:?}, {one:?}");
+    assert!(emulated() || loaded.as_secs() < 5 && one.as_secs() < 1, "{loaded:?}, {one:?}");
     assert_eq!(judge(&kernel, &plan, port, &syn("11.0.0.2", "10.0.0.1", 22)), Reason::Denied);
     assert_eq!(judge(&kernel, &plan, port, &syn("11.6.26.131", "10.0.0.1", 22)), Reason::Denied);
     assert_eq!(judge(&kernel, &plan, port, &syn("11.6.26.132", "10.0.0.1", 22)), Reason::NoRule);
@@ -199,7 +200,7 @@ fn a_hundred_thousand_prefixes_are_replaced_as_one() {
         assert_eq!(before.since(&kernel).into_keys().collect::<Vec<_>>(), either, "{source}");
     }
     println!("100,000 prefixes replaced in {fastest:?}");
-    assert!(fastest.as_secs() < 1, "{fastest:?}");
+    assert!(emulated() || fastest.as_secs() < 1, "{fastest:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::object::OBJECT;
 use dataplane_ebpf::reason::Reason;
 use model::report::Feature;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use sallyport_node::keeper::kernel::{Config, Kernel, KernelError, Linux, PinKind, detach_instance, pins};
 use sallyport_node::keeper::plan::KernelPlan;
 use socket2::{Domain, Socket, Type};
@@ -138,6 +139,61 @@ fn with_fewer_queues_than_threads_flows_spread() {
         assert_eq!(accepted.len(), 4, "{} clients", clients.len());
     });
     assert_eq!(kernel.packets(Reason::Steered).unwrap(), 64);
+}
+
+/// How many of `count` connections from a processor each thread got.
+fn from_processor(processor: usize, to: &str, count: usize, sockets: &[Sockets]) -> Vec<usize> {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    sched_setaffinity(None, &only).unwrap();
+    let clients: Vec<TcpStream> = (0..count).map(|_| connect(to).unwrap()).collect();
+    let accepted = |listener: &TcpListener| {
+        listener.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    };
+    let threads = sockets.iter().map(|sockets| accepted(&sockets.v4) + accepted(&sockets.v6)).collect();
+    drop(clients);
+    threads
+}
+
+/// With as many receive queues as threads a connection is accepted where it was received: veth hands a packet over on the
+/// processor that sent it, so the client's processor is the one that receives. Over two interfaces, IPv4 and IPv6. One interface
+/// with fewer queues, and flows are spread instead.
+#[test]
+fn connections_go_to_the_thread_of_the_processor_that_received_them() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::with_queues(4));
+    wire.add("wire2", "wire3", 98, 4);
+    let processors = std::thread::available_parallelism().unwrap().get().min(4);
+    assert!(processors > 1, "one processor shows nothing");
+    let (mut kernel, sockets) = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0", "wire2"])).unwrap();
+        let sockets: Vec<Sockets> = (0..processors).map(|_| Sockets::new()).collect();
+        sockets.iter().enumerate().for_each(|(thread, sockets)| sockets.enter(&mut kernel, thread));
+        kernel.set_threads(processors).unwrap();
+        kernel.apply(&listeners(&[443])).unwrap();
+        (kernel, sockets)
+    });
+    for to in ["10.99.0.1:443", "[fd99::1]:443", "10.98.0.1:443", "[fd98::1]:443"] {
+        for processor in 0..processors {
+            let threads = wire.right.inside(|| from_processor(processor, to, 32, &sockets));
+            println!("{to} from processor {processor}: {threads:?}");
+            let expected: Vec<usize> =
+                (0..processors).map(|thread| 32 * usize::from(thread == processor)).collect();
+            assert_eq!(threads, expected, "{to} from processor {processor}");
+        }
+    }
+    wire.add("wire4", "wire5", 97, 1);
+    let interfaces = ["wire0", "wire2", "wire4"];
+    drop(kernel);
+    kernel = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&interfaces)).unwrap();
+        kernel.set_threads(processors).unwrap();
+        kernel
+    });
+    let threads = wire.right.inside(|| from_processor(0, "10.97.0.1:443", 64, &sockets));
+    println!("with an interface of one queue, from processor 0: {threads:?}");
+    assert!(threads.iter().all(|count| *count > 0), "{threads:?}");
+    kernel.detach().unwrap();
 }
 
 #[test]

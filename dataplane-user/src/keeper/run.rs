@@ -22,7 +22,7 @@ use super::flows::Flows;
 use super::follow::Follow;
 use super::held::Held;
 pub use super::held::StartError;
-use super::kernel::Kernel;
+use super::kernel::{self, Kernel};
 use super::launch::Program;
 use super::operator;
 use super::privileges::{self, User};
@@ -347,7 +347,8 @@ impl Keeper {
 
     /// Everything this node can do, and why not the rest.
     pub(super) fn features(&self) -> Vec<Feature> {
-        let mut features = self.kernel.features();
+        let mut features = vec![kernel::version()];
+        features.extend(self.kernel.features());
         features.push(privileges::isolation(self.user));
         features.push(self.store.feature());
         features.extend(

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use model::report::Feature;
 use seccompiler::{
@@ -49,12 +49,33 @@ fn restrict_files() -> Result<String, String> {
         let rules = readable.map(|path| Ok::<_, RulesetError>(PathBeneath::new(path, AccessFs::ReadFile)));
         ruleset.add_rules(rules)?.restrict_self()
     };
-    match restrict().map(|status| status.ruleset) {
-        Ok(RulesetStatus::FullyEnforced) => Ok("no file can be written, no port opened".to_owned()),
-        Ok(RulesetStatus::PartiallyEnforced) => Ok("as far as this kernel's landlock goes".to_owned()),
-        Ok(RulesetStatus::NotEnforced) => Err("this kernel has no landlock".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let status = restrict().map_err(|error| error.to_string())?;
+    match (status.ruleset, status.landlock) {
+        (RulesetStatus::FullyEnforced, _) => Ok("no file can be written, no port opened".to_owned()),
+        (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => {
+            Ok(format!("no file can be written, but {}", beyond(effective_abi)))
+        }
+        (RulesetStatus::PartiallyEnforced, _) => Ok("as far as this kernel's landlock goes".to_owned()),
+        (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => {
+            Err("this kernel has landlock switched off: add it to lsm= on the kernel's command line"
+                .to_owned())
+        }
+        (RulesetStatus::NotEnforced, _) => {
+            Err("this kernel has no landlock (CONFIG_SECURITY_LANDLOCK)".to_owned())
+        }
     }
+}
+
+/// What this version of landlock cannot forbid, and the Linux that can (landlock(7)).
+fn beyond(abi: ABI) -> String {
+    let later = [
+        (ABI::V3, "truncating files (6.2)"),
+        (ABI::V4, "opening TCP ports (6.7)"),
+        (ABI::V5, "commands to devices (6.10)"),
+        (ABI::V6, "abstract Unix sockets and signals (6.12)"),
+    ];
+    let missing: Vec<&str> = later.iter().filter(|(since, _)| abi < *since).map(|(_, what)| *what).collect();
+    format!("this kernel's landlock is too old to forbid {}", missing.join(", "))
 }
 
 /// Everything else answers EPERM, which the standard library and the runtime take as an ordinary error.

@@ -26,6 +26,12 @@ use sallyport_node::keeper::kernel::{Config, Linux, detach_instance};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// Whether the processor is emulated (`tests/matrix`): how long something takes says nothing there, and what is random is
+/// repeated less.
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("SALLYPORT_EMULATED").is_some()
+}
+
 fn unique(what: &str) -> String {
     format!("kernel-{what}-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
@@ -164,13 +170,25 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new() -> Self {
+        Self::with_queues(1)
+    }
+
+    /// Each end has so many queues to send and to receive.
+    pub(crate) fn with_queues(queues: u8) -> Self {
         let wire = Self { left: Namespace::new(), right: Namespace::new() };
-        wire.left.ip(&format!("link add wire0 type veth peer name wire1 netns {}", wire.right.name()));
-        for (namespace, interface, number) in [(&wire.left, "wire0", 1), (&wire.right, "wire1", 2)] {
-            namespace.ip(&format!("addr add 10.99.0.{number}/24 dev {interface}"));
-            namespace.ip(&format!("addr add fd99::{number}/64 dev {interface} nodad"));
+        wire.add("wire0", "wire1", 99, queues);
+        wire
+    }
+
+    /// Another wire, with the addresses 10.N.0.1 and fdN::1 on the left.
+    pub(crate) fn add(&self, left: &str, right: &str, net: u8, queues: u8) {
+        let many = format!("numtxqueues {queues} numrxqueues {queues}");
+        let peer = format!("peer name {right} {many} netns {}", self.right.name());
+        self.left.ip(&format!("link add {left} {many} type veth {peer}"));
+        for (namespace, interface, number) in [(&self.left, left, 1), (&self.right, right, 2)] {
+            namespace.ip(&format!("addr add 10.{net}.0.{number}/24 dev {interface}"));
+            namespace.ip(&format!("addr add fd{net}::{number}/64 dev {interface} nodad"));
             namespace.ip(&format!("link set {interface} up"));
         }
-        wire
     }
 }

@@ -8,7 +8,8 @@
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
-//! - `tables`: generations; `counters`: drops; `senders`: who is sending; `flows`: watched packets.
+//! - `tables`: generations; `counters`: drops; `senders`: who is sending; `flows`: watched packets; `version`: which kernel
+//!   it is.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
 mod changes;
@@ -26,6 +27,7 @@ mod pins;
 mod senders;
 mod sys;
 mod tables;
+mod version;
 mod watch;
 
 use std::net::IpAddr;
@@ -47,6 +49,7 @@ pub use off::Off;
 pub use senders::Taken;
 pub use sys::TestRun;
 pub(super) use sys::interface_name;
+pub use version::version;
 
 /// Milliseconds of the clock that the kernel's programs read: nobody sets it, and it begins with each start of the machine.
 pub fn monotonic_ms() -> i64 {

@@ -127,8 +127,15 @@ impl Page {
             self.sample("sallyport_tls_handshakes_total", &labels, count);
         }
         self.origins(totals);
-        self.family("sallyport_connections_accepted_total", "counter", "Client connections accepted.");
-        self.sample("sallyport_connections_accepted_total", &[], totals.accepted);
+        self.family(
+            "sallyport_connections_accepted_total",
+            "counter",
+            "Client connections accepted, by worker thread.",
+        );
+        for (thread, accepted) in totals.accepted.iter().enumerate() {
+            let thread = thread.to_string();
+            self.sample("sallyport_connections_accepted_total", &[("thread", &thread)], accepted);
+        }
         self.family(
             "sallyport_accept_errors_total",
             "counter",

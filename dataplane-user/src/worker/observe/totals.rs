@@ -59,7 +59,8 @@ pub(super) struct Totals {
     pub(super) floods: BTreeMap<Flood, u64>,
     pub(super) kernel: BTreeMap<(String, u32), u64>,
     pub(super) handshakes: BTreeMap<(String, String, bool), u64>,
-    pub(super) accepted: u64,
+    /// By thread.
+    pub(super) accepted: Vec<u64>,
     pub(super) accept_errors: u64,
     next: Next,
 }
@@ -91,6 +92,10 @@ impl Default for Next {
 impl Totals {
     /// Takes what the threads counted since the last time.
     pub(super) fn collect(&mut self, shards: &[Arc<Shared>]) {
+        self.accepted.resize(shards.len(), 0);
+        for (shared, accepted) in shards.iter().zip(&mut self.accepted) {
+            *accepted += shared.accepted.take();
+        }
         for shared in shards {
             let mut routes = lock(&shared.routes);
             routes.iter().for_each(|counts| self.route(counts));
@@ -126,7 +131,6 @@ impl Totals {
             for (key, count) in lock(&shared.handshakes).drain() {
                 *self.handshakes.entry(key).or_default() += count;
             }
-            self.accepted += shared.accepted.take();
             self.accept_errors += shared.accept_errors.take();
         }
     }
