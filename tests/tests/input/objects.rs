@@ -30,7 +30,7 @@ fn certificates_are_refused_alike() {
 }
 
 #[test]
-fn prefix_sets_and_rules_with_ports_are_refused_alike() {
+fn fetched_prefix_sets_are_refused_alike() {
     let place = Place::new("inputsets");
     let browser = place.administrator();
     for (what, source, field, control, typed) in [
@@ -66,6 +66,12 @@ fn prefix_sets_and_rules_with_ports_are_refused_alike() {
         let form = Some((&browser, ("/prefix-sets/new", &fields[..])));
         place.refused(what, &[object], (code, &place_of), form);
     }
+}
+
+#[test]
+fn rules_with_ports_and_sets_are_refused_alike() {
+    let place = Place::new("inputports");
+    let browser = place.administrator();
     for (what, more, code, field, control, typed) in [
         ("no port", json!({ "ports": ["70000"] }), "invalid", "ports[0]", "rule.0.ports", "70000"),
         (
