@@ -47,6 +47,8 @@ reasons! {
     NotSteered = 7, "not-steered";
     /// Passes: a rule or protocol list would drop it, were it not only observed.
     Observed = 8, "observed";
+    /// A SYN that was answered with a SYN cookie: the connection is made when the cookie comes back.
+    SynCookie = 9, "syn-cookie";
 
     /// A deny rule decides.
     Denied = 32, "denied";
@@ -89,6 +91,12 @@ reasons! {
     OwnAddress = 50, "own-address";
     /// Of a protocol that the protocol lists do not have.
     Protocol = 51, "protocol";
+    /// A SYN over a budget: of its source, of its port, or of all sources together where no cookie can be sent.
+    SynBudget = 52, "syn-budget";
+    /// A UDP packet over its source's budget.
+    UdpBudget = 53, "udp-budget";
+    /// A new connection over its source's budget.
+    NewConnectionBudget = 54, "new-connection-budget";
 }
 
 impl Reason {

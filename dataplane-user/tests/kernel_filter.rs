@@ -61,11 +61,20 @@ fn random_frames_are_judged_alike() {
         }
     }
     assert!(frames >= if emulated() { 200_000 } else { 1_000_000 }, "{frames}");
-    let steering =
-        [Reason::Steered, Reason::NotSteered, Reason::NoSocket, Reason::NotAssigned, Reason::NoTable];
+    let elsewhere = [
+        Reason::SynCookie,
+        Reason::SynBudget,
+        Reason::UdpBudget,
+        Reason::NewConnectionBudget,
+        Reason::Steered,
+        Reason::NotSteered,
+        Reason::NoSocket,
+        Reason::NotAssigned,
+        Reason::NoTable,
+    ];
     let missing: Vec<&Reason> = Reason::ALL
         .iter()
-        .filter(|reason| !seen.contains_key(reason) && !steering.contains(reason))
+        .filter(|reason| !seen.contains_key(reason) && !elsewhere.contains(reason))
         .collect();
     assert!(missing.is_empty(), "SALLYPORT_FUZZ_SEED={seed}: the frames are too much alike: {missing:?}");
 }

@@ -14,6 +14,7 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::object::OBJECT;
 use dataplane_ebpf::reason::Reason;
+use model::filter::FilterBudgets;
 use model::report::Feature;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sallyport_node::keeper::kernel::{Config, Kernel, KernelError, Linux, PinKind, detach_instance, pins};
@@ -21,7 +22,7 @@ use sallyport_node::keeper::plan::KernelPlan;
 use socket2::{Domain, Socket, Type};
 use support::corpus::{Counts, corpus, judge, plan};
 use support::rules::{Rules, cases, deny, particular, single_cases};
-use support::{Bpffs, Wire};
+use support::{Bpffs, Wire, budgets};
 
 fn listeners(ports: &[u16]) -> KernelPlan {
     denying(&[], ports)
@@ -374,6 +375,7 @@ fn every_reason_is_provoked() {
         kernel.apply(&particular).unwrap();
         let all = cases().into_iter().chain(single_cases());
         provoked.extend(all.map(|(_, frame, ..)| judge(&kernel, &particular, port, &frame)));
+        provoked.extend(budgets::provoked(&mut kernel, port));
     }
     provoked.extend(steering_reasons(&wire, &mut kernel));
     provoked.insert(a_filter_without_tables());
@@ -382,9 +384,13 @@ fn every_reason_is_provoked() {
 }
 
 fn steering_reasons(wire: &Wire, kernel: &mut Linux) -> BTreeSet<Reason> {
+    let before = Counts::read(kernel);
+    let connections =
+        FilterBudgets { new_connections_per_source: budgets::slow(64, 1), ..FilterBudgets::default() };
+    kernel.apply(&budgets::plan(connections)).unwrap();
+    wire.right.inside(|| (0..3).for_each(|_| assert!(connect("10.99.0.1:443").is_err(), "no socket")));
     kernel.apply(&listeners(&[443])).unwrap();
     let sockets = wire.left.inside(Sockets::new);
-    let before = Counts::read(kernel);
     wire.right.inside(|| {
         assert!(connect("10.99.0.1:443").is_err(), "no socket");
         assert!(connect("10.99.0.1:22").is_err(), "not steered");
@@ -395,7 +401,13 @@ fn steering_reasons(wire: &Wire, kernel: &mut Linux) -> BTreeSet<Reason> {
         connect("10.99.0.1:443").unwrap();
     });
     let seen: BTreeSet<Reason> = before.since(kernel).into_keys().collect();
-    let steering = [Reason::Steered, Reason::NotSteered, Reason::NoSocket, Reason::NotAssigned];
+    let steering = [
+        Reason::NewConnectionBudget,
+        Reason::Steered,
+        Reason::NotSteered,
+        Reason::NoSocket,
+        Reason::NotAssigned,
+    ];
     assert!(steering.iter().all(|reason| seen.contains(reason)), "{seen:?}");
     seen
 }

@@ -17,7 +17,9 @@ use crate::route::Conditions;
 use crate::transform::Transform;
 use crate::upgrade::{self, Protocol};
 
-pub use crate::filter::{FilterAction, FilterMode, FilterRule, PortRange, ProtocolList};
+pub use crate::filter::{
+    FilterAction, FilterBudget, FilterBudgets, FilterMode, FilterRule, PortBudget, PortRange, ProtocolList,
+};
 
 /// The `format` this release writes; it reads this one and the one before (there is none before 1).
 pub const FORMAT: u32 = 1;
@@ -60,6 +62,9 @@ pub struct Snapshot {
     /// The filters' lists of IP protocols, sorted by filter name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter_protocols: Vec<ProtocolList>,
+    /// The filters' budgets, joined.
+    #[serde(default, skip_serializing_if = "FilterBudgets::is_empty")]
+    pub filter_budgets: FilterBudgets,
 }
 
 /// A place to accept connections.

@@ -5,6 +5,7 @@ use model::draft::{
 };
 use model::problem::{Code, Problem};
 
+use super::budgets;
 use super::fields::Fields;
 use super::parse::{labels, selector_text};
 
@@ -37,6 +38,7 @@ impl FilterForm {
         let spec = PacketFilterSpec {
             rules: rules.collect(),
             protocols: (!allow.is_empty()).then_some(ProtocolListSpec { allow, mode }),
+            budgets: budgets::object(fields),
             node_selector: NodeSelector { match_labels: labels(&fields.words("node_selector")) },
         };
         let labels = base.map(|object| object.metadata.labels.clone()).unwrap_or_default();
@@ -52,7 +54,7 @@ impl FilterForm {
             let message = format!("\"{text}\" is not a whole number; write digits only");
             Problem::new(&*object, format!("spec.rules[{index}].{field}"), Code::Invalid, message)
         };
-        let mut problems = Vec::new();
+        let mut problems = budgets::unreadable(fields, &object);
         for (index, row) in Self::rows(fields).into_iter().enumerate() {
             let priority = fields.trimmed(&format!("rule.{row}.priority"));
             problems.extend(Some(priority).filter(wrong).map(|text| problem(index, "priority", text)));
@@ -80,6 +82,7 @@ impl FilterForm {
                 .with("protocols_mode", list.mode.as_deref().unwrap_or(ENFORCE)),
             None => fields,
         };
+        let fields = budgets::fields(fields, spec.budgets.as_ref());
         spec.rules.iter().enumerate().fold(fields, |fields, (row, rule)| {
             let types: Vec<String> = rule.icmp_types.iter().map(ToString::to_string).collect();
             let priority = rule.priority.map(|priority| priority.to_string()).unwrap_or_default();
@@ -119,6 +122,9 @@ impl FilterForm {
         if problem.field.starts_with("spec.protocols") {
             return Some(("protocols".to_owned(), "Protocols".to_owned()));
         }
+        if let Some(rest) = problem.field.strip_prefix("spec.budgets") {
+            return Some(budgets::place(fields, rest));
+        }
         let (index, rest) = problem.field.strip_prefix("spec.rules[")?.split_once(']')?;
         let index: usize = index.parse().ok()?;
         let row = Self::rows(fields).get(index).copied()?;
@@ -141,14 +147,16 @@ const PARTS: [(&str, &str, &str); 8] = [
 ];
 
 /// The mode that is not written.
-const ENFORCE: &str = "Enforce";
+pub(super) const ENFORCE: &str = "Enforce";
 
-fn observed(text: &str) -> Option<String> {
+pub(super) fn observed(text: &str) -> Option<String> {
     (!text.is_empty() && text != ENFORCE).then(|| text.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use model::draft::{BudgetSpec, BudgetsSpec, PortBudgetSpec};
+
     use super::*;
 
     fn typed() -> Fields {
@@ -183,7 +191,22 @@ mod tests {
         };
         let allow = vec!["TCP".to_owned()];
         let protocols = Some(ProtocolListSpec { allow, mode: Some("Observe".to_owned()) });
-        let spec = PacketFilterSpec { rules: vec![rule], protocols, ..PacketFilterSpec::default() };
+        let budget =
+            |rate, mode: Option<&str>| BudgetSpec { rate, burst: None, mode: mode.map(str::to_owned) };
+        let budgets = BudgetsSpec {
+            syn_per_source: Some(BudgetSpec { burst: Some(40), ..budget(20, None) }),
+            syn_pressure: Some(budget(2000, Some("Observe"))),
+            syn_per_port: vec![PortBudgetSpec {
+                name: "web".to_owned(),
+                ports: vec!["443".to_owned(), "8000-8010".to_owned()],
+                rate: 100,
+                burst: Some(1),
+                mode: None,
+            }],
+            ..BudgetsSpec::default()
+        };
+        let budgets = Some(budgets);
+        let spec = PacketFilterSpec { rules: vec![rule], protocols, budgets, ..PacketFilterSpec::default() };
         let fields = FilterForm::fields("edge", &spec);
         let Spec::PacketFilter(again) = FilterForm::object(&fields, None).spec else { unreachable!() };
         assert_eq!(again, spec);
@@ -197,6 +220,21 @@ mod tests {
         let places: Vec<_> =
             problems.iter().map(|problem| FilterForm::place(&fields, problem).unwrap().0).collect();
         assert_eq!(places, ["rule.3.priority", "rule.3.types"]);
+    }
+
+    #[test]
+    fn a_budgets_problem_finds_its_control() {
+        let fields = typed()
+            .with("budget.syn.rate", "fast")
+            .with("port.0.name", "")
+            .with("port.2.name", "web")
+            .with("port.2.burst", "x");
+        let problems = FilterForm::unreadable(&fields);
+        let places: Vec<_> =
+            problems.iter().map(|problem| FilterForm::place(&fields, problem).unwrap().0).collect();
+        assert_eq!(places, ["budget.syn.rate", "port.2.burst"]);
+        let conflict = Problem::new("PacketFilter/edge", "spec.budgets.synPressure", Code::Conflict, "x");
+        assert_eq!(FilterForm::place(&fields, &conflict).unwrap().0, "budget.pressure.rate");
     }
 
     #[test]

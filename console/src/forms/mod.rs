@@ -4,6 +4,7 @@
 //! Deliberately absent: any check of meaning; the compiler makes them all, so that forms, API and files agree. A form says
 //! itself only what is no number, and what was left blank that it would make names of.
 
+mod budgets;
 mod bundle;
 mod certificate;
 mod fields;
@@ -16,6 +17,7 @@ mod prefix_set;
 mod route;
 mod view;
 
+pub(crate) use budgets::SINGLE;
 pub(crate) use bundle::BundleForm;
 pub(crate) use certificate::{CertificateForm, Pem};
 pub(crate) use fields::Fields;

@@ -96,8 +96,8 @@ pub struct DropSeries {
 }
 
 impl DropSeries {
-    /// Nothing was dropped: a packet filter rule that is only observed counted what it would have.
+    /// Nothing was dropped: a rule that is only observed counted what it would have, or a SYN was answered with a cookie.
     pub fn passed(&self) -> bool {
-        self.place == Place::Kernel && self.reason == "observed"
+        self.place == Place::Kernel && matches!(&*self.reason, "observed" | "syn-cookie")
     }
 }

@@ -15,8 +15,8 @@ use super::list::{List, ListQuery};
 use super::shell::{Section, Shell};
 use super::traffic::Grid;
 use super::{PageResult, page};
-use crate::forms::{Fields, FilterForm, FormView, Opt};
-use crate::ops::{DropSeries, Need, Ops};
+use crate::forms::{Fields, FilterForm, FormView, Opt, SINGLE};
+use crate::ops::{DropSeries, Need, Node, Ops};
 use crate::session::SignedIn;
 
 /// What the figures are of.
@@ -34,6 +34,12 @@ struct Row {
     hits: u64,
     hits_words: String,
     spark: Option<Spark>,
+}
+
+struct CookieRow {
+    node: String,
+    on: bool,
+    detail: String,
 }
 
 struct DropRow {
@@ -55,6 +61,8 @@ struct FiltersPage {
     drops: Vec<DropRow>,
     /// Nodes that do not enforce these rules.
     unfiltered: Vec<Need>,
+    /// Of nodes with a budget of SYNs for all sources: whether they send cookies.
+    cookies: Vec<CookieRow>,
 }
 
 /// One rule's controls.
@@ -73,6 +81,45 @@ struct RuleRow {
     open: bool,
 }
 
+/// One budget's controls.
+struct BudgetRow {
+    label: &'static str,
+    rate: String,
+    burst: String,
+    mode: String,
+}
+
+impl BudgetRow {
+    fn of((_, control, label): &(&str, &str, &'static str)) -> Self {
+        let part = |part: &str| format!("budget.{control}.{part}");
+        Self { label, rate: part("rate"), burst: part("burst"), mode: part("mode") }
+    }
+}
+
+/// The controls of a budget of ports.
+struct PortRow {
+    name: String,
+    ports: String,
+    rate: String,
+    burst: String,
+    mode: String,
+    number: usize,
+}
+
+impl PortRow {
+    fn of(row: usize) -> Self {
+        let part = |part: &str| format!("port.{row}.{part}");
+        Self {
+            name: part("name"),
+            ports: part("ports"),
+            rate: part("rate"),
+            burst: part("burst"),
+            mode: part("mode"),
+            number: row + 1,
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "filter_form.html")]
 struct FilterPage {
@@ -81,6 +128,10 @@ struct FilterPage {
     stored: Option<String>,
     action: String,
     rules: Vec<RuleRow>,
+    budgets: Vec<BudgetRow>,
+    ports: Vec<PortRow>,
+    /// Some budget is written.
+    budgeted: bool,
     actions: [Opt; 2],
     modes: [Opt; 2],
 }
@@ -105,7 +156,13 @@ pub(crate) async fn list(
     let nodes = ops.nodes().await?;
     let unfiltered =
         nodes.iter().filter(|node| !node.revoked).filter_map(|node| ops.unfiltered(node)).collect();
-    page(&FiltersPage { shell, list, rows, filters, drops, unfiltered })
+    let cookies = nodes.iter().filter(|node| !node.revoked).filter_map(cookie_row).collect();
+    page(&FiltersPage { shell, list, rows, filters, drops, unfiltered, cookies })
+}
+
+fn cookie_row(node: &Node) -> Option<CookieRow> {
+    let feature = node.features.iter().find(|feature| feature.name == "syn-cookies")?;
+    Some(CookieRow { node: node.name.to_string(), on: feature.on, detail: feature.detail.clone() })
 }
 
 fn order(key: &str, a: &Row, b: &Row) -> Ordering {
@@ -230,11 +287,23 @@ impl Editor for PacketFilters {
                     .any(|part| form.filled(&[&control(part)]) || form.any_of(&[&control(part)])),
             }
         };
+        let mut ports = form.fields().rows("port");
+        ports.push(ports.last().map_or(0, |last| last + 1));
+        let controls: Vec<String> = SINGLE
+            .iter()
+            .map(|(_, control, _)| format!("budget.{control}"))
+            .chain(ports.iter().map(|row| format!("port.{row}")))
+            .flat_map(|control| ["rate", "burst", "name"].map(|part| format!("{control}.{part}")))
+            .collect();
+        let controls: Vec<&str> = controls.iter().map(String::as_str).collect();
         page(&FilterPage {
             shell: Shell::load(ops, user, Section::PacketFilter, &Self::title(base)).await?,
             stored: base.map(|object| object.metadata.name.clone()),
             action: Self::action(base),
             rules: rows.into_iter().map(rule).collect(),
+            budgeted: form.filled(&controls) || form.any_of(&controls),
+            budgets: SINGLE.iter().map(BudgetRow::of).collect(),
+            ports: ports.into_iter().map(PortRow::of).collect(),
             actions: [Opt::same("Deny"), Opt::same("Allow")],
             modes: [Opt::same("Enforce"), Opt::same("Observe")],
             form,

@@ -6,6 +6,8 @@
 //! when they were compiled (`model::filter`): the source has a class, what the packet is for has one, and a cell says what
 //! happens to both together. No state is kept, so replies look like anything else.
 
+pub mod budget;
+pub mod cookie;
 mod frame;
 mod ipv4;
 mod ipv6;
@@ -140,10 +142,16 @@ impl Kind {
         self.0 & Self::OPENING != 0
     }
 
-    /// The port it is to, where it is UDP.
+    /// Whether it is UDP, of which the port can be seen.
     #[inline(always)]
-    pub const fn udp_port(self) -> Option<u16> {
-        if self.0 >= slot::UDP && self.0 < slot::ICMP { Some((self.0 - slot::UDP) as u16) } else { None }
+    pub const fn is_udp(self) -> bool {
+        self.0 >= slot::UDP && self.0 < slot::ICMP
+    }
+
+    /// Whether it is TCP, of which the port can be seen.
+    #[inline(always)]
+    pub const fn is_tcp(self) -> bool {
+        self.slot() < slot::UDP
     }
 
     /// The port that a listener could have, where it is TCP: [`SOME_PORT`] of a fragment, which hides it.

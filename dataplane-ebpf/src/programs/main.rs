@@ -1,7 +1,11 @@
 //! The programs in the kernel. On any other target this is an empty program, so that the workspace builds as one.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+#[cfg(target_arch = "bpf")]
+mod budget;
+#[cfg(target_arch = "bpf")]
+mod cookie;
 #[cfg(target_arch = "bpf")]
 mod filter;
 #[cfg(target_arch = "bpf")]
@@ -27,12 +31,30 @@ mod entry {
     use aya_ebpf::programs::{SkLookupContext, XdpContext};
     use dataplane_ebpf::reason::Reason;
 
-    use crate::{filter, steer};
+    use crate::{budget, cookie, filter, steer};
 
     /// Judges every frame an interface receives.
     #[xdp(frags)]
     fn sallyport_xdp(context: XdpContext) -> u32 {
         xdp_verdict(filter::filter(&context))
+    }
+
+    /// Spends budgets.
+    #[xdp(frags)]
+    fn sallyport_budget(context: XdpContext) -> u32 {
+        budget::spend(&context)
+    }
+
+    /// Answers a SYN with a cookie.
+    #[xdp(frags)]
+    fn sallyport_answer(context: XdpContext) -> u32 {
+        cookie::answer(&context)
+    }
+
+    /// Looks whether a segment brings a cookie back.
+    #[xdp(frags)]
+    fn sallyport_learn(context: XdpContext) -> u32 {
+        cookie::learn(&context)
     }
 
     /// Chooses the socket for a packet that belongs to no connection.

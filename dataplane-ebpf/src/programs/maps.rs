@@ -66,13 +66,48 @@ impl InForce {
         self.0.is_watched()
     }
 
+    /// The generation of a word that was read.
+    #[inline(always)]
+    pub(crate) const fn of(word: u64) -> Self {
+        Self(Active(word))
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub(crate) const fn word(&self) -> u64 {
+        self.0.0
+    }
+
+    /// As [`Self::listens`], with the keys of the address and of every address.
+    #[inline(always)]
+    pub(crate) fn listens_at(&self, address: &[u8; 20], anywhere: &[u8; 20]) -> bool {
+        LISTENERS
+            .get(self.0.generation())
+            .is_some_and(|table| table.get_ptr(address).is_some() || table.get_ptr(anywhere).is_some())
+    }
+
+    /// Whether there are budgets of SYNs.
+    #[inline(always)]
+    pub(crate) fn has_syn_budgets(&self) -> bool {
+        self.0.has_syn_budgets()
+    }
+
+    /// Whether there are budgets of UDP packets.
+    #[inline(always)]
+    pub(crate) fn has_udp_budgets(&self) -> bool {
+        self.0.has_udp_budgets()
+    }
+
+    /// Whether there are budgets of new connections.
+    #[inline(always)]
+    pub(crate) fn has_connection_budgets(&self) -> bool {
+        self.0.has_connection_budgets()
+    }
+
     /// Whether a listener accepts at this address and port: exactly, or at every address of the family.
     #[inline(always)]
     pub(crate) fn listens(&self, address: &Address, port: u16) -> bool {
-        LISTENERS.get(self.0.generation()).is_some_and(|table| {
-            table.get_ptr(listener_key(*address, port)).is_some()
-                || table.get_ptr(listener_key(address.any(), port)).is_some()
-        })
+        self.listens_at(&listener_key(*address, port), &listener_key(address.any(), port))
     }
 }
 
@@ -125,7 +160,13 @@ impl Tables for InForce {
 /// Counts a packet under its reason.
 #[inline(always)]
 pub(crate) fn count(reason: Reason) {
-    if let Some(counter) = REASONS.get_ptr_mut(reason.number()) {
+    count_number(reason.number());
+}
+
+/// Counts a packet under its reason's number.
+#[inline(always)]
+pub(crate) fn count_number(reason: u32) {
+    if let Some(counter) = REASONS.get_ptr_mut(reason) {
         // SAFETY: this CPU's own counter; a program does not interrupt itself on one CPU.
         unsafe { *counter += 1 };
     }
@@ -135,7 +176,13 @@ pub(crate) fn count(reason: Reason) {
 /// had no room for one, the packet is counted by reason alone.
 #[inline(always)]
 pub(crate) fn count_rule(rule: u32, reason: Reason) {
-    if let Some(counter) = RULES.get_ptr_mut(RuleReason { rule, reason: reason.number() }) {
+    count_rule_by_number(rule, reason.number());
+}
+
+/// As [`count_rule`], by the reason's number.
+#[inline(always)]
+pub(crate) fn count_rule_by_number(rule: u32, reason: u32) {
+    if let Some(counter) = RULES.get_ptr_mut(RuleReason { rule, reason }) {
         // SAFETY: as in `count`.
         unsafe { *counter += 1 };
     }

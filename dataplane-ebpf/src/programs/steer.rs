@@ -6,6 +6,7 @@ use aya_ebpf::programs::SkLookupContext;
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::{Address, socket_index, word::flow_hash};
 
+use crate::budget;
 use crate::maps::{self, InForce, SOCKETS};
 
 const AF_INET: u32 = 2;
@@ -17,6 +18,7 @@ const NOTHING_THERE: i32 = -2;
 /// What the lookup is for.
 struct Lookup {
     local: Address,
+    source: Address,
     port: u16,
     /// The client's address folded into a word, and its port.
     remote: (u32, u32),
@@ -36,9 +38,15 @@ pub(crate) fn steer(context: &SkLookupContext) -> Reason {
 #[inline(always)]
 fn assign(context: &SkLookupContext, lookup: &Lookup) -> Reason {
     // A missing table steers nothing: other services on this host live on, and the filter drops what it must.
-    let listens = InForce::read().is_some_and(|tables| tables.listens(&lookup.local, lookup.port));
-    if !listens || lookup.port == 0 {
+    let Some(tables) = InForce::read() else { return Reason::NotSteered };
+    if lookup.port == 0 || !tables.listens(&lookup.local, lookup.port) {
         return Reason::NotSteered;
+    }
+    if let Some(over) = budget::connection(&tables, &lookup.source) {
+        maps::count_rule(over.rule, over.reason);
+        if over.reason.is_drop() {
+            return over.reason;
+        }
     }
     let index = socket_index(thread(lookup), matches!(lookup.local, Address::V6(_)));
     match SOCKETS.redirect_sk_lookup(context, index, 0) {
@@ -78,12 +86,16 @@ impl Lookup {
         if protocol != TCP {
             return None;
         }
-        let (local, folded) = match family {
-            AF_INET => (Address::V4(local4.to_ne_bytes()), remote4),
-            AF_INET6 => (Address::V6(join(local6)), remote6[0] ^ remote6[1] ^ remote6[2] ^ remote6[3]),
+        let (local, source, folded) = match family {
+            AF_INET => (Address::V4(local4.to_ne_bytes()), Address::V4(remote4.to_ne_bytes()), remote4),
+            AF_INET6 => (
+                Address::V6(join(local6)),
+                Address::V6(join(remote6)),
+                remote6[0] ^ remote6[1] ^ remote6[2] ^ remote6[3],
+            ),
             _ => return None,
         };
-        Some(Self { local, port: port as u16, remote: (folded, u32::from(remote_port)) })
+        Some(Self { local, source, port: port as u16, remote: (folded, u32::from(remote_port)) })
     }
 }
 

@@ -40,8 +40,36 @@ pub const SOCKETS: &str = "SOCKETS";
 pub const THREADS: &str = "THREADS";
 /// How a thread is chosen.
 pub const STEERING: &str = "STEERING";
+/// Budgets, by place.
+pub const BUDGETS: &str = "BUDGETS";
+/// Port -> place of its budget of SYNs, 0 where it has none.
+pub const BUDGET_PORTS: &str = "BUDGET_PORTS";
+/// Port -> its bucket of SYNs.
+pub const PORT_BUCKETS: &str = "PORT_BUCKETS";
+/// Source -> its bucket of SYNs.
+pub const SYN_BUCKETS: &str = "SYN_BUCKETS";
+/// Source -> its bucket of UDP packets.
+pub const UDP_BUCKETS: &str = "UDP_BUCKETS";
+/// Source -> its bucket of new connections.
+pub const CONNECTION_BUCKETS: &str = "CONNECTION_BUCKETS";
+/// Source that sent back a SYN cookie -> its bucket of SYNs.
+pub const KNOWN: &str = "KNOWN";
+/// Sources that were seen once.
+pub const DOORS: &str = "DOORS";
+/// SYNs of all sources.
+pub const PRESSURE: &str = "PRESSURE";
+/// What budgets are asked about, per CPU.
+pub const ASKED: &str = "ASKED";
+/// The programs that send and read SYN cookies, where the kernel has what they need.
+pub const TAIL: &str = "TAIL";
 
 /// The program on interfaces.
 pub const FILTER: &str = "sallyport_xdp";
+/// The program that the one on interfaces ends in when a packet is about a budget.
+pub const SPEND: &str = "sallyport_budget";
+/// The program that the one on interfaces ends in when a SYN is answered with a cookie.
+pub const ANSWER: &str = "sallyport_answer";
+/// The program that it ends in when a segment may bring one back.
+pub const LEARN: &str = "sallyport_learn";
 /// The program on the network namespace.
 pub const STEER: &str = "sallyport_steer";

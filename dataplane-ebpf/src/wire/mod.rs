@@ -1,6 +1,7 @@
 //! What lies in the maps. Every key and value is free of padding, its size asserted; no enum ever goes into a map, since
 //! the other side may be of another release.
 
+pub mod budget;
 pub mod cell;
 pub mod flow;
 pub mod listener;

@@ -2,7 +2,8 @@
 
 /// The active-generation word. It is one aligned load, so everything in it flips together.
 ///
-/// Bit 0: generation; bit 1: somebody watches packets; bit 2: the IPv4 trie has entries; bit 3: the IPv6 trie has; bits 16..32: how many classes of
+/// Bit 0: generation; bit 1: somebody watches packets; bit 2: the IPv4 trie has entries; bit 3: the IPv6 trie has; bits 4 to
+/// 6: there are budgets of SYNs, of UDP packets and of new connections; bits 16..32: how many classes of
 /// destinations there are, 0 where nothing is looked up at all; bits 32..: how many swaps there have been, for people who look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
@@ -32,6 +33,30 @@ impl Active {
     #[inline(always)]
     pub const fn is_watched(self) -> bool {
         self.0 & 2 != 0
+    }
+
+    /// The word with budgets of SYNs, of UDP packets and of new connections, or without.
+    #[must_use]
+    pub const fn with_budgets(self, syn: bool, udp: bool, connections: bool) -> Self {
+        Self(self.0 & !0x70 | (syn as u64) << 4 | (udp as u64) << 5 | (connections as u64) << 6)
+    }
+
+    /// Whether there are budgets of SYNs.
+    #[inline(always)]
+    pub const fn has_syn_budgets(self) -> bool {
+        self.0 & 0x10 != 0
+    }
+
+    /// Whether there are budgets of UDP packets.
+    #[inline(always)]
+    pub const fn has_udp_budgets(self) -> bool {
+        self.0 & 0x20 != 0
+    }
+
+    /// Whether there are budgets of new connections.
+    #[inline(always)]
+    pub const fn has_connection_budgets(self) -> bool {
+        self.0 & 0x40 != 0
     }
 
     /// The generation, an index of the outer maps.
@@ -118,6 +143,12 @@ mod tests {
             assert_eq!(word.swaps(), u32::MAX);
             assert!(!word.is_watched() && word.with_watched(true).is_watched());
             assert_eq!(word.with_watched(true).with_watched(false), word);
+            let with = word.with_budgets(bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+            assert_eq!(
+                [with.has_syn_budgets(), with.has_udp_budgets(), with.has_connection_budgets()],
+                [1, 2, 4].map(|bit| bits & bit != 0)
+            );
+            assert_eq!(with.with_budgets(false, false, false), word);
         }
     }
 

@@ -78,6 +78,7 @@ pub(crate) fn snapshot(revision: u64) -> Snapshot {
         trust_bundles: Vec::new(),
         filter: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "an expectation would be unfulfilled in the file that uses all of it"
 )]
 
+pub(crate) mod budgets;
 pub(crate) mod corpus;
 pub(crate) mod frames;
 pub(crate) mod fuzz;

@@ -11,7 +11,7 @@ use crate::filter::{self, Inputs};
 use crate::name::{HostPattern, Name};
 use crate::problem::{Code, Problem};
 use crate::route::Conditions;
-use crate::snapshot::{FilterRule, OriginSecurity, PathMatch, Route};
+use crate::snapshot::{FilterRule, OriginSecurity, PathMatch, PortBudget, Route};
 
 pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Problem>) {
     places(compiled, problems);
@@ -19,6 +19,7 @@ pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Probl
     passthrough(compiled, problems);
     named_certificates(compiled, problems);
     filters(compiled, problems);
+    budgets(compiled, problems);
     for listener in names.all(Kind::Listener) {
         coverage(compiled, listener, problems);
     }
@@ -68,6 +69,72 @@ fn filters(compiled: &Compiled, problems: &mut Vec<Problem>) {
     if let Err(why) = filter::compile(inputs) {
         let mut at = At::new(problems, format!("PacketFilter/{largest}"));
         at.problem("spec.rules", Code::Invalid, why.to_string());
+    }
+}
+
+/// A node has one budget of each kind, and a port is in one of them; the later filter is told.
+fn budgets(compiled: &Compiled, problems: &mut Vec<Problem>) {
+    let filters: Vec<_> =
+        compiled.filters.iter().filter(|(_, lowered)| !lowered.budgets.is_empty()).collect();
+    for (place, (name, lowered)) in filters.iter().enumerate() {
+        let mut at = At::new(problems, format!("PacketFilter/{name}"));
+        let (mine, before) = (&lowered.budgets, &filters[..place]);
+        let rivals = before.iter().filter(|(_, other)| can_meet(&lowered.selector, &other.selector));
+        for (rival, other) in rivals {
+            let theirs = &other.budgets;
+            let kinds = [
+                ("synPerSource", &mine.syn_per_source, &theirs.syn_per_source),
+                ("synPressure", &mine.syn_pressure, &theirs.syn_pressure),
+                ("udpPerSource", &mine.udp_per_source, &theirs.udp_per_source),
+                (
+                    "newConnectionsPerSource",
+                    &mine.new_connections_per_source,
+                    &theirs.new_connections_per_source,
+                ),
+            ];
+            for (field, ..) in kinds.iter().filter(|(_, mine, theirs)| mine.is_some() && theirs.is_some()) {
+                let message = format!(
+                    "a node that has this filter may have {rival} too, which has this budget already; keep one, or select other nodes"
+                );
+                at.problem(format!("spec.budgets.{field}"), Code::Conflict, message);
+            }
+            ports_meet(&mine.syn_per_port, &theirs.syn_per_port, Some(rival), &mut at);
+        }
+        for index in 1..mine.syn_per_port.len() {
+            ports_meet(&mine.syn_per_port[index..=index], &mine.syn_per_port[..index], None, &mut at);
+        }
+    }
+    let most = compiled.filters.iter().max_by_key(|(_, lowered)| lowered.budgets.syn_per_port.len());
+    let total: usize = filters.iter().map(|(_, lowered)| lowered.budgets.syn_per_port.len()).sum();
+    if let Some((name, _)) = most.filter(|_| total > filter::MOST_PORT_BUDGETS) {
+        let message = format!(
+            "there are {total} budgets of ports, and {} are the most; give several ports one budget",
+            filter::MOST_PORT_BUDGETS
+        );
+        At::new(problems, format!("PacketFilter/{name}")).problem(
+            "spec.budgets.synPerPort",
+            Code::Invalid,
+            message,
+        );
+    }
+}
+
+fn ports_meet(mine: &[PortBudget], theirs: &[PortBudget], rival: Option<&Name>, at: &mut At<'_>) {
+    for one in mine {
+        let meets = |other: &&PortBudget| {
+            other
+                .ports
+                .iter()
+                .any(|b| one.ports.iter().any(|a| a.first() <= b.last() && b.first() <= a.last()))
+        };
+        if let Some(other) = theirs.iter().find(meets) {
+            let whose = rival.map_or(String::new(), |rival| format!(" of {rival}"));
+            let message = format!(
+                "{} and {}{whose} have ports in common, and a port has one budget; write each port once",
+                one.budget.name, other.budget.name
+            );
+            at.problem("spec.budgets.synPerPort", Code::Conflict, message);
+        }
     }
 }
 

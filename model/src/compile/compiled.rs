@@ -9,8 +9,8 @@ use crate::digest::Digest;
 use crate::name::{HostPattern, Name};
 use crate::net::Prefix;
 use crate::snapshot::{
-    Certificate, FORMAT, FilterRule, Listener, OriginGroup, OriginSecurity, ProtocolList, Route, Snapshot,
-    SnapshotId, Trust, TrustBundle,
+    Certificate, FORMAT, FilterBudgets, FilterRule, Listener, OriginGroup, OriginSecurity, ProtocolList,
+    Route, Snapshot, SnapshotId, Trust, TrustBundle,
 };
 
 /// A draft without problems: every node's snapshot can be cut from it. Only [`super::compile`] makes one.
@@ -97,6 +97,7 @@ impl Compiled {
             routes,
             filter,
             filter_protocols,
+            filter_budgets: self.filter_budgets_for(labels),
         }
     }
 
@@ -150,6 +151,15 @@ impl Compiled {
     ) -> impl Iterator<Item = &ProtocolList> {
         let filters = self.filters.values().filter(|lowered| selects(&lowered.selector, labels));
         filters.filter_map(|lowered| lowered.protocols.as_ref())
+    }
+
+    /// The budgets of a node with these labels.
+    pub fn filter_budgets_for(&self, labels: &BTreeMap<String, String>) -> FilterBudgets {
+        let mut budgets = FilterBudgets::default();
+        for lowered in self.filters.values().filter(|lowered| selects(&lowered.selector, labels)) {
+            budgets.add(&lowered.budgets);
+        }
+        budgets
     }
 
     /// Which nodes the packet filters select: each set of labels once.

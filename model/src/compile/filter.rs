@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::budgets;
 use super::notes::{At, shown};
 use super::prefix_set::Sets;
 use crate::draft::{FilterRuleSpec, PacketFilterSpec, ProtocolListSpec};
 use crate::filter::{ICMP, ICMPV6, TCP, UDP, protocol_number, protocol_word};
 use crate::name::Name;
 use crate::problem::Code;
-use crate::snapshot::{FilterAction, FilterMode, FilterRule, PortRange, ProtocolList};
+use crate::snapshot::{FilterAction, FilterBudgets, FilterMode, FilterRule, PortRange, ProtocolList};
 
 /// The name of a filter's protocol list among its rules.
 const PROTOCOLS: &str = "protocols";
@@ -21,6 +22,7 @@ const OWN_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 pub(super) struct Lowered {
     pub(super) rules: Vec<FilterRule>,
     pub(super) protocols: Option<ProtocolList>,
+    pub(super) budgets: FilterBudgets,
     pub(super) selector: BTreeMap<String, String>,
 }
 
@@ -54,7 +56,8 @@ pub(super) fn lower(
     }
     rules.sort_by(|a: &FilterRule, b| a.name.cmp(&b.name));
     let protocols = spec.protocols.as_ref().and_then(|list| self::list(name, list, known, at));
-    Some(Lowered { rules, protocols, selector: at.selector(&spec.node_selector) })
+    let budgets = budgets::lower(name, spec, known, at);
+    Some(Lowered { rules, protocols, budgets, selector: at.selector(&spec.node_selector) })
 }
 
 fn rule(
@@ -110,7 +113,7 @@ fn list(filter: &Name, spec: &ProtocolListSpec, known: &Known<'_>, at: &mut At<'
     Some(ProtocolList { id: id?, name, allow, mode })
 }
 
-fn id(field: &str, name: &str, known: &Known<'_>, at: &mut At<'_>) -> Option<u32> {
+pub(super) fn id(field: &str, name: &str, known: &Known<'_>, at: &mut At<'_>) -> Option<u32> {
     let id = known.ids.get(name).copied().filter(|id| *id != 0);
     if id.is_none() {
         // The console numbers rules before it compiles: a fault of ours, named so that it can be reported.
@@ -120,7 +123,7 @@ fn id(field: &str, name: &str, known: &Known<'_>, at: &mut At<'_>) -> Option<u32
     id
 }
 
-fn mode(field: String, text: Option<&str>, at: &mut At<'_>) -> FilterMode {
+pub(super) fn mode(field: String, text: Option<&str>, at: &mut At<'_>) -> FilterMode {
     let words = [("Enforce", FilterMode::Enforce), ("Observe", FilterMode::Observe)];
     text.and_then(|text| at.word(field, text, &words)).unwrap_or_default()
 }
@@ -148,14 +151,19 @@ fn protocols(field: &str, texts: &[String], at: &mut At<'_>) -> Vec<u8> {
     protocols.into_iter().collect()
 }
 
-/// Ports, sorted; ranges that meet are told.
+/// The ports of a rule.
 fn ports(field: &str, spec: &FilterRuleSpec, protocols: &[u8], at: &mut At<'_>) -> Vec<PortRange> {
     if !spec.ports.is_empty() && protocols.iter().any(|protocol| !matches!(*protocol, TCP | UDP)) {
         let message = "only TCP and UDP have ports; name these protocols alone, or write another rule";
         at.problem(format!("{field}.ports"), Code::Conflict, message);
     }
-    let mut ports: Vec<PortRange> = Vec::with_capacity(spec.ports.len());
-    for (index, text) in spec.ports.iter().enumerate() {
+    port_list(field, &spec.ports, at)
+}
+
+/// The ports in `ports` of a field, sorted; ranges that meet are told.
+pub(super) fn port_list(field: &str, texts: &[String], at: &mut At<'_>) -> Vec<PortRange> {
+    let mut ports: Vec<PortRange> = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
         let field = format!("{field}.ports[{index}]");
         let Some(range) = at.parse::<PortRange>(&*field, text) else { continue };
         match ports.iter().find(|other| range.first() <= other.last() && other.first() <= range.last()) {

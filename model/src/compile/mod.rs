@@ -4,6 +4,7 @@
 //! only several objects together can get wrong. Nothing stops at the first problem.
 
 mod across;
+mod budgets;
 mod certificate;
 mod choice;
 mod clear_text;

@@ -8,7 +8,8 @@ use super::filters;
 use crate::certificate::{Facts, trust_bundle};
 use crate::digest::Digest;
 use crate::draft::{
-    CertificateSpec, ErrorPageSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object, RouteSpec, Spec,
+    BudgetSpec, BudgetsSpec, CertificateSpec, ErrorPageSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object,
+    PortBudgetSpec, RouteSpec, Spec,
 };
 
 /// More of a list than this is counted, not told.
@@ -31,7 +32,8 @@ pub(super) fn of(object: &Object) -> String {
         },
         Spec::PacketFilter(spec) => {
             let protocols = spec.protocols.iter().map(|list| format!("only {}", list.allow.join(", ")));
-            list(spec.rules.iter().map(rule).chain(protocols))
+            let budgets = spec.budgets.iter().flat_map(budgets);
+            list(spec.rules.iter().map(rule).chain(protocols).chain(budgets))
         }
     }
 }
@@ -96,6 +98,11 @@ fn shown(spec: &Spec) -> Value {
                 (format!("rule {}", rule.name), fields)
             });
             fields.extend(rules.collect::<Vec<_>>());
+            if let Some(budgets) = fields.get_mut("budgets").and_then(Value::as_object_mut) {
+                let ports = spec.budgets.iter().flat_map(|budgets| &budgets.syn_per_port);
+                let ports: Vec<Value> = ports.map(|budget| port_budget(budget).into()).collect();
+                budgets.insert("synPerPort".to_owned(), ports.into());
+            }
         }
         // As it stands: its entries are told one by one.
         Spec::PrefixSet(_) => {}
@@ -230,6 +237,24 @@ fn rule(rule: &FilterRuleSpec) -> String {
     let what = if what.is_empty() { String::new() } else { format!(" to {}", what.join(" ")) };
     let observed = if rule.mode.as_deref() == Some("Observe") { ", observed only" } else { "" };
     format!("{} {} ({sources}{what}{observed})", rule.action.to_lowercase(), rule.name)
+}
+
+fn budgets(spec: &BudgetsSpec) -> Vec<String> {
+    let single = spec.single().into_iter().filter_map(|(_, name, budget)| {
+        let BudgetSpec { rate, burst, mode } = budget?;
+        Some(format!("budget {name} {}", amount(*rate, *burst, mode.as_deref())))
+    });
+    single.chain(spec.syn_per_port.iter().map(|budget| format!("budget {}", port_budget(budget)))).collect()
+}
+
+fn port_budget(budget: &PortBudgetSpec) -> String {
+    let PortBudgetSpec { name, ports, rate, burst, mode } = budget;
+    format!("{name} of ports {} {}", list(ports.iter().cloned()), amount(*rate, *burst, mode.as_deref()))
+}
+
+fn amount(rate: u64, burst: Option<u64>, mode: Option<&str>) -> String {
+    let observed = if mode == Some("Observe") { ", observed only" } else { "" };
+    format!("({rate}/s, {} at once{observed})", burst.unwrap_or(rate))
 }
 
 fn certificate(spec: &CertificateSpec) -> String {

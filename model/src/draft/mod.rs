@@ -19,7 +19,8 @@ pub use filters::{
     RewriteSpec,
 };
 pub use packet_filter::{
-    FilterRuleSpec, PacketFilterSpec, PrefixSetSpec, PrefixSourceSpec, ProtocolListSpec,
+    BudgetSpec, BudgetsSpec, FilterRuleSpec, PacketFilterSpec, PortBudgetSpec, PrefixSetSpec,
+    PrefixSourceSpec, ProtocolListSpec,
 };
 
 /// The `apiVersion` this release writes.

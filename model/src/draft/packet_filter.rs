@@ -50,18 +50,96 @@ pub struct PacketFilterSpec {
     /// The IP protocols that may reach the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocols: Option<ProtocolListSpec>,
+    /// How much may come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budgets: Option<BudgetsSpec>,
     /// Which nodes have these rules.
     #[serde(default, skip_serializing_if = "is_default")]
     pub node_selector: NodeSelector,
 }
 
 impl PacketFilterSpec {
-    /// What has a number and counters of its own: `filter/rule` for each rule, and the list of protocols.
+    /// What has a number and counters of its own: `filter/rule` for each rule, the list of protocols and each budget.
     pub fn counted(&self, filter: &str) -> Vec<String> {
         let list = self.protocols.is_some().then_some("protocols");
-        let names = self.rules.iter().map(|rule| &*rule.name).chain(list);
+        let budgets = self.budgets.iter().flat_map(BudgetsSpec::counted);
+        let names = self.rules.iter().map(|rule| &*rule.name).chain(list).chain(budgets);
         names.map(|name| format!("{filter}/{name}")).collect()
     }
+}
+
+/// How much may come: each budget that is not here is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BudgetsSpec {
+    /// TCP connection attempts (SYNs) of one source, an IPv4 address or an IPv6 /64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syn_per_source: Option<BudgetSpec>,
+    /// SYNs to a port, of all sources together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub syn_per_port: Vec<PortBudgetSpec>,
+    /// SYNs to listeners of all sources that are not known to get our answers; what is over is answered with a SYN cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syn_pressure: Option<BudgetSpec>,
+    /// UDP packets of one source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp_per_source: Option<BudgetSpec>,
+    /// New connections of one source to listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_connections_per_source: Option<BudgetSpec>,
+}
+
+impl BudgetsSpec {
+    /// Those that a filter has one of: field, the name it is counted under, and the budget.
+    pub fn single(&self) -> [(&'static str, &'static str, Option<&BudgetSpec>); 4] {
+        [
+            ("synPerSource", "syn-per-source", self.syn_per_source.as_ref()),
+            ("synPressure", "syn-pressure", self.syn_pressure.as_ref()),
+            ("udpPerSource", "udp-per-source", self.udp_per_source.as_ref()),
+            (
+                "newConnectionsPerSource",
+                "new-connections-per-source",
+                self.new_connections_per_source.as_ref(),
+            ),
+        ]
+    }
+
+    fn counted(&self) -> impl Iterator<Item = &str> {
+        let single = self.single().into_iter().filter(|(_, _, budget)| budget.is_some());
+        single.map(|(_, name, _)| name).chain(self.syn_per_port.iter().map(|budget| &*budget.name))
+    }
+}
+
+/// A budget: a rate and a burst.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BudgetSpec {
+    /// How many a second, 1 to 10,000,000.
+    pub rate: u64,
+    /// How many at once; as many as a second brings where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// As in a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// A budget of ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortBudgetSpec {
+    /// Unique among the filter's rules and budgets; names it in counters.
+    pub name: String,
+    /// As in a rule; each port has the whole budget.
+    pub ports: Vec<String>,
+    /// As in [`BudgetSpec`].
+    pub rate: u64,
+    /// As in [`BudgetSpec`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// As in a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
 }
 
 /// The IP protocols that may reach a node.

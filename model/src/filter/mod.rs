@@ -7,6 +7,7 @@
 //! Deliberately absent: what can be said of a packet without rules (malformed headers, ARP, neighbour discovery).
 
 mod bogons;
+mod budget;
 mod cells;
 mod destination;
 mod effect;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use crate::snapshot::Listener;
 
 pub use bogons::{BOGONS, bogons};
+pub use budget::{FilterBudget, FilterBudgets, MOST_PORT_BUDGETS, MOST_RATE, PortBudget};
 pub use effect::{Affected, How, affected};
 pub use fetched::{Source, everybody};
 pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, prefixes_in};

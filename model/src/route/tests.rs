@@ -34,6 +34,7 @@ fn table(routes: Vec<Route>) -> Table<String> {
         trust_bundles: Vec::new(),
         filter: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
     };
     Table::build(&snapshot, &"https".parse().unwrap(), |route| route.name.to_string())
 }

@@ -300,7 +300,8 @@ fn a_syn_is_told_from_other_segments() {
         let kind = segment(flags);
         assert_eq!((kind.is_syn(), kind.slot(), kind.listener_port()), (is_syn, 443, Some(443)), "{flags}");
     }
-    assert_eq!([Kind::udp(53).udp_port(), Kind::syn(53).udp_port()], [Some(53), None]);
+    assert_eq!([Kind::udp(53), Kind::syn(53), Kind::tcp(53)].map(Kind::is_udp), [true, false, false]);
+    assert_eq!([Kind::udp(53), Kind::syn(53), Kind::tcp(53)].map(Kind::is_tcp), [false, true, true]);
     assert!(!Kind::later_fragment(6).is_syn());
 }
 
@@ -320,6 +321,10 @@ fn the_strategies_reach_every_reason() {
         Reason::Observed,
         Reason::OwnAddress,
         Reason::Protocol,
+        Reason::SynCookie,
+        Reason::SynBudget,
+        Reason::UdpBudget,
+        Reason::NewConnectionBudget,
         Reason::Steered,
         Reason::NotSteered,
         Reason::NoSocket,

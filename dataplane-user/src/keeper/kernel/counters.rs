@@ -13,9 +13,9 @@ use model::report::{Drops, Place};
 use super::pins::{Slot, TAKEN, pin_over};
 use super::{KernelError, sys};
 
-/// Passes are not drops, but those are told that an observed rule would drop.
+/// Passes are not drops, but those are told that an observed rule would drop, and SYNs that were answered with a cookie.
 fn told(reason: Reason) -> bool {
-    reason.is_drop() || reason == Reason::Observed
+    reason.is_drop() || matches!(reason, Reason::Observed | Reason::SynCookie)
 }
 
 pub(super) struct Counters {

@@ -9,6 +9,7 @@ use dataplane_ebpf::wire::flow::{Seen, Watches};
 use dataplane_ebpf::wire::{CPUS_MAX, Steering, THREADS_MAX, maps, socket_index};
 use model::report::{Drops, Feature};
 
+use super::budgets::{self, Budgets};
 use super::counters::Counters;
 use super::flows::{Flows, Record};
 use super::links::{self, Interface, State};
@@ -59,6 +60,7 @@ pub struct Linux {
     pub(super) slot: Slot,
     pub(super) programs: Programs,
     tables: Tables,
+    budgets: Budgets,
     counters: Counters,
     senders: Senders,
     flows: Flows,
@@ -106,6 +108,7 @@ impl Linux {
         let mut tables = Tables::open(&slot)?;
         // Whoever watched through a former process has to ask again.
         tables.set_watched(false)?;
+        let budgets = Budgets::open(&slot, &programs)?;
         let (counters, flows) = (Counters::open(&slot)?, Flows::open(&slot)?);
         let senders = Senders::open(&slot)?;
         for (name, program) in [(maps::FILTER, &programs.filter), (maps::STEER, &programs.steer)] {
@@ -127,6 +130,7 @@ impl Linux {
             slot,
             programs,
             tables,
+            budgets,
             counters,
             senders,
             flows,
@@ -272,6 +276,7 @@ impl Kernel for Linux {
             features.push(self.no_interface());
         }
         features.push(self.steer.feature("sk_lookup".to_owned()));
+        features.extend(self.budgets.feature());
         features.push(bpffs);
         features
     }
@@ -281,8 +286,10 @@ impl Kernel for Linux {
     }
 
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
-        self.counters.prepare(counters(plan));
+        self.counters.prepare([counters(plan), budgets::counters(&plan.budgets)].concat());
+        self.budgets.apply(&plan.budgets)?;
         self.tables.apply(Wanted::from(plan))?;
+        self.tables.set_budgets(self.budgets.kinds())?;
         if let Progress::Beside { filled, .. } = &mut self.progress {
             *filled = true;
         }
@@ -380,6 +387,9 @@ impl Kernel for Linux {
     }
 
     fn look(&mut self) {
+        if let Err(error) = self.budgets.follow() {
+            tracing::warn!(%error, "budgets cannot be written");
+        }
         self.look_at_links(false);
     }
 

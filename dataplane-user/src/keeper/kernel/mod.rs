@@ -8,10 +8,11 @@
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
-//! - `tables`: generations; `counters`: drops; `senders`: who is sending; `flows`: watched packets; `version`: which kernel
-//!   it is.
+//! - `tables`: generations; `budgets`: how much may come; `counters`: drops; `senders`: who is sending; `flows`: watched
+//!   packets; `version`: which kernel it is.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
+mod budgets;
 mod changes;
 mod counters;
 mod error;

@@ -14,7 +14,12 @@ use super::pins::{LAYOUT, Slot};
 pub(super) struct Programs {
     pub(super) filter: Result<OwnedFd, String>,
     pub(super) steer: Result<OwnedFd, String>,
+    pub(super) budgets: Result<OwnedFd, String>,
+    pub(super) cookies: Cookies,
 }
+
+/// The programs that answer with SYN cookies and look for those that come back, or why there are none.
+pub(super) type Cookies = Result<(OwnedFd, OwnedFd), String>;
 
 /// Loads the programs over the maps pinned in the slot; makes and pins those that are not there.
 pub(super) fn load(slot: &Slot) -> Result<Programs, KernelError> {
@@ -23,12 +28,18 @@ pub(super) fn load(slot: &Slot) -> Result<Programs, KernelError> {
         loader.map_pin_path(map.name, slot.map(map.name));
     }
     let mut object = loader.load(OBJECT).map_err(refused)?;
-    Ok(Programs {
-        filter: program(&mut object, maps::FILTER, |program| {
+    let mut xdp = |name| {
+        program(&mut object, name, |program| {
             let program: &mut aya::programs::Xdp = program.try_into()?;
             program.load()?;
             clone(program.fd()?.as_fd())
-        }),
+        })
+    };
+    let mut cookies = || Ok((xdp(maps::ANSWER)?, xdp(maps::LEARN)?));
+    Ok(Programs {
+        cookies: cookies(),
+        budgets: xdp(maps::SPEND),
+        filter: xdp(maps::FILTER),
         steer: program(&mut object, maps::STEER, |program| {
             let program: &mut aya::programs::SkLookup = program.try_into()?;
             program.load()?;

@@ -24,6 +24,8 @@ use dataplane_ebpf::wire::sender::SENDERS_MAX;
 use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
 use rustix::mount::MountFlags;
 
+use dataplane_ebpf::wire::budget::{DOORS_MAX, SOURCES_MAX, place, pressure, tails};
+
 use super::KernelError;
 use super::sys::{self, Shape};
 
@@ -61,6 +63,17 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::SEEN, sys::PERCPU_ARRAY, 4, size_of::<Seen>() as u32, 1, 0),
     map(maps::FLOWS, sys::RINGBUF, 0, 0, RING_BYTES, 0),
     map(maps::RECORD, sys::PERCPU_ARRAY, 4, Head::SIZE as u32 + SNAP_MAX, 1, 0),
+    map(maps::BUDGETS, sys::ARRAY, 4, 24, place::PLACES, 0),
+    map(maps::BUDGET_PORTS, sys::ARRAY, 4, 4, 65_536, 0),
+    map(maps::PORT_BUCKETS, sys::ARRAY, 4, 8, 65_536, 0),
+    map(maps::SYN_BUCKETS, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
+    map(maps::UDP_BUCKETS, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
+    map(maps::CONNECTION_BUCKETS, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
+    map(maps::KNOWN, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
+    map(maps::DOORS, sys::ARRAY, 4, 4, DOORS_MAX, 0),
+    map(maps::PRESSURE, sys::ARRAY, 4, 8, pressure::WORDS, 0),
+    map(maps::ASKED, sys::PERCPU_ARRAY, 4, 72, 1, 0),
+    map(maps::TAIL, sys::PROGRAM_ARRAY, 4, 4, tails::TAILS, 0),
     map(maps::SOCKETS, sys::SOCKMAP, 4, 4, 2 * THREADS_MAX, 0),
     map(maps::THREADS, sys::ARRAY, 4, 4, CPUS_MAX, 0),
     map(maps::STEERING, sys::ARRAY, 4, 4, 1, 0),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use model::filter::{CellVerdict, Compiled, Inputs, TooLarge, compile, places};
+use model::filter::{CellVerdict, Compiled, FilterBudgets, Inputs, TooLarge, compile, places};
 use model::snapshot::Snapshot;
 
 /// Where a listener accepts; `None` is every local address.
@@ -16,6 +16,8 @@ pub struct KernelPlan {
     pub filter: Compiled,
     /// Where listeners accept: steered by `sk_lookup`. Sorted.
     pub listeners: Vec<Place>,
+    /// How much may come.
+    pub budgets: FilterBudgets,
 }
 
 /// The tables for a snapshot, with those of its listeners that are open.
@@ -29,12 +31,13 @@ pub fn plan(
 ) -> Result<KernelPlan, TooLarge> {
     let mut listeners = places(&snapshot.listeners);
     listeners.retain(is_open);
-    KernelPlan::of(Inputs {
+    let plan = KernelPlan::of(Inputs {
         rules: &snapshot.filter,
         protocols: &snapshot.filter_protocols,
         listeners: &listeners,
         own,
-    })
+    })?;
+    Ok(KernelPlan { budgets: snapshot.filter_budgets.clone(), ..plan })
 }
 
 impl KernelPlan {
@@ -50,7 +53,7 @@ impl KernelPlan {
         if says_nothing(&filter) {
             filter = Compiled::default();
         }
-        Ok(Self { filter, listeners: inputs.listeners.to_vec() })
+        Ok(Self { filter, listeners: inputs.listeners.to_vec(), budgets: FilterBudgets::default() })
     }
 }
 

@@ -37,6 +37,7 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         origin_groups: Vec::new(),
         trust_bundles: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
         filter: filter.iter().map(rule).collect(),
     }
 }

@@ -100,6 +100,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
         trust_bundles: vec![TrustBundle { name: name("internal"), certificates: ca.pem.clone() }],
         filter: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
     }
 }
 

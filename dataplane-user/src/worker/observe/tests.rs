@@ -40,6 +40,7 @@ fn listener(text: &str) -> ListenerLive {
         trust_bundles: Vec::new(),
         filter: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
     };
     ListenerLive {
         name: name(text),

@@ -21,6 +21,7 @@ pub(super) struct Tables {
     slot: Slot,
     active: OwnedFd,
     word: Active,
+    budgets: (bool, bool, bool),
     sources4: Table<8, 4>,
     sources6: Table<20, 4>,
     listeners: Table<20, 4>,
@@ -41,6 +42,7 @@ impl Tables {
             slot: slot.clone(),
             active,
             word,
+            budgets: (word.has_syn_budgets(), word.has_udp_budgets(), word.has_connection_budgets()),
             sources4: Table::open(slot, four, word.generation())?,
             sources6: Table::open(slot, six, word.generation())?,
             listeners: Table::open(slot, listeners, word.generation())?,
@@ -120,7 +122,8 @@ impl Tables {
             !self.sources6.content.is_empty(),
             self.word.swaps().wrapping_add(flipped),
         );
-        self.write(word.with_watched(self.word.is_watched()))
+        let (syn, udp, connections) = self.budgets;
+        self.write(word.with_watched(self.word.is_watched()).with_budgets(syn, udp, connections))
     }
 
     /// Says in the word whether somebody watches packets.
@@ -135,6 +138,12 @@ impl Tables {
             self.word = word;
         }
         Ok(())
+    }
+
+    /// Says whether there are budgets of SYNs, of UDP packets and of new connections.
+    pub(super) fn set_budgets(&mut self, budgets: (bool, bool, bool)) -> Result<(), KernelError> {
+        self.budgets = budgets;
+        self.write_word(self.word.generation(), self.word.destinations() as u16)
     }
 
     /// Tells that the slot's directory has another name now.

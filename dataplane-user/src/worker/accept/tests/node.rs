@@ -369,5 +369,6 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
         trust_bundles: Vec::new(),
         filter: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
     }
 }

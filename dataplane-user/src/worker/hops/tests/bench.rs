@@ -258,6 +258,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
         trust_bundles: Vec::new(),
         filter: Vec::new(),
         filter_protocols: Vec::new(),
+        filter_budgets: Default::default(),
     }
 }
 

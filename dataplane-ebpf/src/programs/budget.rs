@@ -1,0 +1,330 @@
+//! Spends budgets: see [`dataplane_ebpf::wire::budget`] for what lies where.
+//!
+//! Buckets are of sources, and sources cost an attacker nothing, so a bucket is made only for who comes a second time; before
+//! that a source has a place that the next may take (a door). Who sent back a SYN cookie has its bucket elsewhere, where nobody
+//! comes who cannot do the same: a flood with invented sources pushes out its own buckets and no others. Who is pushed out
+//! has a full bucket when it comes again.
+#![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
+
+use aya_ebpf::bindings::{BPF_NOEXIST, xdp_action};
+use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
+use dataplane_ebpf::decide::budget::Rate;
+use dataplane_ebpf::decide::{Decision, Packet};
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::budget::{Budget, DOORS_MAX, SOURCES_MAX, Source, over, place, pressure};
+use dataplane_ebpf::wire::{Address, listener_key, slot};
+
+use crate::cookie::{self, Tail};
+use crate::maps::{self, InForce};
+
+const PORTS: usize = 65_536;
+/// How often a bucket that another CPU changes at the same time is tried; then what asked is over the budget.
+const TRIES: u32 = 3;
+
+type Buckets = LruHashMap<Source, u64, { SOURCES_MAX as usize }>;
+
+#[btf_map]
+static BUDGETS: Array<Budget, { place::PLACES as usize }> = Array::new();
+#[btf_map]
+static BUDGET_PORTS: Array<u32, PORTS> = Array::new();
+#[btf_map]
+static PORT_BUCKETS: Array<u64, PORTS> = Array::new();
+#[btf_map]
+static SYN_BUCKETS: Buckets = Buckets::new();
+#[btf_map]
+static UDP_BUCKETS: Buckets = Buckets::new();
+#[btf_map]
+static CONNECTION_BUCKETS: Buckets = Buckets::new();
+#[btf_map]
+static KNOWN: Buckets = Buckets::new();
+#[btf_map]
+static DOORS: Array<u32, { DOORS_MAX as usize }> = Array::new();
+#[btf_map]
+static PRESSURE: Array<u64, { pressure::WORDS as usize }> = Array::new();
+
+/// What follows a decision.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing.
+    Done,
+    /// Budgets are asked.
+    Spend,
+    /// It may bring a cookie back.
+    Learn,
+}
+
+/// What the budgets are asked about, in a program of its own: the filter's stack is full.
+#[repr(C)]
+struct Asked {
+    word: u64,
+    /// Keys of the table of listeners: the destination, and every address of its family.
+    listener: [u8; 20],
+    anywhere: [u8; 20],
+    source: Source,
+    /// The slot.
+    kind: u32,
+    /// What the rules said.
+    reason: u32,
+    rule: u32,
+}
+
+#[btf_map]
+static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+
+/// What follows what the rules said of a packet. What they drop costs nobody anything.
+#[inline(always)]
+pub(crate) fn then(tables: &InForce, packet: &Packet, decision: Decision) -> Then {
+    if decision.reason.is_drop() {
+        return Then::Done;
+    }
+    let (syn, udp) = (tables.has_syn_budgets(), tables.has_udp_budgets());
+    if (packet.kind.is_syn() && syn) || (packet.kind.is_udp() && udp) {
+        let Some(asked) = ASKED.get_ptr_mut(0) else { return Then::Done };
+        let (slot, destination) = (packet.kind.slot(), packet.destination);
+        // SAFETY: this CPU's own aligned value, which lives as long as the program runs; it does not interrupt itself.
+        unsafe {
+            (*asked).word = tables.word();
+            (*asked).source = Source::of(&packet.source);
+            (*asked).listener = listener_key(destination, slot as u16);
+            (*asked).anywhere = listener_key(destination.any(), slot as u16);
+            (*asked).kind = slot;
+            (*asked).reason = decision.reason.number();
+            (*asked).rule = decision.rule;
+        }
+        return Then::Spend;
+    }
+    if packet.kind.is_tcp() && syn && cookies_are_out() { Then::Learn } else { Then::Done }
+}
+
+/// What came of it: what the packet is counted under.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Within,
+    Observed(u32),
+    Over(Reason, u32),
+    Answer,
+}
+
+/// Spends the budgets that a packet is about, and counts it.
+#[inline(always)]
+pub(crate) fn spend(context: &XdpContext) -> u32 {
+    // SAFETY: as in `then`.
+    let Some(asked) = ASKED.get_ptr(0).map(|asked| unsafe { &*asked }) else { return xdp_action::XDP_PASS };
+    let outcome = if asked.kind < slot::UDP { syn(asked) } else { udp(asked) };
+    match outcome {
+        Outcome::Answer => {
+            // Counts by itself, and comes back only where it is missing.
+            cookie::enter(context, Tail::Answer);
+            count_pressure(Reason::SynBudget);
+            maps::count(Reason::SynBudget);
+            xdp_action::XDP_DROP
+        }
+        Outcome::Over(reason, rule) => {
+            maps::count_rule(rule, reason);
+            maps::count(reason);
+            xdp_action::XDP_DROP
+        }
+        // Of several that are observed the first is told.
+        Outcome::Observed(rule) if asked.reason != Reason::Observed.number() => {
+            maps::count_rule(rule, Reason::Observed);
+            maps::count(Reason::Observed);
+            xdp_action::XDP_PASS
+        }
+        Outcome::Observed(_) | Outcome::Within => {
+            if asked.rule != 0 {
+                maps::count_rule_by_number(asked.rule, asked.reason);
+            }
+            maps::count_number(asked.reason);
+            xdp_action::XDP_PASS
+        }
+    }
+}
+
+#[inline(always)]
+fn udp(asked: &Asked) -> Outcome {
+    let Some(budget) = budget(place::UDP_PER_SOURCE) else { return Outcome::Within };
+    match source(&UDP_BUCKETS, place::UDP_PER_SOURCE, &asked.source, budget.rate(), now()) {
+        true => Outcome::Within,
+        false if budget.over == over::OBSERVE => Outcome::Observed(budget.rule),
+        false => Outcome::Over(Reason::UdpBudget, budget.rule),
+    }
+}
+
+/// Whether a source may have one more connection; and the rule, with the reason, that counts what is over.
+#[inline(always)]
+pub(crate) fn connection(tables: &InForce, remote: &Address) -> Option<Decision> {
+    if !tables.has_connection_budgets() {
+        return None;
+    }
+    let budget = budget(place::CONNECTIONS_PER_SOURCE)?;
+    let who = Source::of(remote);
+    if source(&CONNECTION_BUCKETS, place::CONNECTIONS_PER_SOURCE, &who, budget.rate(), now()) {
+        return None;
+    }
+    let reason = if budget.over == over::OBSERVE { Reason::Observed } else { Reason::NewConnectionBudget };
+    Some(Decision { reason, rule: budget.rule })
+}
+
+/// First its source's, then what all unknown ones may send to listeners, then its port's.
+#[inline(always)]
+fn syn(asked: &Asked) -> Outcome {
+    let (who, now) = (&asked.source, now());
+    let pressed = budget(place::SYN_PRESSURE)
+        .filter(|_| InForce::of(asked.word).listens_at(&asked.listener, &asked.anywhere));
+    let known = if pressed.is_some() { KNOWN.get_ptr_mut(who) } else { None };
+    let mut observed = 0;
+    if let Some(budget) = budget(place::SYN_PER_SOURCE) {
+        let within = match known {
+            Some(bucket) => charge(bucket, budget.rate(), now),
+            None => source(&SYN_BUCKETS, place::SYN_PER_SOURCE, who, budget.rate(), now),
+        };
+        if !within {
+            match budget.over {
+                over::OBSERVE => observed = budget.rule,
+                _ => return Outcome::Over(Reason::SynBudget, budget.rule),
+            }
+        }
+    }
+    if let Some(budget) = pressed
+        && known.is_none()
+        && !unpressed(who, budget.rate(), now)
+    {
+        match budget.over {
+            over::OBSERVE => observed = if observed == 0 { budget.rule } else { observed },
+            over::COOKIE => return Outcome::Answer,
+            _ => return Outcome::Over(Reason::SynBudget, budget.rule),
+        }
+    }
+    let place = BUDGET_PORTS.get(asked.kind).copied().unwrap_or(0);
+    if place != 0
+        && let Some(budget) = budget(place)
+        && let Some(bucket) = PORT_BUCKETS.get_ptr_mut(asked.kind)
+        && !charge(bucket, budget.rate(), now)
+    {
+        match budget.over {
+            over::OBSERVE => observed = if observed == 0 { budget.rule } else { observed },
+            _ => return Outcome::Over(Reason::SynBudget, budget.rule),
+        }
+    }
+    if observed == 0 { Outcome::Within } else { Outcome::Observed(observed) }
+}
+
+/// A budget, where there is one. Userspace may write it meanwhile: a packet that meets an old rate with a new burst is one
+/// packet.
+#[inline(always)]
+fn budget(place: u32) -> Option<Budget> {
+    BUDGETS.get(place).copied().filter(|budget| budget.rate().is_on())
+}
+
+/// Whether a SYN is within what may come from all unknown sources of its family.
+#[inline(always)]
+fn unpressed(source: &Source, rate: Rate, now: u64) -> bool {
+    let family = if source.family == 4 { pressure::V4 } else { pressure::V6 };
+    let Some(bucket) = PRESSURE.get_ptr_mut(family) else { return true };
+    let within = charge(bucket, rate, now);
+    if !within && let Some(last) = PRESSURE.get_ptr_mut(pressure::LAST) {
+        // SAFETY: the map's aligned word; whichever CPU's time stays, it is now.
+        unsafe { last.write_volatile(now) };
+    }
+    within
+}
+
+/// Whether cookies may be on their way back.
+#[inline(always)]
+fn cookies_are_out() -> bool {
+    let Some(last) = PRESSURE.get_ptr(pressure::LAST) else { return false };
+    // SAFETY: the map's aligned word.
+    let last = unsafe { last.read_volatile() };
+    last != 0 && now().wrapping_sub(last) < pressure::LINGERS
+}
+
+/// Counts a SYN for which the filter ended in another program.
+#[inline(always)]
+pub(crate) fn count_pressure(reason: Reason) {
+    if let Some(budget) = budget(place::SYN_PRESSURE) {
+        maps::count_rule(budget.rule, reason);
+    }
+}
+
+/// Whether a source has shown that it gets our answers.
+#[inline(always)]
+pub(crate) fn is_known(source: &Source) -> bool {
+    KNOWN.get_ptr(source).is_some()
+}
+
+/// Enters a source that has: with a full bucket.
+#[inline(always)]
+pub(crate) fn know(source: &Source) {
+    // Where there is no room for a moment it stays unknown, and gets a cookie again.
+    let _no_room = KNOWN.insert(source, 0_u64, u64::from(BPF_NOEXIST));
+}
+
+/// Spends one of a source's.
+#[inline(always)]
+fn source(buckets: &Buckets, kind: u32, who: &Source, rate: Rate, now: u64) -> bool {
+    if let Some(bucket) = buckets.get_ptr_mut(who) {
+        return charge(bucket, rate, now);
+    }
+    let (door, name) = who.door(kind);
+    let Some(door) = DOORS.get_ptr_mut(door) else { return true };
+    // SAFETY: the map's aligned word; two sources that come at the same time leave one of both.
+    unsafe {
+        if door.read_volatile() != name {
+            door.write_volatile(name);
+            return true;
+        }
+    }
+    // The second: the first is charged with it.
+    let first = now.saturating_add(rate.interval);
+    let (word, within) = match rate.charge(first, now) {
+        Some(word) => (word, true),
+        None => (first, false),
+    };
+    // Where there is no room for a moment, or another CPU was first, it is as if it had not been seen yet.
+    let _no_room = buckets.insert(who, word, u64::from(BPF_NOEXIST));
+    within
+}
+
+/// Takes one from a bucket, if it has one: no CPU's is lost.
+#[inline(always)]
+fn charge(bucket: *mut u64, rate: Rate, now: u64) -> bool {
+    for _ in 0..TRIES {
+        // SAFETY: the map's aligned word, which lives as long as the program runs.
+        let word = unsafe { bucket.read_volatile() };
+        let Some(next) = rate.charge(word, now) else { return false };
+        // SAFETY: as above.
+        if unsafe { exchange(bucket, word, next) } == word {
+            return true;
+        }
+    }
+    false
+}
+
+/// Replaces a word by another if it is still the old one, and gives what it was (`BPF_CMPXCHG`, Linux 5.12). Rust's BPF target
+/// has no such operation.
+///
+/// # Safety
+/// The pointer is to an aligned word of a map's value.
+#[inline(always)]
+unsafe fn exchange(bucket: *mut u64, old: u64, new: u64) -> u64 {
+    let was;
+    // SAFETY: the instruction reads and writes that word alone.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({bucket} + 0, r0, {new})",
+            bucket = in(reg) bucket,
+            new = in(reg) new,
+            inout("r0") old => was,
+        );
+    }
+    was
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper takes nothing and cannot fail.
+    unsafe { bpf_ktime_get_ns() }
+}

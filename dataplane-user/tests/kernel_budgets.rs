@@ -1,0 +1,272 @@
+//! Budgets in the kernel: frames through `BPF_PROG_TEST_RUN`, and real handshakes over a wire.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's failure is its report")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::budget::SOURCES_MAX;
+use model::filter::{FilterBudget, FilterBudgets, FilterMode};
+use sallyport_node::keeper::kernel::{Kernel, Linux};
+use socket2::{Domain, Socket, Type};
+use support::budgets::{budget, cookies, datagram, plan, port, provoked, reasons, slow, syn_from};
+use support::corpus::Counts;
+use support::{Bpffs, Wire};
+
+const WITHIN: Reason = Reason::NoRule;
+const OVER: Reason = Reason::SynBudget;
+
+fn within(count: usize) -> Vec<Reason> {
+    vec![WITHIN; count]
+}
+
+#[test]
+fn a_source_has_its_burst_and_no_more() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    kernel.apply(&plan(FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() })).unwrap();
+    for source in ["10.1.0.1", "2001:db8:1:2::1"] {
+        let seen = reasons(&kernel, wire, vec![syn_from(source, 443); 6]);
+        assert_eq!(seen, [within(4), vec![OVER; 2]].concat(), "{source}");
+    }
+    // A /64 is one source, its neighbour and another address of IPv4 are others, and other segments are nobody's budget.
+    let seen = reasons(
+        &kernel,
+        wire,
+        [
+            syn_from("2001:db8:1:2:ffff::9", 22),
+            syn_from("2001:db8:1:3::1", 443),
+            syn_from("10.1.0.2", 443),
+            datagram("10.1.0.1", 53),
+        ],
+    );
+    assert_eq!(seen, [OVER, WITHIN, WITHIN, WITHIN]);
+    let drops = kernel.take_drops().unwrap();
+    let [drop] = &drops[..] else { panic!("{drops:?}") };
+    assert_eq!((&*drop.reason, drop.rule, drop.count), ("syn-budget", 7, 5));
+
+    // Without the budget nothing is over it.
+    kernel.apply(&plan(FilterBudgets::default())).unwrap();
+    assert_eq!(reasons(&kernel, wire, vec![syn_from("10.1.0.1", 443); 3]), within(3));
+}
+
+/// In real time: what passes in a while is the burst and what the rate brings, and never more.
+#[test]
+fn the_rate_is_kept() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    let budgets = FilterBudgets { udp_per_source: budget(7, 200, 20), ..FilterBudgets::default() };
+    kernel.apply(&plan(budgets)).unwrap();
+    let filter = kernel.filter().unwrap();
+    let frame = datagram("10.1.0.1", 53);
+    let before = Counts::read(&kernel);
+    let begun = Instant::now();
+    wire.namespace.inside(|| {
+        // Both CPUs at once: no bucket's change may be lost.
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while begun.elapsed() < Duration::from_secs(2) {
+                        filter.judge_from(wire.index, &frame, 100).unwrap();
+                    }
+                });
+            }
+        });
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let seen = before.since(&kernel);
+    let (passed, dropped) = (seen[&WITHIN], seen[&Reason::UdpBudget]);
+    let most = 20.0 + 200.0 * seconds + 2.0;
+    assert!((passed as f64) <= most && passed >= 20 + 390, "{passed} of {dropped} in {seconds} s");
+}
+
+#[test]
+fn a_port_has_its_own() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    let syn_per_port = vec![port(8, 2, 443, 444), port(9, 1, 22, 22)];
+    kernel.apply(&plan(FilterBudgets { syn_per_port, ..FilterBudgets::default() })).unwrap();
+    let sources = ["10.1.0.1", "10.1.0.2", "2001:db8::1", "10.1.0.3"];
+    let to = |port| sources.map(|source| syn_from(source, port));
+    assert_eq!(reasons(&kernel, wire, to(443)), [WITHIN, WITHIN, OVER, OVER]);
+    assert_eq!(reasons(&kernel, wire, to(444)), [WITHIN, WITHIN, OVER, OVER]);
+    assert_eq!(reasons(&kernel, wire, to(22)), [WITHIN, OVER, OVER, OVER]);
+    assert_eq!(reasons(&kernel, wire, to(80)), within(4));
+    // A port that is in no budget any more has none.
+    let syn_per_port = vec![port(9, 1, 22, 22)];
+    kernel.apply(&plan(FilterBudgets { syn_per_port, ..FilterBudgets::default() })).unwrap();
+    assert_eq!(reasons(&kernel, wire, to(443)), within(4));
+    assert_eq!(reasons(&kernel, wire, to(22)), [OVER; 4]);
+}
+
+#[test]
+fn an_observed_budget_drops_nothing() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    let observed = |id| Some(FilterBudget { mode: FilterMode::Observe, ..slow(id, 2).unwrap() });
+    let budgets = FilterBudgets {
+        syn_per_source: observed(5),
+        syn_pressure: observed(6),
+        udp_per_source: observed(7),
+        ..FilterBudgets::default()
+    };
+    kernel.apply(&plan(budgets)).unwrap();
+    let frames = [syn_from("10.1.0.1", 443), datagram("10.1.0.1", 53)];
+    for frame in frames {
+        let seen = reasons(&kernel, wire, vec![frame; 4]);
+        assert_eq!(seen, [WITHIN, WITHIN, Reason::Observed, Reason::Observed]);
+    }
+    let drops = kernel.take_drops().unwrap();
+    let rules: Vec<(u32, u64)> = drops.iter().map(|drop| (drop.rule, drop.count)).collect();
+    assert_eq!(rules, [(5, 2), (7, 2)], "{drops:?}");
+}
+
+/// Only SYNs to listeners are under pressure, each family for itself; without cookies they are dropped, and it is said.
+#[test]
+fn pressure_without_cookies_drops() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    cookies(wire.namespace, false);
+    let budgets = FilterBudgets { syn_pressure: slow(6, 2), ..FilterBudgets::default() };
+    wire.namespace.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    let four = ["10.1.0.1", "10.1.0.2", "10.1.0.3"].map(|source| syn_from(source, 443));
+    let six = ["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"].map(|source| syn_from(source, 443));
+    assert_eq!(reasons(&kernel, wire, four), [WITHIN, WITHIN, OVER]);
+    assert_eq!(reasons(&kernel, wire, six), [WITHIN, WITHIN, OVER]);
+    assert_eq!(reasons(&kernel, wire, vec![syn_from("10.1.0.4", 22); 3]), within(3));
+    let said = |kernel: &Linux| {
+        let features = wire.namespace.inside(|| kernel.features());
+        features.into_iter().find(|feature| feature.name == "syn-cookies").unwrap()
+    };
+    let off = said(&kernel);
+    assert!(!off.on && off.detail.contains("tcp_syncookies"), "{off:?}");
+    // The host's setting is followed.
+    cookies(wire.namespace, true);
+    wire.namespace.inside(|| kernel.look());
+    assert!(said(&kernel).on && said(&kernel).detail.contains("over the budget now"), "{:?}", said(&kernel));
+    assert_eq!(reasons(&kernel, wire, [syn_from("10.1.0.5", 443)]), [Reason::SynCookie]);
+}
+
+#[test]
+fn every_reason_of_a_budget_is_given() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    let seen = provoked(&mut kernel, wire);
+    for reason in [Reason::SynCookie, Reason::SynBudget, Reason::UdpBudget] {
+        assert!(seen.contains(&reason), "{reason:?}: {seen:?}");
+    }
+}
+
+struct Sockets {
+    v4: TcpListener,
+    v6: TcpListener,
+}
+
+impl Sockets {
+    fn new(kernel: &mut Linux) -> Self {
+        let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        v6.set_only_v6(true).unwrap();
+        v6.bind(&SocketAddr::from(([0_u16; 8], 0)).into()).unwrap();
+        v6.listen(128).unwrap();
+        let sockets = Self { v4: TcpListener::bind("0.0.0.0:0").unwrap(), v6: v6.into() };
+        kernel.set_sockets(0, sockets.v4.as_fd(), sockets.v6.as_fd()).unwrap();
+        kernel.set_threads(1).unwrap();
+        sockets
+    }
+}
+
+fn connect(to: &str) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(1500))
+}
+
+/// A connection that carries a word both ways.
+fn talk(to: &str, listener: &TcpListener) {
+    let mut client = connect(to).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let (mut server, from) = listener.accept().unwrap();
+    assert_eq!(from, client.local_addr().unwrap());
+    let mut word = [0; 4];
+    client.write_all(b"ping").unwrap();
+    server.read_exact(&mut word).unwrap();
+    server.write_all(&word).unwrap();
+    client.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"ping");
+}
+
+/// Handshakes through cookies that XDP sends and the kernel takes; who has made one is known, also after a million others.
+#[test]
+fn a_handshake_through_a_cookie() {
+    let (bpffs, peer, wire) = (Bpffs::new(), Bpffs::new(), Wire::new());
+    cookies(&wire.left, true);
+    // A veth sends what XDP answers only where the other end has XDP too.
+    let _other_end = wire.right.inside(|| Linux::open(peer.config(&["wire1"])).unwrap());
+    let (mut kernel, sockets) = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+        let sockets = Sockets::new(&mut kernel);
+        (kernel, sockets)
+    });
+    let budgets = FilterBudgets { syn_pressure: slow(6, 1), ..FilterBudgets::default() };
+    wire.left.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    let before = Counts::read(&kernel);
+    let cookies_since = |kernel: &Linux| before.since(kernel).get(&Reason::SynCookie).copied().unwrap_or(0);
+    let families = [("10.99.0.1:443", &sockets.v4), ("[fd99::1]:443", &sockets.v6)];
+    // Within the budget: the kernel answers by itself, and takes cookies at these sockets from now on.
+    for (to, listener) in families {
+        wire.right.inside(|| talk(to, listener));
+    }
+    assert_eq!(cookies_since(&kernel), 0);
+    let (filter, port) = (kernel.filter().unwrap(), wire.left.port("wire0"));
+    for (to, listener) in families {
+        let stranger = if to.starts_with('[') { "2001:db8:7::7" } else { "10.7.7.7" };
+        wire.left.inside(|| filter.judge_from(port.index, &syn_from(stranger, 443), 2).unwrap());
+        let before = cookies_since(&kernel);
+        wire.right.inside(|| talk(to, listener));
+        assert_eq!(cookies_since(&kernel), before + 1, "{to}: answered with a cookie");
+        wire.right.inside(|| talk(to, listener));
+        assert_eq!(cookies_since(&kernel), before + 1, "{to}: who sent it back is known");
+    }
+
+    const FLOOD: u32 = 1_000_000;
+    wire.left.inside(|| {
+        for source in 0..FLOOD {
+            let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + source).to_string();
+            filter.judge_from(port.index, &syn_from(&source, 443), 2).unwrap();
+        }
+    });
+    let answered = cookies_since(&kernel);
+    assert!(answered > u64::from(2 * FLOOD - FLOOD / 100), "{answered}");
+    assert!(FLOOD > 10 * SOURCES_MAX);
+    for (to, listener) in families {
+        wire.right.inside(|| talk(to, listener));
+    }
+    assert_eq!(cookies_since(&kernel), answered, "they are still known");
+    let drops = kernel.take_drops().unwrap();
+    assert!(drops.iter().any(|drop| (drop.rule, &*drop.reason) == (6, "syn-cookie")), "{drops:?}");
+}
+
+#[test]
+fn a_source_has_only_so_many_new_connections() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    cookies(&wire.left, false);
+    let (mut kernel, sockets) = wire.left.inside(|| {
+        let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
+        let sockets = Sockets::new(&mut kernel);
+        (kernel, sockets)
+    });
+    let budgets = FilterBudgets { new_connections_per_source: slow(6, 3), ..FilterBudgets::default() };
+    wire.left.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    for (to, listener) in [("10.99.0.1:443", &sockets.v4), ("[fd99::1]:443", &sockets.v6)] {
+        wire.right.inside(|| {
+            (0..3).for_each(|_| talk(to, listener));
+            let refused = connect(to).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+        });
+    }
+    let drops = kernel.take_drops().unwrap();
+    assert!(drops.iter().any(|drop| (drop.rule, &*drop.reason) == (6, "new-connection-budget")), "{drops:?}");
+}
