@@ -44,7 +44,7 @@ const START = [
   "/", "/?range=24h", "/routes", "/routes/new", "/origins", "/origins/new", "/certificates", "/certificates/new",
   "/trust-bundles", "/trust-bundles/new", "/listeners", "/listeners/new", "/packet-filter", "/packet-filter/new",
   "/prefix-sets", "/prefix-sets/new",
-  "/sources", "/nodes", "/changes",
+  "/sources", "/flows", "/flows?reason=denied", "/flows?port=x", "/nodes", "/changes",
 ];
 // Of a hundred revisions two tell as much as all.
 const AT_MOST = { "/changes/": 2, "/routes/": 3, "/origins/": 3, "/certificates/": 3, "/nodes/": 3, "/listeners/": 2, "/trust-bundles/": 2, "/packet-filter/": 2, "/prefix-sets/": 2 };

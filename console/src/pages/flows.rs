@@ -1,6 +1,7 @@
 //! Flows: sampled packets as they come, and captures.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -24,6 +25,12 @@ use crate::state::AppState;
 
 /// Rules that can be chosen from a list; of more one is written.
 const LISTED: usize = 200;
+
+/// Packets on the page: more are kept, and none looks through them.
+const SHOWN: usize = 50;
+
+/// How long a page that is the first to ask waits for the nodes' first answer.
+const FIRST_ANSWER: Duration = Duration::from_millis(600);
 
 /// A control of the filter.
 struct Control {
@@ -74,6 +81,8 @@ struct CaptureRow {
 struct FlowsPage {
     shell: Shell,
     controls: Vec<Control>,
+    /// Something in the query is wrong, so nothing is watched.
+    wrong: bool,
     /// What is wrong with the query as a whole.
     problems: Vec<String>,
     /// The query again, for links and forms.
@@ -100,6 +109,10 @@ pub(crate) async fn show(
     }
     let paused = pairs.iter().any(|(name, _)| name == "pause");
     let (view, problems) = match ops.look_at_flows(&query).await {
+        Ok(view) if view.nodes.values().any(|state| *state == NodeState::Asked) => {
+            tokio::time::sleep(FIRST_ANSWER).await;
+            (ops.look_at_flows(&query).await?, Vec::new())
+        }
         Ok(view) => (view, Vec::new()),
         Err(OpsError::Problems(problems)) => (View::default(), problems),
         Err(error) => return Err(error.into()),
@@ -114,6 +127,7 @@ pub(crate) async fn show(
     let unplaced = problems.iter().filter(|problem| problem.field.is_empty());
     page(&FlowsPage {
         shell,
+        wrong: !problems.is_empty(),
         problems: unplaced.map(|problem| problem.message.clone()).collect(),
         controls: controls(&query, &problems, nodes, &rules),
         url: url(&written),
@@ -121,7 +135,7 @@ pub(crate) async fn show(
         capturable: problems.is_empty() && (!query.rule.trim().is_empty() || !query.reason.trim().is_empty()),
         pairs: written,
         paused,
-        rows: view.flows.iter().map(|flow| row(flow, &rules)).collect(),
+        rows: view.flows.iter().take(SHOWN).map(|flow| row(flow, &rules)).collect(),
         nodes: view.nodes.into_iter().map(node_row).collect(),
         captures: captures
             .into_iter()
