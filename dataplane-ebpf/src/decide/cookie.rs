@@ -67,10 +67,8 @@ pub fn answer6(ip: &[u8; 40], tcp: &[u8; 20], cookie: u32) -> [u8; ANSWER6] {
     answer[6] = TCP;
     answer[7] = HOPS;
     let mut addresses = 0;
-    for index in 0..16 {
-        answer[8 + index] = ip[24 + index];
-        answer[24 + index] = ip[8 + index];
-    }
+    answer[8..24].copy_from_slice(&ip[24..]);
+    answer[24..40].copy_from_slice(&ip[8..24]);
     for index in 4..20 {
         addresses += word(ip[2 * index], ip[2 * index + 1]);
     }
