@@ -13,7 +13,8 @@ use dataplane_ebpf::decide::{Decision, Packet};
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::Address;
 use dataplane_ebpf::wire::flow::{
-    Head, NO_SLOT, NOT_TAKEN, RING_BYTES, SHIFT_MAX, SNAP_MAX, Seen, WATCHES_MAX, Watched, Watches, words,
+    Head, NO_SLOT, NOT_TAKEN, RING_BYTES, ROOM, SHIFT_MAX, SNAP_MAX, Seen, WATCHES_MAX, Watched, Watches,
+    words,
 };
 
 #[btf_map]
@@ -36,7 +37,7 @@ static RECORD: PerCpuArray<Record, 1> = PerCpuArray::new();
 #[repr(C)]
 struct Record {
     head: Head,
-    bytes: [u8; SNAP_MAX as usize],
+    bytes: [u8; ROOM as usize],
 }
 
 /// Leaves a record where a watch is about the packet and its turn has come. Asked only while something is watched.
@@ -56,9 +57,11 @@ pub(crate) fn tell(context: &XdpContext, packet: &Result<Packet, Reason>, decisi
         unsafe { (bpf_ktime_get_ns(), bpf_get_prandom_u32(), bpf_xdp_get_buff_len(context.as_ptr().cast())) };
     let packet = look(packet, decision);
     let passes = usize::from(!decision.reason.is_drop() && decision.reason as u32 != Reason::Observed as u32);
-    let mut shifts = [NOT_TAKEN; WATCHES_MAX];
+    // Written where it is sent from: the stack has no room for it.
+    let head = &mut record.head;
+    head.shifts = [NOT_TAKEN; WATCHES_MAX];
     let (mut taken, mut snap) = (false, 1);
-    let places = watches.iter().zip(&mut seen.matched).zip(captured).zip(&mut shifts);
+    let places = watches.iter().zip(&mut seen.matched).zip(captured).zip(&mut head.shifts);
     for (((watch, matched), captured), shift) in places {
         if watch.until <= now || !watch.is_about(&packet) {
             continue;
@@ -79,19 +82,12 @@ pub(crate) fn tell(context: &XdpContext, packet: &Result<Packet, Reason>, decisi
     let captured = if length < u64::from(snap) { length as u32 } else { snap };
     // SAFETY: the field is read through the context the kernel gave.
     let interface = unsafe { (*context.ctx).ingress_ifindex };
-    record.head = Head {
-        time: now,
-        length: length as u32,
-        captured,
-        interface,
-        reason: packet.reason,
-        rule: packet.rule,
-        shifts,
-    };
-    if send(context, record, captured) {
+    (head.time, head.length, head.captured) = (now, length as u32, captured);
+    (head.interface, head.reason, head.rule) = (interface, packet.reason, packet.rule);
+    if send(context, record) {
         return;
     }
-    for (lost, shift) in seen.lost.iter_mut().zip(&shifts) {
+    for (lost, shift) in seen.lost.iter_mut().zip(&record.head.shifts) {
         lost[passes & 1] += u64::from(*shift != NOT_TAKEN);
     }
 }
@@ -130,12 +126,12 @@ fn has_enough(captured: &mut u64, limit: u32) -> bool {
 
 /// Whether the ring had room. The reader is woken when it has read all that was there before.
 #[inline(always)]
-fn send(context: &XdpContext, record: &mut Record, captured: u32) -> bool {
-    // Said anew, so that the verifier sees both bounds beside the calls.
-    if captured == 0 || captured > SNAP_MAX {
-        return false;
-    }
-    // SAFETY: the buffer is SNAP_MAX bytes long and ours; the record's first bytes up to there are initialised by the map.
+fn send(context: &XdpContext, record: &mut Record) -> bool {
+    // SAFETY: the field was written above. It is read anew, so that the compiler does not know that it is 1 to SNAP_MAX, and so at
+    // most ROOM: Linux 6.1 takes a bound from the very register alone that the calls get, and the mask gives it one.
+    let captured = unsafe { (&raw const record.head.captured).read_volatile() };
+    let captured = (captured.wrapping_sub(1) & (ROOM - 1)) + 1;
+    // SAFETY: the buffer is ROOM bytes long and ours; the record's first bytes up to there are initialised by the map.
     unsafe {
         if bpf_xdp_load_bytes(context.ctx, 0, record.bytes.as_mut_ptr().cast(), captured) != 0 {
             return false;

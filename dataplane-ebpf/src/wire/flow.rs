@@ -12,6 +12,8 @@ pub const WATCHES_MAX: usize = 4;
 pub const RING_BYTES: u32 = 256 << 10;
 /// The most of a frame that a record has.
 pub const SNAP_MAX: u32 = 1504;
+/// Bytes of a packet that there is room for where a record is put together: a power of two, which a mask bounds.
+pub const ROOM: u32 = SNAP_MAX.next_power_of_two();
 /// The slot of a packet that cannot be read.
 pub const NO_SLOT: u32 = u32::MAX;
 /// Where a record says a watch's exponent: the watch did not take the packet.

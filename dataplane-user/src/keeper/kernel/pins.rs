@@ -19,7 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use dataplane_ebpf::reason::SLOTS;
-use dataplane_ebpf::wire::flow::{Head, RING_BYTES, SNAP_MAX, Seen, WATCHES_MAX, Watches};
+use dataplane_ebpf::wire::flow::{Head, RING_BYTES, ROOM, Seen, WATCHES_MAX, Watches};
 use dataplane_ebpf::wire::sender::SENDERS_MAX;
 use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
 use rustix::mount::MountFlags;
@@ -62,7 +62,7 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::CAPTURED, sys::ARRAY, 4, 8 * WATCHES_MAX as u32, 1, 0),
     map(maps::SEEN, sys::PERCPU_ARRAY, 4, size_of::<Seen>() as u32, 1, 0),
     map(maps::FLOWS, sys::RINGBUF, 0, 0, RING_BYTES, 0),
-    map(maps::RECORD, sys::PERCPU_ARRAY, 4, Head::SIZE as u32 + SNAP_MAX, 1, 0),
+    map(maps::RECORD, sys::PERCPU_ARRAY, 4, Head::SIZE as u32 + ROOM, 1, 0),
     map(maps::BUDGETS, sys::ARRAY, 4, 24, place::PLACES, 0),
     map(maps::BUDGET_PORTS, sys::ARRAY, 4, 4, 65_536, 0),
     map(maps::PORT_BUCKETS, sys::ARRAY, 4, 8, 65_536, 0),
