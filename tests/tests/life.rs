@@ -64,15 +64,19 @@ impl Life {
         });
     }
 
-    /// The kernel drops what the foe sends, and counts it; both families.
+    /// The kernel drops what the foe sends, and counts it; both families. On an interface that was just made a first try may
+    /// end before anything is sent.
     fn drops_foes(&self) {
-        let before = self.denied();
         let mut dial6 = self.stage.dial();
         dial6.target = target6(443);
         for (dial, from) in [(self.stage.dial(), IpAddr::from(FOE4)), (dial6, FOE6.into())] {
-            assert!(self.get(dial, from).is_err(), "{from} is served");
+            let before = self.denied();
+            eventually("the kernel counts what it drops", Duration::from_secs(10), || {
+                let answer = self.get(dial.clone(), from);
+                assert!(answer.is_err(), "{from} is served");
+                if self.denied() > before { Ok(()) } else { Err(format!("{from}: {answer:?}")) }
+            });
         }
-        assert!(self.denied() >= before + 2, "the kernel did not count what it dropped");
     }
 
     fn denied(&self) -> u64 {
