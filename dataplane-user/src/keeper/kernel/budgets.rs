@@ -4,7 +4,7 @@
 //! A bucket outlives a change of its budget.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use dataplane_ebpf::decide::budget::Rate;
@@ -125,13 +125,11 @@ impl Budgets {
 
     fn write_ports(&mut self) -> Result<(), KernelError> {
         let wanted = places(&self.wanted);
-        let known = match self.placed.take() {
-            Some(placed) => placed,
-            None => read(self.ports.as_fd())?,
-        };
+        // What a former keeper wrote is not known: then all of it is written, in one call.
+        let known = self.placed.take();
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for (port, (place, known)) in (0_u32..).zip(wanted.iter().zip(&known)) {
-            if place != known {
+        for (port, place) in (0_u32..).zip(&wanted) {
+            if known.as_ref().and_then(|known| known.get(port as usize)) != Some(place) {
                 keys.extend(port.to_ne_bytes());
                 values.extend(place.to_ne_bytes());
             }
@@ -231,14 +229,6 @@ fn places(budgets: &FilterBudgets) -> Vec<u32> {
         }
     }
     places
-}
-
-fn read(ports: BorrowedFd<'_>) -> Result<Vec<u32>, KernelError> {
-    let of = |port: u32| {
-        let mut value = [0; 4];
-        sys::map_lookup(ports, &port.to_ne_bytes(), &mut value).map(|_| u32::from_ne_bytes(value))
-    };
-    (0..65_536).map(of).collect::<Result<_, _>>().map_err(KernelError::table("reading", maps::BUDGET_PORTS))
 }
 
 /// Whether the kernel takes cookies that it did not send.
