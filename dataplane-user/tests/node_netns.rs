@@ -5,10 +5,11 @@
 mod node_support;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use node_support::node::kill;
+use node_support::node::{freeze, kill, signal};
 use node_support::{Console, Node, id, shop, snapshot, wait};
+use rustix::process::Signal;
 
 /// Two namespaces joined by a cable: `node` (10.77.0.1) and `client` (10.77.0.2). The console, which the test itself is,
 /// is reached through a third address on a second cable.
@@ -165,6 +166,46 @@ fn steered_denied_killed_and_stopped() {
     assert!(net.get("10.88.0.1", 443).is_none());
     let pins = format!("/sys/fs/bpf/sallyport/test-{}", net.node);
     assert!(!std::path::Path::new(&pins).exists(), "{pins} is gone");
+}
+
+/// What a keeper does before its predecessor's worker has come back must not take the listeners out of the tables.
+#[test]
+fn a_keeper_that_waits_for_its_worker_leaves_what_is_steered() {
+    let net = Net::new(4);
+    let (console, mut node) = steered(&net, 4);
+    let _origin = Origin::start(&net, 9000);
+    let mut wanted = shop(&console, 1, 443, 9000);
+    wanted.listeners[0].addresses.clear();
+    console.publish(&wanted);
+    console.expect_applied(1);
+    let worker = node.worker(None);
+    let holder = node.wait_status("a holder", |status| {
+        let feature =
+            status.features.iter().find(|feature| feature.name == "descriptor store" && feature.on)?;
+        feature.detail.split(' ').nth(1)?.parse().ok()
+    });
+    node.kill_keeper();
+    // After its parent's death: the kernel sends SIGHUP to processes that stand still when theirs dies.
+    freeze(worker);
+    // Nobody else gives the next keeper the sockets.
+    kill(holder);
+    node.run();
+    let begun = Instant::now();
+    // The kernel answers for the worker that stands still, until it is given up.
+    while begun.elapsed() < Duration::from_millis(2000) {
+        for address in ["10.88.0.1", "fd88::1"] {
+            let script = format!("exec 3<>/dev/tcp/{address}/443");
+            assert!(
+                net.client(&["timeout", "2", "bash", "-c", &script]).is_some(),
+                "{address} refuses after {:?}",
+                begun.elapsed()
+            );
+        }
+    }
+    signal(worker, Signal::CONT);
+    assert_eq!(node.wait_status("the same worker", |status| status.worker), worker);
+    wait("served", || net.get("10.88.0.1", 443));
+    node.stop();
 }
 
 #[test]

@@ -29,8 +29,11 @@ impl Keeper {
     }
 
     /// Fills the tables again where this host's addresses are others now: one that moved to another host sends from there.
+    ///
+    /// Only while a worker serves, which fills them as it begins. Until a living worker of the keeper before has handed back its
+    /// sockets this one knows of no open place, and tables filled from that would refuse every new connection.
     pub(super) fn follow_addresses(&mut self) {
-        if self.in_force.is_some() && self.transition.is_none() {
+        if self.current.is_some() && self.in_force.is_some() && self.transition.is_none() {
             let moved = self.kernel.own_addresses().is_ok_and(|own| own != self.own);
             if moved {
                 self.enter_filter();
