@@ -228,6 +228,41 @@ fn when_both_die_the_next_keeper_swaps_the_entries() {
 }
 
 #[test]
+fn who_is_denied_stays_denied_where_the_stored_snapshot_cannot_be_served() {
+    let net = Net::new(5);
+    let (console, mut node) = steered(&net, 5);
+    let mut wanted = shop(&console, 1, 443, 9000);
+    wanted.listeners[0].addresses.clear();
+    wanted.filter.push(model::snapshot::FilterRule::new(
+        7,
+        "block/client",
+        model::snapshot::FilterAction::Deny,
+        vec!["10.88.0.2".parse().unwrap(), "fd88::2".parse().unwrap()],
+    ));
+    console.publish(&wanted);
+    console.expect_applied(1);
+    let answers =
+        || ["10.88.0.1", "fd88::1"].map(|address| net.client(&["ping", "-c1", "-W1", address]).is_some());
+    assert_eq!(answers(), [false; 2]);
+    let (_, _) = node.stop();
+    assert_eq!(answers(), [true; 2], "an orderly stop leaves nothing behind");
+    // Nobody gives the keys back.
+    drop(console);
+    let keys = node.state_dir().join("node/keys");
+    let mut gone = 0;
+    for key in std::fs::read_dir(&keys).unwrap() {
+        std::fs::remove_file(key.unwrap().path()).unwrap();
+        gone += 1;
+    }
+    assert!(gone > 0, "no key was stored");
+    node.run();
+    let refused = node.wait_status("the snapshot is not in force", |status| status.refused.clone());
+    assert_eq!(refused.id, Some(id(1)));
+    assert_eq!(answers(), [false; 2], "{}", refused.reason);
+    node.stop();
+}
+
+#[test]
 fn a_port_of_another_process_is_only_taken_when_asked() {
     let net = Net::new(3);
     let (console, mut node) = steered(&net, 3);

@@ -3,13 +3,22 @@
 use model::filter::TooLarge;
 use model::snapshot::Snapshot;
 
-use super::plan::{KernelPlan, plan};
+use super::plan::{KernelPlan, Place, plan};
 use super::run::Keeper;
 use crate::sentence;
 
 impl Keeper {
     /// The tables for a snapshot, with the listeners that are open.
     pub(super) fn plan(&mut self, snapshot: &Snapshot) -> Result<KernelPlan, TooLarge> {
+        let open = self.sockets.open().clone();
+        self.plan_for(snapshot, |place| open.contains(place))
+    }
+
+    fn plan_for(
+        &mut self,
+        snapshot: &Snapshot,
+        is_open: impl Fn(&Place) -> bool,
+    ) -> Result<KernelPlan, TooLarge> {
         match self.kernel.own_addresses() {
             Ok(own) => {
                 self.own = own;
@@ -17,13 +26,17 @@ impl Keeper {
             }
             Err(error) => self.note("own addresses", Some(sentence(&error))),
         }
-        plan(snapshot, &self.own, |place| self.sockets.open().contains(place))
+        plan(snapshot, &self.own, is_open)
     }
 
-    /// The tables for what is in force.
+    /// The tables for what is in force. Where the worker could not make the stored snapshot live (its keys cannot be read, say), its
+    /// rules are in force all the same, with no listener: who is denied stays denied.
     pub(super) fn wanted_plan(&mut self) -> Result<KernelPlan, TooLarge> {
-        match self.in_force.clone() {
-            Some(snapshot) => self.plan(&snapshot),
+        if let Some(snapshot) = self.in_force.clone() {
+            return self.plan(&snapshot);
+        }
+        match self.state.stored().map(|stored| stored.snapshot.clone()) {
+            Some(stored) => self.plan_for(&stored, |_| false),
             None => Ok(KernelPlan::default()),
         }
     }
