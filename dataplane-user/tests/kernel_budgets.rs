@@ -5,17 +5,19 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::budget::SOURCES_MAX;
+use dataplane_ebpf::wire::Address;
+use dataplane_ebpf::wire::budget::{SOURCES_MAX, Source, place};
 use model::filter::{FilterBudget, FilterBudgets, FilterMode};
 use sallyport_node::keeper::kernel::{Kernel, Linux};
 use socket2::{Domain, Socket, Type};
 use support::budgets::{budget, cookies, datagram, plan, port, provoked, reasons, slow, syn_from};
 use support::corpus::Counts;
+use support::frames::{ethernet, extension, ipv6, tcp};
 use support::{Bpffs, Wire};
 
 const WITHIN: Reason = Reason::NoRule;
@@ -53,6 +55,39 @@ fn a_source_has_its_burst_and_no_more() {
     // Without the budget nothing is over it.
     kernel.apply(&plan(FilterBudgets::default())).unwrap();
     assert_eq!(reasons(&kernel, wire, vec![syn_from("10.1.0.1", 443); 3]), within(3));
+}
+
+/// Two sources that would push each other out of the place where a source waits for its second packet.
+#[test]
+fn two_in_turn_have_no_more_than_their_budgets() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    kernel.apply(&plan(FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() })).unwrap();
+    for first in ["10.1.0.1", "2001:db8:1::1"] {
+        let door = |source: &str| {
+            let address = match source.parse().unwrap() {
+                IpAddr::V4(address) => Address::V4(address.octets()),
+                IpAddr::V6(address) => Address::V6(address.octets()),
+            };
+            Source::of(&address).door(place::SYN_PER_SOURCE)
+        };
+        let other = |number: u32| {
+            let [_, a, b, c] = number.to_be_bytes();
+            if first.contains(':') {
+                format!("2001:db8:{a:x}{b:02x}:{c:x}::1")
+            } else {
+                format!("10.{a}.{b}.{c}")
+            }
+        };
+        let second = (0x20_0000..)
+            .map(other)
+            .find(|other| door(other).0 == door(first).0 && door(other).1 != door(first).1)
+            .unwrap();
+        let turns = [first, &second].repeat(1000).into_iter().map(|source| syn_from(source, 443));
+        let passed = reasons(&kernel, wire, turns).iter().filter(|reason| **reason == WITHIN).count();
+        // Each is let through without a bucket sixteen times in the mean: 200 times in one of 400,000 runs.
+        assert!((8..=400).contains(&passed), "{first} and {second}: {passed} of 2000");
+    }
 }
 
 /// In real time: what passes in a while is the burst and what the rate brings, and never more.
@@ -151,6 +186,36 @@ fn pressure_without_cookies_drops() {
     wire.namespace.inside(|| kernel.look());
     assert!(said(&kernel).on && said(&kernel).detail.contains("over the budget now"), "{:?}", said(&kernel));
     assert_eq!(reasons(&kernel, wire, [syn_from("10.1.0.5", 443)]), [Reason::SynCookie]);
+}
+
+/// A cookie goes to the addresses that were judged: what lies where a VLAN tag would put them is the sender's invention.
+#[test]
+fn no_cookie_goes_to_addresses_that_nobody_judged() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    cookies(wire.namespace, true);
+    let budgets = FilterBudgets { syn_pressure: slow(6, 1), ..FilterBudgets::default() };
+    wire.namespace.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    let spend = syn_from("2001:db8:1::1", 443);
+    assert_eq!(reasons(&kernel, wire, [spend]), [WITHIN]);
+    // An extension header, a flow label that looks like a type, and an address that looks like a next header.
+    let segment = extension(6, 0, &tcp(443));
+    let mut packet = ipv6("2001:6b8::1", "fd00::1", 60, 64, &segment);
+    packet[2..4].copy_from_slice(&0x86dd_u16.to_be_bytes());
+    assert_eq!(packet[10], 6);
+    // Where the other header would say how long it is, this one has what it acknowledges.
+    packet[40 + 8 + 8] = 0x50;
+    packet.extend([0; 40]);
+    let length = u16::try_from(packet.len() - 40).unwrap();
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
+    let plain = syn_from("2001:db8:2::1", 443);
+    let seen = reasons(&kernel, wire, [ethernet(&[], 0x86dd, &packet), plain]);
+    assert_eq!(seen, [OVER, Reason::SynCookie]);
+    // Behind tags the addresses are where the tags put them.
+    for tags in [&[0x8100][..], &[0x88a8, 0x8100]] {
+        let tagged = ethernet(tags, 0x86dd, &ipv6("2001:db8:3::1", "fd00::1", 6, 64, &tcp(443)));
+        assert_eq!(reasons(&kernel, wire, [tagged]), [Reason::SynCookie], "{tags:x?}");
+    }
 }
 
 #[test]

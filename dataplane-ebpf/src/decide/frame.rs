@@ -28,9 +28,12 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, Reason> {
     }
 }
 
-/// The type of what the frame carries, and where that begins.
+/// The type of what the frame carries, and where that begins: at byte 14, 18 or 22.
+///
+/// # Errors
+/// The frame ends before, or has more than two tags.
 #[inline(always)]
-fn untag<B: Bytes + ?Sized>(frame: &B) -> Result<(u16, usize), Reason> {
+pub fn untag<B: Bytes + ?Sized>(frame: &B) -> Result<(u16, usize), Reason> {
     // Spelt out rather than looped: every offset stays a constant, which costs the verifier nothing.
     let outer = ethertype(frame, TYPE_OFFSET)?;
     if !is_vlan(outer) {

@@ -15,7 +15,7 @@ mod ipv6;
 mod tests;
 mod transport;
 
-pub use frame::parse;
+pub use frame::{parse, untag};
 
 use crate::reason::Reason;
 use crate::wire::listener::SOME_PORT;

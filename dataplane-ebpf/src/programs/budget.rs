@@ -1,14 +1,15 @@
 //! Spends budgets: see [`dataplane_ebpf::wire::budget`] for what lies where.
 //!
 //! Buckets are of sources, and sources cost an attacker nothing, so a bucket is made only for who comes a second time; before
-//! that a source has a place that the next may take (a door). Who sent back a SYN cookie has its bucket elsewhere, where nobody
+//! that a source has a place that the next may take (a door). Two that take it from each other in turn would never have come
+//! before, so one in [`CONTESTED`] that finds another's name there has its bucket at once. Who sent back a SYN cookie has its bucket elsewhere, where nobody
 //! comes who cannot do the same: a flood with invented sources pushes out its own buckets and no others. Who is pushed out
 //! has a full bucket when it comes again.
 #![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
 
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_action};
 use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray};
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use dataplane_ebpf::decide::budget::Rate;
@@ -23,6 +24,9 @@ use crate::maps::{self, InForce};
 const PORTS: usize = 65_536;
 /// How often a bucket that another CPU changes at the same time is tried; then what asked is over the budget.
 const TRIES: u32 = 3;
+
+/// Of so many that meet another at their door one has a bucket as if it came a second time. A power of two.
+const CONTESTED: u32 = 16;
 
 type Buckets = LruHashMap<Source, u64, { SOURCES_MAX as usize }>;
 
@@ -271,17 +275,20 @@ fn source(buckets: &Buckets, kind: u32, who: &Source, rate: Rate, now: u64) -> b
     let (door, name) = who.door(kind);
     let Some(door) = DOORS.get_ptr_mut(door) else { return true };
     // SAFETY: the map's aligned word; two sources that come at the same time leave one of both.
-    unsafe {
-        if door.read_volatile() != name {
-            door.write_volatile(name);
+    let found = unsafe { door.read_volatile() };
+    if found != name {
+        // SAFETY: as above.
+        unsafe { door.write_volatile(name) };
+        // SAFETY: the helper takes nothing and cannot fail.
+        if found == 0 || unsafe { bpf_get_prandom_u32() } & (CONTESTED - 1) != 0 {
             return true;
         }
     }
-    // The second: the first is charged with it.
-    let first = now.saturating_add(rate.interval);
-    let (word, within) = match rate.charge(first, now) {
+    // The second is charged with the first as well.
+    let before = if found == name { now.saturating_add(rate.interval) } else { 0 };
+    let (word, within) = match rate.charge(before, now) {
         Some(word) => (word, true),
-        None => (first, false),
+        None => (before, false),
     };
     // Where there is no room for a moment, or another CPU was first, it is as if it had not been seen yet.
     let _no_room = buckets.insert(who, word, u64::from(BPF_NOEXIST));

@@ -10,8 +10,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use dataplane_ebpf::decide::Bytes;
 use dataplane_ebpf::decide::cookie::{answer4, answer6};
+use dataplane_ebpf::decide::{Bytes, untag};
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::Address;
 use dataplane_ebpf::wire::budget::{Source, tails};
@@ -22,6 +22,10 @@ use crate::packet::XdpFrame;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
+/// Where IP begins behind no, one and two VLAN tags.
+const UNTAGGED: usize = 14;
+const TAGGED: usize = 18;
+const TWICE_TAGGED: usize = 22;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
@@ -90,15 +94,21 @@ enum Headers {
 }
 
 impl Headers {
+    /// Where the filter found them, and nowhere else: an answer to addresses that were not judged would be anybody's.
     #[inline(always)]
     fn of(frame: &XdpFrame<'_>) -> Option<Self> {
-        // Behind up to two VLAN tags; spelt out, so that every offset is a constant.
-        Self::at(frame, 14).or_else(|| Self::at(frame, 18)).or_else(|| Self::at(frame, 22))
+        let (ethertype, start) = untag(frame).ok()?;
+        // Every offset is a constant, which costs the verifier nothing.
+        match start {
+            UNTAGGED => Self::at(frame, ethertype, UNTAGGED),
+            TAGGED => Self::at(frame, ethertype, TAGGED),
+            _ => Self::at(frame, ethertype, TWICE_TAGGED),
+        }
     }
 
     #[inline(always)]
-    fn at(frame: &XdpFrame<'_>, start: usize) -> Option<Self> {
-        match u16::from_be_bytes(frame.read(start - 2)?) {
+    fn at(frame: &XdpFrame<'_>, ethertype: u16, start: usize) -> Option<Self> {
+        match ethertype {
             IPV4 => {
                 let (ip, tcp): ([u8; 20], _) = (frame.read(start)?, frame.read(start + 20)?);
                 let plain = ip[0] == 0x45 && ip[6] & 0x3f == 0 && ip[7] == 0 && ip[9] == TCP;
