@@ -3,6 +3,9 @@
 /// Slots in the counter map: more than there are reasons, so that a new reason does not change the map's layout.
 pub const SLOTS: u32 = 64;
 
+/// The first number that is dropped.
+pub const DROPS: u32 = 32;
+
 /// Declares the closed list once, so that the enum, the names and the list of all cannot drift apart.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)+) => {
@@ -103,7 +106,7 @@ impl Reason {
     /// Whether the packet is dropped.
     #[inline(always)]
     pub const fn is_drop(self) -> bool {
-        self as u32 >= 32
+        self as u32 >= DROPS
     }
 
     /// The stable number.

@@ -38,7 +38,11 @@ fn rules_about_something_decide() {
     let plan = particular().plan();
     kernel.apply(&plan).unwrap();
     for (what, frame, reason, rule) in cases().into_iter().chain(single_cases()) {
-        assert_eq!(decide(&frame[..], &PlanTables(&plan)), Decision { reason, rule }, "{what} {frame:02x?}");
+        assert_eq!(
+            decide(&frame[..], &PlanTables(&plan)),
+            Decision::new(reason, rule),
+            "{what} {frame:02x?}"
+        );
         assert_eq!(judge(&kernel, &plan, port, &frame), reason, "{what}");
     }
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::flow::{NOT_TAKEN, RING_BYTES, Watch, Watches, words};
+use dataplane_ebpf::wire::flow::{NOT_TAKEN, RING_BYTES, Watch, Watches};
 use dataplane_ebpf::wire::{Address, slot};
 use sallyport_node::keeper::kernel::{Kernel, Linux, Record};
 use support::Bpffs;
@@ -81,11 +81,11 @@ fn each_watch_takes_its_own() {
     let (mut kernel, _port) = bpffs.open_wired();
     kernel.apply(&plan()).unwrap();
     let mask =
-        words(Address::V6([255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0]));
-    let six = words(Address::V6([0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        Address::v6([255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0]).words();
+    let six = Address::v6([0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).words();
     let watches = [
         Watch { rule: 1, ..any() },
-        Watch { source: words(Address::V4([10, 1, 0, 0])), mask, family: 4, ..any() },
+        Watch { source: Address::v4([10, 1, 0, 0]).words(), mask, family: 4, ..any() },
         Watch {
             source: six,
             mask: [u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 0, 0]), 0],

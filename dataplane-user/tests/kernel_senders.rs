@@ -27,12 +27,12 @@ fn sums(taken: &Taken) -> BTreeMap<Sender, [u64; 4]> {
 }
 
 fn v4(source: &str, destination: &str, slot: u32) -> Sender {
-    let octets = |text: &str| Address::V4(text.parse::<std::net::Ipv4Addr>().unwrap().octets());
+    let octets = |text: &str| Address::v4(text.parse::<std::net::Ipv4Addr>().unwrap().octets());
     Sender::new(octets(source), octets(destination), slot, 0)
 }
 
 fn v6(source: &str, destination: &str, slot: u32) -> Sender {
-    let octets = |text: &str| Address::V6(text.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let octets = |text: &str| Address::v6(text.parse::<std::net::Ipv6Addr>().unwrap().octets());
     Sender::new(octets(source), octets(destination), slot, 0)
 }
 

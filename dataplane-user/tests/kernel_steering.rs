@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::object::OBJECT;
 use dataplane_ebpf::reason::Reason;
@@ -412,13 +412,11 @@ fn steering_reasons(wire: &Wire, kernel: &mut Linux) -> BTreeSet<Reason> {
     seen
 }
 
-/// The object as it is loaded before anything fills it, told that it has tables.
+/// The object as it is loaded before anything fills it.
 fn a_filter_without_tables() -> Reason {
     use aya::TestRun;
     use aya::programs::{TestRunOptions, Xdp};
     let mut object: Ebpf = EbpfLoader::new().load(OBJECT).unwrap();
-    let mut active: Array<_, u64> = object.map_mut("ACTIVE").unwrap().try_into().unwrap();
-    active.set(0, 0x1_000d, 0).unwrap();
     let filter: &mut Xdp = object.program_mut("sallyport_xdp").unwrap().try_into().unwrap();
     filter.load().unwrap();
     let frame = support::frames::syn("10.0.0.2", "10.0.0.1", 443);

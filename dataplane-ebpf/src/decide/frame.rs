@@ -49,7 +49,7 @@ pub fn untag<B: Bytes + ?Sized>(frame: &B) -> Result<(u16, usize), Reason> {
 
 #[inline(always)]
 fn ethertype<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Result<u16, Reason> {
-    frame.read(offset).map(u16::from_be_bytes).ok_or(Reason::MalformedFrame)
+    frame.half(offset).map(u16::from_be).ok_or(Reason::MalformedFrame)
 }
 
 #[inline(always)]

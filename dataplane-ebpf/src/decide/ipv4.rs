@@ -14,13 +14,19 @@ const MIN_HEADER: usize = 20;
 /// Understands the packet that begins at `start`.
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet, Reason> {
-    let header: [u8; MIN_HEADER] = frame.read(start).ok_or(Reason::MalformedIpv4)?;
-    let [v, _, t0, t1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
-    let (header_len, total_len) = (usize::from(v & 0x0f) * 4, usize::from(u16::from_be_bytes([t0, t1])));
-    if v >> 4 != 4 || header_len < MIN_HEADER || total_len < header_len || !frame.reaches(start + total_len) {
+    let [first_word, identity, life, source, destination] =
+        frame.words(start).ok_or(Reason::MalformedIpv4)?;
+    let ([version, _, t0, t1], [_, _, f0, f1]) = (first_word.to_ne_bytes(), identity.to_ne_bytes());
+    let [_, protocol, _, _] = life.to_ne_bytes();
+    let header_len = usize::from(version & 0x0f) * 4;
+    let total_len = usize::from(u16::from_be_bytes([t0, t1]));
+    if version >> 4 != 4
+        || header_len < MIN_HEADER
+        || total_len < header_len
+        || !frame.reaches(start + total_len)
+    {
         return Err(Reason::MalformedIpv4);
     }
-    let (source, destination) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
     if source == destination && !frame.is_looped() {
         return Err(Reason::Land);
     }
@@ -35,18 +41,19 @@ pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet
         offset if protocol == TCP && overwrites_tcp(offset) => return Err(Reason::Fragment),
         _ => Kind::later_fragment(protocol),
     };
-    if is_martian(source) && !frame.is_looped() {
+    if is_martian(u32::from_be(source)) && !frame.is_looped() {
         return Err(Reason::Martian);
     }
-    Ok(Packet { source: Address::V4(source), destination: Address::V4(destination), kind })
+    let [source, destination] = [source, destination].map(Address::v4_as_it_lies);
+    Ok(Packet { source, destination, kind })
 }
 
 /// Loopback, multicast and broadcast are nobody's source, and of "this network" only 0.0.0.0 is one: of a host that asks for
 /// an address (RFC 1122).
 #[inline(always)]
-const fn is_martian(source: [u8; 4]) -> bool {
-    let (network, word) = (source[0], u32::from_be_bytes(source));
-    network == 127 || network & 0xf0 == 0xe0 || (network == 0 && word != 0) || word == u32::MAX
+const fn is_martian(source: u32) -> bool {
+    let network = source >> 24;
+    network == 127 || network & 0xf0 == 0xe0 || (network == 0 && source != 0) || source == u32::MAX
 }
 
 #[inline(always)]

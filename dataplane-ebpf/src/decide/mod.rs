@@ -14,6 +14,7 @@ mod ipv6;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod walk;
 
 pub use frame::{parse, untag};
 
@@ -21,8 +22,17 @@ use crate::reason::Reason;
 use crate::wire::listener::SOME_PORT;
 use crate::wire::{Address, Cell, slot};
 
-/// A frame's bytes; the one way to read them.
+/// A frame's bytes; the one way to read them. Numbers are given as they lie, in network order where they are numbers.
 pub trait Bytes {
+    /// Two bytes.
+    fn half(&self, offset: usize) -> Option<u16>;
+
+    /// `N` times four bytes.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
+
+    /// `N` times eight bytes.
+    fn longs<const N: usize>(&self, offset: usize) -> Option<[u64; N]>;
+
     /// A copy of `N` bytes at `offset`, `N` at least 2 (of a single byte's bounds check the compiler makes a comparison
     /// the verifier does not follow); nothing when the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
@@ -32,10 +42,31 @@ pub trait Bytes {
 
     /// Whether it came over the loopback interface, where this host's own addresses are at home.
     fn is_looped(&self) -> bool;
+
+    /// The number as it is. In the kernel the verifier knows nothing of it any more, if it knows nothing of `other`, so that it
+    /// finds the paths that lead here alike and walks on from one of them.
+    #[inline(always)]
+    fn forget(&self, number: usize, _other: usize) -> usize {
+        number
+    }
 }
 
 /// A frame that came over a wire.
 impl Bytes for [u8] {
+    fn half(&self, offset: usize) -> Option<u16> {
+        self.read(offset).map(u16::from_ne_bytes)
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let bytes: &[[u8; 4]; N] = self.get(offset..)?.as_chunks().0.first_chunk()?;
+        Some(bytes.map(u32::from_ne_bytes))
+    }
+
+    fn longs<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        let bytes: &[[u8; 8]; N] = self.get(offset..)?.as_chunks().0.first_chunk()?;
+        Some(bytes.map(u64::from_ne_bytes))
+    }
+
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..offset.checked_add(N)?)?.try_into().ok()
     }
@@ -54,6 +85,18 @@ impl Bytes for [u8] {
 pub struct Looped<'a>(pub &'a [u8]);
 
 impl Bytes for Looped<'_> {
+    fn half(&self, offset: usize) -> Option<u16> {
+        self.0.half(offset)
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.0.words(offset)
+    }
+
+    fn longs<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        self.0.longs(offset)
+    }
+
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.read(offset)
     }
@@ -130,6 +173,18 @@ impl Kind {
         Self(slot::LATER_FRAGMENT + protocol as u32)
     }
 
+    /// As a number, for [`Self::from_number`].
+    #[inline(always)]
+    pub const fn to_number(self) -> u32 {
+        self.0
+    }
+
+    /// From what [`Self::to_number`] gave.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The slot.
     #[inline(always)]
     pub const fn slot(self) -> u32 {
@@ -204,12 +259,20 @@ pub struct Decision {
     pub reason: Reason,
     /// Which rule.
     pub rule: u32,
+    /// The counter of both, from 1 on; 0 where there is none.
+    pub counter: u32,
 }
 
 impl Decision {
+    /// A decision that no counter but the reason's counts.
+    #[inline(always)]
+    pub const fn new(reason: Reason, rule: u32) -> Self {
+        Self { reason, rule, counter: 0 }
+    }
+
     #[inline(always)]
     const fn without_rule(reason: Reason) -> Self {
-        Self { reason, rule: 0 }
+        Self::new(reason, 0)
     }
 }
 
@@ -244,11 +307,8 @@ pub fn judge<T: Tables>(packet: &Packet, tables: &T) -> Result<Decision, Reason>
     let destination = destination(packet, tables)?;
     let source = tables.source(&packet.source)?;
     let cell = tables.cell(source, destination)?;
-    let reason = verdict(cell.verdict).ok_or(Reason::NoTable)?;
-    if cell.observed != 0 && !reason.is_drop() {
-        return Ok(Decision { reason: Reason::Observed, rule: cell.observed });
-    }
-    Ok(Decision { reason, rule: cell.rule })
+    let reason = verdict(cell.reason).ok_or(Reason::NoTable)?;
+    Ok(Decision { reason, rule: cell.rule, counter: cell.counter })
 }
 
 #[inline(always)]
@@ -272,6 +332,7 @@ fn destination<T: Tables>(packet: &Packet, tables: &T) -> Result<u32, Reason> {
 const fn verdict(number: u32) -> Option<Reason> {
     const NO_RULE: u32 = Reason::NoRule.number();
     const ALLOWED: u32 = Reason::Allowed.number();
+    const OBSERVED: u32 = Reason::Observed.number();
     const DENIED: u32 = Reason::Denied.number();
     const NOT_ALLOWED: u32 = Reason::NotAllowed.number();
     const FRAGMENT: u32 = Reason::Fragment.number();
@@ -280,6 +341,7 @@ const fn verdict(number: u32) -> Option<Reason> {
     match number {
         NO_RULE => Some(Reason::NoRule),
         ALLOWED => Some(Reason::Allowed),
+        OBSERVED => Some(Reason::Observed),
         DENIED => Some(Reason::Denied),
         NOT_ALLOWED => Some(Reason::NotAllowed),
         FRAGMENT => Some(Reason::Fragment),

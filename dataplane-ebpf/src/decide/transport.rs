@@ -32,8 +32,8 @@ pub(super) fn tcp<B: Bytes + ?Sized>(frame: &B, payload: Payload) -> Result<Kind
     if payload.len < TCP_HEADER {
         return Err(Reason::MalformedTcp);
     }
-    let header: [u8; 14] = frame.read(payload.start).ok_or(Reason::MalformedTcp)?;
-    let [s0, s1, d0, d1, _, _, _, _, _, _, _, _, words, flags] = header;
+    let [ports, _, _, rest] = frame.words(payload.start).ok_or(Reason::MalformedTcp)?;
+    let ([s0, s1, d0, d1], [words, flags, _, _]) = (ports.to_ne_bytes(), rest.to_ne_bytes());
     let length = usize::from(words >> 4) * 4;
     let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
     if length < TCP_HEADER || length > payload.len || source == 0 || destination == 0 {
@@ -64,7 +64,8 @@ pub(super) fn udp<B: Bytes + ?Sized>(frame: &B, payload: Payload) -> Result<Kind
     if payload.len < UDP_HEADER {
         return Err(Reason::MalformedUdp);
     }
-    let Some([_, _, d0, d1, l0, l1]) = frame.read(payload.start) else { return Err(Reason::MalformedUdp) };
+    let Some([ports, rest]) = frame.words(payload.start) else { return Err(Reason::MalformedUdp) };
+    let ([_, _, d0, d1], [l0, l1, _, _]) = (ports.to_ne_bytes(), rest.to_ne_bytes());
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     if length < UDP_HEADER || (!payload.fragmented && length > payload.len) {
         return Err(Reason::MalformedUdp);
@@ -78,5 +79,5 @@ pub(super) fn icmp<B: Bytes + ?Sized>(frame: &B, payload: Payload) -> Result<[u8
     if payload.len < ICMP_HEADER {
         return Err(Reason::MalformedIcmp);
     }
-    frame.read(payload.start).ok_or(Reason::MalformedIcmp)
+    frame.half(payload.start).map(u16::to_ne_bytes).ok_or(Reason::MalformedIcmp)
 }

@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
 
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_action};
-use aya_ebpf::btf_maps::{Array, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, LruHashMap};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
@@ -16,10 +16,12 @@ use dataplane_ebpf::decide::budget::Rate;
 use dataplane_ebpf::decide::{Decision, Packet};
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::budget::{Budget, DOORS_MAX, SOURCES_MAX, Source, over, place, pressure};
-use dataplane_ebpf::wire::{Address, listener_key, slot};
+use dataplane_ebpf::wire::{Active, Address};
 
 use crate::cookie::{self, Tail};
+use crate::judged::Judged;
 use crate::maps::{self, InForce};
+use crate::packet::hidden;
 
 const PORTS: usize = 65_536;
 /// How often a bucket that another CPU changes at the same time is tried; then what asked is over the budget.
@@ -60,50 +62,21 @@ pub(crate) enum Then {
     Learn,
 }
 
-/// What the budgets are asked about, in a program of its own: the filter's stack is full.
-#[repr(C)]
-struct Asked {
-    word: u64,
-    /// Keys of the table of listeners: the destination, and every address of its family.
-    listener: [u8; 20],
-    anywhere: [u8; 20],
-    source: Source,
-    /// The slot.
-    kind: u32,
-    /// What the rules said.
-    reason: u32,
-    rule: u32,
-}
-
-#[btf_map]
-static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
-
 /// What follows what the rules said of a packet. What they drop costs nobody anything.
 #[inline(always)]
-pub(crate) fn then(tables: &InForce, packet: &Packet, decision: Decision) -> Then {
-    if decision.reason.is_drop() {
+pub(crate) fn then(word: Active, packet: &Result<Packet, Reason>, decision: Decision) -> Then {
+    if !word.has_packet_budgets() || decision.reason.is_drop() {
         return Then::Done;
     }
-    let (syn, udp) = (tables.has_syn_budgets(), tables.has_udp_budgets());
+    let Ok(packet) = packet else { return Then::Done };
+    let (syn, udp) = (word.has_syn_budgets(), word.has_udp_budgets());
     if (packet.kind.is_syn() && syn) || (packet.kind.is_udp() && udp) {
-        let Some(asked) = ASKED.get_ptr_mut(0) else { return Then::Done };
-        let (slot, destination) = (packet.kind.slot(), packet.destination);
-        // SAFETY: this CPU's own aligned value, which lives as long as the program runs; it does not interrupt itself.
-        unsafe {
-            (*asked).word = tables.word();
-            (*asked).source = Source::of(&packet.source);
-            (*asked).listener = listener_key(destination, slot as u16);
-            (*asked).anywhere = listener_key(destination.any(), slot as u16);
-            (*asked).kind = slot;
-            (*asked).reason = decision.reason.number();
-            (*asked).rule = decision.rule;
-        }
         return Then::Spend;
     }
     if packet.kind.is_tcp() && syn && cookies_are_out() { Then::Learn } else { Then::Done }
 }
 
-/// What came of it: what the packet is counted under.
+/// What came of it: what the packet is counted under, and the counter of the budget.
 #[derive(Clone, Copy)]
 enum Outcome {
     Within,
@@ -115,9 +88,8 @@ enum Outcome {
 /// Spends the budgets that a packet is about, and counts it.
 #[inline(always)]
 pub(crate) fn spend(context: &XdpContext) -> u32 {
-    // SAFETY: as in `then`.
-    let Some(asked) = ASKED.get_ptr(0).map(|asked| unsafe { &*asked }) else { return xdp_action::XDP_PASS };
-    let outcome = if asked.kind < slot::UDP { syn(asked) } else { udp(asked) };
+    let Some(judged) = Judged::find() else { return xdp_action::XDP_PASS };
+    let outcome = if judged.kind().is_tcp() { syn(judged) } else { udp(&Source::of(&judged.source())) };
     match outcome {
         Outcome::Answer => {
             // Counts by itself, and comes back only where it is missing.
@@ -126,41 +98,39 @@ pub(crate) fn spend(context: &XdpContext) -> u32 {
             maps::count(Reason::SynBudget);
             xdp_action::XDP_DROP
         }
-        Outcome::Over(reason, rule) => {
-            maps::count_rule(rule, reason);
+        Outcome::Over(reason, counter) => {
+            maps::count_rule(counter);
             maps::count(reason);
             xdp_action::XDP_DROP
         }
         // Of several that are observed the first is told.
-        Outcome::Observed(rule) if asked.reason != Reason::Observed.number() => {
-            maps::count_rule(rule, Reason::Observed);
+        Outcome::Observed(counter) if judged.reason != Reason::Observed.number() => {
+            maps::count_rule(counter);
             maps::count(Reason::Observed);
             xdp_action::XDP_PASS
         }
         Outcome::Observed(_) | Outcome::Within => {
-            if asked.rule != 0 {
-                maps::count_rule_by_number(asked.rule, asked.reason);
-            }
-            maps::count_number(asked.reason);
+            maps::count_rule(judged.counter);
+            maps::count_number(judged.reason);
             xdp_action::XDP_PASS
         }
     }
 }
 
 #[inline(always)]
-fn udp(asked: &Asked) -> Outcome {
+fn udp(who: &Source) -> Outcome {
     let Some(budget) = budget(place::UDP_PER_SOURCE) else { return Outcome::Within };
-    match source(&UDP_BUCKETS, place::UDP_PER_SOURCE, &asked.source, budget.rate(), now()) {
+    match source(&UDP_BUCKETS, place::UDP_PER_SOURCE, who, budget.rate(), now()) {
         true => Outcome::Within,
-        false if budget.over == over::OBSERVE => Outcome::Observed(budget.rule),
-        false => Outcome::Over(Reason::UdpBudget, budget.rule),
+        false if budget.over == over::OBSERVE => Outcome::Observed(budget.counter),
+        false => Outcome::Over(Reason::UdpBudget, budget.counter),
     }
 }
 
-/// Whether a source may have one more connection; and the rule, with the reason, that counts what is over.
+/// What one more connection of a source is over: the reason, and the counter of that.
 #[inline(always)]
-pub(crate) fn connection(tables: &InForce, remote: &Address) -> Option<Decision> {
-    if !tables.has_connection_budgets() {
+pub(crate) fn connection(tables: &InForce, remote: &Address) -> Option<(Reason, u32)> {
+    if !tables.word().has_connection_budgets() {
         return None;
     }
     let budget = budget(place::CONNECTIONS_PER_SOURCE)?;
@@ -169,17 +139,20 @@ pub(crate) fn connection(tables: &InForce, remote: &Address) -> Option<Decision>
         return None;
     }
     let reason = if budget.over == over::OBSERVE { Reason::Observed } else { Reason::NewConnectionBudget };
-    Some(Decision { reason, rule: budget.rule })
+    Some((reason, budget.counter))
 }
 
 /// First its source's, then what all unknown ones may send to listeners, then its port's.
 #[inline(always)]
-fn syn(asked: &Asked) -> Outcome {
-    let (who, now) = (&asked.source, now());
-    let pressed = budget(place::SYN_PRESSURE)
-        .filter(|_| InForce::of(asked.word).listens_at(&asked.listener, &asked.anywhere));
+fn syn(judged: &Judged) -> Outcome {
+    let (who, port, now) = (&Source::of(&judged.source()), judged.kind().slot(), now());
+    let listens = InForce::of(judged.word()).listens(&judged.destination(), port as u16);
+    // A number whose origin is hidden: else the compiler joins this branch with later ones, and keeps the table's pointer in a
+    // register that other paths have a number in.
+    let listens = hidden(u64::from(listens)) != 0;
+    let pressed = budget(place::SYN_PRESSURE).filter(|_| listens);
     let known = if pressed.is_some() { KNOWN.get_ptr_mut(who) } else { None };
-    let mut observed = 0;
+    let mut observed = None;
     if let Some(budget) = budget(place::SYN_PER_SOURCE) {
         let within = match known {
             Some(bucket) => charge(bucket, budget.rate(), now),
@@ -187,8 +160,8 @@ fn syn(asked: &Asked) -> Outcome {
         };
         if !within {
             match budget.over {
-                over::OBSERVE => observed = budget.rule,
-                _ => return Outcome::Over(Reason::SynBudget, budget.rule),
+                over::OBSERVE => observed = Some(budget.counter),
+                _ => return Outcome::Over(Reason::SynBudget, budget.counter),
             }
         }
     }
@@ -197,23 +170,26 @@ fn syn(asked: &Asked) -> Outcome {
         && !unpressed(who, budget.rate(), now)
     {
         match budget.over {
-            over::OBSERVE => observed = if observed == 0 { budget.rule } else { observed },
+            over::OBSERVE => observed = observed.or(Some(budget.counter)),
             over::COOKIE => return Outcome::Answer,
-            _ => return Outcome::Over(Reason::SynBudget, budget.rule),
+            _ => return Outcome::Over(Reason::SynBudget, budget.counter),
         }
     }
-    let place = BUDGET_PORTS.get(asked.kind).copied().unwrap_or(0);
+    let place = BUDGET_PORTS.get(port).copied().unwrap_or(0);
     if place != 0
         && let Some(budget) = budget(place)
-        && let Some(bucket) = PORT_BUCKETS.get_ptr_mut(asked.kind)
+        && let Some(bucket) = PORT_BUCKETS.get_ptr_mut(port)
         && !charge(bucket, budget.rate(), now)
     {
         match budget.over {
-            over::OBSERVE => observed = if observed == 0 { budget.rule } else { observed },
-            _ => return Outcome::Over(Reason::SynBudget, budget.rule),
+            over::OBSERVE => observed = observed.or(Some(budget.counter)),
+            _ => return Outcome::Over(Reason::SynBudget, budget.counter),
         }
     }
-    if observed == 0 { Outcome::Within } else { Outcome::Observed(observed) }
+    match observed {
+        Some(counter) => Outcome::Observed(counter),
+        None => Outcome::Within,
+    }
 }
 
 /// A budget, where there is one. Userspace may write it meanwhile: a packet that meets an old rate with a new burst is one
@@ -249,7 +225,10 @@ fn cookies_are_out() -> bool {
 #[inline(always)]
 pub(crate) fn count_pressure(reason: Reason) {
     if let Some(budget) = budget(place::SYN_PRESSURE) {
-        maps::count_rule(budget.rule, reason);
+        maps::count_rule(match reason {
+            Reason::SynCookie => u32::from(budget.answered),
+            _ => budget.counter,
+        });
     }
 }
 

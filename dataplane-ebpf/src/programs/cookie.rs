@@ -18,7 +18,7 @@ use dataplane_ebpf::wire::budget::{Source, tails};
 
 use crate::budget;
 use crate::maps;
-use crate::packet::XdpFrame;
+use crate::packet::{XdpFrame, hidden};
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -126,11 +126,11 @@ impl Headers {
     fn source_and_tcp(&self) -> (Source, &[u8; 20]) {
         match self {
             Self::V4 { ip: [_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d, ..], tcp, .. } => {
-                (Source::of(&Address::V4([*a, *b, *c, *d])), tcp)
+                (Source::of(&Address::v4([*a, *b, *c, *d])), tcp)
             }
             Self::V6 { ip: [_, _, _, _, _, _, _, _, a, b, c, d, e, f, g, h, ..], tcp, .. } => {
                 let prefix = [*a, *b, *c, *d, *e, *f, *g, *h, 0, 0, 0, 0, 0, 0, 0, 0];
-                (Source::of(&Address::V6(prefix)), tcp)
+                (Source::of(&Address::v6(prefix)), tcp)
             }
         }
     }
@@ -190,16 +190,6 @@ fn whole(context: &XdpContext, offset: usize, tcp: &[u8; 20]) -> Option<([u8; TC
     let failed =
         unsafe { bpf_xdp_load_bytes(context.ctx, offset as u32, header.as_mut_ptr().cast(), length) };
     (failed == 0).then_some((header, length))
-}
-
-/// A number of which the compiler knows nothing any more.
-#[inline(always)]
-fn hidden(number: u64) -> u64 {
-    let mut number = number;
-    // SAFETY: the register is moved to itself: with no instruction at all two line numbers would stand at one, which the kernel
-    // refuses.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
-    number
 }
 
 /// Makes the frame its own answer: addresses of the link exchanged, the rest replaced from the IP header on.

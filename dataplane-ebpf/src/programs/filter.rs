@@ -7,6 +7,7 @@ use dataplane_ebpf::reason::Reason;
 use crate::budget::{self, Then};
 use crate::cookie::{self, Tail};
 use crate::flows;
+use crate::judged::Judged;
 use crate::maps::{self, InForce};
 use crate::packet::XdpFrame;
 use crate::sample::sample;
@@ -15,35 +16,37 @@ use crate::senders;
 /// Judges a frame and counts it.
 #[inline(always)]
 pub(crate) fn filter(context: &XdpContext) -> Reason {
-    let Some(tables) = InForce::read() else {
-        maps::count(Reason::NoTable);
-        return Reason::NoTable;
-    };
+    let Some(in_force) = InForce::read() else { return counted(Reason::NoTable) };
+    let Some(tables) = in_force.tables() else { return counted(Reason::NoTable) };
+    let word = in_force.word();
     let packet = parse(&XdpFrame(context));
     let decision = decide_packet(&packet, &tables);
-    let mut then = Then::Done;
-    if let Ok(packet) = &packet {
-        then = budget::then(&tables, packet, decision);
-    }
+    let sample = sample();
+    let then = budget::then(word, &packet, decision);
     // What follows is asked of few packets only, however many there are.
-    if let Some(sample) = sample() {
-        if let Ok(packet) = &packet {
-            senders::record(context, sample, packet, decision.reason.is_drop());
+    if sample.is_some() || word.is_watched() || then != Then::Done {
+        Judged::leave(word, &packet, decision);
+        if let Some(sample) = sample {
+            senders::record(context, sample);
+        }
+        if word.is_watched() {
+            flows::tell(context);
+        }
+        if then == Then::Spend {
+            // Counts by itself, and comes back only where it is missing.
+            cookie::enter(context, Tail::Spend);
         }
     }
-    if tables.is_watched() {
-        flows::tell(context, &packet, decision);
-    }
-    if then == Then::Spend {
-        // Counts by itself, and comes back only where it is missing.
-        cookie::enter(context, Tail::Spend);
-    }
-    if decision.rule != 0 {
-        maps::count_rule(decision.rule, decision.reason);
-    }
+    maps::count_rule(decision.counter);
     maps::count(decision.reason);
     if then == Then::Learn {
         cookie::enter(context, Tail::Learn);
     }
     decision.reason
+}
+
+#[inline(always)]
+fn counted(reason: Reason) -> Reason {
+    maps::count(reason);
+    reason
 }

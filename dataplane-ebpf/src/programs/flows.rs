@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::helpers::generated::{
@@ -9,13 +10,12 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use dataplane_ebpf::decide::{Decision, Packet};
-use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::Address;
+use dataplane_ebpf::reason::{DROPS, Reason};
 use dataplane_ebpf::wire::flow::{
     Head, NO_SLOT, NOT_TAKEN, RING_BYTES, ROOM, SHIFT_MAX, SNAP_MAX, Seen, WATCHES_MAX, Watched, Watches,
-    words,
 };
+
+use crate::judged::Judged;
 
 #[btf_map]
 static WATCHES: Array<Watches, 1> = Array::new();
@@ -40,9 +40,24 @@ struct Record {
     bytes: [u8; ROOM as usize],
 }
 
-/// Leaves a record where a watch is about the packet and its turn has come. Asked only while something is watched.
+/// Leaves a record of the packet that was judged, where a watch is about it and its turn has come. Asked only while something
+/// is watched.
 #[inline(always)]
-pub(crate) fn tell(context: &XdpContext, packet: &Result<Packet, Reason>, decision: Decision) {
+pub(crate) fn tell(context: &XdpContext) {
+    sallyport_tell(context.ctx);
+}
+
+/// A function of its own in the object too.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sallyport_tell(context: *mut xdp_md) -> u32 {
+    leave(&XdpContext::new(context));
+    0
+}
+
+#[inline(always)]
+fn leave(context: &XdpContext) {
+    let Some(judged) = Judged::find() else { return };
     let (Some(watches), Some(seen), Some(captured), Some(record)) =
         (WATCHES.get_ptr(0), SEEN.get_ptr_mut(0), CAPTURED.get_ptr_mut(0), RECORD.get_ptr_mut(0))
     else {
@@ -55,8 +70,14 @@ pub(crate) fn tell(context: &XdpContext, packet: &Result<Packet, Reason>, decisi
     // SAFETY: the helpers change nothing; the context is the kernel's for as long as the program runs.
     let (now, random, length) =
         unsafe { (bpf_ktime_get_ns(), bpf_get_prandom_u32(), bpf_xdp_get_buff_len(context.as_ptr().cast())) };
-    let packet = look(packet, decision);
-    let passes = usize::from(!decision.reason.is_drop() && decision.reason as u32 != Reason::Observed as u32);
+    let packet = Watched {
+        source: if judged.family == 0 { [0; 2] } else { judged.source().words() },
+        family: judged.family,
+        slot: if judged.family == 0 { NO_SLOT } else { judged.kind().slot() },
+        reason: judged.reason,
+        rule: judged.rule,
+    };
+    let passes = usize::from(judged.reason < DROPS && judged.reason != Reason::Observed.number());
     // Written where it is sent from: the stack has no room for it.
     let head = &mut record.head;
     head.shifts = [NOT_TAKEN; WATCHES_MAX];
@@ -89,24 +110,6 @@ pub(crate) fn tell(context: &XdpContext, packet: &Result<Packet, Reason>, decisi
     }
     for (lost, shift) in seen.lost.iter_mut().zip(&record.head.shifts) {
         lost[passes & 1] += u64::from(*shift != NOT_TAKEN);
-    }
-}
-
-#[inline(always)]
-fn look(packet: &Result<Packet, Reason>, decision: Decision) -> Watched {
-    let (reason, rule) = (decision.reason.number(), decision.rule);
-    match packet {
-        Ok(packet) => Watched {
-            source: words(packet.source),
-            family: match packet.source {
-                Address::V4(_) => 4,
-                Address::V6(_) => 6,
-            },
-            slot: packet.kind.slot(),
-            reason,
-            rule,
-        },
-        Err(_) => Watched { source: [0; 2], family: 0, slot: NO_SLOT, reason, rule },
     }
 }
 

@@ -1,46 +1,37 @@
 //! The maps, and the few operations the programs have on them.
 #![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, SockMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
 use dataplane_ebpf::decide::Tables;
+use dataplane_ebpf::decide::walk::{self, Words};
 use dataplane_ebpf::reason::{Reason, SLOTS};
+use dataplane_ebpf::wire::table::{CHUNK, Chunk, Head};
 use dataplane_ebpf::wire::{
-    Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, RuleReason, Steering, THREADS_MAX, listener,
-    listener_key, slot,
+    Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_key,
 };
 
 /// An inner map's number of entries in the definition; userspace makes each as large as it has to be.
 const TEMPLATE: usize = 1;
-const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
-/// Arrays of other sizes may take the template's place.
-const INNER_MAP: usize = aya_ebpf::bindings::BPF_F_INNER_MAP as usize;
+/// Userspace writes through a mapping: aligned stores, which no packet sees half of.
+const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+/// The same, and arrays of other sizes may take the template's place.
+const MAPPED_INNER: usize = MAPPED | aya_ebpf::bindings::BPF_F_INNER_MAP as usize;
 
-type Sources<const N: usize> = LpmTrie<[u8; N], u32, TEMPLATE>;
 type Listeners = HashMap<[u8; 20], u32, TEMPLATE>;
-type Columns = Array<u32, { slot::SLOTS as usize }>;
-/// A cell's words rather than [`Cell`]: up to Linux 6.1 at least, an inner map that userspace makes without BTF is not taken in
-/// the place of one whose values are a structure.
-type Cells = Array<[u32; 4], TEMPLATE, INNER_MAP>;
+type Table = Array<Chunk, TEMPLATE, MAPPED_INNER>;
 
 #[btf_map]
-static SOURCES4: ArrayOfMaps<Sources<4>, { GENERATIONS as usize }> = ArrayOfMaps::new();
-#[btf_map]
-static SOURCES6: ArrayOfMaps<Sources<16>, { GENERATIONS as usize }> = ArrayOfMaps::new();
+static TABLES: ArrayOfMaps<Table, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static LISTENERS: ArrayOfMaps<Listeners, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
-static COLUMNS: ArrayOfMaps<Columns, { GENERATIONS as usize }> = ArrayOfMaps::new();
-#[btf_map]
-static CELLS: ArrayOfMaps<Cells, { GENERATIONS as usize }> = ArrayOfMaps::new();
-#[btf_map]
-static ACTIVE: Array<u64, 1> = Array::new();
+static ACTIVE: Array<u32, 1, MAPPED> = Array::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, { SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]
-static RULES: PerCpuHashMap<RuleReason, u64, { RULES_MAX as usize }, NO_PREALLOC> = PerCpuHashMap::new();
+static RULES: PerCpuArray<u64, { RULES_MAX as usize }> = PerCpuArray::new();
 #[btf_map]
 static THREADS: Array<u32, { CPUS_MAX as usize }> = Array::new();
 #[btf_map]
@@ -55,27 +46,21 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn read() -> Option<Self> {
         let word = ACTIVE.get_ptr(0)?;
-        // SAFETY: the pointer is to the map's aligned 8-byte value, which lives as long as the program runs; a volatile
-        // read cannot be repeated by the compiler, and 8 aligned bytes cannot tear.
+        // SAFETY: the pointer is to the map's aligned word, which lives as long as the program runs; a volatile
+        // read cannot be repeated by the compiler, and an aligned word cannot tear.
         Some(Self(Active(unsafe { word.read_volatile() })))
-    }
-
-    /// Whether somebody watches packets.
-    #[inline(always)]
-    pub(crate) fn is_watched(&self) -> bool {
-        self.0.is_watched()
     }
 
     /// The generation of a word that was read.
     #[inline(always)]
-    pub(crate) const fn of(word: u64) -> Self {
-        Self(Active(word))
+    pub(crate) const fn of(word: Active) -> Self {
+        Self(word)
     }
 
     /// The word.
     #[inline(always)]
-    pub(crate) const fn word(&self) -> u64 {
-        self.0.0
+    pub(crate) const fn word(&self) -> Active {
+        self.0
     }
 
     /// As [`Self::listens`], with the keys of the address and of every address.
@@ -86,64 +71,95 @@ impl InForce {
             .is_some_and(|table| table.get_ptr(address).is_some() || table.get_ptr(anywhere).is_some())
     }
 
-    /// Whether there are budgets of SYNs.
-    #[inline(always)]
-    pub(crate) fn has_syn_budgets(&self) -> bool {
-        self.0.has_syn_budgets()
-    }
-
-    /// Whether there are budgets of UDP packets.
-    #[inline(always)]
-    pub(crate) fn has_udp_budgets(&self) -> bool {
-        self.0.has_udp_budgets()
-    }
-
-    /// Whether there are budgets of new connections.
-    #[inline(always)]
-    pub(crate) fn has_connection_budgets(&self) -> bool {
-        self.0.has_connection_budgets()
-    }
-
     /// Whether a listener accepts at this address and port: exactly, or at every address of the family.
     #[inline(always)]
     pub(crate) fn listens(&self, address: &Address, port: u16) -> bool {
         self.listens_at(&listener_key(*address, port), &listener_key(address.any(), port))
     }
+
+    /// What the filter judges by.
+    #[inline(always)]
+    pub(crate) fn tables(&self) -> Option<Judges> {
+        let generation = self.0.generation();
+        let table = TABLES.get(generation)?;
+        let first = table.get_ptr(0)?.cast::<u32>();
+        // SAFETY: words of the first chunk. A trie's entry may be changed in place: each is read once.
+        let word = |index| unsafe { first.add(index).read_volatile() };
+        Some(Judges {
+            generation,
+            first,
+            head: Head::from_words([word(0), word(1), word(2), word(3), word(4)]),
+        })
+    }
 }
 
-impl Tables for InForce {
+/// One generation of what the filter judges by.
+pub(crate) struct Judges {
+    generation: u32,
+    /// The first chunk, which most tables have nothing behind.
+    first: *const u32,
+    head: Head,
+}
+
+impl Judges {
+    /// The chunk of a word, and the word's place in it.
+    #[inline(always)]
+    fn reach(&self, index: u32) -> Option<(*const u32, usize)> {
+        let (chunk, at) = (index / CHUNK as u32, index as usize % CHUNK);
+        if chunk == 0 {
+            return Some((self.first, at));
+        }
+        Some((TABLES.get(self.generation)?.get_ptr(chunk)?.cast(), at))
+    }
+}
+
+impl Words for Judges {
+    #[inline(always)]
+    fn word(&self, index: u32) -> Option<u32> {
+        let (chunk, at) = self.reach(index)?;
+        // SAFETY: one of the chunk's words. An entry may be changed in place: it is read once.
+        Some(unsafe { chunk.add(at).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn four(&self, index: u32) -> Option<[u32; 4]> {
+        let (chunk, at) = self.reach(index)?;
+        // Four words begin at a multiple of four, so they end inside the chunk.
+        let at = at & !3;
+        // SAFETY: as above.
+        let word = |offset| unsafe { chunk.add(at + offset).read_volatile() };
+        Some([word(0), word(1), word(2), word(3)])
+    }
+}
+
+impl Tables for Judges {
     #[inline(always)]
     fn any(&self) -> bool {
-        self.0.destinations() != 0
+        self.head.destinations != 0
     }
 
     #[inline(always)]
     fn source(&self, source: &Address) -> Result<u32, Reason> {
-        let generation = self.0.generation();
-        let class = match source {
-            Address::V4(_) if !self.0.has_sources4() => None,
-            Address::V6(_) if !self.0.has_sources6() => None,
-            Address::V4(address) => {
-                let trie = SOURCES4.get(generation).ok_or(Reason::NoTable)?;
-                trie.get(&Key::new(32, *address)).copied()
-            }
-            Address::V6(address) => {
-                let trie = SOURCES6.get(generation).ok_or(Reason::NoTable)?;
-                trie.get(&Key::new(128, *address)).copied()
-            }
-        };
-        Ok(class.unwrap_or(0))
+        let root = if source.is_v6() { self.head.six } else { self.head.four };
+        let [high, low] = source.bits();
+        match sallyport_class(self.first.cast(), self.generation, root, high, low) {
+            NO_CLASS => Err(Reason::NoTable),
+            class => Ok(class),
+        }
     }
 
     #[inline(always)]
     fn column(&self, slot: u32) -> Result<u32, Reason> {
-        let table = COLUMNS.get(self.0.generation()).ok_or(Reason::NoTable)?;
-        table.get(slot).copied().ok_or(Reason::NoTable)
+        if self.head.columns == 0 {
+            return Ok(0);
+        }
+        let pair = self.word(self.head.columns.wrapping_add(slot / 2)).ok_or(Reason::NoTable)?;
+        Ok(if slot % 2 == 0 { pair & 0xffff } else { pair >> 16 })
     }
 
     #[inline(always)]
     fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
-        let table = LISTENERS.get(self.0.generation()).ok_or(Reason::NoTable)?;
+        let table = LISTENERS.get(self.generation).ok_or(Reason::NoTable)?;
         // SAFETY: the pointer is to the map's aligned 4-byte value.
         let class = table.get_ptr(listener_key(*address, port)).map(|class| unsafe { *class });
         Ok(class.filter(|class| *class != listener::NO_CLASS))
@@ -151,10 +167,29 @@ impl Tables for InForce {
 
     #[inline(always)]
     fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
-        let table = CELLS.get(self.0.generation()).ok_or(Reason::NoTable)?;
-        let index = source.wrapping_mul(self.0.destinations()).wrapping_add(destination);
-        table.get(index).copied().map(Cell::from_words).ok_or(Reason::NoTable)
+        let number = source.wrapping_mul(self.head.destinations).wrapping_add(destination);
+        let index = self.head.cells.wrapping_add(number.wrapping_mul(2));
+        let (chunk, at) = self.reach(index).ok_or(Reason::NoTable)?;
+        // Two words begin at a multiple of two, so they end inside the chunk.
+        let at = at & !1;
+        // SAFETY: two of the chunk's words.
+        Ok(Cell::from_words(unsafe { [*chunk.add(at), *chunk.add(at + 1)] }))
     }
+}
+
+/// What [`sallyport_class`] gives where there is no table, or where a trie has no end.
+const NO_CLASS: u32 = u32::MAX;
+
+/// The class of an address. A function of its own in the object too: the verifier walks it once for all states in which a
+/// packet may come to it, rather than once for each.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sallyport_class(first: *const Chunk, generation: u32, root: u32, high: u64, low: u64) -> u32 {
+    if first.is_null() {
+        return NO_CLASS;
+    }
+    let nodes = Judges { generation, first: first.cast(), head: Head::from_words([0; Head::WORDS]) };
+    walk::class(&nodes, root, [high, low]).unwrap_or(NO_CLASS)
 }
 
 /// Counts a packet under its reason.
@@ -172,17 +207,11 @@ pub(crate) fn count_number(reason: u32) {
     }
 }
 
-/// Counts a packet under the rule that decided. Userspace makes the counters before a rule comes into force; where it
-/// had no room for one, the packet is counted by reason alone.
+/// Counts a packet under the rule that decided, where it has a counter: from 1 on. Where userspace had no room for one, the
+/// packet is counted by reason alone.
 #[inline(always)]
-pub(crate) fn count_rule(rule: u32, reason: Reason) {
-    count_rule_by_number(rule, reason.number());
-}
-
-/// As [`count_rule`], by the reason's number.
-#[inline(always)]
-pub(crate) fn count_rule_by_number(rule: u32, reason: u32) {
-    if let Some(counter) = RULES.get_ptr_mut(RuleReason { rule, reason }) {
+pub(crate) fn count_rule(counter: u32) {
+    if let Some(counter) = RULES.get_ptr_mut(counter.wrapping_sub(1)) {
         // SAFETY: as in `count`.
         unsafe { *counter += 1 };
     }

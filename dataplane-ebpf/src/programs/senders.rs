@@ -1,13 +1,16 @@
 //! Keeps the sums of who is sending: see [`dataplane_ebpf::wire::sender`].
 #![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
-use dataplane_ebpf::decide::Packet;
-use dataplane_ebpf::wire::sample::Sample;
+use dataplane_ebpf::reason::DROPS;
+use dataplane_ebpf::wire::sample::{SHIFT_MAX, Sample};
 use dataplane_ebpf::wire::sender::{SENDERS_MAX, Sender, Sent};
+
+use crate::judged::Judged;
 
 #[btf_map]
 static SENDERS: LruHashMap<Sender, Sent, { SENDERS_MAX as usize }> = LruHashMap::new();
@@ -26,9 +29,27 @@ struct Entry {
     sent: Sent,
 }
 
-/// Adds a sampled packet to its sender's sums.
+/// Adds a sampled packet that was judged to its sender's sums.
 #[inline(always)]
-pub(crate) fn record(context: &XdpContext, sample: Sample, packet: &Packet, dropped: bool) {
+pub(crate) fn record(context: &XdpContext, sample: Sample) {
+    sallyport_record(context.ctx, sample.shift);
+}
+
+/// A function of its own in the object too.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sallyport_record(context: *mut xdp_md, shift: u32) -> u32 {
+    add_up(&XdpContext::new(context), Sample { shift: if shift > SHIFT_MAX { SHIFT_MAX } else { shift } });
+    0
+}
+
+#[inline(always)]
+fn add_up(context: &XdpContext, sample: Sample) {
+    let Some(judged) = Judged::find() else { return };
+    // What cannot be read has no sender.
+    if judged.family == 0 {
+        return;
+    }
     let packets = sample.packets();
     let (Some(sum), Some(entry)) = (SAMPLED.get_ptr_mut(0), ENTRY.get_ptr_mut(0)) else { return };
     // SAFETY: the helpers change nothing; the context is the kernel's for as long as the program runs.
@@ -39,12 +60,12 @@ pub(crate) fn record(context: &XdpContext, sample: Sample, packet: &Packet, drop
         *sum += packets;
         &mut *entry
     };
-    *sender = Sender::new(packet.source, packet.destination, packet.kind.slot(), cpu);
+    *sender = Sender::new(judged.source(), judged.destination(), judged.kind().slot(), cpu);
     *sent = Sent {
         packets,
         bytes: length << sample.shift,
-        syns: if packet.kind.is_syn() { packets } else { 0 },
-        drops: if dropped { packets } else { 0 },
+        syns: if judged.kind().is_syn() { packets } else { 0 },
+        drops: if judged.reason >= DROPS { packets } else { 0 },
         first: now,
         last: now,
     };

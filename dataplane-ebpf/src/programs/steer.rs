@@ -42,13 +42,13 @@ fn assign(context: &SkLookupContext, lookup: &Lookup) -> Reason {
     if lookup.port == 0 || !tables.listens(&lookup.local, lookup.port) {
         return Reason::NotSteered;
     }
-    if let Some(over) = budget::connection(&tables, &lookup.source) {
-        maps::count_rule(over.rule, over.reason);
-        if over.reason.is_drop() {
-            return over.reason;
+    if let Some((over, counter)) = budget::connection(&tables, &lookup.source) {
+        maps::count_rule(counter);
+        if over.is_drop() {
+            return over;
         }
     }
-    let index = socket_index(thread(lookup), matches!(lookup.local, Address::V6(_)));
+    let index = socket_index(thread(lookup), lookup.local.is_v6());
     match SOCKETS.redirect_sk_lookup(context, index, 0) {
         Ok(()) => Reason::Steered,
         Err(NOTHING_THERE) => Reason::NoSocket,
@@ -69,7 +69,7 @@ fn thread(lookup: &Lookup) -> u32 {
 impl Lookup {
     /// Nothing when it is not TCP over IP.
     ///
-    /// Every field is read before the first branch: left to itself the compiler joins the branches' reads into one
+    /// Every other field is read before the next branch: left to itself the compiler joins the branches' reads into one
     /// through a computed pointer, which the verifier does not allow on a context.
     #[inline(always)]
     fn of(context: &SkLookupContext) -> Option<Self> {
@@ -78,19 +78,20 @@ impl Lookup {
         macro_rules! field {
             ($($name:tt)+) => { unsafe { (&raw const (*fields).$($name)+).read_volatile() } };
         }
-        let (protocol, family, port) = (field!(protocol), field!(family), field!(local_port));
+        // Of anything else nothing more is read: this program is asked about every UDP packet.
+        if field!(protocol) != TCP {
+            return None;
+        }
+        let (family, port) = (field!(family), field!(local_port));
         let (local4, remote4, remote_port) = (field!(local_ip4), field!(remote_ip4), field!(remote_port));
         let local6 = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
         let remote6 =
             [field!(remote_ip6[0]), field!(remote_ip6[1]), field!(remote_ip6[2]), field!(remote_ip6[3])];
-        if protocol != TCP {
-            return None;
-        }
         let (local, source, folded) = match family {
-            AF_INET => (Address::V4(local4.to_ne_bytes()), Address::V4(remote4.to_ne_bytes()), remote4),
+            AF_INET => (Address::v4_as_it_lies(local4), Address::v4_as_it_lies(remote4), remote4),
             AF_INET6 => (
-                Address::V6(join(local6)),
-                Address::V6(join(remote6)),
+                Address::v6_as_it_lies(join(local6)),
+                Address::v6_as_it_lies(join(remote6)),
                 remote6[0] ^ remote6[1] ^ remote6[2] ^ remote6[3],
             ),
             _ => return None,
@@ -99,10 +100,10 @@ impl Lookup {
     }
 }
 
-/// Four words in network order as bytes.
+/// Four words that lie side by side as two.
 #[inline(always)]
-const fn join(words: [u32; 4]) -> [u8; 16] {
-    let [w, x, y, z] =
-        [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
-    [w[0], w[1], w[2], w[3], x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3], z[0], z[1], z[2], z[3]]
+const fn join(words: [u32; 4]) -> [u64; 2] {
+    let [[a, b, c, d], [e, f, g, h]] = [words[0].to_ne_bytes(), words[1].to_ne_bytes()];
+    let [[i, j, k, l], [m, n, o, p]] = [words[2].to_ne_bytes(), words[3].to_ne_bytes()];
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }

@@ -1,5 +1,6 @@
 //! Budgets as they lie in the maps.
 
+use super::RULES_MAX;
 use super::listener::Address;
 use crate::decide::budget::Rate;
 
@@ -56,11 +57,11 @@ pub mod tails {
 /// What happens to what is over a budget.
 pub mod over {
     /// Dropped.
-    pub const DROP: u32 = 0;
+    pub const DROP: u16 = 0;
     /// Counted.
-    pub const OBSERVE: u32 = 1;
+    pub const OBSERVE: u16 = 1;
     /// Answered with a SYN cookie; of [`super::place::SYN_PRESSURE`] alone.
-    pub const COOKIE: u32 = 2;
+    pub const COOKIE: u16 = 2;
 }
 
 /// A budget.
@@ -71,18 +72,21 @@ pub struct Budget {
     pub interval: u64,
     /// See [`Rate`].
     pub tolerance: u64,
-    /// Its stable id, under which it is counted.
-    pub rule: u32,
+    /// The counter of what is over it, as a cell has its rule's.
+    pub counter: u32,
+    /// The counter of what is answered with a SYN cookie.
+    pub answered: u16,
     /// Of [`over`].
-    pub over: u32,
+    pub over: u16,
 }
 
+const _: () = assert!(RULES_MAX <= u16::MAX as u32);
 const _: () = assert!(size_of::<Budget>() == 24 && align_of::<Budget>() == 8);
 
 impl Budget {
     /// A budget.
-    pub const fn new(rate: Rate, rule: u32, over: u32) -> Self {
-        Self { interval: rate.interval, tolerance: rate.tolerance, rule, over }
+    pub const fn new(rate: Rate, counter: u32, answered: u16, over: u16) -> Self {
+        Self { interval: rate.interval, tolerance: rate.tolerance, counter, answered, over }
     }
 
     /// Its rate.
@@ -96,8 +100,9 @@ impl Budget {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&self.interval.to_ne_bytes());
         bytes[8..16].copy_from_slice(&self.tolerance.to_ne_bytes());
-        bytes[16..20].copy_from_slice(&self.rule.to_ne_bytes());
-        bytes[20..].copy_from_slice(&self.over.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.counter.to_ne_bytes());
+        bytes[20..22].copy_from_slice(&self.answered.to_ne_bytes());
+        bytes[22..].copy_from_slice(&self.over.to_ne_bytes());
         bytes
     }
 }
@@ -120,13 +125,14 @@ impl Source {
     /// The source of an address.
     #[inline(always)]
     pub const fn of(address: &Address) -> Self {
-        match *address {
-            Address::V4(octets) => Self { family: 4, high: u32::from_ne_bytes(octets), low: 0 },
-            Address::V6([a, b, c, d, e, f, g, h, ..]) => Self {
-                family: 6,
-                high: u32::from_ne_bytes([a, b, c, d]),
-                low: u32::from_ne_bytes([e, f, g, h]),
-            },
+        let [first, second] = address.words();
+        if address.is_v6() {
+            let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
+            let (high, low) = ([a, b, c, d], [e, f, g, h]);
+            Self { family: 6, high: u32::from_ne_bytes(high), low: u32::from_ne_bytes(low) }
+        } else {
+            let [.., a, b, c, d] = second.to_ne_bytes();
+            Self { family: 4, high: u32::from_ne_bytes([a, b, c, d]), low: 0 }
         }
     }
 
@@ -157,12 +163,12 @@ mod tests {
         let six = |last: u8, seventh: u8| {
             let mut octets = [0x20, 1, 0xd, 0xb8, 0, 1, 0, seventh, 9, 9, 9, 9, 9, 9, 9, last];
             octets[8] = last;
-            Source::of(&Address::V6(octets))
+            Source::of(&Address::v6(octets))
         };
         assert_eq!(six(1, 1), six(2, 1));
         assert_ne!(six(1, 1), six(1, 2));
-        assert_ne!(Source::of(&Address::V4([10, 0, 0, 1])), Source::of(&Address::V4([10, 0, 0, 2])));
-        assert_ne!(Source::of(&Address::V4([0; 4])), Source::of(&Address::V6([0; 16])));
+        assert_ne!(Source::of(&Address::v4([10, 0, 0, 1])), Source::of(&Address::v4([10, 0, 0, 2])));
+        assert_ne!(Source::of(&Address::v4([0; 4])), Source::of(&Address::v6([0; 16])));
     }
 
     #[test]
@@ -170,7 +176,7 @@ mod tests {
         let mut doors = std::collections::BTreeMap::<u32, std::collections::BTreeSet<u32>>::new();
         for low in 0..65_536_u32 {
             let [.., c, d] = low.to_be_bytes();
-            let (door, name) = Source::of(&Address::V4([10, 1, c, d])).door(0);
+            let (door, name) = Source::of(&Address::v4([10, 1, c, d])).door(0);
             doors.entry(door).or_default().insert(name);
         }
         assert!(doors.len() > 38_000, "{}", doors.len());

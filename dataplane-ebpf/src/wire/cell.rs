@@ -2,40 +2,30 @@
 
 /// A cell, at source class * number of destination classes + destination class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
 pub struct Cell {
-    /// The rule or protocol list that decides, 0 where none does.
+    /// The rule or protocol list that decides, or of a packet with the reason `observed` the one that would; 0 where none does.
     pub rule: u32,
     /// The reason's number.
-    pub verdict: u32,
-    /// The rule or list that would drop what passes, were it not only observed; 0 where none would.
-    pub observed: u32,
-    /// Zero.
-    pub reserved: u32,
+    pub reason: u32,
+    /// The rule's counter for this reason, from 1 on; 0 where it has none.
+    pub counter: u32,
 }
 
-const _: () = assert!(size_of::<Cell>() == 16 && align_of::<Cell>() == 4);
-
 impl Cell {
-    /// A cell.
-    pub const fn new(rule: u32, verdict: u32, observed: u32) -> Self {
-        Self { rule, verdict, observed, reserved: 0 }
+    /// A cell without a counter.
+    pub const fn new(rule: u32, reason: u32) -> Self {
+        Self { rule, reason, counter: 0 }
     }
 
-    /// From its words as they lie in the map.
+    /// The two words that lie in the table: the rule; the reason in the lower 8 bits and the counter in the others.
+    pub const fn to_words(self) -> [u32; 2] {
+        [self.rule, self.reason & 0xff | self.counter << 8]
+    }
+
+    /// From the words.
     #[inline(always)]
-    pub const fn from_words([rule, verdict, observed, reserved]: [u32; 4]) -> Self {
-        Self { rule, verdict, observed, reserved }
-    }
-
-    /// As it lies in the map.
-    pub fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        let words = [self.rule, self.verdict, self.observed, self.reserved];
-        for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
-            to.copy_from_slice(&word.to_ne_bytes());
-        }
-        bytes
+    pub const fn from_words([rule, rest]: [u32; 2]) -> Self {
+        Self { rule, reason: rest & 0xff, counter: rest >> 8 }
     }
 }
 
@@ -44,10 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_lie_in_order() {
-        let bytes = Cell::new(1, 2, 3).to_bytes();
-        let words = [0, 4, 8, 12].map(|at| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()));
-        assert_eq!(words, [1, 2, 3, 0]);
-        assert_eq!(Cell::from_words(words), Cell::new(1, 2, 3));
+    fn a_cell_survives_the_table() {
+        let cell = Cell { rule: u32::MAX, reason: 51, counter: super::super::RULES_MAX };
+        assert_eq!(Cell::from_words(cell.to_words()), cell);
+        assert_eq!(Cell::from_words([0; 2]), Cell::new(0, 0));
     }
 }

@@ -4,8 +4,6 @@
 //! watch takes leaves a record in the ring, with the first bytes of its frame as they are: whoever reads the ring takes them
 //! apart with the same lines as the program (`crate::decide::parse`).
 
-use super::Address;
-
 /// Watches at once.
 pub const WATCHES_MAX: usize = 4;
 /// The ring's size, bytes: records of packets that nobody has read yet. A power of two, in whole pages.
@@ -80,13 +78,6 @@ impl Watch {
             && packet.source[1] & self.mask[1] == self.source[1]
             && ((from <= slot && slot <= to) || (or_from <= slot && slot <= or_to))
     }
-}
-
-/// An address in two words, as [`Watch`] has it.
-#[inline(always)]
-pub const fn words(address: Address) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = super::listener_key(address, 0);
-    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
 
 /// A packet as watches look at it.
@@ -168,10 +159,11 @@ impl Head {
 mod tests {
     use super::*;
     use crate::reason::Reason;
+    use crate::wire::Address;
 
     fn packet() -> Watched {
         Watched {
-            source: words(Address::V4([10, 1, 2, 3])),
+            source: Address::v4([10, 1, 2, 3]).words(),
             family: 4,
             slot: 443,
             reason: Reason::Denied.number(),
@@ -187,7 +179,7 @@ mod tests {
     fn a_watch_is_about_what_has_all_it_asks_for() {
         assert!(any().is_about(&packet()));
         let mask = [u64::MAX, u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 0, 0])];
-        let source = words(Address::V4([10, 1, 0, 0]));
+        let source = Address::v4([10, 1, 0, 0]).words();
         let yes = [
             Watch { reasons: 1 << 32, ..any() },
             Watch { rule: 7, ..any() },
@@ -200,7 +192,7 @@ mod tests {
             Watch { reasons: !(1 << 32), ..any() },
             Watch { rule: 8, ..any() },
             Watch { family: 6, ..any() },
-            Watch { source: words(Address::V4([10, 2, 0, 0])), mask, ..any() },
+            Watch { source: Address::v4([10, 2, 0, 0]).words(), mask, ..any() },
             Watch { slots: [[1, 442], [444, 500]], ..any() },
         ];
         assert!(no.iter().all(|watch| !watch.is_about(&packet())));

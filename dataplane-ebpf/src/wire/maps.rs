@@ -1,20 +1,14 @@
 //! The maps: names, and the layout that a pinned one must have before a new object may be loaded over it.
 
-/// Outer map: generation -> IPv4 sources.
-pub const SOURCES4: &str = "SOURCES4";
-/// Outer map: generation -> IPv6 sources.
-pub const SOURCES6: &str = "SOURCES6";
+/// Outer map: generation -> its table.
+pub const TABLES: &str = "TABLES";
 /// Outer map: generation -> listeners.
 pub const LISTENERS: &str = "LISTENERS";
-/// Outer map: generation -> classes of destinations, by slot.
-pub const COLUMNS: &str = "COLUMNS";
-/// Outer map: generation -> what happens, by both classes.
-pub const CELLS: &str = "CELLS";
 /// The active-generation word.
 pub const ACTIVE: &str = "ACTIVE";
 /// Packets by reason, per CPU.
 pub const REASONS: &str = "REASONS";
-/// Packets by rule and reason, per CPU.
+/// Packets by a rule and its reason, per CPU; a cell says which counter.
 pub const RULES: &str = "RULES";
 /// The gate of sampled packets, per CPU.
 pub const GATE: &str = "GATE";
@@ -24,6 +18,8 @@ pub const SENDERS: &str = "SENDERS";
 pub const SAMPLED: &str = "SAMPLED";
 /// Where an entry of [`SENDERS`] is put together, per CPU.
 pub const ENTRY: &str = "ENTRY";
+/// A packet that more is to be done with than to judge it, per CPU.
+pub const JUDGED: &str = "JUDGED";
 /// What is watched.
 pub const WATCHES: &str = "WATCHES";
 /// What watches with a limit have taken.
@@ -58,8 +54,6 @@ pub const KNOWN: &str = "KNOWN";
 pub const DOORS: &str = "DOORS";
 /// SYNs of all sources.
 pub const PRESSURE: &str = "PRESSURE";
-/// What budgets are asked about, per CPU.
-pub const ASKED: &str = "ASKED";
 /// The programs that send and read SYN cookies, where the kernel has what they need.
 pub const TAIL: &str = "TAIL";
 

@@ -9,12 +9,11 @@ pub mod maps;
 pub mod sample;
 pub mod sender;
 pub mod slot;
-pub mod source;
+pub mod table;
 pub mod word;
 
 pub use cell::Cell;
 pub use listener::{Address, listener_key};
-pub use source::{source4_key, source6_key};
 pub use word::{Active, Steering};
 
 /// Worker threads a node can have at most.
@@ -22,11 +21,12 @@ pub const THREADS_MAX: u32 = 64;
 /// CPUs the cpu -> thread table covers; a CPU beyond it uses its number modulo this.
 pub const CPUS_MAX: u32 = 1024;
 /// Rules that have their own counter; drops by the rest are counted by reason alone.
-pub const RULES_MAX: u32 = 65_536;
+pub const RULES_MAX: u32 = 16_384;
 /// Generations of the rule tables: the one in force and the one being filled.
 pub const GENERATIONS: u32 = 2;
 
-/// The key of a rule's counter: rule id and reason number. A rule that turned from deny to allow has one of each.
+/// What a rule's counter counts: rule id and reason number. A rule that turned from deny to allow has one of each. Userspace
+/// knows which counter is whose; a cell has the counter itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(C)]
 pub struct RuleReason {

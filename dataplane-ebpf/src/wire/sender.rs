@@ -1,7 +1,6 @@
 //! Who is sending: what sampled packets have in common, and their sums.
 
 use super::Address;
-use super::listener::listener_key;
 
 /// Entries the table has. The least recently used go first; the keeper empties it long before it is full.
 pub const SENDERS_MAX: u32 = 65_536;
@@ -50,7 +49,7 @@ impl Sender {
     /// The key of packets from one address to another.
     #[inline(always)]
     pub const fn new(source: Address, destination: Address, slot: u32, cpu: u32) -> Self {
-        Self { source: sixteen(source), destination: sixteen(destination), slot, cpu }
+        Self { source: source.octets(), destination: destination.octets(), slot, cpu }
     }
 
     /// From how it lies in the map.
@@ -77,11 +76,4 @@ impl Sent {
         let [packets, bytes, syns, drops, first, last] = words;
         Self { packets, bytes, syns, drops, first, last }
     }
-}
-
-/// An address as the table of listeners has it, without a port.
-#[inline(always)]
-const fn sixteen(address: Address) -> [u8; 16] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = listener_key(address, 0);
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
 }

@@ -2,31 +2,30 @@
 
 /// The active-generation word. It is one aligned load, so everything in it flips together.
 ///
-/// Bit 0: generation; bit 1: somebody watches packets; bit 2: the IPv4 trie has entries; bit 3: the IPv6 trie has; bits 4 to
-/// 6: there are budgets of SYNs, of UDP packets and of new connections; bits 16..32: how many classes of
-/// destinations there are, 0 where nothing is looked up at all; bits 32..: how many swaps there have been, for people who look.
+/// Bit 0: generation; bit 1: somebody watches packets; bits 2 to 4: there are budgets of SYNs, of UDP packets and of new
+/// connections; bits 8..: how many swaps there have been, for people who look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
-pub struct Active(pub u64);
+pub struct Active(pub u32);
 
-const _: () = assert!(size_of::<Active>() == 8);
+const _: () = assert!(size_of::<Active>() == 4);
 
 impl Active {
     /// The word for a generation.
-    pub const fn new(generation: u32, destinations: u16, has4: bool, has6: bool, swaps: u32) -> Self {
-        Self(
-            (generation & 1) as u64
-                | (destinations as u64) << 16
-                | (has4 as u64) << 2
-                | (has6 as u64) << 3
-                | (swaps as u64) << 32,
-        )
+    pub const fn new(generation: u32, swaps: u32) -> Self {
+        Self(generation & 1 | swaps << 8)
+    }
+
+    /// The word with the other generation in force.
+    #[must_use]
+    pub const fn flipped(self) -> Self {
+        Self((self.0 ^ 1).wrapping_add(1 << 8))
     }
 
     /// The word with packets watched, or not.
     #[must_use]
     pub const fn with_watched(self, watched: bool) -> Self {
-        Self(self.0 & !2 | (watched as u64) << 1)
+        Self(self.0 & !2 | (watched as u32) << 1)
     }
 
     /// Whether somebody watches packets.
@@ -38,54 +37,42 @@ impl Active {
     /// The word with budgets of SYNs, of UDP packets and of new connections, or without.
     #[must_use]
     pub const fn with_budgets(self, syn: bool, udp: bool, connections: bool) -> Self {
-        Self(self.0 & !0x70 | (syn as u64) << 4 | (udp as u64) << 5 | (connections as u64) << 6)
+        Self(self.0 & !0x1c | (syn as u32) << 2 | (udp as u32) << 3 | (connections as u32) << 4)
+    }
+
+    /// Whether there are budgets of SYNs or of UDP packets.
+    #[inline(always)]
+    pub const fn has_packet_budgets(self) -> bool {
+        self.0 & 12 != 0
     }
 
     /// Whether there are budgets of SYNs.
     #[inline(always)]
     pub const fn has_syn_budgets(self) -> bool {
-        self.0 & 0x10 != 0
+        self.0 & 4 != 0
     }
 
     /// Whether there are budgets of UDP packets.
     #[inline(always)]
     pub const fn has_udp_budgets(self) -> bool {
-        self.0 & 0x20 != 0
+        self.0 & 8 != 0
     }
 
     /// Whether there are budgets of new connections.
     #[inline(always)]
     pub const fn has_connection_budgets(self) -> bool {
-        self.0 & 0x40 != 0
+        self.0 & 16 != 0
     }
 
     /// The generation, an index of the outer maps.
     #[inline(always)]
     pub const fn generation(self) -> u32 {
-        (self.0 & 1) as u32
+        self.0 & 1
     }
 
-    /// How many classes of destinations there are; 0: no packet is judged by the tables.
-    #[inline(always)]
-    pub const fn destinations(self) -> u32 {
-        (self.0 >> 16) as u32 & 0xffff
-    }
-
-    /// Whether the IPv4 trie has entries; without, its lookup is left out.
-    #[inline(always)]
-    pub const fn has_sources4(self) -> bool {
-        self.0 & 4 != 0
-    }
-
-    /// Whether the IPv6 trie has entries.
-    #[inline(always)]
-    pub const fn has_sources6(self) -> bool {
-        self.0 & 8 != 0
-    }
-
-    /// How many swaps there have been, modulo 2^32.
+    /// How many swaps there have been, modulo 2^24.
     pub const fn swaps(self) -> u32 {
-        (self.0 >> 32) as u32
+        self.0 >> 8
     }
 }
 
@@ -133,14 +120,10 @@ mod tests {
 
     #[test]
     fn active_keeps_its_parts() {
-        for bits in 0..16_u32 {
-            let destinations = if bits & 2 == 0 { 1024 } else { u16::MAX };
-            let word = Active::new(bits & 1, destinations, bits & 4 != 0, bits & 8 != 0, u32::MAX);
-            assert_eq!(word.generation(), bits & 1);
-            assert_eq!(word.destinations(), u32::from(destinations));
-            assert_eq!(word.has_sources4(), bits & 4 != 0);
-            assert_eq!(word.has_sources6(), bits & 8 != 0);
-            assert_eq!(word.swaps(), u32::MAX);
+        for bits in 0..16 {
+            let generation = bits >> 3;
+            let word = Active::new(generation, u32::MAX >> 8);
+            assert_eq!((word.generation(), word.swaps()), (generation, u32::MAX >> 8));
             assert!(!word.is_watched() && word.with_watched(true).is_watched());
             assert_eq!(word.with_watched(true).with_watched(false), word);
             let with = word.with_budgets(bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);

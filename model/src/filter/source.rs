@@ -4,7 +4,7 @@
 //! prefix, then deny before allow, then the lowest id. A prefix within another has the other's list with its own rules put in
 //! front of those of their priority, so one walk over the sorted prefixes finds every list.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -147,7 +147,8 @@ fn said(rules: &Ranked<'_>, own: &[IpAddr], origin: Origin) -> Vec<(Block, Says)
         Says::Rule(rank) => (rules.get(*rank).action == FilterAction::Deny, std::cmp::Reverse(*rank)),
         Says::Martian | Says::NotMartian | Says::Own => (false, std::cmp::Reverse(u32::MAX)),
     };
-    said.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| late(&a.1).cmp(&late(&b.1)).then(a.1.cmp(&b.1))));
+    // Rules' prefixes mostly come sorted, and this sort takes sorted pieces as they are.
+    said.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| late(&a.1).cmp(&late(&b.1)).then(a.1.cmp(&b.1))));
     said.dedup();
     said
 }
@@ -159,12 +160,14 @@ struct Lists<'a> {
     numbers: HashMap<Vec<u32>, u32>,
     /// List, rule -> the list with the rule put in.
     steps: HashMap<(u32, u32), u32>,
+    /// The last of them: neighbours are mostly alike.
+    last: Option<((u32, u32), u32)>,
 }
 
 impl<'a> Lists<'a> {
     fn new(rules: &'a Ranked<'a>) -> Self {
         let numbers = HashMap::from([(Vec::new(), 0)]);
-        Self { rules, lists: vec![Vec::new()], numbers, steps: HashMap::new() }
+        Self { rules, lists: vec![Vec::new()], numbers, steps: HashMap::new(), last: None }
     }
 
     fn within(&mut self, outer: Known, here: &[(Block, Says)]) -> Known {
@@ -181,7 +184,11 @@ impl<'a> Lists<'a> {
     }
 
     fn step(&mut self, list: u32, rank: u32) -> u32 {
+        if let Some((_, known)) = self.last.filter(|(asked, _)| *asked == (list, rank)) {
+            return known;
+        }
         if let Some(known) = self.steps.get(&(list, rank)) {
+            self.last = Some(((list, rank), *known));
             return *known;
         }
         let with = self.put(&self.lists[list as usize], rank);
@@ -221,9 +228,11 @@ impl<'a> Lists<'a> {
     /// Gives classes numbers by what they are, so that what changes elsewhere changes no number here.
     fn number(self, found: &[(Block, Known)]) -> Sources {
         let of_rules = found.iter().filter(|(_, known)| known.special.is_none() && known.list != 0);
-        let used: BTreeSet<u32> = of_rules.map(|(_, known)| known.list).collect();
+        let mut is_used = vec![false; self.lists.len()];
+        of_rules.for_each(|(_, known)| is_used[known.list as usize] = true);
+        let lists = (0_u32..).zip(&self.lists).zip(is_used);
         let mut used: Vec<(u32, &[u32])> =
-            used.into_iter().map(|list| (list, &*self.lists[list as usize])).collect();
+            lists.filter(|(_, used)| *used).map(|((number, list), _)| (number, &**list)).collect();
         used.sort_unstable_by_key(|(_, ranks)| (ranks.len(), *ranks));
         let mut classes = vec![Class::Rules(Vec::new()), Class::Martian, Class::Own];
         let mut numbers = vec![0_u16; self.lists.len()];

@@ -71,18 +71,14 @@ fn transport(protocol: u8, payload: &[u8], is_v6: bool, more: bool) -> Carries {
 }
 
 fn martian(source: &Address) -> bool {
-    match *source {
-        Address::V4(source) => {
-            let source = std::net::Ipv4Addr::from(source);
+    match std::net::IpAddr::from(*source) {
+        std::net::IpAddr::V4(source) => {
             source.is_loopback()
                 || source.is_multicast()
                 || source.is_broadcast()
                 || (source.octets()[0] == 0 && !source.is_unspecified())
         }
-        Address::V6(source) => {
-            let source = std::net::Ipv6Addr::from(source);
-            source.is_loopback() || source.is_multicast()
-        }
+        std::net::IpAddr::V6(source) => source.is_loopback() || source.is_multicast(),
     }
 }
 
@@ -96,7 +92,7 @@ fn reference_v4(packet: &[u8], lists: &Lists, looped: bool) -> Reason {
         return Reason::MalformedIpv4;
     }
     let at = |offset: usize| {
-        Address::V4([packet[offset], packet[offset + 1], packet[offset + 2], packet[offset + 3]])
+        Address::v4([packet[offset], packet[offset + 1], packet[offset + 2], packet[offset + 3]])
     };
     let payload = &packet[header..total];
     let fragment = u16::from_be_bytes([packet[6], packet[7]]);
@@ -126,7 +122,7 @@ fn reference_v6(packet: &[u8], lists: &Lists, looped: bool) -> Reason {
         return Reason::MappedAddress;
     }
     let carries = || reference_chain(&packet[40..], declared, packet[6], packet[7], Chain::default());
-    conclude(Address::V6(source), Address::V6(destination), carries, lists, looped)
+    conclude(Address::v6(source), Address::v6(destination), carries, lists, looped)
 }
 
 /// What came before in a chain of extension headers.

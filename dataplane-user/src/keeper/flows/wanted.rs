@@ -2,7 +2,7 @@
 
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::Address;
-use dataplane_ebpf::wire::flow::{Watch, words};
+use dataplane_ebpf::wire::flow::Watch;
 use dataplane_ebpf::wire::slot;
 use ipnet::IpNet;
 use model::flow::{FlowFilter, Protocol};
@@ -15,10 +15,10 @@ pub(super) fn watch(filter: &FlowFilter) -> Result<Watch, String> {
             let [a, b, c, d] = net.netmask().octets();
             let mut mask = [0xff; 16];
             mask[12..].copy_from_slice(&[a, b, c, d]);
-            (4, words(Address::V4(net.network().octets())), words(Address::V6(mask)))
+            (4, Address::v4(net.network().octets()).words(), Address::v6(mask).words())
         }
         Some(IpNet::V6(net)) => {
-            (6, words(Address::V6(net.network().octets())), words(Address::V6(net.netmask().octets())))
+            (6, Address::v6(net.network().octets()).words(), Address::v6(net.netmask().octets()).words())
         }
     };
     let slots = slots(filter.port, filter.protocol);
@@ -67,14 +67,14 @@ mod tests {
     use super::*;
 
     fn about(filter: &FlowFilter, source: Address, family: u32, slot: u32, reason: Reason) -> bool {
-        let packet = Watched { source: words(source), family, slot, reason: reason.number(), rule: 0 };
+        let packet = Watched { source: source.words(), family, slot, reason: reason.number(), rule: 0 };
         watch(filter).unwrap().is_about(&packet)
     }
 
     #[test]
     fn prefixes_hold_their_family() {
         let from = |prefix: &str| FlowFilter { source: prefix.parse().ok(), ..FlowFilter::default() };
-        let (four, six) = (Address::V4([10, 1, 2, 3]), Address::V6([0x20; 16]));
+        let (four, six) = (Address::v4([10, 1, 2, 3]), Address::v6([0x20; 16]));
         let held = |prefix| {
             let of = |address, family| about(&from(prefix), address, family, 443, Reason::Denied);
             (of(four, 4), of(six, 6))
@@ -93,7 +93,7 @@ mod tests {
         let asks = |port: Option<u16>, protocol: Option<&str>, slot| {
             let protocol = protocol.and_then(|name| name.parse().ok());
             let filter = FlowFilter { port, protocol, ..FlowFilter::default() };
-            about(&filter, Address::V4([1; 4]), 4, slot, Reason::Denied)
+            about(&filter, Address::v4([1; 4]), 4, slot, Reason::Denied)
         };
         assert!(asks(None, None, NO_SLOT));
         assert!(asks(Some(443), None, 443) && asks(Some(443), None, slot::UDP + 443));

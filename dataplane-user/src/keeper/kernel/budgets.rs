@@ -82,14 +82,18 @@ impl Budgets {
         })
     }
 
-    /// Puts budgets in force.
-    pub(super) fn apply(&mut self, wanted: &FilterBudgets) -> Result<(), KernelError> {
+    /// Puts budgets in force. `counter` gives the counter of each, 0 where it has none.
+    pub(super) fn apply(
+        &mut self,
+        wanted: &FilterBudgets,
+        counter: impl Fn(RuleReason) -> u32,
+    ) -> Result<(), KernelError> {
         self.wanted = wanted.clone();
-        self.write()
+        self.write(counter)
     }
 
     /// Follows the host's setting for SYN cookies, and whether there is pressure.
-    pub(super) fn follow(&mut self) -> Result<(), KernelError> {
+    pub(super) fn follow(&mut self, counter: impl Fn(RuleReason) -> u32) -> Result<(), KernelError> {
         if self.wanted.is_empty() {
             return Ok(());
         }
@@ -100,7 +104,7 @@ impl Budgets {
         if self.pressed.0 != last {
             self.pressed = (last, Some(Instant::now()));
         }
-        self.write()
+        self.write(counter)
     }
 
     /// Whether there are budgets of SYNs, of UDP packets and of new connections.
@@ -110,8 +114,8 @@ impl Budgets {
         (syn, self.wanted.udp_per_source.is_some(), self.wanted.new_connections_per_source.is_some())
     }
 
-    fn write(&mut self) -> Result<(), KernelError> {
-        let table = table(&self.wanted, self.without().is_none(), always());
+    fn write(&mut self, counter: impl Fn(RuleReason) -> u32) -> Result<(), KernelError> {
+        let table = table(&self.wanted, self.without().is_none(), always(), counter);
         for (index, budget) in (0_u32..).zip(&table) {
             let known = self.written.as_ref().and_then(|written| written.get(index as usize));
             if known != Some(budget) {
@@ -197,13 +201,22 @@ pub(super) fn counters(budgets: &FilterBudgets) -> Vec<RuleReason> {
 
 /// The table of budgets. Where every SYN is answered with a cookie by the kernel, a connection that the programs did not send
 /// one for is looked up twice, for its SYN and for its cookie, so the budget of connections is twice as large.
-fn table(budgets: &FilterBudgets, cookies: bool, always: bool) -> Vec<Budget> {
+fn table(
+    budgets: &FilterBudgets,
+    cookies: bool,
+    always: bool,
+    counter: impl Fn(RuleReason) -> u32,
+) -> Vec<Budget> {
     let mut table = vec![Budget::default(); place::PLACES as usize];
-    let mut set = |place: u32, budget: Option<&FilterBudget>, times: u64, over: u32| {
+    let mut set = |place: u32, budget: Option<&FilterBudget>, times: u64, over: u16| {
         if let (Some(budget), Some(slot)) = (budget, table.get_mut(place as usize)) {
             let over = if budget.mode == FilterMode::Observe { over::OBSERVE } else { over };
             let rate = Rate::new(budget.rate.saturating_mul(times), budget.burst.saturating_mul(times));
-            *slot = Budget::new(rate, budget.id, over);
+            let reason = if over == over::OBSERVE { Reason::Observed } else { reason(place) };
+            let of = |reason: Reason| counter(RuleReason { rule: budget.id, reason: reason.number() });
+            // Where there are more counters than the programs know, it is counted by reason alone.
+            let answered = u16::try_from(of(Reason::SynCookie)).unwrap_or(0);
+            *slot = Budget::new(rate, of(reason), answered, over);
         }
     };
     set(place::SYN_PER_SOURCE, budgets.syn_per_source.as_ref(), 1, over::DROP);
@@ -217,6 +230,15 @@ fn table(budgets: &FilterBudgets, cookies: bool, always: bool) -> Vec<Budget> {
         set(place, Some(&port.budget), 1, over::DROP);
     }
     table
+}
+
+/// Why what is over the budget at a place is dropped.
+const fn reason(place: u32) -> Reason {
+    match place {
+        place::UDP_PER_SOURCE => Reason::UdpBudget,
+        place::CONNECTIONS_PER_SOURCE => Reason::NewConnectionBudget,
+        _ => Reason::SynBudget,
+    }
 }
 
 /// Each port's budget, by its place; 0 where it has none.
@@ -259,17 +281,31 @@ mod tests {
             new_connections_per_source: Some(budget(4, 10, FilterMode::Enforce)),
             syn_per_port: vec![port(5, 22, 22), port(6, 443, 445)],
         };
-        let rules: Vec<(u32, u32)> =
-            table(&budgets, true, true).iter().take(6).map(|budget| (budget.rule, budget.over)).collect();
-        assert_eq!(rules, [(1, 0), (2, over::COOKIE), (3, over::OBSERVE), (4, 0), (5, 0), (6, 0)]);
-        let dropping = table(&budgets, false, false);
+        let counter = |RuleReason { rule, reason }| rule * 100 + reason;
+        let counters: Vec<(u32, u16, u16)> = table(&budgets, true, true, counter)
+            .iter()
+            .take(6)
+            .map(|budget| (budget.counter, budget.answered, budget.over))
+            .collect();
+        let expected = [
+            (152, 109, over::DROP),
+            (252, 209, over::COOKIE),
+            (308, 309, over::OBSERVE),
+            (454, 409, over::DROP),
+            (552, 509, over::DROP),
+            (652, 609, over::DROP),
+        ];
+        assert_eq!(counters, expected);
+        let dropping = table(&budgets, false, false, counter);
         assert_eq!(dropping[place::SYN_PRESSURE as usize].over, over::DROP);
         assert_eq!(dropping[place::CONNECTIONS_PER_SOURCE as usize].rate(), Rate::new(10, 5));
         let places = places(&budgets);
         let placed: Vec<usize> = (0..places.len()).filter(|port| places[*port] != 0).collect();
         assert_eq!(placed, [22, 443, 444, 445]);
         assert_eq!((places[22], places[444]), (place::SYN_PER_PORT, place::SYN_PER_PORT + 1));
-        assert!(table(&FilterBudgets::default(), true, true).iter().all(|budget| !budget.rate().is_on()));
+        assert!(
+            table(&FilterBudgets::default(), true, true, counter).iter().all(|budget| !budget.rate().is_on())
+        );
         assert_eq!(model::filter::MOST_PORT_BUDGETS, (place::PLACES - place::SYN_PER_PORT) as usize);
     }
 }

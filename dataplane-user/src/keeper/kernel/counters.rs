@@ -1,13 +1,14 @@
 //! Drops, from the programs' per-CPU counters.
 //!
-//! The counters only grow and live outside generations; what was already taken is pinned beside them, so a restart
-//! neither loses nor repeats a drop. Rule 0 in that table stands for a reason's total.
+//! The counters only grow and live outside generations. What was already taken is pinned beside them, with the number of each
+//! rule's counter, so a restart neither loses nor repeats a drop. Rule 0 in that table stands for a reason's total. A counter
+//! that is given to another rule goes on from where it stands: that is then what was taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::{RuleReason, maps};
+use dataplane_ebpf::wire::{RULES_MAX, RuleReason, maps};
 use model::report::{Drops, Place};
 
 use super::pins::{Slot, TAKEN, pin_over};
@@ -18,14 +19,34 @@ fn told(reason: Reason) -> bool {
     reason.is_drop() || matches!(reason, Reason::Observed | Reason::SynCookie)
 }
 
+/// What is pinned of a rule and reason, or of a reason alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    /// Packets that were told.
+    total: u64,
+    /// The rule's counter.
+    counter: u32,
+}
+
+impl Taken {
+    fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.total) << 64 | u128::from(self.counter)).to_ne_bytes()
+    }
+
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_ne_bytes(bytes);
+        Self { total: (both >> 64) as u64, counter: both as u32 }
+    }
+}
+
 pub(super) struct Counters {
     reasons: OwnedFd,
     rules: OwnedFd,
     taken: OwnedFd,
     /// One counter's values, one a possible CPU.
     buffer: Vec<u8>,
-    /// Rules that have a counter.
-    known: BTreeSet<RuleReason>,
+    /// Rules that have a counter, and which: from 1 on.
+    known: BTreeMap<RuleReason, u32>,
     /// Those of the plan in force; the others go once they stand still.
     wanted: BTreeSet<RuleReason>,
 }
@@ -45,40 +66,56 @@ impl Counters {
                 made
             }
         };
-        let rules = slot.open(maps::RULES)?;
-        let keys = sys::map_keys::<8>(rules.as_fd()).map_err(KernelError::table("reading", maps::RULES))?;
-        let known: BTreeSet<RuleReason> = keys.into_iter().map(RuleReason::from_bytes).collect();
-        Ok(Self {
+        let mut counters = Self {
             reasons: slot.open(maps::REASONS)?,
-            rules,
+            rules: slot.open(maps::RULES)?,
             taken,
             buffer: vec![0; cpus * 8],
-            wanted: known.clone(),
-            known,
-        })
+            wanted: BTreeSet::new(),
+            known: BTreeMap::new(),
+        };
+        let keys =
+            sys::map_keys::<8>(counters.taken.as_fd()).map_err(KernelError::table("reading", TAKEN.name))?;
+        for rule in keys.into_iter().map(RuleReason::from_bytes).filter(|key| key.rule != 0) {
+            let Taken { counter, .. } = counters.taken(rule)?;
+            counters.known.insert(rule, counter);
+        }
+        counters.wanted = counters.known.keys().copied().collect();
+        Ok(counters)
     }
 
-    /// Makes the counters of a plan's rules before it comes into force. Where the map is full the rest are counted by
-    /// reason alone.
+    /// Gives the rules of a plan counters before it comes into force. Where there are no more the rest are counted by reason
+    /// alone.
     pub(super) fn prepare(&mut self, wanted: Vec<RuleReason>) {
         self.wanted = wanted.into_iter().collect();
-        let zero = vec![0; self.buffer.len()];
-        for rule in self.wanted.difference(&self.known.clone()) {
-            if sys::map_update(self.rules.as_fd(), &rule.to_bytes(), &zero).is_err() {
+        let used: BTreeSet<u32> = self.known.values().copied().collect();
+        let mut free = (1..=RULES_MAX).filter(|counter| !used.contains(counter));
+        let new: Vec<RuleReason> =
+            self.wanted.iter().filter(|rule| !self.known.contains_key(rule)).copied().collect();
+        for rule in new {
+            let Some(counter) = free.next() else { break };
+            let given =
+                self.of_rule(counter).and_then(|total| self.set_taken(rule, Taken { total, counter }));
+            if given.is_err() {
                 break;
             }
-            self.known.insert(*rule);
+            self.known.insert(rule, counter);
         }
+    }
+
+    /// The counter of a rule, 0 where it has none.
+    pub(super) fn of(&self, rule: RuleReason) -> u32 {
+        self.known.get(&rule).copied().unwrap_or(0)
     }
 
     /// Drops since the call before, and what only observed rules would have dropped.
     pub(super) fn take(&mut self) -> Result<Vec<Drops>, KernelError> {
         // Rules before reasons: a program counts in this order, so a reason's total is never behind its rules' for long.
         let mut by_rule = BTreeMap::new();
-        for key in self.known.clone() {
-            let total = self.total(self.rules.as_fd(), maps::RULES, &key.to_bytes())?;
-            let new = total.saturating_sub(self.taken(key)?);
-            by_rule.insert(key, (total, new));
+        for (key, counter) in &self.known {
+            let total = self.of_rule(*counter)?;
+            let new = total.saturating_sub(self.taken(*key)?.total);
+            by_rule.insert(*key, (total, new));
         }
         let mut drops = Vec::new();
         for reason in Reason::ALL.iter().filter(|reason| told(**reason)) {
@@ -95,12 +132,12 @@ impl Counters {
     fn take_reason(&self, reason: Reason, rules: &[(u32, u64)]) -> Result<Vec<Drops>, KernelError> {
         let key = RuleReason { rule: 0, reason: reason.number() };
         let total = self.total(self.reasons.as_fd(), maps::REASONS, &reason.number().to_ne_bytes())?;
-        let taken = self.taken(key)?;
+        let taken = self.taken(key)?.total;
         let by_rules: u64 = rules.iter().map(|(_, new)| new).sum();
         let rest = total.saturating_sub(taken).saturating_sub(by_rules);
         let now_taken = taken + by_rules + rest;
         if now_taken != taken {
-            self.set_taken(key, now_taken)?;
+            self.set_taken(key, Taken { total: now_taken, counter: 0 })?;
         }
         let drops =
             |(rule, count)| Drops { place: Place::Kernel, reason: reason.name().to_owned(), rule, count };
@@ -112,20 +149,22 @@ impl Counters {
             .collect())
     }
 
-    /// Remembers what was taken of each rule; counters of rules that are gone go when nothing moved.
+    /// Remembers what was taken of each rule; rules that are gone lose their counters when nothing moved.
     fn settle(&mut self, by_rule: &BTreeMap<RuleReason, (u64, u64)>) -> Result<(), KernelError> {
         for (key, (total, new)) in by_rule {
             if *new != 0 {
-                self.set_taken(*key, *total)?;
+                self.set_taken(*key, Taken { total: *total, counter: self.of(*key) })?;
             } else if !self.wanted.contains(key) {
-                sys::map_delete(self.rules.as_fd(), &key.to_bytes())
-                    .map_err(KernelError::table("clearing", maps::RULES))?;
-                // A counter that never moved has nothing taken.
-                let _absent_is_fine = sys::map_delete(self.taken.as_fd(), &key.to_bytes());
+                sys::map_delete(self.taken.as_fd(), &key.to_bytes())
+                    .map_err(KernelError::table("clearing", TAKEN.name))?;
                 self.known.remove(key);
             }
         }
         Ok(())
+    }
+
+    fn of_rule(&self, counter: u32) -> Result<u64, KernelError> {
+        self.total(self.rules.as_fd(), maps::RULES, &counter.saturating_sub(1).to_ne_bytes())
     }
 
     fn total(
@@ -140,15 +179,15 @@ impl Counters {
         Ok(values.iter().map(|value| u64::from_ne_bytes(*value)).sum())
     }
 
-    fn taken(&self, key: RuleReason) -> Result<u64, KernelError> {
-        let mut value = [0; 8];
+    fn taken(&self, key: RuleReason) -> Result<Taken, KernelError> {
+        let mut value = [0; 16];
         sys::map_lookup(self.taken.as_fd(), &key.to_bytes(), &mut value)
             .map_err(KernelError::table("reading", TAKEN.name))?;
-        Ok(u64::from_ne_bytes(value))
+        Ok(Taken::from_bytes(value))
     }
 
-    fn set_taken(&self, key: RuleReason, total: u64) -> Result<(), KernelError> {
-        sys::map_update(self.taken.as_fd(), &key.to_bytes(), &total.to_ne_bytes())
+    fn set_taken(&self, key: RuleReason, taken: Taken) -> Result<(), KernelError> {
+        sys::map_update(self.taken.as_fd(), &key.to_bytes(), &taken.to_bytes())
             .map_err(KernelError::table("writing", TAKEN.name))
     }
 

@@ -17,7 +17,7 @@ use super::object::{self, Programs};
 use super::pins::{Pins, Slot, SlotState, pin_over};
 use super::senders::{Senders, Taken};
 use super::sys::TestRun;
-use super::tables::{Tables, Wanted, counters};
+use super::tables::{Tables, counters};
 use super::{Kernel, KernelError, KernelPlan, netlink, sys};
 
 /// What a node wants of the kernel.
@@ -107,7 +107,7 @@ impl Linux {
         let programs = object::load(&slot)?;
         let mut tables = Tables::open(&slot)?;
         // Whoever watched through a former process has to ask again.
-        tables.set_watched(false)?;
+        tables.set_watched(false);
         let budgets = Budgets::open(&slot, &programs)?;
         let (counters, flows) = (Counters::open(&slot)?, Flows::open(&slot)?);
         let senders = Senders::open(&slot)?;
@@ -206,6 +206,12 @@ impl Linux {
 #[derive(Debug)]
 pub struct Filter(OwnedFd);
 
+impl AsFd for Filter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Filter {
     /// Runs the filter over a frame `repeat` times, with the tables in force, as if the loopback interface had received it; it
     /// is counted like any other.
@@ -286,10 +292,10 @@ impl Kernel for Linux {
     }
 
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
-        self.counters.prepare([counters(plan), budgets::counters(&plan.budgets)].concat());
-        self.budgets.apply(&plan.budgets)?;
-        self.tables.apply(Wanted::from(plan))?;
-        self.tables.set_budgets(self.budgets.kinds())?;
+        self.counters.prepare([counters(&plan.filter), budgets::counters(&plan.budgets)].concat());
+        self.budgets.apply(&plan.budgets, |rule| self.counters.of(rule))?;
+        self.tables.apply(plan, |rule| self.counters.of(rule))?;
+        self.tables.set_budgets(self.budgets.kinds());
         if let Progress::Beside { filled, .. } = &mut self.progress {
             *filled = true;
         }
@@ -371,7 +377,8 @@ impl Kernel for Linux {
             self.flows.forget_captured(*place)?;
         }
         self.flows.set(watches)?;
-        self.tables.set_watched(watches.iter().any(|watch| watch.until != 0))
+        self.tables.set_watched(watches.iter().any(|watch| watch.until != 0));
+        Ok(())
     }
 
     fn seen(&self) -> Result<Seen, KernelError> {
@@ -387,7 +394,7 @@ impl Kernel for Linux {
     }
 
     fn look(&mut self) {
-        if let Err(error) = self.budgets.follow() {
+        if let Err(error) = self.budgets.follow(|rule| self.counters.of(rule)) {
             tracing::warn!(%error, "budgets cannot be written");
         }
         self.look_at_links(false);

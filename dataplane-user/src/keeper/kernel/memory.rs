@@ -10,7 +10,7 @@ use dataplane_ebpf::wire::flow::Watches;
 use dataplane_ebpf::wire::{Address, Cell};
 use model::report::{Drops, Feature, Place};
 
-use super::tables::reason;
+use super::tables::spelt;
 use super::{Kernel, KernelError, KernelPlan};
 
 /// A kernel that only remembers.
@@ -74,20 +74,13 @@ impl Memory {
 /// A plan read as tables, slowly and plainly: what the maps are compared with.
 pub struct PlanTables<'a>(pub &'a KernelPlan);
 
-fn ip(address: &Address) -> IpAddr {
-    match address {
-        Address::V4(address) => IpAddr::from(*address),
-        Address::V6(address) => IpAddr::from(*address),
-    }
-}
-
 impl Tables for PlanTables<'_> {
     fn any(&self) -> bool {
         !self.0.filter.cells.is_empty()
     }
 
     fn source(&self, source: &Address) -> Result<u32, Reason> {
-        let source = ip(source);
+        let source = IpAddr::from(*source);
         let holding = self.0.filter.sources.iter().filter(|(prefix, _)| prefix.contains(&source));
         Ok(holding.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(0, |(_, class)| u32::from(*class)))
     }
@@ -100,7 +93,7 @@ impl Tables for PlanTables<'_> {
     }
 
     fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
-        let address = ip(address);
+        let address = IpAddr::from(*address);
         let found = self.0.filter.exact.iter().find(|(at, on, _)| *at == address && *on == port);
         Ok(found.map(|(_, _, class)| u32::from(*class)))
     }
@@ -108,7 +101,7 @@ impl Tables for PlanTables<'_> {
     fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
         let index = source as usize * usize::from(self.0.filter.classes.1) + destination as usize;
         let cell = self.0.filter.cells.get(index).ok_or(Reason::NoTable)?;
-        Ok(Cell::new(cell.rule, reason(cell.verdict).number(), cell.observed))
+        Ok(spelt(cell))
     }
 }
 

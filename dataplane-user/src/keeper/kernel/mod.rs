@@ -4,7 +4,7 @@
 //! namespace, tables, counters, and a sentence about everything that is off. Absent on purpose: policy. What the tables
 //! are to say is [`super::plan`]'s, what a packet's reason is is `dataplane_ebpf::decide`'s.
 //!
-//! - `sys`: bpf(2); `object`: aya, which loads the ELF object.
+//! - `sys`: bpf(2); `mapped`: arrays as memory; `object`: aya, which loads the ELF object.
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
@@ -20,6 +20,7 @@ mod flows;
 mod inspect;
 mod links;
 mod linux;
+mod mapped;
 mod memory;
 mod netlink;
 mod object;

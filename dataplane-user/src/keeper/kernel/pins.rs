@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use dataplane_ebpf::reason::SLOTS;
 use dataplane_ebpf::wire::flow::{Head, RING_BYTES, ROOM, Seen, WATCHES_MAX, Watches};
 use dataplane_ebpf::wire::sender::SENDERS_MAX;
-use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps, slot};
+use dataplane_ebpf::wire::table::CHUNK;
+use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps};
 use rustix::mount::MountFlags;
 
 use dataplane_ebpf::wire::budget::{DOORS_MAX, SOURCES_MAX, place, pressure, tails};
@@ -46,18 +47,16 @@ const fn map(name: &'static str, kind: u32, key: u32, value: u32, entries: u32, 
 
 /// The object's maps as this release makes them; a test compares this with what the object gives.
 pub(super) const LAYOUT: &[Layout] = &[
-    map(maps::SOURCES4, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
-    map(maps::SOURCES6, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
+    map(maps::TABLES, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::LISTENERS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
-    map(maps::COLUMNS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
-    map(maps::CELLS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
-    map(maps::ACTIVE, sys::ARRAY, 4, 8, 1, 0),
+    map(maps::ACTIVE, sys::ARRAY, 4, 4, 1, sys::MAPPABLE),
     map(maps::REASONS, sys::PERCPU_ARRAY, 4, 8, SLOTS, 0),
-    map(maps::RULES, sys::PERCPU_HASH, 8, 8, RULES_MAX, sys::NO_PREALLOC),
+    map(maps::RULES, sys::PERCPU_ARRAY, 4, 8, RULES_MAX, 0),
     map(maps::GATE, sys::PERCPU_ARRAY, 4, 16, 1, 0),
     map(maps::SENDERS, sys::LRU_HASH, 40, 48, SENDERS_MAX, 0),
     map(maps::SAMPLED, sys::PERCPU_ARRAY, 4, 8, 1, 0),
     map(maps::ENTRY, sys::PERCPU_ARRAY, 4, 88, 1, 0),
+    map(maps::JUDGED, sys::PERCPU_ARRAY, 4, 56, 1, 0),
     map(maps::WATCHES, sys::ARRAY, 4, size_of::<Watches>() as u32, 1, 0),
     map(maps::CAPTURED, sys::ARRAY, 4, 8 * WATCHES_MAX as u32, 1, 0),
     map(maps::SEEN, sys::PERCPU_ARRAY, 4, size_of::<Seen>() as u32, 1, 0),
@@ -72,23 +71,20 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::KNOWN, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
     map(maps::DOORS, sys::ARRAY, 4, 4, DOORS_MAX, 0),
     map(maps::PRESSURE, sys::ARRAY, 4, 8, pressure::WORDS, 0),
-    map(maps::ASKED, sys::PERCPU_ARRAY, 4, 72, 1, 0),
     map(maps::TAIL, sys::PROGRAM_ARRAY, 4, 4, tails::TAILS, 0),
     map(maps::SOCKETS, sys::SOCKMAP, 4, 4, 2 * THREADS_MAX, 0),
     map(maps::THREADS, sys::ARRAY, 4, 4, CPUS_MAX, 0),
     map(maps::STEERING, sys::ARRAY, 4, 4, 1, 0),
 ];
 
-/// What was counted and already taken; userspace's own, so that a restart neither loses nor repeats counts.
-pub(super) const TAKEN: Layout = map("TAKEN", sys::HASH, 8, 8, RULES_MAX + SLOTS, sys::NO_PREALLOC);
+/// What was counted and already taken, and which counter is whose; userspace's own, so that a restart neither loses nor repeats
+/// counts.
+pub(super) const TAKEN: Layout = map("TAKEN", sys::HASH, 8, 16, RULES_MAX + SLOTS, sys::NO_PREALLOC);
 
-/// The inner maps, those without a number of entries each with as many as it needs.
-pub(super) const INNER: [Layout; 5] = [
-    map(maps::SOURCES4, sys::LPM_TRIE, 8, 4, 0, sys::NO_PREALLOC),
-    map(maps::SOURCES6, sys::LPM_TRIE, 20, 4, 0, sys::NO_PREALLOC),
+/// The inner maps, each with as many entries as it needs.
+pub(super) const INNER: [Layout; 2] = [
+    map(maps::TABLES, sys::ARRAY, 4, 4 * CHUNK as u32, 0, sys::MAPPABLE | sys::INNER_MAP),
     map(maps::LISTENERS, sys::HASH, 20, 4, 0, 0),
-    map(maps::COLUMNS, sys::ARRAY, 4, 4, slot::SLOTS, 0),
-    map(maps::CELLS, sys::ARRAY, 4, 16, 0, sys::INNER_MAP),
 ];
 
 /// One instance's directory.

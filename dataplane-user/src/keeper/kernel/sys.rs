@@ -30,17 +30,17 @@ pub(super) const ATTACH_SK_LOOKUP: u32 = 36;
 pub(super) const XDP_GENERIC: u32 = 1 << 1;
 pub(super) const XDP_NATIVE: u32 = 1 << 2;
 pub(super) const NO_PREALLOC: u32 = 1;
+/// An array that userspace may map.
+pub(super) const MAPPABLE: u32 = 1 << 10;
 /// An array that may take the place of one of another size in a map of maps.
 pub(super) const INNER_MAP: u32 = 1 << 12;
 
 /// Map types we make or expect (`enum bpf_map_type`).
 pub(super) const HASH: u32 = 1;
 pub(super) const ARRAY: u32 = 2;
-pub(super) const PERCPU_HASH: u32 = 5;
 pub(super) const PERCPU_ARRAY: u32 = 6;
 pub(super) const PROGRAM_ARRAY: u32 = 3;
 pub(super) const LRU_HASH: u32 = 9;
-pub(super) const LPM_TRIE: u32 = 11;
 pub(super) const ARRAY_OF_MAPS: u32 = 12;
 pub(super) const SOCKMAP: u32 = 15;
 pub(super) const RINGBUF: u32 = 27;

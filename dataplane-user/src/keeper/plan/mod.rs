@@ -1,9 +1,10 @@
 //! Snapshot -> wanted kernel tables; pure.
 
-use std::collections::BTreeSet;
+pub(crate) mod trie;
+
 use std::net::IpAddr;
 
-use model::filter::{CellVerdict, Compiled, FilterBudgets, Inputs, TooLarge, compile, places};
+use model::filter::{Cell, CellVerdict, Compiled, FilterBudgets, Inputs, TooLarge, compile, places};
 use model::snapshot::Snapshot;
 
 /// Where a listener accepts; `None` is every local address.
@@ -65,12 +66,13 @@ fn martian(filter: &Compiled) -> Option<u16> {
 
 /// Whether every packet passes by every rule.
 fn says_nothing(filter: &Compiled) -> bool {
-    let used: BTreeSet<u16> = filter.sources.iter().map(|(_, class)| *class).chain([0]).collect();
-    let row = |class: u16| {
-        let start = usize::from(class) * usize::from(filter.classes.1);
-        filter.cells.iter().skip(start).take(usize::from(filter.classes.1))
-    };
-    used.into_iter().flat_map(row).all(|cell| cell.verdict == CellVerdict::NoRule && cell.observed == 0)
+    let mut used = vec![false; usize::from(filter.classes.0)];
+    for class in filter.sources.iter().map(|(_, class)| *class).chain([0]) {
+        used.iter_mut().skip(class.into()).take(1).for_each(|used| *used = true);
+    }
+    let rows = filter.cells.chunks(usize::from(filter.classes.1).max(1));
+    let says = |cell: &Cell| cell.verdict != CellVerdict::NoRule || cell.observed != 0;
+    !rows.zip(used).any(|(row, used)| used && row.iter().any(says))
 }
 
 #[cfg(test)]

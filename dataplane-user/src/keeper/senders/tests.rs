@@ -13,8 +13,8 @@ const MINUTE: i64 = 60_000;
 
 fn entry(source: u32, port: u16, cpu: u32, packets: u64, at_ms: i64) -> (Key, Sent) {
     let key = Key::new(
-        Address::V4(source.to_be_bytes()),
-        Address::V4([192, 0, 2, 1]),
+        Address::v4(source.to_be_bytes()),
+        Address::v4([192, 0, 2, 1]),
         slot::TCP + u32::from(port),
         cpu,
     );

@@ -1,149 +1,156 @@
 //! Generations: rule tables that flip together.
 //!
-//! Each table is an outer map, indexed by generation, of inner maps. A change fills new inner maps, enters them in the
-//! spare generation and flips the active word; tables that did not change are shared by both generations. A change of a
-//! single entry is made in place: whichever side of it a packet meets, it meets one generation's answer.
+//! There are two outer maps, indexed by generation, of inner maps: the table of what the filter judges by, and that of
+//! listeners. A change fills new inner maps, enters them in the spare generation and flips the active word; a table that
+//! did not change is shared by both generations. A change of a single prefix is made in place, with stores of which each
+//! turns what some addresses meet from the old answer into the new one: whichever side of it a packet meets, it meets one
+//! generation's answer.
 
+mod image;
+mod places;
 mod table;
-mod wanted;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use dataplane_ebpf::wire::{Active, GENERATIONS, maps};
+use dataplane_ebpf::wire::table::{CHUNK, Head, LINE};
+use dataplane_ebpf::wire::{Active, GENERATIONS, RuleReason, maps};
 
-use super::pins::{INNER, Slot};
+use super::mapped::Mapped;
+use super::pins::{INNER, Layout, Slot};
 use super::{KernelError, sys};
-use table::{Change, Table};
-pub(super) use wanted::{Wanted, counters, reason};
+use crate::keeper::plan::KernelPlan;
+use crate::keeper::plan::trie::{self, Prefix};
+use image::{Change, Rules, Sources, change, image};
+pub(super) use image::{counters, spelt};
+use table::{Content, Inner, Outer};
+
+/// Room behind a table for changes in place: so many words and an eighth of the table.
+const SLACK: usize = 8 * 1024;
 
 /// The rule tables and the word that says which generation is in force.
 pub(super) struct Tables {
     slot: Slot,
-    active: OwnedFd,
+    active: Mapped,
     word: Active,
-    budgets: (bool, bool, bool),
-    sources4: Table<8, 4>,
-    sources6: Table<20, 4>,
-    listeners: Table<20, 4>,
-    columns: Table<4, 4>,
-    cells: Table<4, 16>,
+    tables: Outer,
+    table: Table,
+    listeners: Outer,
+    places: (Inner, Content<20, 4>),
+}
+
+/// The table in force.
+struct Table {
+    inner: Inner,
+    memory: Mapped,
+    /// What it says, once this process has said it.
+    said: Option<Said>,
+}
+
+struct Said {
+    rules: Rules,
+    sources: Sources,
+    /// Words in use.
+    used: usize,
+}
+
+impl Table {
+    fn of(inner: Inner, said: Option<Said>) -> Result<Self, KernelError> {
+        let memory = Mapped::of(inner.map.as_fd(), inner.entries as usize * CHUNK)
+            .map_err(KernelError::table("mapping", maps::TABLES))?;
+        Ok(Self { inner, memory, said })
+    }
+
+    /// A new one.
+    fn make(layout: &'static Layout, words: &[u32], said: Said) -> Result<Self, KernelError> {
+        let inner = Inner::make(layout, (words.len() + words.len() / 8 + SLACK).div_ceil(CHUNK))?;
+        let table = Self::of(inner, Some(said))?;
+        match table.memory.store(0, words) {
+            true => Ok(table),
+            false => Err(KernelError::table("filling", maps::TABLES)(std::io::ErrorKind::StorageFull.into())),
+        }
+    }
 }
 
 impl Tables {
     /// Opens the slot's tables; makes empty ones where there are none.
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
-        let active = slot.open(maps::ACTIVE)?;
-        let mut word = [0; 8];
-        sys::map_lookup(active.as_fd(), &0_u32.to_ne_bytes(), &mut word)
-            .map_err(KernelError::table("reading", maps::ACTIVE))?;
-        let word = Active(u64::from_ne_bytes(word));
-        let [four, six, listeners, columns, cells] = &INNER;
+        let active = Mapped::of(slot.open(maps::ACTIVE)?.as_fd(), 1)
+            .map_err(KernelError::table("mapping", maps::ACTIVE))?;
+        let word = Active(active.load(0));
+        let [tables, listeners] = &INNER;
+        let (tables, table) = Outer::open(slot, tables, word.generation())?;
+        let (outer, inner) = Outer::open(slot, listeners, word.generation())?;
+        let content = table::read(listeners, &inner)?;
         Ok(Self {
             slot: slot.clone(),
             active,
             word,
-            budgets: (word.has_syn_budgets(), word.has_udp_budgets(), word.has_connection_budgets()),
-            sources4: Table::open(slot, four, word.generation())?,
-            sources6: Table::open(slot, six, word.generation())?,
-            listeners: Table::open(slot, listeners, word.generation())?,
-            columns: Table::open(slot, columns, word.generation())?,
-            cells: Table::open(slot, cells, word.generation())?,
+            tables,
+            table: Table::of(table, None)?,
+            listeners: outer,
+            places: (inner, content),
         })
     }
 
-    /// Makes the tables say what is wanted.
-    pub(super) fn apply(&mut self, wanted: Wanted) -> Result<(), KernelError> {
-        let rest_is_same = self.word.destinations() == u32::from(wanted.destinations)
-            && self.listeners.change(&wanted.listeners) == Change::None
-            && self.columns.change(&wanted.columns) == Change::None
-            && self.cells.change(&wanted.cells) == Change::None;
-        if rest_is_same {
-            match (self.sources4.change(&wanted.sources4), self.sources6.change(&wanted.sources6)) {
-                (Change::None, Change::None) => return Ok(()),
-                (Change::One(edit), Change::None) if self.sources4.edit(&edit) => {
-                    self.sources4.content = wanted.sources4;
-                    return self.write_word(self.word.generation(), wanted.destinations);
-                }
-                (Change::None, Change::One(edit)) if self.sources6.edit(&edit) => {
-                    self.sources6.content = wanted.sources6;
-                    return self.write_word(self.word.generation(), wanted.destinations);
-                }
-                _ => {}
-            }
+    /// Makes the tables say what is wanted. `counter` gives each rule's, 0 where it has none.
+    pub(super) fn apply(
+        &mut self,
+        plan: &KernelPlan,
+        counter: impl Fn(RuleReason) -> u32,
+    ) -> Result<(), KernelError> {
+        let (rules, mut sources) = (Rules::of(&plan.filter, counter), Sources::of(&plan.filter));
+        let places = places::places(plan);
+        let same_places = places == self.places.1;
+        if same_places && self.table.change(&rules, &mut sources) {
+            return Ok(());
         }
-        self.swap(wanted)
+        let image = image(&rules, &sources);
+        let said = Said { rules, sources, used: image.len() };
+        // The tables of an earlier process may say this already.
+        if same_places && self.table.said.is_none() && self.table.memory.begins_with(&image) {
+            self.table.said = Some(said);
+            return Ok(());
+        }
+        self.swap(&image, said, places)
     }
 
-    fn swap(&mut self, wanted: Wanted) -> Result<(), KernelError> {
-        let fours = self.sources4.make(&wanted.sources4)?;
-        let sixes = self.sources6.make(&wanted.sources6)?;
-        let listeners = self.listeners.make(&wanted.listeners)?;
-        let columns = self.columns.make(&wanted.columns)?;
-        let cells = self.cells.make(&wanted.cells)?;
+    fn swap(&mut self, image: &[u32], said: Said, places: Content<20, 4>) -> Result<(), KernelError> {
+        let [tables, listeners] = &INNER;
+        let table = Table::make(tables, image, said)?;
+        let places = match places == self.places.1 {
+            true => self.places.clone(),
+            false => (table::hash(listeners, &places)?, places),
+        };
         self.quiesce()?;
         let spare = (self.word.generation() + 1) % GENERATIONS;
-        self.sources4.enter(&self.slot, spare, &fours)?;
-        self.sources6.enter(&self.slot, spare, &sixes)?;
-        self.listeners.enter(&self.slot, spare, &listeners)?;
-        self.columns.enter(&self.slot, spare, &columns)?;
-        self.cells.enter(&self.slot, spare, &cells)?;
-        // What the word says of empty tables must be of the new ones, so they are in place before it is written.
-        let before = (
-            self.sources4.replace(fours, wanted.sources4),
-            self.sources6.replace(sixes, wanted.sources6),
-            self.listeners.replace(listeners, wanted.listeners),
-            self.columns.replace(columns, wanted.columns),
-            self.cells.replace(cells, wanted.cells),
-        );
-        self.write_word(spare, wanted.destinations).inspect_err(|_| {
-            let (fours, sixes, listeners, columns, cells) = before;
-            self.sources4.restore(fours);
-            self.sources6.restore(sixes);
-            self.listeners.restore(listeners);
-            self.columns.restore(columns);
-            self.cells.restore(cells);
-        })
+        self.tables.enter(&self.slot, spare, &table.inner)?;
+        self.listeners.enter(&self.slot, spare, &places.0)?;
+        self.set(self.word.flipped());
+        (self.table, self.places) = (table, places);
+        Ok(())
     }
 
     /// Waits until no packet is being judged by the generation that is about to be overwritten: one that read the word
     /// before the last flip would otherwise see two generations. The kernel waits for all running programs whenever a map
     /// of maps is written, so writing what is already there is enough.
     fn quiesce(&self) -> Result<(), KernelError> {
-        self.listeners.rewrite(self.word.generation())
+        self.listeners.rewrite(self.word.generation(), &self.places.0)
     }
 
-    /// One aligned store: generation, number of classes and empty tables flip together.
-    fn write_word(&mut self, generation: u32, destinations: u16) -> Result<(), KernelError> {
-        let flipped = u32::from(generation != self.word.generation());
-        let word = Active::new(
-            generation,
-            destinations,
-            !self.sources4.content.is_empty(),
-            !self.sources6.content.is_empty(),
-            self.word.swaps().wrapping_add(flipped),
-        );
-        let (syn, udp, connections) = self.budgets;
-        self.write(word.with_watched(self.word.is_watched()).with_budgets(syn, udp, connections))
+    /// One aligned store: everything that the word says changes together.
+    fn set(&mut self, word: Active) {
+        self.word = word;
+        self.active.store(0, &[word.0]);
     }
 
     /// Says in the word whether somebody watches packets.
-    pub(super) fn set_watched(&mut self, watched: bool) -> Result<(), KernelError> {
-        self.write(self.word.with_watched(watched))
+    pub(super) fn set_watched(&mut self, watched: bool) {
+        self.set(self.word.with_watched(watched));
     }
 
-    fn write(&mut self, word: Active) -> Result<(), KernelError> {
-        if word != self.word {
-            sys::map_update(self.active.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
-                .map_err(KernelError::table("switching", maps::ACTIVE))?;
-            self.word = word;
-        }
-        Ok(())
-    }
-
-    /// Says whether there are budgets of SYNs, of UDP packets and of new connections.
-    pub(super) fn set_budgets(&mut self, budgets: (bool, bool, bool)) -> Result<(), KernelError> {
-        self.budgets = budgets;
-        self.write_word(self.word.generation(), self.word.destinations() as u16)
+    /// Says in the word whether there are budgets of SYNs, of UDP packets and of new connections.
+    pub(super) fn set_budgets(&mut self, (syn, udp, connections): (bool, bool, bool)) {
+        self.set(self.word.with_budgets(syn, udp, connections));
     }
 
     /// Tells that the slot's directory has another name now.
@@ -157,8 +164,39 @@ impl Tables {
     }
 }
 
-fn index(generation: u32) -> [u8; 4] {
-    generation.to_ne_bytes()
+impl Table {
+    /// Makes a change of at most one prefix where it stands, and keeps the sources; says whether it is made.
+    fn change(&mut self, rules: &Rules, sources: &mut Sources) -> bool {
+        let Self { memory, said: Some(said), .. } = self else { return false };
+        if said.rules != *rules {
+            return false;
+        }
+        let changes = (change(&said.sources.four, &sources.four), change(&said.sources.six, &sources.six));
+        let made = match changes {
+            (Change::None, Change::None) => true,
+            (Change::One(changed), Change::None) => said.edit(memory, Head::FOUR, &sources.four, changed),
+            (Change::None, Change::One(changed)) => said.edit(memory, Head::SIX, &sources.six, changed),
+            _ => false,
+        };
+        if made {
+            said.sources = std::mem::take(sources);
+        }
+        made
+    }
+}
+
+impl Said {
+    /// Makes the trie whose first entry stands at `root` say what these prefixes say, one of which changed.
+    fn edit(&mut self, memory: &Mapped, root: u32, prefixes: &[Prefix], changed: Prefix) -> bool {
+        let base = self.used.next_multiple_of(LINE);
+        let Ok(base32) = u32::try_from(base) else { return false };
+        let Some(patch) = trie::patch(memory, root, prefixes, changed, base32) else { return false };
+        if !memory.store(base, &patch.nodes.words) {
+            return false;
+        }
+        self.used = base + patch.nodes.words.len();
+        patch.entries.into_iter().all(|(place, entry)| memory.store(place as usize, &[entry]))
+    }
 }
 
 fn set_outer(
@@ -169,6 +207,6 @@ fn set_outer(
 ) -> Result<(), KernelError> {
     use std::os::fd::AsRawFd;
     let value = inner.as_raw_fd().to_ne_bytes();
-    sys::map_update(outer, &index(generation), &value)
+    sys::map_update(outer, &generation.to_ne_bytes(), &value)
         .map_err(KernelError::table("entering a generation of", name))
 }

@@ -1,0 +1,84 @@
+//! The table of one generation: what is known of sources, destinations and both, in words of 32 bits.
+//!
+//! One lookup reaches a [`Chunk`] of it, and most tables are no larger. In this order:
+//!
+//! 1. the [`Head`], in the first [`LINE`] words;
+//! 2. the cells, two words each, from [`Head::cells`] on;
+//! 3. the nodes of both tries, in no order;
+//! 4. from [`Head::columns`] on the classes of destinations by slot, 16 bits each, where there is more than one class;
+//! 5. nodes that came later.
+//!
+//! A trie's entry is a word. Below [`NODE`] it is a class: the search is over. Otherwise its upper five bits say what node
+//! follows and the others at which word:
+//!
+//! - 1 to [`BITS_MAX`]: a branch on that many bits of the address: as many entries as those bits have values.
+//! - [`REST`]: 64 bits have been consumed; the entry there goes on with the others.
+//! - [`COMPARE`]: four words in one line: 1 to 32 bits, right-aligned; how many; the entry where the address goes on with
+//!   these, the entry where it does not, which then goes on at the same bit.
+//!
+//! Both families have the same nodes: an address is a string of bits, consumed from the highest on. No node consumes bits of both
+//! halves, so that a search has one word of them in hand.
+
+/// Words of a chunk.
+pub const CHUNK: usize = 16 * 1024;
+/// A chunk, 64 KiB.
+pub type Chunk = [u32; CHUNK];
+
+/// Words that one cache line holds. What is read together lies in one.
+pub const LINE: usize = 16;
+
+/// Words that hold the classes of all slots.
+pub const COLUMN_WORDS: u32 = super::slot::SLOTS / 2;
+
+/// The first entry that is a node rather than a class.
+pub const NODE: u32 = 1 << NODE_SHIFT;
+/// How far up the kind of a node stands.
+pub const NODE_SHIFT: u32 = 27;
+/// Bits that a branch can have at most.
+pub const BITS_MAX: u32 = 20;
+/// The kind of what leads to the second half of an address.
+pub const REST: u32 = 30;
+/// The kind of a comparison.
+pub const COMPARE: u32 = 31;
+/// Nodes that a search can pass; the tries are made so that none has more.
+pub const STEPS_MAX: u32 = 40;
+
+const _: () = assert!(CHUNK.is_multiple_of(LINE) && BITS_MAX < REST && REST < COMPARE);
+
+/// What a table begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Head {
+    /// The first entry of the IPv4 trie.
+    pub four: u32,
+    /// The first entry of the IPv6 trie.
+    pub six: u32,
+    /// How many classes of destinations there are; 0: no packet is judged by the table.
+    pub destinations: u32,
+    /// The word where the cells begin.
+    pub cells: u32,
+    /// The word where the classes of destinations begin; 0: there is one class.
+    pub columns: u32,
+}
+
+impl Head {
+    /// Words.
+    pub const WORDS: usize = 5;
+    /// The word with the first entry of the IPv4 trie.
+    pub const FOUR: u32 = 0;
+    /// The word with the first entry of the IPv6 trie.
+    pub const SIX: u32 = 1;
+
+    /// As words, in the order in which they lie in the table.
+    pub const fn to_words(self) -> [u32; Self::WORDS] {
+        [self.four, self.six, self.destinations, self.cells, self.columns]
+    }
+
+    /// From how they lie in the table.
+    #[inline(always)]
+    pub const fn from_words([four, six, destinations, cells, columns]: [u32; Self::WORDS]) -> Self {
+        Self { four, six, destinations, cells, columns }
+    }
+}
+
+const _: () = assert!(Head::WORDS <= LINE);

@@ -1,0 +1,215 @@
+use std::collections::BTreeMap;
+
+use dataplane_ebpf::decide::walk;
+use dataplane_ebpf::wire::table::STEPS_MAX;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Words as a table has them, and how often they were read.
+#[derive(Default)]
+struct Memory {
+    words: Vec<u32>,
+    reads: std::cell::Cell<u32>,
+}
+
+impl Words for Memory {
+    fn word(&self, index: u32) -> Option<u32> {
+        self.reads.set(self.reads.get() + 1);
+        self.words.get(index as usize).copied()
+    }
+
+    fn four(&self, index: u32) -> Option<[u32; 4]> {
+        assert_eq!(index % 4, 0, "four words must lie in one line");
+        self.reads.set(self.reads.get() + 1);
+        self.words.get(index as usize..index as usize + 4)?.try_into().ok()
+    }
+}
+
+type Map = BTreeMap<(u128, u32), u16>;
+
+fn sorted(map: &Map) -> Vec<Prefix> {
+    map.iter().map(|((bits, length), class)| Prefix { bits: *bits, length: *length, class: *class }).collect()
+}
+
+/// A trie whose first entry stands at word 0.
+fn built(map: &Map) -> Memory {
+    let mut nodes = Nodes::new(LINE as u32);
+    let mut words = vec![0; LINE];
+    words[0] = nodes.trie(&sorted(map));
+    words.append(&mut nodes.words);
+    Memory { words, ..Memory::default() }
+}
+
+/// Every prefix looked at.
+fn slow(map: &Map, address: u128) -> u16 {
+    let holds = |bits: u128, length: u32| Block::around(address, length).bits == bits;
+    let holding = map.iter().filter(|((bits, length), _)| holds(*bits, *length));
+    holding.max_by_key(|((_, length), _)| *length).map_or(0, |(_, class)| *class)
+}
+
+fn fast(memory: &Memory, address: u128) -> u16 {
+    memory.reads.set(0);
+    let class = walk::class(memory, memory.words[0], [(address >> 64) as u64, address as u64]).unwrap();
+    assert!(memory.reads.get() < STEPS_MAX);
+    class as u16
+}
+
+/// Addresses that are often alike in their first bits.
+fn address() -> impl Strategy<Value = u128> {
+    (any::<u128>(), any::<u128>(), 0_u32..=128, 0_u8..4).prop_map(|(base, noise, same, kind)| match kind {
+        0 => base,
+        1 => (0x2001_0db8_u128 << 96) | noise.checked_shr(same).unwrap_or(0),
+        2 => (0x2001_0db8_0001_u128 << 80) | (noise % 64),
+        _ => ((noise % 16) << 124) | (noise.checked_shr(same).unwrap_or(0) % 256),
+    })
+}
+
+fn prefix() -> impl Strategy<Value = ((u128, u32), u16)> {
+    (address(), 0_u32..=128, 0_u16..6).prop_map(|(bits, length, class)| {
+        let block = Block::around(bits, length);
+        ((block.bits, block.length), class)
+    })
+}
+
+fn interesting(map: &Map) -> Vec<u128> {
+    map.keys()
+        .flat_map(|(bits, length)| {
+            let last = bits | u128::MAX.checked_shr(*length).unwrap_or(0);
+            [*bits, last, last.wrapping_add(1), bits.wrapping_sub(1)]
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_trie_says_what_the_prefixes_say(
+        map in proptest::collection::btree_map(address(), (0_u32..=128, 0_u16..6), 0..60),
+        addresses in proptest::collection::vec(address(), 50),
+    ) {
+        let map: Map = map.into_iter().map(|(bits, (length, class))| ((Block::around(bits, length).bits, length), class)).collect();
+        let memory = built(&map);
+        for address in addresses.into_iter().chain(interesting(&map)) {
+            prop_assert_eq!(fast(&memory, address), slow(&map, address), "{:x}", address);
+        }
+    }
+
+    /// Before, during and after each change, every address has the class it had or the one it is to have.
+    #[test]
+    fn a_change_in_place_leads_from_the_one_to_the_other(
+        start in proptest::collection::vec(prefix(), 0..40),
+        changes in proptest::collection::vec(prefix(), 1..12),
+        addresses in proptest::collection::vec(address(), 30),
+    ) {
+        let mut map: Map = start.into_iter().collect();
+        let mut memory = built(&map);
+        let mut anew = 0;
+        for (key, class) in changes {
+            let before = map.clone();
+            if map.get(&key) == Some(&class) { map.remove(&key); } else { map.insert(key, class); }
+            let base = memory.words.len().next_multiple_of(LINE) as u32;
+            let changed = Prefix { bits: key.0, length: key.1, class };
+            let Some(patch) = patch(&memory, 0, &sorted(&map), changed, base) else {
+                memory = built(&map);
+                anew += 1;
+                continue;
+            };
+            memory.words.resize(base as usize, 0);
+            memory.words.extend(&patch.nodes.words);
+            let mut asked = addresses.clone();
+            asked.extend(interesting(&map));
+            asked.extend(interesting(&before));
+            for (place, entry) in patch.entries {
+                memory.words[place as usize] = entry;
+                for address in &asked {
+                    let class = fast(&memory, *address);
+                    prop_assert!(class == slow(&before, *address) || class == slow(&map, *address), "{:x}", address);
+                }
+            }
+            for address in &asked {
+                prop_assert_eq!(fast(&memory, *address), slow(&map, *address), "{:x}", address);
+            }
+        }
+        prop_assert!(anew <= 1);
+    }
+}
+
+/// The shapes that tempt a trie to be deep or large.
+#[test]
+fn no_shape_of_prefixes_is_deep_or_large() {
+    let nested: Map =
+        (0..=128).map(|length| ((Block::around(u128::MAX, length).bits, length), length as u16)).collect();
+    let turns = 0x5555_5555_5555_5555_5555_5555_5555_5555_u128;
+    let stairs: Map = (1..=128)
+        .map(|length| ((Block::around(turns ^ (1 << (128 - length)), length).bits, length), 1))
+        .collect();
+    let mut random = 1_u128;
+    let mut next = || {
+        random = random.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
+        (random >> 64 << 64) | random.rotate_right(57)
+    };
+    let hosts: Map = (0..20_000).map(|_| (((0x2001_0db8_u128 << 96) | (next() >> 64), 128), 1)).collect();
+    let nets: Map = (0..20_000).map(|_| ((Block::around(next(), 48).bits, 48), 1)).collect();
+    let close: Map = (0..20_000_u128)
+        .map(|number| (((0x2001_0db8_u128 << 96) | number, 128), (number % 3) as u16))
+        .collect();
+    let pairs: Map = (0..20_000_u128).map(|number| ((number << 100, 28 + (number % 2) as u32), 1)).collect();
+    for (name, map, bytes, steps) in [
+        ("nested", nested, 64, 24),
+        ("stairs", stairs, 64, 24),
+        ("hosts", hosts, 56, 12),
+        ("nets", nets, 48, 8),
+        ("close", close, 16, 6),
+        ("pairs", pairs, 40, 9),
+    ] {
+        let memory = built(&map);
+        let each = memory.words.len() * 4 / map.len();
+        let deepest = interesting(&map).into_iter().map(|address| {
+            assert_eq!(fast(&memory, address), slow_for(&map, address), "{name} {address:x}");
+            memory.reads.get()
+        });
+        let deepest = deepest.max().unwrap();
+        println!("{name}: {each} bytes a prefix, {deepest} steps");
+        assert!(each <= bytes && deepest <= steps, "{name}: {each} bytes a prefix, {deepest} steps");
+    }
+}
+
+/// As [`slow`], by length.
+fn slow_for(map: &Map, address: u128) -> u16 {
+    let of = |length| map.get(&(Block::around(address, length).bits, length)).copied();
+    (0..=128).rev().find_map(of).unwrap_or(0)
+}
+
+/// Many prefixes, one after the other, each beside the former: deeper and deeper, but never too deep.
+#[test]
+fn a_trie_that_changes_made_deep_is_built_anew() {
+    let mut map = Map::new();
+    let mut memory = built(&map);
+    let mut anew = 0;
+    for number in 0..300_u128 {
+        let key = ((number * 0x9e37_79b9) << 96 & u128::MAX << 100, 28);
+        map.insert(key, 1);
+        let base = memory.words.len().next_multiple_of(LINE) as u32;
+        let changed = Prefix { bits: key.0, length: key.1, class: 1 };
+        match patch(&memory, 0, &sorted(&map), changed, base) {
+            Some(patch) => {
+                memory.words.resize(base as usize, 0);
+                memory.words.extend(&patch.nodes.words);
+                for (place, entry) in patch.entries {
+                    memory.words[place as usize] = entry;
+                }
+            }
+            None => {
+                memory = built(&map);
+                anew += 1;
+            }
+        }
+        for address in interesting(&map) {
+            assert_eq!(fast(&memory, address), slow(&map, address), "{number} {address:x}");
+        }
+    }
+    println!("built anew {anew} times");
+    assert!(anew < 20, "{anew}");
+}
