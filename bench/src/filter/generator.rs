@@ -1,11 +1,10 @@
 //! UDP packets from many sources, made in the kernel: an XDP program that is run over live frames gives each a source of its
-//! own and redirects it to the wire. No socket and no system call a packet stands between, so that the receiver has much to do.
+//! own and goes on with the filter (a tail call), as if the interface had just received it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use crate::wire::{NODE_HARDWARE, NODE4, NODE6, PORT, Wire};
+use crate::wire::{NODE_HARDWARE, NODE4, NODE6, Socket};
 use crate::{Result, sys};
 
 /// Which version of IP.
@@ -49,40 +48,51 @@ pub(crate) enum Sources {
 const V4_BASE: u32 = 0x0b00_0000;
 const V6_FIRST: u16 = 0x2a00;
 const PAYLOAD: usize = 18;
-/// Frames of one call.
-const CALL: u32 = 1 << 17;
+/// What a program says of a frame (`enum xdp_action`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says {
+    Drop = 1,
+    Pass = 2,
+}
 
 /// A program and the frame it begins with.
 pub(crate) struct Generator {
     program: OwnedFd,
+    next: OwnedFd,
     frame: Vec<u8>,
 }
 
 impl Generator {
-    /// Sources are drawn from `count` prefixes (or the gaps behind them), evenly.
-    pub(crate) fn new(wire: &Wire, family: Family, sources: Sources, count: u32) -> Result<Self> {
+    /// Sources are drawn from `count` prefixes (or the gaps behind them), evenly. Where no filter is entered, it says
+    /// the second part of `to` of each frame itself.
+    pub(crate) fn new(family: Family, sources: Sources, count: u32, to: (Socket, Says)) -> Result<Self> {
+        let (port, otherwise) = (to.0.port(), to.1);
         let (frame, draw) = match family {
             Family::V4 => {
                 let host = if sources == Sources::Listed { 1 } else { 5 };
-                (v4_frame(), Draw { count, stride: 8, base: V4_BASE + host, source: 26, balance: 18 })
+                (v4_frame(port), Draw { count, stride: 8, base: V4_BASE + host, source: 26, balance: 18 })
             }
             Family::V6 => {
                 let gap = u32::from(sources == Sources::Unlisted);
                 // The lower 16 bits of the changed words are balanced in the payload: IPv6 has no checksum but UDP's.
-                (v6_frame(), Draw { count, stride: 2, base: gap, source: 24, balance: 62 })
+                (v6_frame(port), Draw { count, stride: 2, base: gap, source: 24, balance: 62 })
             }
         };
-        let program = sys::load(&draw.program(frame.len(), wire.generator_index))?;
-        Ok(Self { program, frame })
+        let next = sys::program_array()?;
+        let program = sys::load(&draw.program(frame.len(), next.as_raw_fd(), otherwise))?;
+        Ok(Self { program, next, frame })
     }
 
-    /// Sends for a while; must run in the generator's namespace.
-    pub(crate) fn send(&self, time: Duration) -> Result<()> {
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            sys::run_live(self.program.as_fd(), &self.frame, CALL)?;
-        }
-        Ok(())
+    /// Enters the filter, or none.
+    pub(crate) fn go_on_with(&self, filter: Option<BorrowedFd<'_>>) -> Result<()> {
+        sys::enter(self.next.as_fd(), filter)
+            .map_err(|error| format!("going on with the filter: {error}").into())
+    }
+
+    /// Makes so many packets, as received by an interface of this thread's network namespace.
+    pub(crate) fn send(&self, interface: u32, packets: u32) -> Result<()> {
+        sys::run_live(self.program.as_fd(), interface, &self.frame, packets)
+            .map_err(|error| format!("making live frames: {error}").into())
     }
 }
 
@@ -97,15 +107,16 @@ struct Draw {
 
 impl Draw {
     #[rustfmt::skip]
-    /// BPF, by hand: R7 is the frame, R0 the source, R1 what balances it.
-    fn program(&self, length: usize, interface: u32) -> Vec<u64> {
+    /// BPF, by hand: R6 is the context, R7 the frame, R0 the source, R1 what balances it.
+    fn program(&self, length: usize, next: i32, otherwise: Says) -> Vec<u64> {
         let signed = u32::cast_signed;
         vec![
+            op(0xbf, 6, 1, 0, 0),                   // r6 = context
             op(0x61, 7, 1, 0, 0),                   // r7 = context.data
             op(0x61, 8, 1, 4, 0),                   // r8 = context.data_end
             op(0xbf, 1, 7, 0, 0),                   // r1 = r7
             op(0x07, 1, 0, 0, length as i32),       // r1 += length
-            op(0x2d, 1, 8, 22, 0),                  // if r1 > r8: to the end
+            op(0x2d, 1, 8, 23, 0),                  // if r1 > r8: to the end
             op(0x85, 0, 0, 0, 7),                   // r0 = bpf_get_prandom_u32()
             op(0x94, 0, 0, 0, signed(self.count)),  // w0 %= count
             op(0x24, 0, 0, 0, signed(self.stride)), // w0 *= stride
@@ -124,29 +135,21 @@ impl Draw {
             op(0x6b, 7, 1, self.balance, 0),        // frame[balance] = r1
             op(0xdc, 0, 0, 0, 32),                  // r0 to network order
             op(0x63, 7, 0, self.source, 0),         // frame[source] = r0
-            op(0xb7, 1, 0, 0, signed(interface)),   // r1 = interface
-            op(0xb7, 2, 0, 0, 0),                   // r2 = 0
-            op(0x85, 0, 0, 0, 23),                  // r0 = bpf_redirect(r1, r2)
-            op(0x95, 0, 0, 0, 0),                   // exit
-            op(0xb7, 0, 0, 0, 1),                   // the end: r0 = XDP_DROP
+            op(0xbf, 1, 6, 0, 0),                   // r1 = context
+            op(0x18, 2, 1, 0, next),                // r2 = the array of the next program
+            op(0x00, 0, 0, 0, 0),
+            op(0xb7, 3, 0, 0, 0),                   // r3 = 0
+            op(0x85, 0, 0, 0, 12),                  // bpf_tail_call(r1, r2, r3)
+            op(0xb7, 0, 0, 0, otherwise as i32),    // the end: r0 = what is said without a next program
             op(0x95, 0, 0, 0, 0),                   // exit
         ]
     }
 }
 
-/// The program that drops everything, after it has read from the frame where a source would be.
-#[rustfmt::skip]
-pub(crate) fn drop_all() -> Vec<u64> {
-    vec![
-        op(0x61, 7, 1, 0, 0),  // r7 = context.data
-        op(0x61, 8, 1, 4, 0),  // r8 = context.data_end
-        op(0xbf, 1, 7, 0, 0),  // r1 = r7
-        op(0x07, 1, 0, 0, 34), // r1 += 34
-        op(0x2d, 1, 8, 1, 0),  // if r1 > r8: to the end
-        op(0x61, 7, 7, 26, 0), // r7 = frame[26]
-        op(0xb7, 0, 0, 0, 1),  // the end: r0 = XDP_DROP
-        op(0x95, 0, 0, 0, 0),  // exit
-    ]
+/// The program that passes everything. It stands on the interface where no filter does, for a veth knows a receive queue only
+/// while it has a program; no packet of ours meets it.
+pub(crate) fn pass_all() -> Vec<u64> {
+    vec![op(0xb7, 0, 0, 0, Says::Pass as i32), op(0x95, 0, 0, 0, 0)]
 }
 
 fn op(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
@@ -162,25 +165,25 @@ fn ethernet(kind: u16) -> Vec<u8> {
 }
 
 /// Without its checksum.
-fn udp() -> Vec<u8> {
+fn udp(port: u16) -> Vec<u8> {
     let length = (8 + PAYLOAD) as u16;
-    [&9_u16.to_be_bytes()[..], &PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0], &[0; PAYLOAD]].concat()
+    [&9_u16.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0], &[0; PAYLOAD]].concat()
 }
 
 /// With source and identification 0, which balance each other; UDP's checksum is left out, as IPv4 allows.
-fn v4_frame() -> Vec<u8> {
+fn v4_frame(port: u16) -> Vec<u8> {
     let length = (28 + PAYLOAD) as u16;
     let mut head = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0], &[0; 4]].concat();
     head.extend(NODE4.octets());
     let sum = checksum(&head);
     head.splice(10..12, sum.to_be_bytes());
-    [ethernet(0x0800), head, udp()].concat()
+    [ethernet(0x0800), head, udp(port)].concat()
 }
 
-fn v6_frame() -> Vec<u8> {
+fn v6_frame(port: u16) -> Vec<u8> {
     let length = (8 + PAYLOAD) as u16;
     let source = Ipv6Addr::new(V6_FIRST, 0, 0, 0, 0, 0, 0, 1).octets();
-    let mut udp = udp();
+    let mut udp = udp(port);
     let pseudo =
         [&source[..], &NODE6.octets(), &[0, 0], &length.to_be_bytes(), &[0, 0, 0, 17], &udp].concat();
     udp.splice(6..8, checksum(&pseudo).to_be_bytes());
@@ -213,11 +216,11 @@ mod tests {
         for source in [0x0b00_0001_u32, 0x0b0c_3505, 0xffff_ffff, 0] {
             let folded = (source >> 16) + (source & 0xffff);
             let balance = !(((folded & 0xffff) + (folded >> 16)) as u16);
-            let mut v4 = v4_frame();
+            let mut v4 = v4_frame(9);
             v4.splice(26..30, source.to_be_bytes());
             v4.splice(18..20, balance.to_be_bytes());
             assert_eq!(checksum(&v4[14..34]), 0, "{source:x}");
-            let mut v6 = v6_frame();
+            let mut v6 = v6_frame(9);
             v6.splice(24..28, source.to_be_bytes());
             v6.splice(62..64, balance.to_be_bytes());
             let pseudo = [&v6[22..54], &[0, 0], &v6[58..60], &[0, 0, 0, 17], &v6[54..]].concat();

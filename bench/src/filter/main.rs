@@ -1,9 +1,9 @@
 //! Sallyport's packet filter beside nftables with the same sets, and beside no filter, in one interleaved run.
 //!
-//! The figure is CPU time for each packet that an interface receives: all of it is spent in one kernel thread ([`wire`]),
-//! which the scheduler counts. [`generator`] sends live frames, [`variants`] filter them, [`updates`] times changes of the
-//! rules. Every measurement is checked by counters of the kernel: what was to be dropped did not reach the socket, what
-//! was to pass did.
+//! The figure is CPU time for each packet that an interface receives. [`generator`] makes packets as live frames, [`variants`]
+//! filter them, [`wire`] has the interface and the sockets, and all of that happens in one thread, whose time the scheduler
+//! counts; [`updates`] times changes of the rules. Every measurement is checked by counters of the kernel: what was to be
+//! dropped did not reach the socket, what was to pass did.
 #![expect(clippy::print_stdout, reason = "a command's answer")]
 
 mod generator;
@@ -13,16 +13,17 @@ mod updates;
 mod variants;
 mod wire;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rustix::thread::CpuSet;
 
-use crate::generator::{Family, Generator, Sources};
-use crate::report::{Row, Sample};
+use crate::generator::{Family, Generator, Says, Sources};
+use crate::report::{Fate, Row, Sample};
 use crate::variants::{InForce, Variant};
-use crate::wire::Wire;
+use crate::wire::{Socket, Wire};
 
 /// Any failure ends the run: a benchmark with a broken part has no result.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -38,7 +39,7 @@ struct Arguments {
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Milliseconds of each measurement, after a quarter of it to warm up.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 300)]
     milliseconds: u64,
     /// Scratch: the files that nft reads.
     #[arg(long, default_value = "target/bench-filter")]
@@ -51,9 +52,9 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut set = CpuSet::new();
-    set.set(wire::GENERATOR_CORE);
+    set.set(wire::CORE);
     rustix::thread::sched_setaffinity(None, &set)?;
-    wire::prefer(None)?;
+    wire::prefer()?;
     std::fs::create_dir_all(&arguments.work_dir)?;
     let wire = Wire::new()?;
     let mut rows = Vec::new();
@@ -74,27 +75,29 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Packets that are made before those that passed are read.
+const READ_AFTER: u32 = 4096;
+/// Packets of a call where none are read.
+const CALL: u32 = 1 << 16;
+
 /// Interleaves: everyone is measured once before anyone is measured again, so that a slow minute hits all.
-fn measure(arguments: &Arguments, wire: &Wire, family: Family, count: u32) -> Result<[Row; 2]> {
-    let [listed, unlisted] = [Sources::Listed, Sources::Unlisted];
-    let generators =
-        [Generator::new(wire, family, listed, count)?, Generator::new(wire, family, unlisted, count)?];
-    let mut rows = [listed, unlisted].map(|sources| Row::new(family, count, sources));
+fn measure(arguments: &Arguments, wire: &Wire, family: Family, count: u32) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = Fate::ALL.into_iter().map(|fate| Row::new(family, count, fate)).collect();
     for round in 0..arguments.rounds {
         // Another one begins each time, so that nobody always follows the same neighbour.
         for offset in 0..Variant::ALL.len() {
             let Some(variant) = Variant::ALL.get((round + offset) % Variant::ALL.len()).copied() else {
                 continue;
             };
-            let _in_force = InForce::new(wire, &arguments.work_dir, variant, family, count)
+            let in_force = InForce::new(wire, &arguments.work_dir, variant, family, count)
                 .map_err(|error| format!("{}: {error}", variant.name()))?;
-            for (row, generator) in rows.iter_mut().zip(&generators) {
-                if !row.has(variant) {
-                    continue;
-                }
-                let sample = one(arguments, wire, family, generator)?;
+            for row in rows.iter_mut().filter(|row| row.has(variant)) {
                 let title = format!("{}, {}", row.title(), variant.name());
-                check(row.sources, sample).map_err(|error| format!("{title}: {error}"))?;
+                let generator = generator(row.fate, variant, family, count)?;
+                generator.go_on_with(in_force.filter())?;
+                let sample = wire
+                    .node(|| one(arguments, wire, &generator, (family, row.fate)))
+                    .map_err(|error| format!("{title}: {error}"))?;
                 println!("round {} {title}: {}", round + 1, sample.describe());
                 row.push(variant, sample);
             }
@@ -103,30 +106,53 @@ fn measure(arguments: &Arguments, wire: &Wire, family: Family, count: u32) -> Re
     Ok(rows)
 }
 
-fn one(arguments: &Arguments, wire: &Wire, family: Family, generator: &Generator) -> Result<Sample> {
-    let receiver = wire.receiver()?;
+fn generator(fate: Fate, variant: Variant, family: Family, count: u32) -> Result<Generator> {
+    let says = if variant == Variant::Generator { Says::Drop } else { Says::Pass };
+    let (sources, socket) = match fate {
+        Fate::Dropped => (Sources::Listed, Socket::Full),
+        Fate::Read => (Sources::Unlisted, Socket::Read),
+        Fate::Full => (Sources::Unlisted, Socket::Full),
+    };
+    Generator::new(family, sources, count, (socket, says))
+}
+
+/// Measures in this thread, in the node's network namespace.
+fn one(
+    arguments: &Arguments,
+    wire: &Wire,
+    generator: &Generator,
+    (family, fate): (Family, Fate),
+) -> Result<Sample> {
     let time = Duration::from_millis(arguments.milliseconds);
-    wire.generator(|| generator.send(time / 4))?;
-    let before = wire.counts(receiver, family)?;
-    let begin = std::time::Instant::now();
-    wire.generator(|| generator.send(time))?;
-    let wall = begin.elapsed();
-    let counts = wire.counts(receiver, family)?.since(&before);
-    Ok(Sample { spent: counts.spent, received: counts.received, passed: counts.passed, wall })
+    let mut room = [[0; 64]; 64];
+    let mut run = |time: Duration| -> Result<(u64, Duration)> {
+        let (begin, before, mut made) = (Instant::now(), sys::spent()?, 0);
+        while begin.elapsed() < time {
+            let packets = if fate == Fate::Read { READ_AFTER } else { CALL };
+            generator.send(wire.index, packets)?;
+            made += u64::from(packets);
+            if fate == Fate::Read {
+                sys::drain(wire.socket(family).as_fd(), &mut room)?;
+            }
+        }
+        Ok((made, sys::spent()?.saturating_sub(before)))
+    };
+    run(time / 4)?;
+    let before = wire::passed(family)?;
+    let (made, spent) = run(time)?;
+    let sample = Sample { spent, made };
+    check(fate, made, wire::passed(family)? - before)?;
+    Ok(sample)
 }
 
 /// The kernel's counters must agree with the verdict. A packet in a thousand may be something else: neighbours ask.
-fn check(sources: Sources, sample: Sample) -> Result<()> {
-    let Sample { received, passed, .. } = sample;
-    if received < 10_000 {
-        return Err(format!("only {received} packets arrived").into());
-    }
-    let (what, wrong) = match sources {
-        Sources::Listed => ("passed", passed),
-        Sources::Unlisted => ("did not reach the socket", received.abs_diff(passed)),
+fn check(fate: Fate, made: u64, passed: u64) -> Result<()> {
+    let (what, wrong) = match fate {
+        Fate::Dropped => ("passed", passed),
+        Fate::Read | Fate::Full => ("did not reach the socket", made.abs_diff(passed)),
     };
-    match wrong > received / 1000 {
-        true => Err(format!("{wrong} of {received} packets {what}").into()),
+    match wrong > made / 1000 {
+        true => Err(format!("{wrong} of {made} packets {what}").into()),
         false => Ok(()),
     }
 }

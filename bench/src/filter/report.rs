@@ -3,34 +3,49 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::generator::{Family, Sources};
+use crate::generator::Family;
 use crate::updates::Change;
 use crate::variants::Variant;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Dropped,
+    /// Passed, and read from a socket.
+    Read,
+    /// Passed, to a socket that is full.
+    Full,
+}
+
+impl Fate {
+    pub(crate) const ALL: [Self; 3] = [Self::Dropped, Self::Read, Self::Full];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Read => "passed and read",
+            Self::Full => "passed to a full socket",
+        }
+    }
+}
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
-    /// CPU time of the receiving thread.
+    /// CPU time of the thread that does everything.
     pub(crate) spent: Duration,
-    pub(crate) received: u64,
-    /// Of those, what reached the socket.
-    pub(crate) passed: u64,
-    pub(crate) wall: Duration,
+    /// Packets.
+    pub(crate) made: u64,
 }
 
 impl Sample {
     fn nanoseconds(&self) -> f64 {
-        self.spent.as_nanos() as f64 / self.received as f64
+        self.spent.as_nanos() as f64 / self.made as f64
     }
 
     /// For whoever watches the run.
     pub(crate) fn describe(&self) -> String {
-        format!(
-            "{:.1} ns a packet, {:.2} million a second, receiver busy for {:.0} %",
-            self.nanoseconds(),
-            self.received as f64 / self.wall.as_secs_f64() / 1e6,
-            self.spent.as_secs_f64() / self.wall.as_secs_f64() * 100.0
-        )
+        format!("{:.1} ns a packet, {:.2} million packets", self.nanoseconds(), self.made as f64 / 1e6)
     }
 }
 
@@ -38,19 +53,19 @@ impl Sample {
 pub(crate) struct Row {
     family: Family,
     count: u32,
-    pub(crate) sources: Sources,
+    pub(crate) fate: Fate,
     samples: Vec<(Variant, Vec<Sample>)>,
 }
 
 impl Row {
-    pub(crate) fn new(family: Family, count: u32, sources: Sources) -> Self {
-        let takes_part = |variant: &Variant| match sources {
-            Sources::Listed => variant.drops(),
-            Sources::Unlisted => variant.passes(),
+    pub(crate) fn new(family: Family, count: u32, fate: Fate) -> Self {
+        let takes_part = |variant: &Variant| match fate {
+            Fate::Dropped => variant.drops(),
+            Fate::Read | Fate::Full => variant.passes(),
         };
         let samples =
             Variant::ALL.into_iter().filter(takes_part).map(|variant| (variant, Vec::new())).collect();
-        Self { family, count, sources, samples }
+        Self { family, count, fate, samples }
     }
 
     pub(crate) fn has(&self, variant: Variant) -> bool {
@@ -64,11 +79,7 @@ impl Row {
     }
 
     pub(crate) fn title(&self) -> String {
-        let verdict = match self.sources {
-            Sources::Listed => "dropped",
-            Sources::Unlisted => "passed",
-        };
-        format!("{}, {}, {verdict}", self.family.name(), thousands(self.count))
+        format!("{}, {}, {}", self.family.name(), thousands(self.count), self.fate.name())
     }
 
     fn values(&self, variant: Variant) -> Vec<f64> {
@@ -84,6 +95,14 @@ impl Row {
 
     fn ratio(&self, variant: Variant, base: &[f64]) -> String {
         let ratios = self.values(variant).iter().zip(base).map(|(ours, theirs)| ours / theirs).collect();
+        Spread::of(ratios).text(2)
+    }
+
+    /// The same of what each costs beyond the generator.
+    fn net_ratio(&self, variant: Variant, base: &[f64]) -> String {
+        let alone = self.values(Variant::Generator);
+        let both = self.values(variant).into_iter().zip(base.iter().copied()).zip(alone);
+        let ratios = both.map(|((ours, theirs), alone)| (ours - alone) / (theirs - alone)).collect();
         Spread::of(ratios).text(2)
     }
 }
@@ -112,25 +131,30 @@ impl Spread {
 
 /// The tables.
 pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
-    let of = |sources| rows.iter().filter(move |row| row.sources == sources);
+    let of = |fate| rows.iter().filter(move |row| row.fate == fate);
     let mut text = String::from("\n## CPU time of a dropped packet, nanoseconds\n\n");
-    let dropped = [Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting, Variant::DropAll];
-    head(&mut text, &dropped, &["Sallyport to the better nftables"]);
-    for row in of(Sources::Listed) {
-        line(&mut text, row, &dropped, &[row.ratio(Variant::Sallyport, &row.best_nft())]);
+    let dropped = [Variant::Generator, Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting];
+    head(&mut text, &dropped, &["Sallyport to the better nftables", "the same, both without the generator"]);
+    for row in of(Fate::Dropped) {
+        let base = row.best_nft();
+        let ratios = [row.ratio(Variant::Sallyport, &base), row.net_ratio(Variant::Sallyport, &base)];
+        line(&mut text, row, &dropped, &ratios);
     }
-    text.push_str("\n## CPU time of a passed packet, nanoseconds, up to the socket\n\n");
-    let passed = [Variant::Nothing, Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting];
-    head(
-        &mut text,
-        &passed,
-        &["Sallyport to no filter", "nftables ingress to no filter", "nftables prerouting to no filter"],
-    );
-    for row in of(Sources::Unlisted) {
-        let base = row.values(Variant::Nothing);
-        let ratio = |variant| row.ratio(variant, &base);
-        let ratios = [Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting].map(ratio);
-        line(&mut text, row, &passed, &ratios);
+    for (fate, title) in [
+        (Fate::Read, "CPU time of a passed packet that is read from its socket, nanoseconds"),
+        (Fate::Full, "CPU time of a passed packet that finds its socket full, nanoseconds"),
+    ] {
+        let _ = writeln!(text, "\n## {title}\n");
+        let passed = [Variant::Nothing, Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting];
+        let ratios =
+            ["Sallyport to no filter", "nftables ingress to no filter", "nftables prerouting to no filter"];
+        head(&mut text, &passed, &ratios);
+        for row in of(fate) {
+            let base = row.values(Variant::Nothing);
+            let ratio = |variant| row.ratio(variant, &base);
+            let ratios = [Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting].map(ratio);
+            line(&mut text, row, &passed, &ratios);
+        }
     }
     text.push_str("\n## A change of the rules, milliseconds\n\n| change | time |\n|---|---|\n");
     for change in changes {

@@ -1,20 +1,25 @@
-//! System calls that nothing else makes for us: programs of a few instructions, live frames, one interface setting.
+//! System calls that nothing else makes for us: programs of a few instructions, live frames.
 #![expect(unsafe_code, reason = "system calls take pointers; every one of this program is made here")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
+const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 const LINK_CREATE: libc::c_int = 28;
+const TYPE_PROG_ARRAY: u32 = 3;
 const TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const XDP_NATIVE: u32 = 1 << 2;
+/// As the filter says of itself: only a program that says the same may call it.
+const HAS_FRAGS: u32 = 1 << 5;
 const LIVE_FRAMES: u32 = 1 << 1;
-/// Frames made before the receiver is woken; a veth's ring holds twice as many.
-const BATCH: u32 = 128;
-const SIOCETHTOOL: libc::Ioctl = 0x8946;
-const ETHTOOL_SGRO: u32 = 0x2c;
+/// Frames that are made and filtered before those that pass go on together: as many as a driver's poll takes.
+const BATCH: u32 = 64;
 
 /// One command. The kernel takes a shorter attribute than its own for one with zeros behind it.
 fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
@@ -45,6 +50,11 @@ pub(crate) fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
         log_level: u32,
         log_size: u32,
         log: u64,
+        kernel: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach: u32,
     }
     let license = c"Dual MIT/GPL";
     let mut log = vec![0_u8; 1 << 16];
@@ -56,6 +66,11 @@ pub(crate) fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
         log_level: 1,
         log_size: 1 << 16,
         log: log.as_mut_ptr() as u64,
+        kernel: 0,
+        flags: HAS_FRAGS,
+        name: [0; 16],
+        interface: 0,
+        attach: ATTACH_XDP,
     };
     bpf(PROG_LOAD, &mut attribute).and_then(descriptor).map_err(|error| {
         let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
@@ -64,14 +79,57 @@ pub(crate) fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     })
 }
 
+/// A place for one program that others can go on with.
+pub(crate) fn program_array() -> io::Result<OwnedFd> {
+    let mut attribute = [TYPE_PROG_ARRAY, 4, 4, 1, 0];
+    bpf(MAP_CREATE, &mut attribute).and_then(descriptor)
+}
+
+/// Enters a program there, or empties it.
+pub(crate) fn enter(array: BorrowedFd<'_>, program: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attribute {
+        map: u32,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let (key, value) = (0_u32, program.map_or(0, number));
+    let mut attribute = Attribute {
+        map: number(array),
+        padding: 0,
+        key: &raw const key as u64,
+        value: if program.is_some() { &raw const value as u64 } else { 0 },
+        flags: 0,
+    };
+    match program {
+        Some(_) => bpf(MAP_UPDATE_ELEM, &mut attribute).map(drop),
+        None => match bpf(MAP_DELETE_ELEM, &mut attribute) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        },
+    }
+}
+
 /// Attaches a program to an interface of this thread's network namespace, in the driver, until the link is dropped.
 pub(crate) fn attach(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
     let mut attribute = [number(program), interface, ATTACH_XDP, XDP_NATIVE];
     bpf(LINK_CREATE, &mut attribute).and_then(descriptor)
 }
 
-/// Runs a program over real frames, each a copy of `frame` when it is first used, and does with them what it says.
-pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<()> {
+/// Runs a program over real frames, each a copy of `frame` when it is first used, as if that interface of this thread's network
+/// namespace had received them, and does with them what it says.
+pub(crate) fn run_live(program: BorrowedFd<'_>, interface: u32, frame: &[u8], repeat: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Context {
+        data: u32,
+        data_end: u32,
+        data_meta: u32,
+        ingress_ifindex: u32,
+        rx_queue_index: u32,
+        egress_ifindex: u32,
+    }
     #[repr(C)]
     struct Attribute {
         program: u32,
@@ -82,7 +140,8 @@ pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io
         data_out: u64,
         repeat: u32,
         nanoseconds: u32,
-        context_sizes: u64,
+        context_size_in: u32,
+        context_size_out: u32,
         context_in: u64,
         context_out: u64,
         flags: u32,
@@ -90,17 +149,27 @@ pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io
         batch: u32,
         padding: u32,
     }
+    let size_in = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    let context = Context {
+        data: 0,
+        data_end: size_in,
+        data_meta: 0,
+        ingress_ifindex: interface,
+        rx_queue_index: 0,
+        egress_ifindex: 0,
+    };
     let mut attribute = Attribute {
         program: number(program),
         verdict: 0,
-        size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        size_in,
         size_out: 0,
         data_in: frame.as_ptr() as u64,
         data_out: 0,
         repeat,
         nanoseconds: 0,
-        context_sizes: 0,
-        context_in: 0,
+        context_size_in: size_of::<Context>() as u32,
+        context_size_out: 0,
+        context_in: &raw const context as u64,
         context_out: 0,
         flags: LIVE_FRAMES,
         cpu: 0,
@@ -110,24 +179,36 @@ pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io
     bpf(PROG_TEST_RUN, &mut attribute).map(drop)
 }
 
-/// Turns an interface's generic receive offload on, with which a veth polls (NAPI) as a network card does.
-pub(crate) fn gro_on(interface: &str) -> io::Result<()> {
-    #[repr(C)]
-    struct Value {
-        command: u32,
-        data: u32,
+/// Reads what waits at a socket, up to 64 datagrams a call, until there is nothing; says how many there were.
+pub(crate) fn drain(socket: BorrowedFd<'_>, room: &mut [[u8; 64]; 64]) -> io::Result<u64> {
+    let mut read = 0;
+    loop {
+        let mut vectors =
+            room.each_mut().map(|bytes| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 64 });
+        // SAFETY: zeros are a message header with nothing in it.
+        let mut headers: [libc::mmsghdr; 64] = unsafe { std::mem::zeroed() };
+        for (header, vector) in headers.iter_mut().zip(&mut vectors) {
+            (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (vector, 1);
+        }
+        let (flags, none) = (libc::MSG_DONTWAIT, std::ptr::null_mut());
+        // SAFETY: 64 headers, each with one vector of 64 bytes that live until the call returns.
+        let got = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), 64, flags, none) };
+        match u64::try_from(got) {
+            Ok(got) => read += got,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::WouldBlock => return Ok(read),
+                error => return Err(error),
+            },
+        }
     }
-    #[repr(C)]
-    struct Request {
-        name: [u8; 16],
-        data: *mut Value,
-        rest: [u8; 16],
+}
+
+/// This thread's CPU time, its own and the kernel's for it.
+pub(crate) fn spent() -> io::Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is live and of the right type.
+    match unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } {
+        0 => Ok(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))),
+        _ => Err(io::Error::last_os_error()),
     }
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-    let mut value = Value { command: ETHTOOL_SGRO, data: 1 };
-    let mut request = Request { name: [0; 16], data: &raw mut value, rest: [0; 16] };
-    request.name.iter_mut().zip(interface.bytes().take(15)).for_each(|(to, from)| *to = from);
-    // SAFETY: the request is a live `struct ifreq` of full size whose pointer is to a live `struct ethtool_value`.
-    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
