@@ -18,7 +18,7 @@ use socket2::{Domain, Socket, Type};
 use support::budgets::{budget, cookies, datagram, plan, port, provoked, reasons, slow, syn_from};
 use support::corpus::Counts;
 use support::frames::{ethernet, extension, ipv6, tcp};
-use support::{Bpffs, Wire};
+use support::{Bpffs, Wire, emulated};
 
 const WITHIN: Reason = Reason::NoRule;
 const OVER: Reason = Reason::SynBudget;
@@ -118,7 +118,8 @@ fn the_rate_is_kept() {
     let (passed, dropped) = (seen[&WITHIN], seen[&Reason::UdpBudget]);
     // Never more. Less, where this machine has other things to do: a full bucket overflows after a tenth of a second.
     let most = 20.0 + 200.0 * seconds + 2.0;
-    assert!((passed as f64) <= most && passed >= 20 + 200, "{passed} of {dropped} in {seconds} s");
+    let least = if emulated() { 20 } else { 20 + 200 };
+    assert!((passed as f64) <= most && passed >= least, "{passed} of {dropped} in {seconds} s");
 }
 
 #[test]
