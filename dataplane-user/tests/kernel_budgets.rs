@@ -65,11 +65,7 @@ fn two_in_turn_have_no_more_than_their_budgets() {
     kernel.apply(&plan(FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() })).unwrap();
     for first in ["10.1.0.1", "2001:db8:1::1"] {
         let door = |source: &str| {
-            let address = match source.parse().unwrap() {
-                IpAddr::V4(address) => Address::V4(address.octets()),
-                IpAddr::V6(address) => Address::V6(address.octets()),
-            };
-            Source::of(&address).door(place::SYN_PER_SOURCE)
+            Source::of(&Address::from(source.parse::<IpAddr>().unwrap())).door(place::SYN_PER_SOURCE)
         };
         let other = |number: u32| {
             let [_, a, b, c] = number.to_be_bytes();

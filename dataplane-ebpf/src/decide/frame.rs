@@ -36,7 +36,8 @@ pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, Reason> {
 pub fn untag<B: Bytes + ?Sized>(frame: &B) -> Result<(u16, usize), Reason> {
     // Spelt out rather than looped: every offset stays a constant, which costs the verifier nothing.
     let outer = ethertype(frame, TYPE_OFFSET)?;
-    if !is_vlan(outer) {
+    // Asked first: nearly everything is IP without a tag.
+    if outer == IPV4 || outer == IPV6 || !is_vlan(outer) {
         return Ok((outer, TYPE_OFFSET + 2));
     }
     let inner = ethertype(frame, TYPE_OFFSET + TAG)?;

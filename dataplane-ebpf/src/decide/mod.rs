@@ -270,8 +270,9 @@ impl Decision {
         Self { reason, rule, counter: 0 }
     }
 
+    /// A decision that is no rule's.
     #[inline(always)]
-    const fn without_rule(reason: Reason) -> Self {
+    pub const fn without_rule(reason: Reason) -> Self {
         Self::new(reason, 0)
     }
 }
@@ -279,17 +280,7 @@ impl Decision {
 /// Judges a frame.
 #[inline(always)]
 pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Decision {
-    decide_packet(&parse(frame), tables)
-}
-
-/// Judges a frame that [`parse`] has read.
-#[inline(always)]
-pub fn decide_packet<T: Tables>(packet: &Result<Packet, Reason>, tables: &T) -> Decision {
-    let decision = match packet {
-        Ok(packet) => judge(packet, tables),
-        Err(reason) => Err(*reason),
-    };
-    match decision {
+    match parse(frame).and_then(|packet| judge(&packet, tables)) {
         Ok(decision) => decision,
         Err(reason) => Decision::without_rule(reason),
     }

@@ -64,11 +64,10 @@ pub(crate) enum Then {
 
 /// What follows what the rules said of a packet. What they drop costs nobody anything.
 #[inline(always)]
-pub(crate) fn then(word: Active, packet: &Result<Packet, Reason>, decision: Decision) -> Then {
+pub(crate) fn then(word: Active, packet: &Packet, decision: Decision) -> Then {
     if !word.has_packet_budgets() || decision.reason.is_drop() {
         return Then::Done;
     }
-    let Ok(packet) = packet else { return Then::Done };
     let (syn, udp) = (word.has_syn_budgets(), word.has_udp_budgets());
     if (packet.kind.is_syn() && syn) || (packet.kind.is_udp() && udp) {
         return Then::Spend;

@@ -1,8 +1,9 @@
 //! The packet filter.
 
 use aya_ebpf::programs::XdpContext;
-use dataplane_ebpf::decide::{decide_packet, parse};
+use dataplane_ebpf::decide::{Decision, judge, parse};
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::Active;
 
 use crate::budget::{self, Then};
 use crate::cookie::{self, Tail};
@@ -19,10 +20,12 @@ pub(crate) fn filter(context: &XdpContext) -> Reason {
     let Some(in_force) = InForce::read() else { return counted(Reason::NoTable) };
     let Some(tables) = in_force.tables() else { return counted(Reason::NoTable) };
     let word = in_force.word();
-    let packet = parse(&XdpFrame(context));
-    let decision = decide_packet(&packet, &tables);
-    let sample = sample();
-    let then = budget::then(word, &packet, decision);
+    let packet = match parse(&XdpFrame(context)) {
+        Ok(packet) => packet,
+        Err(reason) => return unread(context, word, reason),
+    };
+    let decision = judge(&packet, &tables).unwrap_or_else(Decision::without_rule);
+    let (sample, then) = (sample(), budget::then(word, &packet, decision));
     // What follows is asked of few packets only, however many there are.
     if sample.is_some() || word.is_watched() || then != Then::Done {
         Judged::leave(word, &packet, decision);
@@ -43,6 +46,16 @@ pub(crate) fn filter(context: &XdpContext) -> Reason {
         cookie::enter(context, Tail::Learn);
     }
     decision.reason
+}
+
+/// A frame that the tables are not asked about: it has no sender that could be summed up, and no rule.
+#[inline(always)]
+fn unread(context: &XdpContext, word: Active, reason: Reason) -> Reason {
+    if word.is_watched() {
+        Judged::leave_unread(reason);
+        flows::tell(context);
+    }
+    counted(reason)
 }
 
 #[inline(always)]

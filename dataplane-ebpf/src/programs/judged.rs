@@ -29,22 +29,31 @@ static JUDGED: PerCpuArray<Judged, 1> = PerCpuArray::new();
 impl Judged {
     /// Leaves a packet for what follows.
     #[inline(always)]
-    pub(crate) fn leave(word: Active, packet: &Result<Packet, Reason>, decision: Decision) {
+    pub(crate) fn leave(word: Active, packet: &Packet, decision: Decision) {
         let Some(judged) = JUDGED.get_ptr_mut(0) else { return };
         // SAFETY: this CPU's own aligned value, which lives as long as the program runs; it does not interrupt itself.
-        let judged = unsafe { &mut *judged };
-        match packet {
-            Ok(packet) => {
-                judged.source = packet.source.words();
-                judged.destination = packet.destination.words();
-                judged.kind = packet.kind.to_number();
-                judged.family = if packet.source.is_v6() { 6 } else { 4 };
-            }
-            Err(_) => judged.family = 0,
+        unsafe {
+            (*judged).source = packet.source.words();
+            (*judged).destination = packet.destination.words();
+            (*judged).kind = packet.kind.to_number();
+            (*judged).family = if packet.source.is_v6() { 6 } else { 4 };
+            (*judged).reason = decision.reason.number();
+            (*judged).rule = decision.rule;
+            (*judged).counter = decision.counter;
+            (*judged).word = word.0;
         }
-        judged.reason = decision.reason.number();
-        (judged.rule, judged.counter) = (decision.rule, decision.counter);
-        judged.word = word.0;
+    }
+
+    /// Leaves what could not be read.
+    #[inline(always)]
+    pub(crate) fn leave_unread(reason: Reason) {
+        let Some(judged) = JUDGED.get_ptr_mut(0) else { return };
+        // SAFETY: as above.
+        unsafe {
+            (*judged).family = 0;
+            (*judged).reason = reason.number();
+            (*judged).rule = 0;
+        }
     }
 
     /// What was left on this CPU.

@@ -23,6 +23,8 @@ type Listeners = HashMap<[u8; 20], u32, TEMPLATE>;
 type Table = Array<Chunk, TEMPLATE, MAPPED_INNER>;
 
 #[btf_map]
+static FIRST: Array<Chunk, { GENERATIONS as usize }, MAPPED> = Array::new();
+#[btf_map]
 static TABLES: ArrayOfMaps<Table, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static LISTENERS: ArrayOfMaps<Listeners, { GENERATIONS as usize }> = ArrayOfMaps::new();
@@ -81,15 +83,15 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn tables(&self) -> Option<Judges> {
         let generation = self.0.generation();
-        let table = TABLES.get(generation)?;
-        let first = table.get_ptr(0)?.cast::<u32>();
+        let first = FIRST.get_ptr(generation)?.cast::<u32>();
         // SAFETY: words of the first chunk. A trie's entry may be changed in place: each is read once.
         let word = |index| unsafe { first.add(index).read_volatile() };
-        Some(Judges {
-            generation,
-            first,
-            head: Head::from_words([word(0), word(1), word(2), word(3), word(4)]),
-        })
+        let head = Head::from_words([word(0), word(1), word(2), word(3), word(4)]);
+        // No table was made yet: the filter is closed, never open.
+        if head.cells == 0 {
+            return None;
+        }
+        Some(Judges { generation, first, head })
     }
 }
 
@@ -109,7 +111,7 @@ impl Judges {
         if chunk == 0 {
             return Some((self.first, at));
         }
-        Some((TABLES.get(self.generation)?.get_ptr(chunk)?.cast(), at))
+        Some((TABLES.get(self.generation)?.get_ptr(chunk - 1)?.cast(), at))
     }
 }
 

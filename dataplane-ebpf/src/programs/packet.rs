@@ -1,6 +1,8 @@
 //! The one unsafe door to a packet's bytes.
 #![expect(unsafe_code, reason = "the packet is reached through pointers that the verifier checks")]
 
+use core::array;
+
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
@@ -11,41 +13,21 @@ const OFFSET_MAX: usize = 0x7fff;
 /// The loopback interface's index, in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// `$count` numbers at an offset: each in one load, where the compiler would load bytes, because it does not know that a packet
-/// may be read unaligned (the verifier allows it where the processor does, as x86-64 and arm64 do).
+/// Loads a number from a packet in one piece: the compiler would load its bytes, because it does not know that a packet may be
+/// read unaligned (the verifier allows it where the processor does, as x86-64 and arm64 do).
 macro_rules! load {
-    ($frame:expr, $offset:expr, $width:literal, $number:ty, $count:expr) => {{
-        let (frame, offset): (&XdpFrame<'_>, usize) = ($frame, $offset);
-        if offset > OFFSET_MAX {
-            return None;
+    ($width:literal, $start:expr, $offset:literal) => {{
+        let loaded: u64;
+        // SAFETY: the number lies inside the packet, as the pointer's type says that was checked.
+        unsafe {
+            core::arch::asm!(
+                concat!("{number} = *(", $width, " *)({start} + ", $offset, ")"),
+                number = out(reg) loaded,
+                start = in(reg) $start,
+                options(readonly, nostack, preserves_flags),
+            );
         }
-        match frame.ptr_at::<[$number; $count]>(offset) {
-            Some(start) => {
-                let mut numbers: [$number; $count] = [0; $count];
-                for (index, number) in numbers.iter_mut().enumerate() {
-                    let loaded: u64;
-                    // SAFETY: `ptr_at` checked that all of them lie inside the packet; the instruction reads one.
-                    unsafe {
-                        core::arch::asm!(
-                            concat!("{number} = *(", $width, " *)({place} + 0)"),
-                            number = out(reg) loaded,
-                            place = in(reg) start.cast::<$number>().wrapping_add(index),
-                            options(readonly, nostack, preserves_flags),
-                        );
-                    }
-                    *number = loaded as $number;
-                }
-                Some(numbers)
-            }
-            None => {
-                let mut numbers: [$number; $count] = [0; $count];
-                // SAFETY: the buffer is as long as is said, and ours.
-                let failed = unsafe {
-                    bpf_xdp_load_bytes(frame.0.ctx, offset as u32, numbers.as_mut_ptr().cast(), size_of_val(&numbers) as u32)
-                };
-                (failed == 0).then_some(numbers)
-            }
-        }
+        loaded
     }};
 }
 
@@ -68,17 +50,49 @@ impl Bytes for XdpFrame<'_> {
 
     #[inline(always)]
     fn half(&self, offset: usize) -> Option<u16> {
-        load!(self, offset, "u16", u16, 1).map(|[half]| half)
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        match self.ptr_at::<[u8; 2]>(offset) {
+            Some(start) => Some(load!("u16", start, 0) as u16),
+            None => self.beyond_the_first_buffer(offset).map(u16::from_ne_bytes),
+        }
     }
 
     #[inline(always)]
     fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
-        load!(self, offset, "u32", u32, N)
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        match self.ptr_at::<[[u8; 4]; N]>(offset) {
+            Some(start) => Some(array::from_fn(|index| match index {
+                0 => load!("u32", start, 0) as u32,
+                1 => load!("u32", start, 4) as u32,
+                2 => load!("u32", start, 8) as u32,
+                3 => load!("u32", start, 12) as u32,
+                4 => load!("u32", start, 16) as u32,
+                _ => const { most_at_once(N) },
+            })),
+            None => self.beyond_the_first_buffer(offset),
+        }
     }
 
     #[inline(always)]
     fn longs<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
-        load!(self, offset, "u64", u64, N)
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        match self.ptr_at::<[[u8; 8]; N]>(offset) {
+            Some(start) => Some(array::from_fn(|index| match index {
+                0 => load!("u64", start, 0),
+                1 => load!("u64", start, 8),
+                2 => load!("u64", start, 16),
+                3 => load!("u64", start, 24),
+                4 => load!("u64", start, 32),
+                _ => const { most_at_once(N) as u64 },
+            })),
+            None => self.beyond_the_first_buffer(offset),
+        }
     }
 
     #[inline(always)]
@@ -120,15 +134,23 @@ impl XdpFrame<'_> {
         if start + size_of::<T>() > self.0.data_end() { None } else { Some(start as *const T) }
     }
 
-    /// A multi-buffer frame may hold headers in later buffers, where no pointer reaches.
+    /// A multi-buffer frame may hold headers in later buffers, where no pointer reaches. `T` is an array of numbers.
     #[inline(always)]
-    fn beyond_the_first_buffer<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
-        // SAFETY: the buffer is N bytes long and ours.
-        let failed =
-            unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
-        (failed == 0).then_some(bytes)
+    fn beyond_the_first_buffer<T: Copy + Default, const N: usize>(&self, offset: usize) -> Option<[T; N]> {
+        let mut numbers = [T::default(); N];
+        // SAFETY: the buffer is as long as is said, and ours; any bytes are numbers.
+        let failed = unsafe {
+            let size = size_of_val(&numbers) as u32;
+            bpf_xdp_load_bytes(self.0.ctx, offset as u32, numbers.as_mut_ptr().cast(), size)
+        };
+        (failed == 0).then_some(numbers)
     }
+}
+
+/// How many numbers are read at once at most; more do not compile.
+const fn most_at_once(count: usize) -> u32 {
+    assert!(count <= 5);
+    0
 }
 
 /// A number of which the compiler knows nothing any more.

@@ -1,6 +1,8 @@
 //! The maps: names, and the layout that a pinned one must have before a new object may be loaded over it.
 
-/// Outer map: generation -> its table.
+/// Generation -> the first chunk of its table.
+pub const FIRST: &str = "FIRST";
+/// Outer map: generation -> the other chunks of its table.
 pub const TABLES: &str = "TABLES";
 /// Outer map: generation -> listeners.
 pub const LISTENERS: &str = "LISTENERS";

@@ -1,6 +1,6 @@
 //! The table of one generation: what is known of sources, destinations and both, in words of 32 bits.
 //!
-//! One lookup reaches a [`Chunk`] of it, and most tables are no larger. In this order:
+//! The first [`Chunk`] lies where the kernel finds it without a call, and most tables are no larger. In this order:
 //!
 //! 1. the [`Head`], in the first [`LINE`] words;
 //! 2. the cells, two words each, from [`Head::cells`] on;
@@ -55,7 +55,7 @@ pub struct Head {
     pub six: u32,
     /// How many classes of destinations there are; 0: no packet is judged by the table.
     pub destinations: u32,
-    /// The word where the cells begin.
+    /// The word where the cells begin; 0: there is no table.
     pub cells: u32,
     /// The word where the classes of destinations begin; 0: there is one class.
     pub columns: u32,
@@ -68,6 +68,8 @@ impl Head {
     pub const FOUR: u32 = 0;
     /// The word with the first entry of the IPv6 trie.
     pub const SIX: u32 = 1;
+    /// The word that says where the cells begin.
+    pub const CELLS: usize = 3;
 
     /// As words, in the order in which they lie in the table.
     pub const fn to_words(self) -> [u32; Self::WORDS] {

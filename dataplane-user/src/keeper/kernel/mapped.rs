@@ -12,12 +12,14 @@ use dataplane_ebpf::decide::walk::Words;
 pub(super) struct Mapped(&'static [AtomicU32]);
 
 impl Mapped {
-    /// Maps the first `words` words of an array's values; fails where it has fewer pages.
-    pub(super) fn of(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+    /// Maps `words` words of an array's values from `first` on, which begins a page; fails where it has fewer pages.
+    pub(super) fn of(map: BorrowedFd<'_>, first: usize, words: usize) -> io::Result<Self> {
+        let offset = libc::off_t::try_from(first * size_of::<u32>()).map_err(io::Error::other)?;
         let (length, access) = (words * size_of::<u32>(), libc::PROT_READ | libc::PROT_WRITE);
         // SAFETY: a new mapping wherever the kernel has room; the descriptor is open.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, map.as_raw_fd(), offset)
+        };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -47,6 +47,7 @@ const fn map(name: &'static str, kind: u32, key: u32, value: u32, entries: u32, 
 
 /// The object's maps as this release makes them; a test compares this with what the object gives.
 pub(super) const LAYOUT: &[Layout] = &[
+    map(maps::FIRST, sys::ARRAY, 4, 4 * CHUNK as u32, GENERATIONS, sys::MAPPABLE),
     map(maps::TABLES, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::LISTENERS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::ACTIVE, sys::ARRAY, 4, 4, 1, sys::MAPPABLE),

@@ -9,7 +9,7 @@ use model::filter::{Cell, CellVerdict, Compiled};
 use crate::keeper::plan::trie::{Nodes, Prefix};
 
 /// What a generation's table is to hold, but for the sources.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     cells: Vec<u32>,
     /// Empty where there is one class of destinations.

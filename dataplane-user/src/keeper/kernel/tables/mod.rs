@@ -10,8 +10,9 @@ mod image;
 mod places;
 mod table;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use dataplane_ebpf::decide::walk::Words;
 use dataplane_ebpf::wire::table::{CHUNK, Head, LINE};
 use dataplane_ebpf::wire::{Active, GENERATIONS, RuleReason, maps};
 
@@ -32,6 +33,7 @@ pub(super) struct Tables {
     slot: Slot,
     active: Mapped,
     word: Active,
+    first: OwnedFd,
     tables: Outer,
     table: Table,
     listeners: Outer,
@@ -41,9 +43,51 @@ pub(super) struct Tables {
 /// The table in force.
 struct Table {
     inner: Inner,
-    memory: Mapped,
+    memory: Memory,
     /// What it says, once this process has said it.
     said: Option<Said>,
+}
+
+/// A table's words: the first chunk lies apart.
+struct Memory {
+    first: Mapped,
+    rest: Mapped,
+}
+
+impl Memory {
+    /// Stores words from `at` on, each in one piece; says whether they have room.
+    fn store(&self, at: usize, words: &[u32]) -> bool {
+        let (first, rest) = words.split_at(CHUNK.saturating_sub(at).min(words.len()));
+        let stored = first.is_empty() || self.first.store(at, first);
+        stored && (rest.is_empty() || self.rest.store((at + first.len()).saturating_sub(CHUNK), rest))
+    }
+
+    /// Whether it begins with these words.
+    fn begins_with(&self, words: &[u32]) -> bool {
+        let (first, rest) = words.split_at(CHUNK.min(words.len()));
+        self.first.begins_with(first) && self.rest.begins_with(rest)
+    }
+
+    /// Whether no table was ever stored.
+    fn is_none(&self) -> bool {
+        self.first.load(Head::CELLS) == 0
+    }
+}
+
+impl Words for Memory {
+    fn word(&self, index: u32) -> Option<u32> {
+        match index.checked_sub(CHUNK as u32) {
+            None => self.first.word(index),
+            Some(index) => self.rest.word(index),
+        }
+    }
+
+    fn four(&self, index: u32) -> Option<[u32; 4]> {
+        match index.checked_sub(CHUNK as u32) {
+            None => self.first.four(index),
+            Some(index) => self.rest.four(index),
+        }
+    }
 }
 
 struct Said {
@@ -54,16 +98,25 @@ struct Said {
 }
 
 impl Table {
-    fn of(inner: Inner, said: Option<Said>) -> Result<Self, KernelError> {
-        let memory = Mapped::of(inner.map.as_fd(), inner.entries as usize * CHUNK)
-            .map_err(KernelError::table("mapping", maps::TABLES))?;
-        Ok(Self { inner, memory, said })
+    fn of(first: BorrowedFd<'_>, generation: u32, inner: Inner) -> Result<Self, KernelError> {
+        let memory = Memory {
+            first: Mapped::of(first, generation as usize * CHUNK, CHUNK)
+                .map_err(KernelError::table("mapping", maps::FIRST))?,
+            rest: Mapped::of(inner.map.as_fd(), 0, inner.entries as usize * CHUNK)
+                .map_err(KernelError::table("mapping", maps::TABLES))?,
+        };
+        Ok(Self { inner, memory, said: None })
     }
 
-    /// A new one.
-    fn make(layout: &'static Layout, words: &[u32], said: Said) -> Result<Self, KernelError> {
-        let inner = Inner::make(layout, (words.len() + words.len() / 8 + SLACK).div_ceil(CHUNK))?;
-        let table = Self::of(inner, Some(said))?;
+    /// A new one, for a generation that no packet is judged by.
+    fn make(
+        layout: &'static Layout,
+        first: BorrowedFd<'_>,
+        generation: u32,
+        words: &[u32],
+    ) -> Result<Self, KernelError> {
+        let chunks = (words.len() + words.len() / 8 + SLACK).div_ceil(CHUNK);
+        let table = Self::of(first, generation, Inner::make(layout, chunks - 1)?)?;
         match table.memory.store(0, words) {
             true => Ok(table),
             false => Err(KernelError::table("filling", maps::TABLES)(std::io::ErrorKind::StorageFull.into())),
@@ -74,19 +127,25 @@ impl Table {
 impl Tables {
     /// Opens the slot's tables; makes empty ones where there are none.
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
-        let active = Mapped::of(slot.open(maps::ACTIVE)?.as_fd(), 1)
+        let active = Mapped::of(slot.open(maps::ACTIVE)?.as_fd(), 0, 1)
             .map_err(KernelError::table("mapping", maps::ACTIVE))?;
         let word = Active(active.load(0));
         let [tables, listeners] = &INNER;
+        let first = slot.open(maps::FIRST)?;
         let (tables, table) = Outer::open(slot, tables, word.generation())?;
+        let table = Table::of(first.as_fd(), word.generation(), table)?;
+        if table.memory.is_none() {
+            table.memory.store(0, &image(&Rules::default(), &Sources::default()));
+        }
         let (outer, inner) = Outer::open(slot, listeners, word.generation())?;
         let content = table::read(listeners, &inner)?;
         Ok(Self {
             slot: slot.clone(),
             active,
             word,
+            first,
             tables,
-            table: Table::of(table, None)?,
+            table,
             listeners: outer,
             places: (inner, content),
         })
@@ -116,17 +175,17 @@ impl Tables {
 
     fn swap(&mut self, image: &[u32], said: Said, places: Content<20, 4>) -> Result<(), KernelError> {
         let [tables, listeners] = &INNER;
-        let table = Table::make(tables, image, said)?;
         let places = match places == self.places.1 {
             true => self.places.clone(),
             false => (table::hash(listeners, &places)?, places),
         };
         self.quiesce()?;
         let spare = (self.word.generation() + 1) % GENERATIONS;
+        let table = Table::make(tables, self.first.as_fd(), spare, image)?;
         self.tables.enter(&self.slot, spare, &table.inner)?;
         self.listeners.enter(&self.slot, spare, &places.0)?;
         self.set(self.word.flipped());
-        (self.table, self.places) = (table, places);
+        (self.table, self.places) = (Table { said: Some(said), ..table }, places);
         Ok(())
     }
 
@@ -187,7 +246,7 @@ impl Table {
 
 impl Said {
     /// Makes the trie whose first entry stands at `root` say what these prefixes say, one of which changed.
-    fn edit(&mut self, memory: &Mapped, root: u32, prefixes: &[Prefix], changed: Prefix) -> bool {
+    fn edit(&mut self, memory: &Memory, root: u32, prefixes: &[Prefix], changed: Prefix) -> bool {
         let base = self.used.next_multiple_of(LINE);
         let Ok(base32) = u32::try_from(base) else { return false };
         let Some(patch) = trie::patch(memory, root, prefixes, changed, base32) else { return false };
