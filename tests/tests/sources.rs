@@ -108,6 +108,13 @@ impl Senders {
         let answer = self.api.get("/api/v1/sources");
         let record = &answer["nodes"][0]["record"];
         assert_eq!((&record["oneIn"], &record["others"]["packets"]), (&json!(1), &json!(0)), "{answer}");
+        // The command line says the same.
+        let (ok, out, err) = self.product.cli(&["sources", "--sort", "syns", "--top", "1"]);
+        assert!(ok, "{err}");
+        let source = out.lines().find(|line| line.starts_with(&SILENT[0].to_string())).unwrap_or_default();
+        assert_eq!(source.split_whitespace().nth(3), Some(&*first.to_string()), "{out}");
+        assert!(source.ends_with(&format!(": {NODE4} TCP 443 (listener https)")), "{out}");
+        assert!(out.contains("one packet in 1 looked at") && out.contains("more: --top 0 shows all"), "{out}");
     }
 
     /// What a draft would have done; nothing is published.

@@ -7,7 +7,9 @@ mod apply;
 mod documents;
 mod export;
 mod flows;
+mod nodes;
 pub(crate) mod places;
+mod sources;
 mod status;
 
 use std::io::IsTerminal as _;
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     },
     /// Watch sampled packets that the filter dropped or passed
     Flows(flows::Options),
+    /// Who sent to the nodes in the last hour
+    Sources(sources::Options),
     /// Capture the next packets that a rule drops, or that are dropped for a reason, as a pcap file
     Capture(flows::CaptureOptions),
     /// Make an earlier revision's objects the newest revision
@@ -93,7 +97,7 @@ pub(crate) enum Command {
     /// Nodes
     Node {
         #[command(subcommand)]
-        command: NodeCommand,
+        command: nodes::Command,
     },
     /// Users
     User {
@@ -133,35 +137,6 @@ pub(crate) struct ConsoleOptions {
     /// End when this process, which started it, has ended
     #[arg(long, hide = true)]
     pub(crate) parent: Option<u32>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// Make a one-time token that enrols a node, and say how to use it
-    Enrol {
-        name: Name,
-        /// A label, key=value (repeatable); a known node keeps its own when there is none
-        #[arg(long = "label", value_name = "KEY=VALUE")]
-        labels: Vec<String>,
-    },
-    /// Give a node these labels instead of those it has
-    Label {
-        name: Name,
-        #[arg(value_name = "KEY=VALUE", required_unless_present = "none")]
-        labels: Vec<String>,
-        /// Take all labels away
-        #[arg(long, conflicts_with = "labels")]
-        none: bool,
-    },
-    /// All nodes
-    List,
-    /// Let a node finish what is open and accept nothing new
-    Drain { name: Name },
-    /// Put a drained node back to work
-    #[command(alias = "undrain")]
-    Resume { name: Name },
-    /// Refuse a node from now on
-    Revoke { name: Name },
 }
 
 #[derive(Debug, Subcommand)]
@@ -251,6 +226,7 @@ async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Export { what } => export::run(&reach.client()?, what.as_deref()).await?,
         Command::Status { json } => return status::run(&reach.client()?, json).await,
         Command::Flows(options) => flows::run(&reach.client()?, &options).await?,
+        Command::Sources(options) => sources::run(&reach.client()?, &options).await?,
         Command::Capture(options) => flows::capture(&reach.client()?, &options).await?,
         Command::Rollback { revision, no_wait } => {
             let client = reach.client()?;
@@ -270,7 +246,7 @@ async fn perform(cli: Cli) -> Result<ExitCode, CliError> {
             say(&format!("revision {revision} is confirmed"));
         }
         Command::Fetch { name, yes } => return fetch(&reach.client()?, &name, yes).await,
-        Command::Node { command } => node(&reach.client()?, command).await?,
+        Command::Node { command } => nodes::run(&reach.client()?, command).await?,
         Command::User { command: UserCommand::Reset { name, create } } => {
             let state_dir = places::state_dir(reach.state_dir.as_deref())?;
             let password = crate::server::reset_user(&state_dir, &name, create).await?;
@@ -320,44 +296,6 @@ async fn fetch(client: &Client, name: &Name, yes: bool) -> Result<ExitCode, CliE
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn node(client: &Client, command: NodeCommand) -> Result<(), CliError> {
-    match command {
-        NodeCommand::Enrol { name, labels } => {
-            let body = json!({ "labels": parsed(&labels)?.as_map() });
-            let answer = client.must("POST", &format!("/api/v1/nodes/{name}/enrol"), Some(&body)).await?;
-            say("On the node, once (the token is for one use):\n");
-            say("    umask 077; cat > token <<'END'");
-            say(answer["token"].as_str().unwrap_or_default());
-            say("END\n    sallyport-node run --token-file token");
-            if let Some(warning) = answer["warning"].as_str() {
-                say(&format!("\n{warning}"));
-            }
-        }
-        NodeCommand::List => {
-            let answer = client.must("GET", "/api/v1/nodes", None).await?;
-            answer["items"].as_array().into_iter().flatten().for_each(|node| say(&status::node_line(node)));
-        }
-        NodeCommand::Label { name, labels, none: _ } => {
-            let body = json!({ "labels": parsed(&labels)?.as_map() });
-            client.must("PUT", &format!("/api/v1/nodes/{name}/labels"), Some(&body)).await?;
-            say(&format!("node {name} has the labels: {}", labels.join(" ")));
-        }
-        NodeCommand::Drain { name } => {
-            client.must("POST", &format!("/api/v1/nodes/{name}/drain"), Some(&json!({}))).await?;
-            say(&format!("node {name} accepts nothing new; back to work: sallyport node resume {name}"));
-        }
-        NodeCommand::Resume { name } => {
-            client.must("POST", &format!("/api/v1/nodes/{name}/resume"), Some(&json!({}))).await?;
-            say(&format!("node {name} goes back to work"));
-        }
-        NodeCommand::Revoke { name } => {
-            client.must("POST", &format!("/api/v1/nodes/{name}/revoke"), Some(&json!({}))).await?;
-            say(&format!("node {name} is refused from now on"));
-        }
-    }
-    Ok(())
 }
 
 fn parsed(labels: &[String]) -> Result<Labels, CliError> {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use model::flow::Protocol;
 
-const VLAN: [u16; 2] = [0x8100, 0x88a8];
+/// As the program knows them.
+const VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const ETHERNET: usize = 14;
