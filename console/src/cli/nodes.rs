@@ -5,7 +5,7 @@ use model::name::Name;
 use serde_json::json;
 
 use super::status::node_line;
-use super::{CliError, parsed, plain, say};
+use super::{CliError, parsed, say};
 use crate::client::Client;
 
 #[derive(Debug, Subcommand)]
