@@ -27,7 +27,7 @@ fn enrols_applies_serves_and_changes_without_a_dropped_connection() {
     let second = free_port();
     let mut both = shop(&console, 2, port, origin);
     let mut more = both.listeners[0].clone();
-    (more.name, more.port) = (name("second"), second);
+    (more.name, more.port) = (name("second"), u64::from(second).try_into().unwrap());
     both.listeners.push(more);
     both.routes[0].listeners.push(name("second"));
     console.publish(&both);

@@ -20,6 +20,7 @@ pub mod header;
 pub mod https_url;
 pub mod labels;
 pub mod link;
+pub mod listen;
 pub mod name;
 pub mod nearest;
 pub mod net;

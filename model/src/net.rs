@@ -41,6 +41,13 @@ impl Prefix {
     }
 }
 
+impl From<IpAddr> for Prefix {
+    /// The prefix of one address; an IPv4-mapped one is IPv4.
+    fn from(address: IpAddr) -> Self {
+        Self(address.to_canonical().into())
+    }
+}
+
 impl std::str::FromStr for Prefix {
     type Err = InvalidPrefix;
 

@@ -1,9 +1,11 @@
 //! What a node tells its console about traffic, drops and itself.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::listen;
 use crate::name::Name;
 use crate::net::OriginAddress;
 
@@ -164,10 +166,32 @@ pub struct ListenerReport {
     pub mode: String,
     /// Where it accepts.
     pub addresses: Vec<SocketAddr>,
+    /// Prefixes and any ports that it accepts on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<listen::Place>,
+    /// Of any port, those that others listen on: they keep their connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Open connections.
     pub connections: u32,
     /// Why it does not accept, one sentence.
     pub problem: Option<String>,
+}
+
+/// A port that a listener on any port leaves to whoever listens there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LeftOut {
+    /// Where he listens.
+    pub at: SocketAddr,
+    /// His name and process id, as far as they are known.
+    pub owner: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.at, self.owner)
+    }
 }
 
 /// One thing a node can do with the kernel's help.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clear_text::ClearText;
 use crate::digest::Digest;
 use crate::error_page::ErrorPage;
+use crate::listen::{Addresses, Place, Port};
 use crate::name::{HostName, HostPattern, Name};
 use crate::net::{OriginAddress, Prefix};
 use crate::route::Conditions;
@@ -73,11 +74,12 @@ pub struct Snapshot {
 pub struct Listener {
     /// Its name.
     pub name: Name,
-    /// Empty: every local address, IPv4 and IPv6.
-    pub addresses: Vec<IpAddr>,
-    /// 1 to 65535.
-    pub port: u16,
-    /// Take the port from another process.
+    /// Sorted; empty: every local address, IPv4 and IPv6. A single address travels as one; prefixes are refused by nodes of
+    /// releases that do not know them.
+    pub addresses: Vec<Addresses>,
+    /// Any only with addresses, and refused by nodes of releases that do not know it.
+    pub port: Port,
+    /// Take the port from another process; never where it is any.
     pub take_over: bool,
     /// What is answered in clear text; absent where the listener speaks TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +103,11 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Where it accepts.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        Place::all(&self.addresses, self.port)
+    }
+
     /// Whether it goes on accepting while its node is drained: whoever asks it for the node's health gets an answer.
     pub fn outlives_drain(&self) -> bool {
         self.clear_text.as_ref().is_some_and(|clear| clear.health_path.is_some())

@@ -128,7 +128,7 @@ impl Node {
     pub(crate) fn plan(&self, wire: &Wire, rule: FilterRule) -> Result<KernelPlan> {
         let linux = &self.linux;
         let own = wire.node(|| Ok(linux.own_addresses()?))?;
-        let inputs = Inputs { rules: &[rule], protocols: &[], listeners: &[], own: &own };
+        let inputs = Inputs { rules: &[rule], protocols: &[], listeners: &[], ranges: &[], own: &own };
         Ok(KernelPlan::of(inputs)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use model::draft::{
     ErrorPageSpec, Kind, LimitsSpec, ListenerHttp, ListenerSpec, ListenerTls, Metadata, NodeSelector, Object,
-    ProxyProtocolSpec, Spec,
+    PortSpec, ProxyProtocolSpec, Spec,
 };
 use model::problem::Problem;
 
@@ -79,8 +79,8 @@ impl ListenerForm {
         }
         let mut spec = ListenerSpec {
             addresses: fields.words("addresses"),
-            // A blank port is 0, which the compiler refuses in its own words.
-            port: numbers.read("port", "spec.port").unwrap_or(0),
+            // A blank port is 0, which the compiler refuses in its own words, as it does any other word.
+            port: fields.some("port").map_or_else(PortSpec::default, |port| PortSpec::from(&*port)),
             trusted_prefixes: fields.words("trusted_prefixes"),
             proxy_protocol: Some(fields.words("proxy_prefixes"))
                 .filter(|prefixes| !prefixes.is_empty())

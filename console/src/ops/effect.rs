@@ -127,8 +127,8 @@ impl Change {
         if *rules == after.filter && *lists == after.filter_protocols && was == is {
             return None;
         }
-        let index = |rules, protocols, listeners| {
-            Index::new(Inputs { rules, protocols, listeners, ..Inputs::default() }).ok()
+        let index = |rules, protocols, (listeners, ranges): &(Vec<_>, Vec<_>)| {
+            Index::new(Inputs { rules, protocols, listeners, ranges, own: &[] }).ok()
         };
         let rules_named = after.filter.iter().map(|rule| (rule.id, rule.name.clone()));
         let lists_named = after.filter_protocols.iter().map(|list| (list.id, list.name.clone()));

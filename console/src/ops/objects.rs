@@ -227,7 +227,7 @@ impl Ops {
         if self.current().id.revision > 0 {
             return Ok(());
         }
-        let listener = ListenerSpec { port: u32::from(port), ..ListenerSpec::default() };
+        let listener = ListenerSpec { port: u32::from(port).into(), ..ListenerSpec::default() };
         let changes = Changes::put(Object::new("https", Spec::Listener(listener)));
         let options = PublishOptions { message: "first start".to_owned(), ..PublishOptions::default() };
         self.grant(Wish::Changes(changes), &Actor::console(), options).await?;

@@ -1,10 +1,11 @@
 //! Who is sending.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use model::filter::{Payload, protocol_word};
+use model::listen::Atlas;
 use model::name::Name;
 use model::senders::{Senders, Sums};
 use model::snapshot::Snapshot;
@@ -151,27 +152,26 @@ fn snapshot(current: &Current, node: &Node) -> Option<Snapshot> {
 
 /// Where a node's listeners accept, and the routes they have.
 #[derive(Default)]
-pub(super) struct Listeners(Option<Snapshot>);
+pub(super) struct Listeners {
+    snapshot: Option<Snapshot>,
+    places: Atlas<Name>,
+}
 
 impl Listeners {
     pub(super) fn of(snapshot: Option<Snapshot>) -> Self {
-        Self(snapshot)
+        let listeners = snapshot.iter().flat_map(|snapshot| &snapshot.listeners);
+        let places = listeners.flat_map(|one| one.places().map(|place| (place, one.name.clone()))).collect();
+        Self { snapshot, places }
     }
 
     /// The listener that packets to an address are for.
     pub(super) fn at(&self, address: IpAddr, payload: Payload) -> Option<&Name> {
         let Payload::Tcp(port) = payload else { return None };
-        let listeners = self.0.iter().flat_map(|snapshot| &snapshot.listeners);
-        let mut there = listeners.filter(|listener| {
-            let everywhere = listener.addresses.is_empty();
-            let named = listener.addresses.iter().any(|one| one.to_canonical() == address);
-            listener.port == port && (everywhere || named)
-        });
-        there.next().map(|listener| &listener.name)
+        self.places.get(SocketAddr::new(address, port))
     }
 
     pub(super) fn routes(&self, listener: &Name) -> Vec<String> {
-        let routes = self.0.iter().flat_map(|snapshot| &snapshot.routes);
+        let routes = self.snapshot.iter().flat_map(|snapshot| &snapshot.routes);
         let on = routes.filter(|route| route.listeners.contains(listener));
         on.map(|route| route.name.to_string()).collect()
     }

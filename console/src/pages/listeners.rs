@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use model::draft::{Kind, ListenerSpec, Object, Spec};
+use model::draft::{Kind, ListenerSpec, Object, PortSpec, Spec};
 use model::problem::Problem;
 use model::report::ListenerReport;
 
@@ -22,6 +22,8 @@ pub(crate) struct OnNode {
     pub(crate) node: String,
     pub(crate) mode: &'static str,
     pub(crate) addresses: String,
+    /// Of any port, what others on the node listen on.
+    pub(crate) left_out: Vec<String>,
     pub(crate) connections: u32,
     pub(crate) problem: Option<String>,
 }
@@ -29,7 +31,7 @@ pub(crate) struct OnNode {
 struct Row {
     name: String,
     accepts: String,
-    port: u32,
+    port: PortSpec,
     tls: String,
     /// Routes are reached on it in clear text.
     open: bool,
@@ -81,9 +83,17 @@ pub(crate) async fn list(
 
 fn order(key: &str, a: &Row, b: &Row) -> Ordering {
     match key {
-        "port" => a.port.cmp(&b.port),
+        "port" => number(&a.port).cmp(&number(&b.port)),
         "connections" => a.connections.cmp(&b.connections),
         _ => a.name.cmp(&b.name),
+    }
+}
+
+/// Any port comes before the first.
+fn number(port: &PortSpec) -> u32 {
+    match port {
+        PortSpec::Number(number) => *number,
+        PortSpec::Word(_) => 0,
     }
 }
 
@@ -102,7 +112,11 @@ fn on_node(node: &str, report: &ListenerReport) -> OnNode {
     OnNode {
         node: node.to_owned(),
         mode: if report.mode == "steered" { "steered by the kernel" } else { "plain sockets" },
-        addresses: report.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        addresses: (report.addresses.iter().map(ToString::to_string))
+            .chain(report.ranges.iter().map(ToString::to_string))
+            .collect::<Vec<_>>()
+            .join(", "),
+        left_out: report.left_out.iter().map(ToString::to_string).collect(),
         connections: report.connections,
         problem: report.problem.clone(),
     }
@@ -114,7 +128,7 @@ fn row(name: &str, spec: &ListenerSpec, reports: &mut BTreeMap<String, Vec<OnNod
     Row {
         name: name.to_owned(),
         accepts: if spec.addresses.is_empty() { everywhere } else { spec.addresses.join(", ") },
-        port: spec.port,
+        port: spec.port.clone(),
         tls: security(spec),
         open: spec.opens_routes(),
         served: spec.default_certificate.clone().unwrap_or_default(),

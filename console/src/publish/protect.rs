@@ -129,7 +129,8 @@ fn about(rule: &FilterRule, addresses: &BTreeSet<IpAddr>) -> FilterRule {
 
 impl<'a> Change<'a> {
     fn of(before: &Rules, after: &'a Rules, new: &Compiled) -> Option<Self> {
-        let listeners: BTreeSet<u16> = new.listeners().map(|listener| listener.port).collect();
+        let listeners: BTreeSet<u16> =
+            new.listeners().filter_map(|listener| listener.port.number()).collect();
         let ranges = before.rules.iter().chain(&after.rules).flat_map(|rule| &rule.ports);
         let edges = ranges.flat_map(|range| [Some(range.first()), range.last().checked_add(1)]);
         let ports = edges.flatten().chain([0, SSH]);

@@ -11,6 +11,8 @@ use dataplane_ebpf::wire::{
     Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_key,
 };
 
+use crate::ranges;
+
 /// An inner map's number of entries in the definition; userspace makes each as large as it has to be.
 const TEMPLATE: usize = 1;
 
@@ -65,18 +67,13 @@ impl InForce {
         self.0
     }
 
-    /// As [`Self::listens`], with the keys of the address and of every address.
-    #[inline(always)]
-    pub(crate) fn listens_at(&self, address: &[u8; 20], anywhere: &[u8; 20]) -> bool {
-        LISTENERS
-            .get(self.0.generation())
-            .is_some_and(|table| table.get_ptr(address).is_some() || table.get_ptr(anywhere).is_some())
-    }
-
-    /// Whether a listener accepts at this address and port: exactly, or at every address of the family.
+    /// Whether a listener accepts at this address and port: exactly, on a range, or at every address of the family.
     #[inline(always)]
     pub(crate) fn listens(&self, address: &Address, port: u16) -> bool {
-        self.listens_at(&listener_key(*address, port), &listener_key(address.any(), port))
+        let Some(table) = LISTENERS.get(self.0.generation()) else { return false };
+        let anywhere = || table.get_ptr(listener_key(address.any(), port)).is_some();
+        table.get_ptr(listener_key(*address, port)).is_some()
+            || ranges::steered(*address, port).unwrap_or_else(anywhere)
     }
 
     /// What the filter judges by.

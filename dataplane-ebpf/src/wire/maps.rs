@@ -38,6 +38,8 @@ pub const SOCKETS: &str = "SOCKETS";
 pub const THREADS: &str = "THREADS";
 /// How a thread is chosen.
 pub const STEERING: &str = "STEERING";
+/// Outer map of one place: where listeners accept on prefixes or any port; empty where none does.
+pub const RANGES: &str = "RANGES";
 /// Budgets, by place.
 pub const BUDGETS: &str = "BUDGETS";
 /// Port -> place of its budget of SYNs, 0 where it has none.

@@ -6,6 +6,7 @@ pub mod cell;
 pub mod flow;
 pub mod listener;
 pub mod maps;
+pub mod range;
 pub mod sample;
 pub mod sender;
 pub mod slot;

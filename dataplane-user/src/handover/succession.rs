@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use model::digest::Digest;
+use model::listen::Place;
 use model::name::Name;
 use model::report::{Drops, Feature};
 use model::snapshot::{SignedSnapshot, SnapshotId};
@@ -95,6 +96,9 @@ pub struct Listening {
     pub held: Vec<(SocketInfo, Fd)>,
     /// Addresses (none is every one) and ports that are open.
     pub open: BTreeSet<(Option<IpAddr>, u16)>,
+    /// Prefixes and any ports that are open. Releases that do not know them do not follow one that has some.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ranges: BTreeSet<Place>,
 }
 
 /// A worker.
@@ -292,6 +296,7 @@ mod tests {
                 next: 8,
                 held: vec![(info, Fd(11))],
                 open: BTreeSet::from([(None, 443), (Some("::1".parse().unwrap()), 8443)]),
+                ranges: BTreeSet::from([Place::At("10.0.7.0/24".parse().unwrap(), model::listen::Port::Any)]),
             },
             workers: vec![Working {
                 number: 3,

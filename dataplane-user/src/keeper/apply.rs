@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use model::digest::Digest;
 use model::filter::TooLarge;
+use model::listen::Place;
 use model::snapshot::{Listener, SignedSnapshot, Snapshot, SnapshotId};
 use rustix::fs::FlockOperation;
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 use super::directory::Staged;
 use super::kernel::KernelError;
 use super::run::Keeper;
-use super::sockets::{CannotOpen, Place, Prepared, places};
+use super::sockets::{CannotOpen, Prepared};
 use super::state::{StateError, Stored};
 use super::status::Refused;
 use super::supervise::{Phase, WorkerNumber};
@@ -381,7 +382,7 @@ impl Keeper {
         tracing::info!(on, "drained by the operator");
         if on {
             let stays = self.in_force.iter().flat_map(|snapshot| accepting(snapshot, on));
-            let stay: BTreeSet<Place> = stays.flat_map(places).collect();
+            let stay: BTreeSet<Place> = stays.flat_map(Listener::places).collect();
             let leaving: Vec<Place> = self.sockets.open().difference(&stay).copied().collect();
             let ids = self.sockets.close(&leaving);
             self.enter_filter();

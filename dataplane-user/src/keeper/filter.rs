@@ -1,9 +1,10 @@
 //! Which tables the kernel is to have, and when they are filled again.
 
 use model::filter::TooLarge;
+use model::listen::Place;
 use model::snapshot::Snapshot;
 
-use super::plan::{KernelPlan, Place, plan};
+use super::plan::{KernelPlan, plan};
 use super::run::Keeper;
 use crate::sentence;
 
@@ -26,7 +27,8 @@ impl Keeper {
             }
             Err(error) => self.note("own addresses", Some(sentence(&error))),
         }
-        plan(snapshot, &self.own, is_open)
+        self.look_who_listens();
+        plan(snapshot, &self.own, self.busy.at(), is_open)
     }
 
     /// The tables for what is in force. Where the worker could not make the stored snapshot live (its keys cannot be read, say), its
@@ -39,6 +41,20 @@ impl Keeper {
             Some(stored) => self.plan_for(&stored, |_| false),
             None => Ok(KernelPlan::default()),
         }
+    }
+
+    /// Fills the tables again where others have begun to listen on what a listener on any port would take, or have ended; only
+    /// while a worker serves, as below.
+    pub(super) fn follow_busy_ports(&mut self) {
+        let calm = self.current.is_some() && self.in_force.is_some() && self.transition.is_none();
+        if calm && self.look_who_listens() {
+            self.enter_filter();
+        }
+    }
+
+    fn look_who_listens(&mut self) -> bool {
+        let Self { busy, sockets, .. } = self;
+        sockets.steered() && busy.look(sockets.open().iter(), |inode| sockets.owns(inode))
     }
 
     /// Fills the tables again where this host's addresses are others now: one that moved to another host sends from there.

@@ -1,10 +1,11 @@
 //! Who listens on which port, from `/proc`.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 /// A listening TCP socket of this network namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listening {
     /// Where.
     pub local: SocketAddr,
@@ -28,15 +29,16 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// Every listening TCP socket.
+/// Every listening TCP socket. The kernel lists them before all connections (`Documentation/networking/proc_net_tcp.rst`), of
+/// which there may be very many: those are not read.
 pub fn listening() -> Vec<Listening> {
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .iter()
-        .flat_map(|table| {
-            let text = std::fs::read_to_string(table).unwrap_or_default();
-            text.lines().filter_map(parse_line).collect::<Vec<_>>()
-        })
-        .collect()
+    let mut found = Vec::new();
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        let Ok(table) = std::fs::File::open(table) else { continue };
+        let lines = BufReader::new(table).lines().map_while(Result::ok);
+        found.extend(lines.skip(1).map_while(|line| parse_line(&line)));
+    }
+    found
 }
 
 /// The process that holds a socket.

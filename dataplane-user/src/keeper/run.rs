@@ -29,7 +29,7 @@ use super::privileges::{self, User};
 use super::rendezvous;
 use super::senders::Sending;
 use super::settings::Settings;
-use super::sockets::Sockets;
+use super::sockets::{Busy, Sockets};
 use super::state::State;
 use super::status::{Refused, Status};
 use super::stop::{self, Signals};
@@ -73,6 +73,8 @@ pub struct Keeper {
     pub(super) flows: Flows,
     /// This host's addresses, as the tables in force have them.
     pub(super) own: Vec<IpAddr>,
+    /// Who else listens, where a listener on any port has to know.
+    pub(super) busy: Busy,
     pub(super) user: Option<User>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) metrics: Option<std::net::TcpListener>,
@@ -193,6 +195,7 @@ impl Keeper {
             sending: Sending::default(),
             flows: Flows::default(),
             own: Vec::new(),
+            busy: Busy::default(),
             user,
             metrics: None,
             launches: BTreeMap::new(),

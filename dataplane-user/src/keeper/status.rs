@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::name::Name;
-use model::report::{Feature, ListenerReport, Overload};
+use model::report::{Feature, LeftOut, ListenerReport, Overload};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 
@@ -147,7 +147,9 @@ impl Status {
         }
         lines.extend(self.overload.iter().map(|overload| format!("overload  {}", overload.sentence())));
         for listener in &self.listeners {
-            let places: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
+            let addresses = listener.addresses.iter().map(ToString::to_string);
+            let places: Vec<String> =
+                addresses.chain(listener.ranges.iter().map(ToString::to_string)).collect();
             let problem = listener.problem.as_ref().map_or(String::new(), |problem| format!(" - {problem}"));
             lines.push(format!(
                 "listener  {} on {} ({}){problem}",
@@ -155,6 +157,8 @@ impl Status {
                 places.join(", "),
                 listener.mode
             ));
+            let left_out = |left: &LeftOut| format!("left out  {}: {left}", listener.listener);
+            lines.extend(listener.left_out.iter().map(left_out));
         }
         for feature in &self.features {
             let on = if feature.on { "on" } else { "off" };
@@ -185,6 +189,7 @@ impl Keeper {
         }
         self.ticks += 1;
         self.follow_addresses();
+        self.follow_busy_ports();
         self.follow_access_log().await;
         self.follow_senders().await;
         let Some(number) = self.current else { return };
@@ -202,7 +207,7 @@ impl Keeper {
     fn listeners(&self) -> Vec<ListenerReport> {
         self.in_force
             .as_ref()
-            .map(|snapshot| self.sockets.report(snapshot, &self.problems))
+            .map(|snapshot| self.sockets.report(snapshot, &self.problems, &self.busy))
             .unwrap_or_default()
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn shop(console: &Console, revision: u64, port: u16, origin: u16) -> 
     snapshot.listeners.push(Listener {
         name: name("https"),
         addresses: vec!["127.0.0.1".parse().unwrap()],
-        port,
+        port: u64::from(port).try_into().unwrap(),
         take_over: false,
         clear_text: None,
         min_version: TlsVersion::V12,

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use dataplane_ebpf::reason::Reason;
 use model::filter::{FilterAction, FilterMode, FilterRule, Inputs, PortRange, ProtocolList};
-use sallyport_node::keeper::plan::{KernelPlan, Place};
+use model::listen::Bound;
+use sallyport_node::keeper::plan::KernelPlan;
 
 use super::frames::{ICMP, ICMPV6, TCP, UDP, ethernet, fragment, icmp, ipv4, ipv6, tcp, udp};
 use super::random::Random;
@@ -14,14 +15,14 @@ use super::random::Random;
 pub(crate) struct Rules {
     pub(crate) rules: Vec<FilterRule>,
     pub(crate) protocols: Vec<ProtocolList>,
-    pub(crate) listeners: Vec<Place>,
+    pub(crate) listeners: Vec<Bound>,
     pub(crate) own: Vec<IpAddr>,
 }
 
 impl Rules {
     pub(crate) fn plan(&self) -> KernelPlan {
         let Self { rules, protocols, listeners, own } = self;
-        KernelPlan::of(Inputs { rules, protocols, listeners, own }).unwrap()
+        KernelPlan::of(Inputs { rules, protocols, listeners, ranges: &[], own }).unwrap()
     }
 }
 
@@ -190,7 +191,7 @@ pub(crate) fn random(random: &mut Random) -> Rules {
         }],
         _ => Vec::new(),
     };
-    let mut listeners: Vec<Place> = (0..random.below(5))
+    let mut listeners: Vec<Bound> = (0..random.below(5))
         .map(|_| {
             let address = random.pick(&["", "10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"]).parse().ok();
             (address, *random.pick(&[22, 443, 8443]))

@@ -1,13 +1,13 @@
 //! What only several objects together get wrong.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use super::Compiled;
 use super::notes::{At, Names};
 use super::served::Served;
 use crate::draft::Kind;
 use crate::filter::{self, Inputs};
+use crate::listen::Place;
 use crate::name::{HostPattern, Name};
 use crate::problem::{Code, Problem};
 use crate::route::Conditions;
@@ -27,13 +27,10 @@ pub(super) fn check(compiled: &Compiled, names: &Names, problems: &mut Vec<Probl
 
 /// Two listeners that one node could have at one address and port.
 fn places(compiled: &Compiled, problems: &mut Vec<Problem>) {
-    let mut taken: BTreeMap<(u16, Option<IpAddr>), Vec<&Name>> = BTreeMap::new();
+    let mut taken: BTreeMap<Place, Vec<&Name>> = BTreeMap::new();
     for (name, lowered) in &compiled.listeners {
-        let listener = &lowered.listener;
-        let every = listener.addresses.is_empty().then_some(None);
-        let places = listener.addresses.iter().copied().map(Some).chain(every);
-        for place in places {
-            let others = taken.entry((listener.port, place)).or_default();
+        for place in lowered.listener.places() {
+            let others = taken.entry(place).or_default();
             let rival = others.iter().find(|other| {
                 compiled
                     .listeners
@@ -41,10 +38,8 @@ fn places(compiled: &Compiled, problems: &mut Vec<Problem>) {
                     .is_some_and(|other| can_meet(&other.selector, &lowered.selector))
             });
             if let Some(rival) = rival {
-                let place = place.map_or_else(|| "every address".to_owned(), |address| address.to_string());
                 let message = format!(
-                    "Listener/{rival} already has port {} on {place}; change port or addresses, or select other nodes",
-                    listener.port
+                    "Listener/{rival} already has {place}; change port or addresses, or select other nodes"
                 );
                 At::new(problems, format!("Listener/{name}")).problem("spec.port", Code::Duplicate, message);
             }
@@ -60,13 +55,15 @@ fn filters(compiled: &Compiled, problems: &mut Vec<Problem>) {
     };
     let rules: Vec<FilterRule> = compiled.filter_rules().cloned().collect();
     let listeners: Vec<_> = compiled.listeners.values().map(|lowered| lowered.listener.clone()).collect();
-    let (protocols, listeners): (Vec<_>, _) =
+    let (protocols, (listeners, ranges)): (Vec<_>, _) =
         (compiled.filter_protocols().cloned().collect(), filter::places(&listeners));
-    let inputs = Inputs { rules: &rules, protocols: &protocols, listeners: &listeners, own: &[] };
+    let inputs =
+        Inputs { rules: &rules, protocols: &protocols, listeners: &listeners, ranges: &ranges, own: &[] };
     if filter::is_surely_small(inputs) {
         return;
     }
-    if let Err(why) = filter::compile(inputs) {
+    // What sockets ask has the most cases.
+    if let Err(why) = filter::Index::new(inputs) {
         let mut at = At::new(problems, format!("PacketFilter/{largest}"));
         at.problem("spec.rules", Code::Invalid, why.to_string());
     }

@@ -1,11 +1,11 @@
 //! `Listener`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::notes::{At, Names};
 use super::{clear_text, error_pages};
-use crate::draft::{Kind, LimitsSpec, ListenerSpec, ProxyProtocolSpec};
+use crate::draft::{Kind, LimitsSpec, ListenerSpec, PortSpec, ProxyProtocolSpec};
+use crate::listen::{Addresses, Port};
 use crate::name::Name;
 use crate::net::Prefix;
 use crate::problem::Code;
@@ -19,14 +19,7 @@ pub(super) struct Lowered {
 }
 
 pub(super) fn lower(name: &Name, spec: &ListenerSpec, names: &Names, at: &mut At<'_>) -> Option<Lowered> {
-    let port = u16::try_from(spec.port).ok().filter(|port| *port != 0);
-    if port.is_none() {
-        at.problem(
-            "spec.port",
-            Code::Invalid,
-            format!("{} is no TCP port; write one from 1 to 65535", spec.port),
-        );
-    }
+    let port = port(spec, at);
     let default_certificate = spec
         .default_certificate
         .as_ref()
@@ -47,7 +40,7 @@ pub(super) fn lower(name: &Name, spec: &ListenerSpec, names: &Names, at: &mut At
     let listener = Listener {
         name: name.clone(),
         addresses: addresses(&spec.addresses, at),
-        port: port.unwrap_or_default(),
+        port: port.unwrap_or(Port::Any),
         take_over: spec.take_over,
         clear_text,
         min_version: min_version.unwrap_or(TlsVersion::V12),
@@ -69,22 +62,49 @@ fn proxy_protocol(spec: Option<&ProxyProtocolSpec>, at: &mut At<'_>) -> Vec<Pref
     at.prefixes(FIELD, &spec.prefixes)
 }
 
-fn addresses(texts: &[String], at: &mut At<'_>) -> Vec<IpAddr> {
+fn port(spec: &ListenerSpec, at: &mut At<'_>) -> Option<Port> {
+    let port = match &spec.port {
+        PortSpec::Number(number) => Port::try_from(u64::from(*number)).ok(),
+        PortSpec::Word(word) => (word == Port::ANY).then_some(Port::Any),
+    };
+    match port {
+        None => {
+            let shown = match &spec.port {
+                PortSpec::Number(number) => number.to_string(),
+                PortSpec::Word(word) => super::notes::shown(word),
+            };
+            let message = format!("{shown} is no TCP port; write one from 1 to 65535, or any");
+            at.problem("spec.port", Code::Invalid, message);
+        }
+        Some(Port::Any) => any_port(spec, at),
+        Some(Port::One(_)) => {}
+    }
+    port
+}
+
+/// What a listener on any port cannot be.
+fn any_port(spec: &ListenerSpec, at: &mut At<'_>) {
+    if spec.addresses.is_empty() {
+        let message = "any port of every address would take what services listen on that start later; list the addresses that it is for";
+        at.problem("spec.port", Code::Invalid, message.to_owned());
+    }
+    if spec.is_clear_text() {
+        let message = "any is for protocol HTTPS; a listener in clear text is found at a port, so write that";
+        at.problem("spec.port", Code::Invalid, message.to_owned());
+    }
+    if spec.take_over {
+        let message = "any port is any that nothing else listens on; take a port over with a listener for that port alone";
+        at.problem("spec.takeOver", Code::Conflict, message.to_owned());
+    }
+}
+
+fn addresses(texts: &[String], at: &mut At<'_>) -> Vec<Addresses> {
     let mut addresses = BTreeSet::new();
     for (index, text) in texts.iter().enumerate() {
         let field = format!("spec.addresses[{index}]");
-        let wrong = match text.parse::<IpAddr>() {
-            Err(_) => "is no IPv4 or IPv6 address; write one such as 192.0.2.1 or 2001:db8::1".to_owned(),
-            Ok(address) if address.is_unspecified() => {
-                "means every address; leave the list empty for that".to_owned()
-            }
-            Ok(address) if address.is_multicast() => {
-                "is a multicast address; nothing can connect to it".to_owned()
-            }
-            Ok(address) if address.to_canonical() != address => {
-                format!("is IPv4; write {}", address.to_canonical())
-            }
-            Ok(address) if !addresses.insert(address) => "is in this list twice; remove one".to_owned(),
+        let wrong = match text.parse::<Addresses>() {
+            Err(wrong) => wrong.to_string(),
+            Ok(one) if !addresses.insert(one) => "is in this list twice; remove one".to_owned(),
             Ok(_) => continue,
         };
         at.problem(field, Code::Invalid, format!("{} {wrong}", super::notes::shown(text)));

@@ -9,7 +9,7 @@ use crate::certificate::{Facts, trust_bundle};
 use crate::digest::Digest;
 use crate::draft::{
     BudgetSpec, BudgetsSpec, CertificateSpec, ErrorPageSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object,
-    PortBudgetSpec, RouteSpec, Spec,
+    PortBudgetSpec, PortSpec, RouteSpec, Spec,
 };
 
 /// More of a list than this is counted, not told.
@@ -190,7 +190,11 @@ fn listener(spec: &ListenerSpec) -> String {
         }
         false => String::new(),
     };
-    format!("port {} on {places}{open}{h2c}", spec.port)
+    let port = match &spec.port {
+        PortSpec::Number(number) => format!("port {number}"),
+        PortSpec::Word(word) => format!("{word} port"),
+    };
+    format!("{port} on {places}{open}{h2c}")
 }
 
 fn route(spec: &RouteSpec) -> String {

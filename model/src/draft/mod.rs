@@ -6,6 +6,7 @@
 mod document;
 mod filters;
 mod packet_filter;
+mod port;
 mod read;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use packet_filter::{
     BudgetSpec, BudgetsSpec, FilterRuleSpec, PacketFilterSpec, PortBudgetSpec, PrefixSetSpec,
     PrefixSourceSpec, ProtocolListSpec,
 };
+pub use port::PortSpec;
 
 /// The `apiVersion` this release writes.
 pub const API_VERSION: &str = "sallyport.dev/v1alpha1";
@@ -97,11 +99,11 @@ pub struct NodeSelector {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerSpec {
-    /// Addresses to accept on; empty means every local address, IPv4 and IPv6.
+    /// Addresses to accept on, each a single one or a prefix; empty means every local address, IPv4 and IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// TCP port, 1 to 65535.
-    pub port: u32,
+    /// TCP port, 1 to 65535, or `any`: every port of its addresses that nothing else listens on.
+    pub port: PortSpec,
     /// `HTTPS` (the default), or `HTTP`: clear text, see [`ListenerHttp`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,

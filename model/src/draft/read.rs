@@ -134,8 +134,12 @@ pub(super) fn unknown<'k>(
 impl<'a, 'de> Deserializer<'de> for Reader<'a> {
     type Error = Stop;
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
-        Err(Stop::Other("has a type that documents do not have".to_owned()))
+    /// A number or a word: the one thing in documents that may be of two types.
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        match self.value {
+            Some(Value::String(word)) if word.parse::<f64>().is_err() => visitor.visit_str(word),
+            _ => visitor.visit_u64(self.number(u32::MAX.into())),
+        }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {

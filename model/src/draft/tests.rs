@@ -113,7 +113,7 @@ fn numbers_and_lists_are_what_they_are() {
     );
     let bare = parse(listener(json!({"port": 443, "tls": null, "limits": null, "defaultCertificate": null})))
         .unwrap();
-    assert_eq!(bare.spec, Spec::Listener(ListenerSpec { port: 443, ..ListenerSpec::default() }));
+    assert_eq!(bare.spec, Spec::Listener(ListenerSpec { port: 443.into(), ..ListenerSpec::default() }));
 }
 
 #[test]

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use crate::listen::{Bound, Place};
+
 use super::{
     EXACT_FIRST, FRAGMENT_SLOTS, FilterAction, FilterMode, FilterRule, ICMP, ICMPV6, Payload, ProtocolList,
     Ranked, TCP, UDP,
@@ -52,13 +54,15 @@ pub(super) enum Class {
 pub(super) struct Destinations {
     pub(super) columns: Vec<(u32, u16)>,
     pub(super) exact: Vec<(IpAddr, u16, u16)>,
+    pub(super) ranged: Vec<(u16, u16)>,
     pub(super) classes: Vec<Class>,
 }
 
 pub(super) fn classify(
     rules: &Ranked<'_>,
     protocols: &[ProtocolList],
-    listeners: &[(Option<IpAddr>, u16)],
+    listeners: &[Bound],
+    ranges: &[Place],
 ) -> Destinations {
     let view = View::of(rules, protocols);
     let mut draft = Draft::default();
@@ -100,6 +104,7 @@ pub(super) fn classify(
     }
     let any = draft.anything();
     draft.column(Payload::Later(HIDDEN).slot(), &[any]);
+    draft.ranged(ranges, &view, (&tcp, &counts));
     draft.finished()
 }
 
@@ -233,6 +238,7 @@ struct Draft {
     numbers: HashMap<Class, u32>,
     columns: Vec<(u32, u32)>,
     exact: Vec<(IpAddr, u16, u32)>,
+    ranged: Vec<(u32, u32)>,
     /// Slots where an exact address has another class.
     exact_first: BTreeSet<u32>,
 }
@@ -245,6 +251,7 @@ impl Default for Draft {
             numbers: HashMap::from([(usual, 0)]),
             columns: Vec::new(),
             exact: Vec::new(),
+            ranged: Vec::new(),
             exact_first: BTreeSet::new(),
         }
     }
@@ -325,6 +332,23 @@ impl Draft {
         }
     }
 
+    /// What the classes of ports become on the ranges where listeners accept.
+    fn ranged(&mut self, ranges: &[Place], view: &View<'_>, (tcp, counts): (&[u32], &BTreeMap<u32, u32>)) {
+        let at = |place: &Place| match place.port().number() {
+            Some(port) => vec![tcp[usize::from(port)]],
+            None => counts.keys().copied().collect(),
+        };
+        let elsewhere: BTreeSet<u32> = ranges.iter().flat_map(at).collect();
+        for class in elsewhere {
+            let Class::One(mut facts) = self.classes[class as usize].clone() else { continue };
+            view.for_listener(&mut facts);
+            let here = self.of(facts);
+            if here != class {
+                self.ranged.push((class, here));
+            }
+        }
+    }
+
     /// Gives classes numbers by what they are; 0 is that of which nothing is said.
     fn finished(self) -> Destinations {
         let mut order: Vec<u32> = (0..self.classes.len() as u32).collect();
@@ -347,7 +371,10 @@ impl Draft {
         let mut exact: Vec<(IpAddr, u16, u16)> =
             self.exact.iter().map(|(address, port, class)| (*address, *port, number(*class))).collect();
         exact.sort_unstable();
+        let mut ranged: Vec<(u16, u16)> =
+            self.ranged.iter().map(|(class, here)| (number(*class), number(*here))).collect();
+        ranged.sort_unstable();
         let classes = order.iter().map(|class| self.classes[*class as usize].clone()).collect();
-        Destinations { columns, exact, classes }
+        Destinations { columns, exact, ranged, classes }
     }
 }

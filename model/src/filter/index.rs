@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::source::Origin;
+use crate::listen::Atlas;
+
 use super::{Cell, CellVerdict, Compiled, EXACT_FIRST, Inputs, Payload, TooLarge, compiled};
 
 /// The verdict on a connection.
@@ -29,6 +31,9 @@ pub struct Index {
     v6: Lengths,
     columns: HashMap<u32, u16>,
     exact: HashMap<(IpAddr, u16), u16>,
+    /// Where listeners accept on ranges, and what destinations' classes become there.
+    ranges: Atlas<()>,
+    ranged: HashMap<u16, u16>,
     destinations: usize,
     cells: Vec<Cell>,
 }
@@ -42,7 +47,8 @@ impl Index {
     /// # Errors
     /// See [`TooLarge`].
     pub fn new(inputs: Inputs<'_>) -> Result<Self, TooLarge> {
-        Ok(Self::of(&compiled(Inputs { own: &[], ..inputs }, Origin::Socket)?))
+        let index = Self::of(&compiled(Inputs { own: &[], ..inputs }, Origin::Socket)?);
+        Ok(Self { ranges: inputs.ranges.iter().map(|place| (*place, ())).collect(), ..index })
     }
 
     /// For the tables of the kernel.
@@ -50,6 +56,7 @@ impl Index {
         let mut index = Self {
             columns: compiled.columns.iter().copied().collect(),
             exact: compiled.exact.iter().map(|(address, port, class)| ((*address, *port), *class)).collect(),
+            ranged: compiled.ranged.iter().copied().collect(),
             destinations: usize::from(compiled.classes.1),
             cells: compiled.cells.clone(),
             ..Self::default()
@@ -76,6 +83,14 @@ impl Index {
             0 => column,
             _ => exact().unwrap_or(column & !EXACT_FIRST),
         };
+        let column = match payload {
+            Payload::Tcp(port) => self.where_ranges_are(SocketAddr::new(destination, port), column),
+            Payload::Udp(_)
+            | Payload::Icmp(_)
+            | Payload::Icmpv6(_)
+            | Payload::Other(_)
+            | Payload::Later(_) => column,
+        };
         let cell = usize::from(self.class(source)) * self.destinations + usize::from(column);
         self.cells.get(cell).copied().unwrap_or(Cell { rule: 0, verdict: CellVerdict::NoRule, observed: 0 })
     }
@@ -92,6 +107,11 @@ impl Index {
             | CellVerdict::OwnAddress
             | CellVerdict::Protocol => Verdict::Denied { rule: cell.rule },
         }
+    }
+
+    fn where_ranges_are(&self, local: SocketAddr, column: u16) -> u16 {
+        let here = || self.ranges.get(local).and_then(|()| self.ranged.get(&column));
+        if self.ranged.is_empty() { column } else { here().copied().unwrap_or(column) }
     }
 
     fn class(&self, source: IpAddr) -> u16 {

@@ -19,10 +19,12 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::listen::{Bound, Place};
 use crate::snapshot::Listener;
 
 pub use bogons::{BOGONS, bogons};
@@ -68,7 +70,10 @@ pub struct Inputs<'a> {
     /// The lists of IP protocols.
     pub protocols: &'a [ProtocolList],
     /// Where listeners accept; `None` is every address. See [`places`].
-    pub listeners: &'a [(Option<IpAddr>, u16)],
+    pub listeners: &'a [Bound],
+    /// Where they accept on prefixes or any port. Only sockets ask: a packet to any port may be a reply, which nothing in it
+    /// tells, and whoever accepts knows.
+    pub ranges: &'a [Place],
     /// The node's own addresses, from which no packet comes to it.
     pub own: &'a [IpAddr],
 }
@@ -83,6 +88,9 @@ pub struct Compiled {
     pub columns: Vec<(u32, u16)>,
     /// Every listener that has an address, with its class; its later fragments' stands at port 0. Sorted.
     pub exact: Vec<(IpAddr, u16, u16)>,
+    /// The class that a destination of a class has where a listener accepts on a range, where it is another; empty for the
+    /// kernel. Sorted.
+    pub ranged: Vec<(u16, u16)>,
     /// How many classes of sources and of destinations there are.
     pub classes: (u16, u16),
     /// What happens, at source class × number of destination classes + destination class.
@@ -215,18 +223,19 @@ pub enum TooLarge {
 /// # Errors
 /// See [`TooLarge`].
 pub fn compile(inputs: Inputs<'_>) -> Result<Compiled, TooLarge> {
-    compiled(inputs, source::Origin::Wire)
+    compiled(Inputs { ranges: &[], ..inputs }, source::Origin::Wire)
 }
 
 fn compiled(inputs: Inputs<'_>, origin: source::Origin) -> Result<Compiled, TooLarge> {
     let rules = Ranked::of(inputs.rules);
     let sources = source::classify(&rules, inputs.own, origin);
-    let destinations = destination::classify(&rules, inputs.protocols, inputs.listeners);
+    let destinations = destination::classify(&rules, inputs.protocols, inputs.listeners, inputs.ranges);
     let cells = cells::fill(&rules, &sources.classes, &destinations.classes)?;
     Ok(Compiled {
         sources: sources.prefixes,
         columns: destinations.columns,
         exact: destinations.exact,
+        ranged: destinations.ranged,
         // Both are far below: `fill` has looked.
         classes: (sources.classes.len() as u16, destinations.classes.len() as u16),
         cells,
@@ -240,22 +249,18 @@ pub fn is_surely_small(inputs: Inputs<'_>) -> bool {
     let lists = inputs.protocols.iter().map(|list| list.allow.len() + 1);
     let edges: usize = inputs.rules.iter().map(edges).chain(lists).sum();
     // Each edge of a range starts a class in TCP and in UDP, each listener has at most two of its own.
-    let destinations = 16 + 8 * (edges + inputs.listeners.len());
+    // On ranges each class can have one more.
+    let ranges = if inputs.ranges.is_empty() { 1 } else { 2 };
+    let destinations = (16 + 8 * (edges + inputs.listeners.len() + inputs.ranges.len())) * ranges;
     destinations <= MOST_DESTINATION_CLASSES && (prefixes + inputs.own.len() + 3) * destinations <= MOST_CELLS
 }
 
-/// Where listeners accept, sorted: what [`Inputs::listeners`] wants.
-pub fn places(listeners: &[Listener]) -> Vec<(Option<IpAddr>, u16)> {
-    let place = |listener: &Listener| {
-        let everywhere = listener.addresses.is_empty().then_some(None);
-        let addresses = listener.addresses.iter().map(|address| Some(address.to_canonical()));
-        let port = listener.port;
-        everywhere.into_iter().chain(addresses).map(move |address| (address, port)).collect::<Vec<_>>()
-    };
-    let mut places: Vec<_> = listeners.iter().flat_map(place).collect();
-    places.sort_unstable();
-    places.dedup();
-    places
+/// Where listeners accept, sorted: what [`Inputs::listeners`] and [`Inputs::ranges`] want.
+pub fn places(listeners: &[Listener]) -> (Vec<Bound>, Vec<Place>) {
+    let places: BTreeSet<Place> = listeners.iter().flat_map(Listener::places).collect();
+    let mut bound: Vec<Bound> = places.iter().filter_map(Place::bound).collect();
+    bound.sort_unstable();
+    (bound, places.into_iter().filter(|place| place.bound().is_none()).collect())
 }
 
 /// The rules by id: a rule's rank is its index here.

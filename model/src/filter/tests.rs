@@ -1,6 +1,6 @@
 //! The order of `docs/packet-filter.md` again, one packet and one rule at a time; the tables must say the same.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use proptest::collection::vec;
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
+use crate::listen::Port;
 use crate::net::Prefix;
 
 #[derive(Debug, Clone)]
@@ -15,13 +16,14 @@ struct World {
     rules: Vec<FilterRule>,
     protocols: Vec<ProtocolList>,
     listeners: Vec<(Option<IpAddr>, u16)>,
+    ranges: Vec<Place>,
     own: Vec<IpAddr>,
 }
 
 impl World {
     fn inputs(&self) -> Inputs<'_> {
-        let Self { rules, protocols, listeners, own } = self;
-        Inputs { rules, protocols, listeners, own }
+        let Self { rules, protocols, listeners, ranges, own } = self;
+        Inputs { rules, protocols, listeners, ranges, own }
     }
 }
 
@@ -210,6 +212,18 @@ fn rule() -> impl Strategy<Value = FilterRule> {
     )
 }
 
+/// Where a listener accepts on more than an address and port.
+fn range() -> impl Strategy<Value = Place> {
+    let port =
+        prop_oneof![Just(Port::Any), (1_u16..20).prop_map(|port| Port::try_from(u64::from(port)).unwrap())];
+    (address(), 1_u8..8, port).prop_filter_map("nothing accepts there", |(address, short, port)| {
+        let net = IpNet::from(address.to_canonical());
+        let length = if port == Port::Any { short - 1 } else { short };
+        let net = IpNet::new(net.addr(), net.prefix_len() - length).unwrap().trunc();
+        Some(Place::At(net.to_string().parse().ok()?, port))
+    })
+}
+
 fn world() -> impl Strategy<Value = World> {
     let list = (subsequence(PROTOCOLS.to_vec(), 1..5), mode()).prop_map(|(allow, mode)| ProtocolList {
         id: 1,
@@ -219,8 +233,8 @@ fn world() -> impl Strategy<Value = World> {
     });
     let lists = prop_oneof![2 => Just(Vec::new()), 1 => vec(list, 1..3)];
     let listeners = vec((proptest::option::of(address()), 1_u16..20), 0..4);
-    (vec(rule(), 0..8), lists, listeners, vec(address(), 0..2)).prop_map(
-        |(mut rules, mut protocols, mut listeners, own)| {
+    (vec(rule(), 0..8), lists, listeners, vec(range(), 0..3), vec(address(), 0..2)).prop_map(
+        |(mut rules, mut protocols, mut listeners, ranges, own)| {
             let ids = rules.iter_mut().map(|rule| &mut rule.id);
             for (id, number) in ids.chain(protocols.iter_mut().map(|list| &mut list.id)).zip(1..) {
                 *id = number;
@@ -228,7 +242,7 @@ fn world() -> impl Strategy<Value = World> {
             for (address, _) in &mut listeners {
                 *address = address.map(|address| address.to_canonical());
             }
-            World { rules, protocols, listeners, own }
+            World { rules, protocols, listeners, ranges, own }
         },
     )
 }
@@ -284,6 +298,23 @@ proptest! {
             };
             prop_assert_eq!(index.verdict(client, (to, port).into()), expected);
         }
+    }
+
+    /// Whoever accepts knows that it is a new connection, so on ranges it is judged there.
+    #[test]
+    fn sockets_need_allow_rules_wherever_a_listener_accepts_and_packets_to_ranges_do_not(
+        world in world(), clients in vec((address(), address(), 1_u16..30), 1..20)
+    ) {
+        let index = Index::new(world.inputs()).unwrap();
+        for (client, to, port) in clients {
+            let to = SocketAddr::new(to.to_canonical(), port);
+            let bound = world.listeners.iter().any(|(at, on)| *on == port && at.is_none_or(|at| at == to.ip()));
+            let listens = bound || world.ranges.iter().any(|place| place.holds(to));
+            let expected = seen_by(&world, client, Seen(6, port, listens));
+            prop_assert_eq!(index.cell(client, to.ip(), Payload::Tcp(port)), expected, "{} -> {}", client, to);
+        }
+        let without = World { ranges: Vec::new(), ..world.clone() };
+        prop_assert_eq!(compile(world.inputs()).unwrap(), compile(without.inputs()).unwrap());
     }
 
     #[test]

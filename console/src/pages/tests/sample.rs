@@ -90,7 +90,7 @@ fn objects() -> Vec<Object> {
         rule("offices", "Allow", &["0.0.0.0/0", "::/0"]),
     ];
     let http = ListenerSpec {
-        port: 80,
+        port: 80.into(),
         protocol: Some("HTTP".to_owned()),
         http: ListenerHttp { health_path: Some("/healthz".to_owned()), ..ListenerHttp::default() },
         ..ListenerSpec::default()
@@ -203,6 +203,8 @@ fn report(node: usize, minute: i32) -> Report {
             listener: "https".parse().unwrap(),
             mode: if node == 1 { "socket" } else { "steered" }.to_owned(),
             addresses: vec![([0, 0, 0, 0], 8443).into()],
+            ranges: Vec::new(),
+            left_out: Vec::new(),
             connections: 140,
             problem: None,
         }],

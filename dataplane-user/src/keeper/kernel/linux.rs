@@ -15,6 +15,7 @@ use super::flows::{Flows, Record};
 use super::links::{self, Interface, State};
 use super::object::{self, Programs};
 use super::pins::{Pins, Slot, SlotState, pin_over};
+use super::ranges::Ranges;
 use super::senders::{Senders, Taken};
 use super::sys::TestRun;
 use super::tables::{Tables, counters};
@@ -61,6 +62,7 @@ pub struct Linux {
     pub(super) programs: Programs,
     tables: Tables,
     budgets: Budgets,
+    ranges: Ranges,
     counters: Counters,
     senders: Senders,
     flows: Flows,
@@ -109,6 +111,7 @@ impl Linux {
         // Whoever watched through a former process has to ask again.
         tables.set_watched(false);
         let budgets = Budgets::open(&slot, &programs)?;
+        let ranges = Ranges::open(&slot)?;
         let (counters, flows) = (Counters::open(&slot)?, Flows::open(&slot)?);
         let senders = Senders::open(&slot)?;
         for (name, program) in [(maps::FILTER, &programs.filter), (maps::STEER, &programs.steer)] {
@@ -131,6 +134,7 @@ impl Linux {
             programs,
             tables,
             budgets,
+            ranges,
             counters,
             senders,
             flows,
@@ -263,6 +267,26 @@ fn threads_in_range(threads: usize) -> Result<u32, KernelError> {
         .ok_or(KernelError::Threads { asked: threads })
 }
 
+impl Linux {
+    /// Rules, and where listeners accept; see [`Ranges`] for the order.
+    fn enter_listeners(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
+        let before = self.ranges.said().map(<[_]>::to_vec);
+        if !plan.ranges.is_empty() {
+            self.ranges.say(&plan.ranges)?;
+        }
+        let entered = self.tables.apply(plan, |rule| self.counters.of(rule));
+        match (entered, before) {
+            (Ok(()), _) => self.ranges.say(&plan.ranges),
+            // The old tables are in force, so what went with them is, too.
+            (Err(error), Some(before)) => {
+                self.ranges.say(&before)?;
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
 impl Kernel for Linux {
     fn features(&self) -> Vec<Feature> {
         let bpffs =
@@ -294,7 +318,7 @@ impl Kernel for Linux {
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
         self.counters.prepare([counters(&plan.filter), budgets::counters(&plan.budgets)].concat());
         self.budgets.apply(&plan.budgets, |rule| self.counters.of(rule))?;
-        self.tables.apply(plan, |rule| self.counters.of(rule))?;
+        self.enter_listeners(plan)?;
         self.tables.set_budgets(self.budgets.kinds());
         if let Progress::Beside { filled, .. } = &mut self.progress {
             *filled = true;

@@ -8,7 +8,7 @@
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
-//! - `tables`: generations; `budgets`: how much may come; `counters`: drops; `senders`: who is sending; `flows`: watched
+//! - `tables`: generations; `ranges`: listeners on prefixes and any port; `budgets`: how much may come; `counters`: drops; `senders`: who is sending; `flows`: watched
 //!   packets; `version`: which kernel it is.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
@@ -26,6 +26,7 @@ mod netlink;
 mod object;
 mod off;
 mod pins;
+mod ranges;
 mod senders;
 mod sys;
 mod tables;
@@ -47,6 +48,7 @@ pub use flows::Record;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
 pub use linux::{Config, Filter, Interfaces, Linux};
 pub use memory::{Memory, PlanTables};
+pub(super) use netlink::local_routes;
 pub use off::Off;
 pub use senders::Taken;
 pub use sys::TestRun;

@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const AF_NETLINK: i32 = 16;
@@ -11,6 +12,13 @@ const RTM_GETLINK: u16 = 18;
 pub(super) const RTM_NEWLINK: u16 = 16;
 pub(super) const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const ERROR: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTN_LOCAL: u8 = 2;
+/// Address families of a request.
+const FAMILIES: [u8; 2] = [2, 10];
 const DONE: u16 = 3;
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
@@ -26,6 +34,8 @@ const HEADER: usize = 16;
 const LINK: usize = 16;
 /// `ifaddrmsg`.
 const ADDRESS: usize = 8;
+/// `rtmsg`.
+const ROUTE: usize = 12;
 /// The loopback interface's index, in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
@@ -110,6 +120,52 @@ pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
     }
 }
 
+/// The prefixes of the routes of type `local`, in any table of this thread's network namespace: what this host takes for its own.
+pub(in crate::keeper) fn local_routes() -> io::Result<Vec<IpNet>> {
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
+        let mut request = Vec::with_capacity(HEADER + ROUTE);
+        request.extend_from_slice(&((HEADER + ROUTE) as u32).to_ne_bytes());
+        request.extend_from_slice(&RTM_GETROUTE.to_ne_bytes());
+        request.extend_from_slice(&(REQUEST | DUMP).to_ne_bytes());
+        request.extend_from_slice(&[0; 8 + ROUTE]);
+        if let Some(place) = request.get_mut(HEADER) {
+            *place = family;
+        }
+        socket.write_all(&request)?;
+        let mut answer = vec![0; 64 * 1024];
+        'dump: loop {
+            let length = socket.read(&mut answer)?;
+            let mut rest = answer.get(..length).unwrap_or_default();
+            while let Some((kind, message, behind)) = message(rest) {
+                match kind {
+                    RTM_NEWROUTE => found.extend(local_route(message)),
+                    // A kernel without the family has none of its routes.
+                    DONE | ERROR => break 'dump,
+                    _ => return Err(io::Error::other("an unexpected rtnetlink answer")),
+                }
+                rest = behind;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A route's prefix, where it is of type `local`.
+fn local_route(message: &[u8]) -> Option<IpNet> {
+    let (family, length, kind) = (*message.first()?, *message.get(1)?, *message.get(7)?);
+    if kind != RTN_LOCAL {
+        return None;
+    }
+    let (_, value) = attributes(message.get(ROUTE..)?).find(|(kind, _)| *kind == RTA_DST)?;
+    let address = match family {
+        2 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+    };
+    IpNet::new(address, length).ok()
+}
+
 /// The next message of several: its type, what is behind its header, what is behind it.
 pub(super) fn message(rest: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(word(rest)?).ok()?;
@@ -156,6 +212,13 @@ mod tests {
         let lo = interface(index).unwrap();
         assert_eq!((lo.attached, lo.queues), (0, 1));
         assert!(interface(u32::MAX >> 1).is_err());
+    }
+
+    #[test]
+    fn the_loopback_network_is_local() {
+        let routes = local_routes().unwrap();
+        assert!(routes.contains(&"127.0.0.0/8".parse().unwrap()), "{routes:?}");
+        assert!(!routes.iter().any(|route| route.prefix_len() == 0), "{routes:?}");
     }
 
     #[test]

@@ -76,11 +76,16 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::SOCKETS, sys::SOCKMAP, 4, 4, 2 * THREADS_MAX, 0),
     map(maps::THREADS, sys::ARRAY, 4, 4, CPUS_MAX, 0),
     map(maps::STEERING, sys::ARRAY, 4, 4, 1, 0),
+    map(maps::RANGES, sys::ARRAY_OF_MAPS, 4, 4, 1, 0),
 ];
 
 /// What was counted and already taken, and which counter is whose; userspace's own, so that a restart neither loses nor repeats
 /// counts.
 pub(super) const TAKEN: Layout = map("TAKEN", sys::HASH, 8, 16, RULES_MAX + SLOTS, sys::NO_PREALLOC);
+
+/// The inner map of [`maps::RANGES`], with as many entries as it needs.
+pub(super) const RANGES: Shape =
+    Shape { kind: sys::LPM_TRIE, key: 24, value: 4, entries: 0, flags: sys::NO_PREALLOC };
 
 /// The inner maps, each with as many entries as it needs.
 pub(super) const INNER: [Layout; 2] = [

@@ -41,6 +41,7 @@ pub(super) const ARRAY: u32 = 2;
 pub(super) const PERCPU_ARRAY: u32 = 6;
 pub(super) const PROGRAM_ARRAY: u32 = 3;
 pub(super) const LRU_HASH: u32 = 9;
+pub(super) const LPM_TRIE: u32 = 11;
 pub(super) const ARRAY_OF_MAPS: u32 = 12;
 pub(super) const SOCKMAP: u32 = 15;
 pub(super) const RINGBUF: u32 = 27;

@@ -1,44 +1,54 @@
 //! Snapshot -> wanted kernel tables; pure.
 
+mod ranges;
 pub(crate) mod trie;
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
-use model::filter::{Cell, CellVerdict, Compiled, FilterBudgets, Inputs, TooLarge, compile, places};
-use model::snapshot::Snapshot;
+use model::filter::{Cell, CellVerdict, Compiled, FilterBudgets, Inputs, TooLarge, compile};
+use model::listen::{Bound, Place};
+use model::snapshot::{Listener, Snapshot};
 
-/// Where a listener accepts; `None` is every local address.
-pub type Place = (Option<IpAddr>, u16);
+pub use ranges::{Range, of as ranges_of};
 
 /// What the kernel's tables are to say, as one generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelPlan {
     /// What happens to packets; empty where nothing is to be looked up.
     pub filter: Compiled,
-    /// Where listeners accept: steered by `sk_lookup`. Sorted.
-    pub listeners: Vec<Place>,
+    /// Where listeners accept at a port, of an address or of every one: steered by `sk_lookup`. Sorted.
+    pub listeners: Vec<Bound>,
+    /// Everything that is or is not steered, where a listener accepts on a prefix or any port; otherwise empty. See [`Range`].
+    pub ranges: Vec<Range>,
     /// How much may come.
     pub budgets: FilterBudgets,
 }
 
-/// The tables for a snapshot, with those of its listeners that are open.
+/// The tables for a snapshot, with those of its listeners that are open. Where somebody else is `busy` listening is left out of
+/// any port; the unspecified address is every one of its family.
 ///
 /// # Errors
 /// The rules make more cases than the tables have room for.
 pub fn plan(
     snapshot: &Snapshot,
     own: &[IpAddr],
+    busy: &[SocketAddr],
     is_open: impl Fn(&Place) -> bool,
 ) -> Result<KernelPlan, TooLarge> {
-    let mut listeners = places(&snapshot.listeners);
-    listeners.retain(is_open);
+    let places: BTreeSet<Place> =
+        snapshot.listeners.iter().flat_map(Listener::places).filter(is_open).collect();
+    let mut listeners: Vec<Bound> = places.iter().filter_map(Place::bound).collect();
+    listeners.sort_unstable();
     let plan = KernelPlan::of(Inputs {
         rules: &snapshot.filter,
         protocols: &snapshot.filter_protocols,
         listeners: &listeners,
+        ranges: &[],
         own,
     })?;
-    Ok(KernelPlan { budgets: snapshot.filter_budgets.clone(), ..plan })
+    let ranges = ranges::of(&places, busy);
+    Ok(KernelPlan { budgets: snapshot.filter_budgets.clone(), ranges, ..plan })
 }
 
 impl KernelPlan {
@@ -54,7 +64,8 @@ impl KernelPlan {
         if says_nothing(&filter) {
             filter = Compiled::default();
         }
-        Ok(Self { filter, listeners: inputs.listeners.to_vec(), budgets: FilterBudgets::default() })
+        let (listeners, ranges) = (inputs.listeners.to_vec(), Vec::new());
+        Ok(Self { filter, listeners, ranges, budgets: FilterBudgets::default() })
     }
 }
 

@@ -9,6 +9,7 @@
 //! `SO_REUSEPORT` socket to nobody: a removed listener's queue is emptied by the worker before it closes, and what
 //! arrives between the two is reset. Steered sockets do not have this gap, for they are never closed.
 
+mod left_out;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +17,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use model::listen::{Addresses, Bound, Place, Port};
 use model::name::Name;
 use model::report::ListenerReport;
 use model::snapshot::{Listener, Snapshot};
 use socket2::{Socket, Type};
 
-pub use self::place::{CannotOpen, Place, PlaceError, places};
-use self::place::{addresses, bind, bind_error, check_local, is_taken, no_ipv6};
+pub use self::left_out::Busy;
+pub use self::place::{CannotOpen, PlaceError};
+use self::place::{addresses, bind, bind_error, check_all_local, check_local, is_taken, no_ipv6};
 use super::owner::{self, Listening, Owner};
 
 use crate::handover::message::SocketInfo;
@@ -140,13 +143,13 @@ impl Sockets {
         current: Option<&Snapshot>,
     ) -> Result<Prepared, CannotOpen> {
         let mut prepared = Prepared::default();
-        let all: BTreeSet<Place> = wanted.iter().copied().flat_map(places).collect();
+        let all: BTreeSet<Place> = wanted.iter().copied().flat_map(Listener::places).collect();
         prepared.closing = self.open.difference(&all).copied().collect();
         let busy = owner::listening();
         for listener in wanted.iter().copied() {
             let unchanged =
                 current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
-            for place in places(listener) {
+            for place in listener.places() {
                 if self.open.contains(&place) || prepared.opening.contains(&place) {
                     continue;
                 }
@@ -189,7 +192,9 @@ impl Sockets {
     /// Forgets places; the answer is the sockets the worker is to close, which are closed here already.
     pub fn close(&mut self, places: &[Place]) -> Vec<u64> {
         self.open.retain(|place| !places.contains(place));
-        let gone = |held: &Held| held.info.place.is_some_and(|place| places.contains(&place));
+        let gone = |held: &Held| {
+            held.info.place.and_then(Place::of_bound).is_some_and(|place| places.contains(&place))
+        };
         let ids: Vec<u64> = self.held.values().filter(|held| gone(held)).map(|held| held.info.id).collect();
         self.held.retain(|_, held| !gone(held));
         ids
@@ -242,7 +247,7 @@ impl Sockets {
         }
         self.next = self.next.max(info.id.saturating_add(1));
         self.threads = self.threads.max(info.thread + 1);
-        self.open.extend(info.place);
+        self.open.extend(info.place.and_then(Place::of_bound));
         self.held.insert(info.id, Held { info, socket });
         Ok(())
     }
@@ -251,29 +256,39 @@ impl Sockets {
     pub fn listening<'a>(&'a self, mut leave: impl FnMut(BorrowedFd<'a>) -> Fd) -> Left {
         let held = self.held.values().map(|held| (held.info.clone(), leave(held.socket.as_fd()))).collect();
         let (steered, threads, next) = (self.steered, self.threads, self.next);
-        Left { steered, threads, next, held, open: self.open.clone() }
+        let open = self.open.iter().filter_map(Place::bound).collect();
+        let ranges = self.open.iter().filter(|place| place.bound().is_none()).copied().collect();
+        Left { steered, threads, next, held, open, ranges }
     }
 
     /// Goes on where the release before left, its sockets being taken back.
     pub fn go_on(&mut self, listening: &Left) {
         self.next = self.next.max(listening.next);
         if self.steered && listening.steered {
-            self.open.extend(listening.open.iter().copied());
+            self.open.extend(listening.open.iter().copied().filter_map(Place::of_bound));
+            self.open.extend(listening.ranges.iter().copied());
         }
     }
 
     /// A snapshot's listeners as the console sees them.
-    pub fn report(&self, snapshot: &Snapshot, problems: &BTreeMap<Name, String>) -> Vec<ListenerReport> {
+    pub fn report(
+        &self,
+        snapshot: &Snapshot,
+        problems: &BTreeMap<Name, String>,
+        busy: &Busy,
+    ) -> Vec<ListenerReport> {
         let mode = if self.steered { "steered" } else { "socket" };
-        let report = |listener: &Listener| ListenerReport {
-            listener: listener.name.clone(),
-            mode: mode.to_owned(),
-            addresses: places(listener)
-                .filter(|place| self.open.contains(place))
-                .flat_map(addresses)
-                .collect(),
-            connections: 0,
-            problem: problems.get(&listener.name).cloned(),
+        let report = |listener: &Listener| {
+            let open: Vec<Place> = listener.places().filter(|place| self.open.contains(place)).collect();
+            ListenerReport {
+                listener: listener.name.clone(),
+                mode: mode.to_owned(),
+                addresses: open.iter().filter_map(Place::bound).flat_map(addresses).collect(),
+                ranges: open.iter().filter(|place| place.bound().is_none()).copied().collect(),
+                left_out: open.iter().flat_map(|place| busy.left_out_of(*place)).collect(),
+                connections: 0,
+                problem: problems.get(&listener.name).cloned(),
+            }
         };
         snapshot.listeners.iter().map(report).collect()
     }
@@ -284,8 +299,11 @@ impl Sockets {
         take_over: bool,
         busy: &[Listening],
     ) -> Result<Vec<Held>, PlaceError> {
-        if let Some(owner) = self.stranger(place, busy) {
-            let port = place.1;
+        let Some(bound) = place.bound() else {
+            return self.open_range(place, take_over, busy).map(|()| Vec::new());
+        };
+        if let Some(owner) = self.stranger(bound, busy) {
+            let port = bound.1;
             match (self.steered, take_over) {
                 (true, true) => {}
                 (false, true) => return Err(PlaceError::CannotTakeOver { port, owner }),
@@ -293,8 +311,9 @@ impl Sockets {
             }
         }
         if self.steered {
-            return place.0.map_or(Ok(()), check_local).map(|()| Vec::new());
+            return bound.0.map_or(Ok(()), check_local).map(|()| Vec::new());
         }
+        let place = bound;
         let mut bound = Vec::new();
         for thread in 0..self.threads {
             for address in addresses(place) {
@@ -312,8 +331,34 @@ impl Sockets {
         Ok(bound)
     }
 
+    /// A range is not bound: the kernel steers to it.
+    fn open_range(&self, place: Place, take_over: bool, busy: &[Listening]) -> Result<(), PlaceError> {
+        let Place::At(addresses, port) = place else { return Ok(()) };
+        if !self.steered {
+            return Err(PlaceError::NeedsSteering(place));
+        }
+        // Of any port those that others listen on are left out; see `left_out`.
+        if let Port::One(port) = port
+            && !take_over
+            && let Some(owner) = self.stranger_in(addresses, port.get(), busy)
+        {
+            return Err(PlaceError::Busy { port: port.get(), owner, steered: true });
+        }
+        addresses.single().map_or_else(|| check_all_local(addresses), check_local)
+    }
+
+    /// Someone else who listens on a port of one of these addresses.
+    fn stranger_in(&self, addresses: Addresses, port: u16, busy: &[Listening]) -> Option<Owner> {
+        let net = addresses.net();
+        let mut at: Vec<IpAddr> =
+            busy.iter().map(|listening| listening.local.ip()).filter(|ip| net.contains(ip)).collect();
+        // Whoever listens everywhere listens at this one too.
+        at.push(net.network());
+        at.into_iter().find_map(|address| self.stranger((Some(address), port), busy))
+    }
+
     /// Someone else who listens where `place` would.
-    fn stranger(&self, place: Place, busy: &[Listening]) -> Option<Owner> {
+    fn stranger(&self, place: Bound, busy: &[Listening]) -> Option<Owner> {
         let overlaps = |listening: &&Listening| {
             let same_address = match (listening.local.ip(), place.0) {
                 (_, None) => true,
@@ -336,7 +381,8 @@ impl Sockets {
         })
     }
 
-    fn owns(&self, inode: u64) -> bool {
+    /// Whether a socket is one of these.
+    pub fn owns(&self, inode: u64) -> bool {
         self.held.values().any(|held| rustix::fs::fstat(&held.socket).is_ok_and(|stat| stat.st_ino == inode))
     }
 

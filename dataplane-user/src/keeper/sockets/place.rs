@@ -3,14 +3,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
+use model::listen::{Addresses, Bound, Place};
 use model::name::Name;
-use model::snapshot::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::keeper::kernel::local_routes;
 use crate::keeper::owner::Owner;
-
-/// An address (`None` is every local one) and a port.
-pub type Place = (Option<IpAddr>, u16);
 
 /// Why a listener cannot accept.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +43,20 @@ pub enum PlaceError {
         family = if .0.is_ipv6() { "-6 " } else { "" }
     )]
     NotLocal(IpAddr),
+    /// A prefix that no local route covers.
+    #[error(
+        "not every address of {0} is one of this machine's: run `ip {family}route add local {0} dev lo`",
+        family = if .0.net().addr().is_ipv6() { "-6 " } else { "" }
+    )]
+    NotAllLocal(Addresses),
+    /// A prefix or any port without `sk_lookup`.
+    #[error(
+        "{0} needs sk_lookup steering, which is off on this node: list single addresses and a port, or see `sallyport-node status` for what steering lacks"
+    )]
+    NeedsSteering(Place),
+    /// Local routes could not be read.
+    #[error("the kernel does not say which addresses are local")]
+    Routes(#[source] io::Error),
     /// A low port without the privilege.
     #[error(
         "port {0} needs a privilege this node does not have: use a port from 1024, or grant CAP_NET_BIND_SERVICE"
@@ -69,16 +82,10 @@ pub struct CannotOpen {
     pub source: PlaceError,
 }
 
-/// Where a listener accepts.
-pub fn places(listener: &Listener) -> impl Iterator<Item = Place> {
-    let every = listener.addresses.is_empty().then_some((None, listener.port));
-    every.into_iter().chain(listener.addresses.iter().map(|address| (Some(*address), listener.port)))
-}
-
-pub(super) fn addresses(place: Place) -> Vec<SocketAddr> {
+pub(super) fn addresses((address, port): Bound) -> Vec<SocketAddr> {
     let every = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
-    let ips = place.0.map_or(every.to_vec(), |address| vec![address]);
-    ips.into_iter().map(|ip| SocketAddr::new(ip, place.1)).collect()
+    let ips = address.map_or(every.to_vec(), |address| vec![address]);
+    ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
 /// A socket bound to an address, not yet listening.
@@ -116,6 +123,13 @@ pub(super) fn check_local(address: IpAddr) -> Result<(), PlaceError> {
     bind(SocketAddr::new(address, 0), false)
         .map(drop)
         .map_err(|error| bind_error(SocketAddr::new(address, 0), error))
+}
+
+/// Whether every address of a prefix is local: an interface's, or of a route of type `local`.
+pub(super) fn check_all_local(addresses: Addresses) -> Result<(), PlaceError> {
+    let routes = local_routes().map_err(PlaceError::Routes)?;
+    let covers = |route: &IpNet| route.contains(&addresses.net());
+    IpNet::aggregate(&routes).iter().any(covers).then_some(()).ok_or(PlaceError::NotAllLocal(addresses))
 }
 
 pub(super) fn is_taken(address: IpAddr, port: u16) -> bool {

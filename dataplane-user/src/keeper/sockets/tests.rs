@@ -8,7 +8,7 @@ fn listener(name: &str, addresses: &[&str], port: u16) -> Listener {
     Listener {
         name: name.parse().unwrap(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        port,
+        port: u64::from(port).try_into().unwrap(),
         take_over: false,
         clear_text: None,
         min_version: TlsVersion::V12,
@@ -50,7 +50,7 @@ fn a_bound_place_listens_only_when_activated_and_closes() {
     assert!(again.opening.is_empty() && again.closing.is_empty() && again.bound.is_empty());
 
     let gone = sockets.prepare(&[], Some(&wanted)).unwrap();
-    assert_eq!(gone.closing, [(Some("127.0.0.1".parse().unwrap()), port)]);
+    assert_eq!(gone.closing, [Place::of_bound((Some("127.0.0.1".parse().unwrap()), port)).unwrap()]);
     assert_eq!(sockets.close(&gone.closing).len(), 2);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }
@@ -113,7 +113,7 @@ fn steered_sockets_are_one_per_thread_and_family() {
     let mut prepared = sockets.prepare(&[&listener("a", &[], port)], None).unwrap();
     assert!(prepared.bound.is_empty());
     assert!(sockets.activate(&mut prepared).unwrap().is_empty());
-    assert_eq!(sockets.open().iter().collect::<Vec<_>>(), [&(None, port)]);
+    assert_eq!(sockets.open().iter().collect::<Vec<_>>(), [&Place::of_bound((None, port)).unwrap()]);
 }
 
 #[test]
@@ -132,5 +132,5 @@ fn only_the_listening_socket_it_is_said_to_be_is_taken_back() {
     let place = (ip, bound.local_addr().unwrap().as_socket().unwrap().port());
     assert!(sockets.take_back(info(Some(place), false), bound.into()).is_err());
     sockets.take_back(info(Some((ip, port)), false), copy()).unwrap();
-    assert_eq!(sockets.close(&[(ip, port)]), [7]);
+    assert_eq!(sockets.close(&[Place::of_bound((ip, port)).unwrap()]), [7]);
 }

@@ -122,7 +122,7 @@ impl Keeper {
             .in_force
             .iter()
             .flat_map(|snapshot| &snapshot.listeners)
-            .flat_map(super::sockets::places)
+            .flat_map(model::snapshot::Listener::places)
             .collect();
         let unwanted: Vec<_> =
             self.sockets.open().iter().copied().filter(|place| !wanted.contains(place)).collect();

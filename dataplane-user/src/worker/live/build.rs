@@ -8,6 +8,7 @@ use std::time::Duration;
 use model::clear_text::ClearText;
 use model::digest::Digest;
 use model::filter::{Index, Inputs, TooLarge, places};
+use model::listen::Atlas;
 use model::name::{HostPattern, Name};
 use model::route::Table;
 use model::snapshot::{Certificate, Listener, Route, Snapshot, TlsVersion};
@@ -20,7 +21,7 @@ use rustls::{RootCertStore, ServerConfig};
 use super::origins::{ClientId, OriginId};
 use super::{
     BySni, CertificateTable, ClearTextLive, Door, GroupLive, ListenerLive, Live, OriginLive, Passthrough,
-    Places, RouteLive, Target,
+    RouteLive, Target,
 };
 use crate::worker::tls::certificates::{CertificateError, Resolver, certified};
 use crate::worker::tls::dial::Clients;
@@ -124,7 +125,7 @@ impl Live {
         Self {
             id: model::snapshot::SnapshotId::default(),
             listeners: HashMap::new(),
-            places: Places::new(),
+            places: Atlas::default(),
             filter: Index::default(),
             groups: HashMap::new(),
             kept: Kept::default(),
@@ -146,17 +147,11 @@ impl Live {
         let groups = builder.groups(&snapshot, roots, &certificates)?;
         let routes = builder.routes(&snapshot.routes, &groups)?;
         let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
-        let mut places = Places::new();
+        let mut places = Atlas::default();
         for listener in &snapshot.listeners {
             let used = Used { certificates: &certificates, groups: &groups, routes: &routes };
             let live = Arc::new(builder.listener(listener, &snapshot, &used)?);
-            match listener.addresses.as_slice() {
-                [] => drop(places.insert((None, listener.port), Arc::clone(&live))),
-                some => places.extend(
-                    some.iter()
-                        .map(|address| ((Some(address.to_canonical()), listener.port), Arc::clone(&live))),
-                ),
-            }
+            listener.places().for_each(|place| places.insert(place, Arc::clone(&live)));
             listeners.insert(listener.name.clone(), live);
         }
         builder.kept.routes = routes;
@@ -173,9 +168,10 @@ impl Live {
 
 /// The packet filter as sockets ask it.
 fn filter(snapshot: &Snapshot) -> Result<Index, LiveError> {
-    let listeners = places(&snapshot.listeners);
+    let (listeners, ranges) = places(&snapshot.listeners);
     let protocols = &snapshot.filter_protocols;
-    Ok(Index::new(Inputs { rules: &snapshot.filter, protocols, listeners: &listeners, own: &[] })?)
+    let rules = &snapshot.filter;
+    Ok(Index::new(Inputs { rules, protocols, listeners: &listeners, ranges: &ranges, own: &[] })?)
 }
 
 pub(super) struct Builder<'a> {

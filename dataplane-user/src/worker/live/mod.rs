@@ -22,6 +22,7 @@ use model::clear_text::OpenAnswer;
 use model::error_page::ErrorPage;
 use model::filter::{Index, Verdict};
 use model::header::FieldValue;
+use model::listen::Atlas;
 use model::name::{HostName, HostPattern, Name};
 use model::net::{OriginAddress, Prefix};
 use model::route::{Hosts, NormalPath, Table};
@@ -44,7 +45,7 @@ pub struct Live {
     /// By name.
     pub listeners: HashMap<Name, Arc<ListenerLive>>,
     /// Local address and port of an accepted socket -> listener; see [`Live::listener_at`].
-    pub places: Places,
+    pub places: Atlas<Arc<ListenerLive>>,
     /// For live connections that a new snapshot denies.
     pub filter: Index,
     /// By group name.
@@ -53,14 +54,10 @@ pub struct Live {
     kept: build::Kept,
 }
 
-/// Exact places come before `None` (every address).
-pub type Places = HashMap<(Option<IpAddr>, u16), Arc<ListenerLive>>;
-
 impl Live {
     /// The listener an accepted socket's own address belongs to (IPv4-mapped addresses are taken as IPv4).
     pub fn listener_at(&self, local: SocketAddr) -> Option<&Arc<ListenerLive>> {
-        let address = local.ip().to_canonical();
-        self.places.get(&(Some(address), local.port())).or_else(|| self.places.get(&(None, local.port())))
+        self.places.get(local)
     }
 
     /// What it says of who is at the other end of a connection. A client that a PROXY header named sends no packets here: deny

@@ -70,7 +70,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
         listeners: vec![Listener {
             name: name("https"),
             addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
-            port: 443,
+            port: "443".parse().unwrap(),
             take_over: false,
             clear_text: None,
             min_version: TlsVersion::V12,
@@ -269,13 +269,16 @@ fn slots_belong_to_names() {
 }
 
 #[test]
-fn a_route_s_own_certificate_comes_first_and_places_are_exact_before_any() {
+fn a_route_s_own_certificate_comes_first_and_places_are_exact_before_wide() {
     let (ca, mut keys) = (Ca::new("ca"), Keys::new());
     let mut next = snapshot(&ca, &mut keys);
     let mut any = next.listeners[0].clone();
     any.name = name("any");
     any.addresses.clear();
-    next.listeners.push(any);
+    let mut range = any.clone();
+    (range.name, range.addresses) = (name("range"), vec!["192.0.2.0/28".parse().unwrap()]);
+    range.port = model::listen::Port::Any;
+    next.listeners.extend([any, range]);
     let live = build(&next, &keys, None).unwrap();
     let chosen =
         |sni: &str| live.listeners[&name("https")].certificates.choose(Some(&sni.parse().unwrap())).cloned();
@@ -286,8 +289,10 @@ fn a_route_s_own_certificate_comes_first_and_places_are_exact_before_any() {
         ("192.0.2.1:443", Some("https")),
         ("[::ffff:192.0.2.1]:443", Some("https")),
         ("[2001:db8::1]:443", Some("https")),
-        ("192.0.2.2:443", Some("any")),
-        ("192.0.2.1:444", None),
+        ("192.0.2.2:443", Some("range")),
+        ("192.0.2.1:444", Some("range")),
+        ("192.0.2.16:443", Some("any")),
+        ("192.0.2.16:444", None),
     ] {
         let found = live.listener_at(local.parse().unwrap()).map(|found| found.name.as_str());
         assert_eq!(found, listener, "{local}");

@@ -237,6 +237,8 @@ fn listeners(live: &Live) -> Vec<ListenerReport> {
             listener: listener.name.clone(),
             mode: String::new(),
             addresses: Vec::new(),
+            ranges: Vec::new(),
+            left_out: Vec::new(),
             connections: listener.open.count(),
             problem: None,
         })

@@ -241,7 +241,7 @@ async fn a_port_without_listener_is_reset_and_a_removed_listener_drains() {
     let mut node = Node::start(|_, _| {}).await;
     let config = client(&node.pki.ca);
     let mut open = node.shake(&config, "a.test").await.unwrap();
-    node.change(|snapshot, _| snapshot.listeners[0].port = 1);
+    node.change(|snapshot, _| snapshot.listeners[0].port = "1".parse().unwrap());
     assert!(node.shake(&config, "a.test").await.is_err());
     node.refused(Reason::NoListener, 1).await;
     // The listener moved; what was open on it is still its own.

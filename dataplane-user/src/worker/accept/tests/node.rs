@@ -325,7 +325,7 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
         listeners: vec![Listener {
             name: name("https"),
             addresses: Vec::new(),
-            port,
+            port: u64::from(port).try_into().unwrap(),
             take_over: false,
             clear_text: None,
             min_version: TlsVersion::V12,

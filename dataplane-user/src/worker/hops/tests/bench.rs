@@ -218,7 +218,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
         listeners: vec![Listener {
             name: name("https"),
             addresses: Vec::new(),
-            port: 443,
+            port: "443".parse().unwrap(),
             take_over: false,
             clear_text: None,
             min_version: TlsVersion::V12,
