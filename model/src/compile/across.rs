@@ -95,10 +95,10 @@ fn budgets(compiled: &Compiled, problems: &mut Vec<Problem>) {
                 );
                 at.problem(format!("spec.budgets.{field}"), Code::Conflict, message);
             }
-            ports_meet(&mine.syn_per_port, &theirs.syn_per_port, Some(rival), &mut at);
+            ports_meet(&mine.syn_per_port, &theirs.syn_per_port, &mut at);
         }
         for index in 1..mine.syn_per_port.len() {
-            ports_meet(&mine.syn_per_port[index..=index], &mine.syn_per_port[..index], None, &mut at);
+            ports_meet(&mine.syn_per_port[index..=index], &mine.syn_per_port[..index], &mut at);
         }
     }
     let most = compiled.filters.iter().max_by_key(|(_, lowered)| lowered.budgets.syn_per_port.len());
@@ -116,7 +116,7 @@ fn budgets(compiled: &Compiled, problems: &mut Vec<Problem>) {
     }
 }
 
-fn ports_meet(mine: &[PortBudget], theirs: &[PortBudget], rival: Option<&Name>, at: &mut At<'_>) {
+fn ports_meet(mine: &[PortBudget], theirs: &[PortBudget], at: &mut At<'_>) {
     for one in mine {
         let meets = |other: &&PortBudget| {
             other
@@ -125,9 +125,8 @@ fn ports_meet(mine: &[PortBudget], theirs: &[PortBudget], rival: Option<&Name>, 
                 .any(|b| one.ports.iter().any(|a| a.first() <= b.last() && b.first() <= a.last()))
         };
         if let Some(other) = theirs.iter().find(meets) {
-            let whose = rival.map_or(String::new(), |rival| format!(" of {rival}"));
             let message = format!(
-                "{} and {}{whose} have ports in common, and a port has one budget; write each port once",
+                "{} and {} have ports in common, and a port has one budget; write each port once",
                 one.budget.name, other.budget.name
             );
             at.problem("spec.budgets.synPerPort", Code::Conflict, message);
