@@ -110,7 +110,12 @@ impl Counters {
 
     /// Drops since the call before, and what only observed rules would have dropped.
     pub(super) fn take(&mut self) -> Result<Vec<Drops>, KernelError> {
-        // Rules before reasons: a program counts in this order, so a reason's total is never behind its rules' for long.
+        // Reasons before rules, the other way round than a program counts: so what a reason's total has of rules is in their
+        // counters, and no packet that comes meanwhile is told twice, of its rule and of no rule.
+        let mut by_reason = Vec::new();
+        for reason in Reason::ALL.iter().filter(|reason| told(**reason)) {
+            by_reason.push((*reason, self.packets(*reason)?));
+        }
         let mut by_rule = BTreeMap::new();
         for (key, counter) in &self.known {
             let total = self.of_rule(*counter)?;
@@ -118,20 +123,25 @@ impl Counters {
             by_rule.insert(*key, (total, new));
         }
         let mut drops = Vec::new();
-        for reason in Reason::ALL.iter().filter(|reason| told(**reason)) {
+        for (reason, total) in by_reason {
             let of_reason = |(key, _): &(&RuleReason, &(u64, u64))| key.reason == reason.number();
             let rules: Vec<(u32, u64)> =
                 by_rule.iter().filter(of_reason).map(|(key, (_, new))| (key.rule, *new)).collect();
-            drops.extend(self.take_reason(*reason, &rules)?);
+            drops.extend(self.take_reason(reason, total, &rules)?);
         }
         self.settle(&by_rule)?;
         Ok(drops)
     }
 
-    /// One reason's drops: by rule, and what no rule's counter holds.
-    fn take_reason(&self, reason: Reason, rules: &[(u32, u64)]) -> Result<Vec<Drops>, KernelError> {
+    /// One reason's drops: by rule, and what no rule's counter holds. Where rules are ahead of the total, the next call makes up
+    /// for it.
+    fn take_reason(
+        &self,
+        reason: Reason,
+        total: u64,
+        rules: &[(u32, u64)],
+    ) -> Result<Vec<Drops>, KernelError> {
         let key = RuleReason { rule: 0, reason: reason.number() };
-        let total = self.total(self.reasons.as_fd(), maps::REASONS, &reason.number().to_ne_bytes())?;
         let taken = self.taken(key)?.total;
         let by_rules: u64 = rules.iter().map(|(_, new)| new).sum();
         let rest = total.saturating_sub(taken).saturating_sub(by_rules);
