@@ -34,6 +34,42 @@ pub struct Report {
     /// What is refused for too much to do. Not said where nothing is: consoles before this field read such a report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overload: Option<Overload>,
+    /// SYNs of unknown sources, where they have a budget: nobody who reads reports and not this field gives them one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syn_pressure: Option<SynPressure>,
+}
+
+/// Whether SYNs of unknown sources to listeners are over the budget that they have together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SynPressure {
+    /// They were, a few seconds ago at most.
+    pub now: bool,
+    /// What becomes of what is over.
+    pub over: OverBudget,
+}
+
+/// What becomes of SYNs that are over the budget of all unknown sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OverBudget {
+    /// They are answered with SYN cookies.
+    Cookie,
+    /// They are dropped, because no cookie can be sent.
+    Drop,
+    /// They pass: the budget is only observed, or no budget can be kept.
+    Passes,
+}
+
+impl OverBudget {
+    /// Its name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cookie => "cookie",
+            Self::Drop => "drop",
+            Self::Passes => "passes",
+        }
+    }
 }
 
 /// What a node refuses for too much to do.

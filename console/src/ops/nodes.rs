@@ -173,6 +173,7 @@ fn node(live: Option<LiveNode>, row: NodeRow) -> Node {
         connections: report.map_or(0, |report| report.connections),
         threads: report.map_or(0, |report| report.threads),
         overload: connected.and(report).and_then(|report| report.overload.clone()),
+        syn_pressure: connected.and(report).and_then(|report| report.syn_pressure),
         last_seen: live.as_ref().and_then(|live| live.report.as_ref()).map(|(at, _)| *at).max(row.seen),
         name: row.name,
         labels: row.labels,

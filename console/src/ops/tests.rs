@@ -150,6 +150,7 @@ async fn rules_that_a_node_does_not_enforce_are_needed() {
         connections: 0,
         threads: 1,
         overload: None,
+        syn_pressure: None,
     };
     let need = ops.unfiltered(&node("a", false)).unwrap();
     assert!(need.message.contains("Node n1 does not enforce its 1 packet filter rule (xdp: --no-kernel)"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::draft::{Kind, Object};
 use model::problem::Problem;
-use model::report::{Feature, ListenerReport, Overload};
+use model::report::{Feature, ListenerReport, Overload, SynPressure};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -271,6 +271,8 @@ pub struct Node {
     pub threads: u32,
     /// What it refuses for too much to do, from its last report, while it is connected.
     pub overload: Option<Overload>,
+    /// SYNs of unknown sources, where they have a budget, from its last report, while it is connected.
+    pub syn_pressure: Option<SynPressure>,
 }
 
 /// Something an operator should do.

@@ -4,6 +4,7 @@
 //! Deliberately absent: SQL, and any rule that the REST API would not know too.
 
 pub(crate) mod assets;
+mod budgets;
 mod certificates;
 mod changes;
 mod chart;

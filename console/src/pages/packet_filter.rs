@@ -9,6 +9,7 @@ use model::draft::{Kind, Object, PacketFilterSpec, Spec};
 use model::problem::Problem;
 use model::report::Place;
 
+use super::budgets::{self, BudgetLine};
 use super::chart::{Spark, figure};
 use super::editor::Editor;
 use super::list::{List, ListQuery};
@@ -57,6 +58,7 @@ struct FiltersPage {
     shell: Shell,
     list: List,
     rows: Vec<Row>,
+    budgets: Vec<BudgetLine>,
     filters: Vec<String>,
     drops: Vec<DropRow>,
     /// Nodes that do not enforce these rules.
@@ -145,6 +147,9 @@ pub(crate) async fn list(
     let shell = Shell::load(&ops, &user, Section::PacketFilter, "Packet filter").await?;
     let found = ListQuery::default().fetch(&ops, Kind::PacketFilter).await?;
     let (drops, grid) = (ops.drops(WINDOW).await?, Grid::of(&ops.traffic(WINDOW).await?));
+    let nodes = ops.nodes().await?;
+    let lines = found.items.iter().flat_map(|stored| budgets::lines(&stored.object, &drops, grid, &nodes));
+    let budgets = lines.collect();
     let filters = found.items.iter().map(|stored| stored.object.metadata.name.clone()).collect();
     let rows = found.items.iter().flat_map(|stored| {
         let Spec::PacketFilter(spec) = &stored.object.spec else { return Vec::new() };
@@ -153,11 +158,10 @@ pub(crate) async fn list(
     let text = |row: &Row| format!("{} {} {}", row.filter, row.rule, row.prefixes);
     let (list, rows) = query.apply("/packet-filter", rows.collect(), text, order);
     let drops = drops.iter().map(|one| drop_row(one, grid)).collect();
-    let nodes = ops.nodes().await?;
     let unfiltered =
         nodes.iter().filter(|node| !node.revoked).filter_map(|node| ops.unfiltered(node)).collect();
     let cookies = nodes.iter().filter(|node| !node.revoked).filter_map(cookie_row).collect();
-    page(&FiltersPage { shell, list, rows, filters, drops, unfiltered, cookies })
+    page(&FiltersPage { shell, list, rows, budgets, filters, drops, unfiltered, cookies })
 }
 
 fn cookie_row(node: &Node) -> Option<CookieRow> {
@@ -212,7 +216,7 @@ fn about(rule: &model::draft::FilterRuleSpec) -> String {
     what.into_iter().chain(priority).collect::<Vec<_>>().join(", ")
 }
 
-fn line(one: &DropSeries, grid: Grid) -> Spark {
+pub(super) fn line(one: &DropSeries, grid: Grid) -> Spark {
     let values = grid.values(&one.points, |(at, _)| *at, |(_, count)| Some(*count as f64));
     Spark::new(
         format!("{} over the last hour", one.reason),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use model::digest::Digest;
 use model::flow::{FlowCounts, FlowWatch, Verdict};
 use model::name::Name;
-use model::report::{Drops, Feature, ListenerReport, Overload};
+use model::report::{Drops, Feature, ListenerReport, Overload, SynPressure};
 use model::senders::Senders;
 use model::snapshot::{SignedSnapshot, SnapshotId};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,9 @@ pub enum ToWorker {
         features: Vec<Feature>,
         /// Where listeners accept, and why they do not.
         listeners: Vec<ListenerReport>,
+        /// As in a report; said where there is such a budget, which workers that do not know this field refuse.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        syn_pressure: Option<SynPressure>,
     },
     /// Who is sending, for the console. Since version 5.
     Senders(Box<Senders>),

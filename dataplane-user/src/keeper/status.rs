@@ -201,7 +201,8 @@ impl Keeper {
         }
         let drops = std::mem::take(&mut self.drops);
         let (features, listeners) = (self.features(), self.listeners());
-        self.say(number, &ToWorker::Figures { drops, features, listeners }, &[]).await;
+        let syn_pressure = self.kernel.syn_pressure();
+        self.say(number, &ToWorker::Figures { drops, features, listeners, syn_pressure }, &[]).await;
     }
 
     fn listeners(&self) -> Vec<ListenerReport> {

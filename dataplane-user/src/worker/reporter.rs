@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::link::NodeMessage;
-use model::report::{Drops, Feature, ListenerReport, Report};
+use model::report::{Drops, Feature, ListenerReport, Report, SynPressure};
 use model::senders::Senders;
 use tokio::sync::mpsc;
 
@@ -44,8 +44,15 @@ impl Reporter {
     }
 
     /// The keeper's figures of the last second.
-    pub(super) fn take(&mut self, drops: Vec<Drops>, features: Vec<Feature>, listeners: Vec<ListenerReport>) {
+    pub(super) fn take(
+        &mut self,
+        drops: Vec<Drops>,
+        features: Vec<Feature>,
+        listeners: Vec<ListenerReport>,
+        syn_pressure: Option<SynPressure>,
+    ) {
         self.observe.kernel_drops(&drops);
+        self.observe.syn_pressure(syn_pressure);
         (self.features, self.listeners) = (features, listeners);
     }
 

@@ -9,7 +9,8 @@ use model::draft::{
 use model::filter::Payload;
 use model::labels::Labels;
 use model::report::{
-    Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, Place, ProbeReport, Report, RouteReport,
+    Drops, Feature, Histogram, Leg, ListenerReport, OriginReport, OverBudget, Place, ProbeReport, Report,
+    RouteReport, SynPressure,
 };
 use model::senders::{Sender, Senders, Sums};
 use model::snapshot::SnapshotId;
@@ -212,6 +213,7 @@ fn report(node: usize, minute: i32) -> Report {
         connections: 140,
         threads: 4,
         overload: None,
+        syn_pressure: (node != 1).then_some(SynPressure { now: node == 0, over: OverBudget::Cookie }),
     }
 }
 

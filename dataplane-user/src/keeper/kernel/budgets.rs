@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use dataplane_ebpf::decide::budget::Rate;
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::budget::{Budget, over, place, pressure, tails};
 use dataplane_ebpf::wire::{RuleReason, maps};
-use model::filter::{FilterBudget, FilterBudgets, FilterMode};
-use model::report::Feature;
+use model::filter::{FilterBudget, FilterBudgets, FilterMode, PortBudget};
+use model::report::{Feature, OverBudget, SynPressure};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::object::Programs;
 use super::pins::Slot;
@@ -21,8 +21,8 @@ use super::{KernelError, sys};
 /// 2: every SYN is answered with a cookie, and so the cookies that the programs sent are taken; with 1 only while the queue
 /// of a socket is full.
 const SYNCOOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
-/// How long after the last SYN over the budget there is said to be pressure.
-const PRESSED: Duration = Duration::from_secs(5);
+/// How long after the last SYN over the budget there is said to be pressure, nanoseconds.
+const PRESSED: u64 = 5_000_000_000;
 
 /// What the budgets' maps say.
 pub(super) struct Budgets {
@@ -36,10 +36,12 @@ pub(super) struct Budgets {
     wanted: FilterBudgets,
     /// What was written last, by place; nothing before it was.
     written: Option<Vec<Budget>>,
-    /// The place of each port's budget, as far as it was written.
-    placed: Option<Vec<u32>>,
-    /// When a SYN was last over the budget of all sources, as the programs say it, and when that was read.
-    pressed: (u64, Option<Instant>),
+    /// What the table of ports was made of last; nothing before it was.
+    placed: Option<Vec<PortBudget>>,
+    /// Whether cookies stand in and whether the kernel takes them always, as the table was written last.
+    cookies: (bool, bool),
+    /// When a SYN was last over the budget of all sources, nanoseconds of the monotonic clock; 0: never.
+    pressed: u64,
 }
 
 impl Budgets {
@@ -78,7 +80,8 @@ impl Budgets {
             wanted: FilterBudgets::default(),
             written: None,
             placed: None,
-            pressed: (0, None),
+            cookies: (false, false),
+            pressed: 0,
         })
     }
 
@@ -89,10 +92,11 @@ impl Budgets {
         counter: impl Fn(RuleReason) -> u32,
     ) -> Result<(), KernelError> {
         self.wanted = wanted.clone();
-        self.write(counter)
+        self.write(counter)?;
+        self.write_ports()
     }
 
-    /// Follows the host's setting for SYN cookies, and whether there is pressure.
+    /// Follows the host's setting for SYN cookies, and whether there is pressure: once a second, so it does no more than that.
     pub(super) fn follow(&mut self, counter: impl Fn(RuleReason) -> u32) -> Result<(), KernelError> {
         if self.wanted.is_empty() {
             return Ok(());
@@ -100,11 +104,12 @@ impl Budgets {
         let mut last = [0; 8];
         sys::map_lookup(self.pressure.as_fd(), &pressure::LAST.to_ne_bytes(), &mut last)
             .map_err(KernelError::table("reading", maps::PRESSURE))?;
-        let last = u64::from_ne_bytes(last);
-        if self.pressed.0 != last {
-            self.pressed = (last, Some(Instant::now()));
+        self.pressed = u64::from_ne_bytes(last);
+        if self.written.is_none() || self.cookies != (self.without().is_none(), always()) {
+            self.write(counter)?;
         }
-        self.write(counter)
+        // Where a call before failed, it is tried again.
+        self.write_ports()
     }
 
     /// Whether there are budgets of SYNs, of UDP packets and of new connections.
@@ -115,24 +120,29 @@ impl Budgets {
     }
 
     fn write(&mut self, counter: impl Fn(RuleReason) -> u32) -> Result<(), KernelError> {
-        let table = table(&self.wanted, self.without().is_none(), always(), counter);
+        let (cookies, always) = (self.without().is_none(), always());
+        let table = table(&self.wanted, cookies, always, counter);
+        let known = self.written.take();
         for (index, budget) in (0_u32..).zip(&table) {
-            let known = self.written.as_ref().and_then(|written| written.get(index as usize));
+            let known = known.as_ref().and_then(|known| known.get(index as usize));
             if known != Some(budget) {
                 sys::map_update(self.budgets.as_fd(), &index.to_ne_bytes(), &budget.to_bytes())
                     .map_err(KernelError::table("writing", maps::BUDGETS))?;
             }
         }
-        self.written = Some(table);
-        self.write_ports()
+        (self.written, self.cookies) = (Some(table), (cookies, always));
+        Ok(())
     }
 
+    /// Writes the table of ports where it is not what is wanted, in one call.
     fn write_ports(&mut self) -> Result<(), KernelError> {
-        let wanted = places(&self.wanted);
-        // What a former keeper wrote is not known: then all of it is written, in one call.
-        let known = self.placed.take();
+        if self.placed.as_ref() == Some(&self.wanted.syn_per_port) {
+            return Ok(());
+        }
+        // What a former keeper wrote, or a call that failed, is not known: then all of it is written.
+        let known = self.placed.take().map(|known| places(&known));
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for (port, place) in (0_u32..).zip(&wanted) {
+        for (port, place) in (0_u32..).zip(&places(&self.wanted.syn_per_port)) {
             if known.as_ref().and_then(|known| known.get(port as usize)) != Some(place) {
                 keys.extend(port.to_ne_bytes());
                 values.extend(place.to_ne_bytes());
@@ -141,7 +151,7 @@ impl Budgets {
         let count = (keys.len() / 4) as u32;
         sys::map_update_batch(self.ports.as_fd(), &keys, &values, count)
             .map_err(KernelError::table("writing", maps::BUDGET_PORTS))?;
-        self.placed = Some(wanted);
+        self.placed = Some(self.wanted.syn_per_port.clone());
         Ok(())
     }
 
@@ -178,7 +188,18 @@ impl Budgets {
 
     /// Whether SYNs were over the budget of all sources a moment ago.
     fn is_pressed(&self) -> bool {
-        self.pressed.1.is_some_and(|at| at.elapsed() < PRESSED)
+        self.pressed != 0 && monotonic().saturating_sub(self.pressed) < PRESSED
+    }
+
+    /// Whether SYNs of unknown sources are over their budget, and what becomes of those; nothing where they have none.
+    pub(super) fn syn_pressure(&self) -> Option<SynPressure> {
+        let budget = self.wanted.syn_pressure.as_ref()?;
+        let over = match (budget.mode, self.missing.is_none(), self.without().is_none()) {
+            (FilterMode::Observe, _, _) | (_, false, _) => OverBudget::Passes,
+            (FilterMode::Enforce, true, true) => OverBudget::Cookie,
+            (FilterMode::Enforce, true, false) => OverBudget::Drop,
+        };
+        Some(SynPressure { now: self.is_pressed(), over })
     }
 }
 
@@ -242,15 +263,21 @@ const fn reason(place: u32) -> Reason {
 }
 
 /// Each port's budget, by its place; 0 where it has none.
-fn places(budgets: &FilterBudgets) -> Vec<u32> {
+fn places(ports: &[PortBudget]) -> Vec<u32> {
     let mut places = vec![0; 65_536];
-    for (place, port) in (place::SYN_PER_PORT..place::PLACES).zip(&budgets.syn_per_port) {
+    for (place, port) in (place::SYN_PER_PORT..place::PLACES).zip(ports) {
         for range in &port.ports {
             let ports = usize::from(range.first())..=usize::from(range.last());
             places.get_mut(ports).unwrap_or_default().fill(place);
         }
     }
     places
+}
+
+/// The clock that the programs read, nanoseconds.
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Whether the kernel takes cookies that it did not send.
@@ -260,7 +287,7 @@ fn always() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use model::filter::{PortBudget, PortRange};
+    use model::filter::PortRange;
 
     use super::*;
 
@@ -299,7 +326,7 @@ mod tests {
         let dropping = table(&budgets, false, false, counter);
         assert_eq!(dropping[place::SYN_PRESSURE as usize].over, over::DROP);
         assert_eq!(dropping[place::CONNECTIONS_PER_SOURCE as usize].rate(), Rate::new(10, 5));
-        let places = places(&budgets);
+        let places = places(&budgets.syn_per_port);
         let placed: Vec<usize> = (0..places.len()).filter(|port| places[*port] != 0).collect();
         assert_eq!(placed, [22, 443, 444, 445]);
         assert_eq!((places[22], places[444]), (place::SYN_PER_PORT, place::SYN_PER_PORT + 1));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::flow::{Seen, Watches};
 use dataplane_ebpf::wire::{CPUS_MAX, Steering, THREADS_MAX, maps, socket_index};
-use model::report::{Drops, Feature};
+use model::report::{Drops, Feature, SynPressure};
 
 use super::budgets::{self, Budgets};
 use super::counters::Counters;
@@ -376,6 +376,10 @@ impl Kernel for Linux {
 
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError> {
         self.counters.take()
+    }
+
+    fn syn_pressure(&self) -> Option<SynPressure> {
+        self.budgets.syn_pressure()
     }
 
     fn sampling(&self) -> Result<Option<(u32, u64)>, KernelError> {

@@ -36,7 +36,7 @@ mod watch;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use model::report::{Drops, Feature};
+use model::report::{Drops, Feature, SynPressure};
 
 use dataplane_ebpf::wire::flow::{Seen, Watches};
 
@@ -107,6 +107,11 @@ pub trait Kernel: Send {
     /// # Errors
     /// What the kernel refused.
     fn take_drops(&mut self) -> Result<Vec<Drops>, KernelError>;
+
+    /// Whether SYNs of unknown sources are over their budget; nothing where they have none.
+    fn syn_pressure(&self) -> Option<SynPressure> {
+        None
+    }
 
     /// How many packets the filter looks at more closely, one in 2^n, and for how many packets its samples stood since they were
     /// taken last; nothing where no filter samples.

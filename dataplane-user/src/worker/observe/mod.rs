@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use model::report::{Drops, Leg, Overload, Report};
+use model::report::{Drops, Leg, Overload, Report, SynPressure};
 
 use super::live::{ListenerLive, Live, OriginLive, RouteLive};
 use super::overload::{Memory, Refusing};
@@ -38,6 +38,8 @@ pub struct Observe {
     totals: Mutex<Totals>,
     denied: AtomicU64,
     memory: Arc<Memory>,
+    /// As the keeper told it last.
+    syn_pressure: Mutex<Option<SynPressure>>,
 }
 
 impl Observe {
@@ -54,6 +56,7 @@ impl Observe {
             totals: Mutex::default(),
             denied: AtomicU64::new(0),
             memory: Arc::default(),
+            syn_pressure: Mutex::default(),
         })
     }
 
@@ -90,6 +93,11 @@ impl Observe {
     /// Kernel drops that the keeper counted since it last told.
     pub fn kernel_drops(&self, drops: &[Drops]) {
         lock(&self.totals).kernel(drops);
+    }
+
+    /// Whether SYNs of unknown sources are over their budget, as the keeper told it now.
+    pub fn syn_pressure(&self, told: Option<SynPressure>) {
+        *lock(&self.syn_pressure) = told;
     }
 
     /// What happened since the report before. Features, and where and how listeners accept, are the keeper's to add.

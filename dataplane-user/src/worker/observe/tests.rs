@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::name::Name;
-use model::report::{Drops, Leg, Place};
+use model::report::{Drops, Leg, OverBudget, Place, SynPressure};
 
 use super::totals::{MOST_ROUTES, OTHER};
 use super::{Exchange, Observe, OriginPart};
@@ -141,6 +141,19 @@ fn group(origins: Vec<Arc<OriginLive>>) -> GroupLive {
 
 fn member(origin: Arc<OriginLive>) -> Member {
     Member { origin, enabled: true, priority: 1, weight: 1, gate: None }
+}
+
+#[test]
+fn pressure_is_told_where_there_is_a_budget_for_it() {
+    let observe = observe(1);
+    assert!(!observe.metrics_text().contains("sallyport_syn_pressure"), "there is no such budget");
+    let pressure = |now| Some(SynPressure { now, over: OverBudget::Cookie });
+    for now in [false, true] {
+        observe.syn_pressure(pressure(now));
+        let series = r#"sallyport_syn_pressure{over="cookie"}"#;
+        assert_eq!(samples(&observe.metrics_text()).get(series), Some(&f64::from(u8::from(now))));
+    }
+    assert_eq!(observe.report().syn_pressure, pressure(true));
 }
 
 #[test]

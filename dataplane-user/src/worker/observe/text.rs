@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use model::report::Histogram;
+use model::report::{Histogram, SynPressure};
 
 use super::Observe;
+use super::shard::lock;
 use super::totals::{MOST_ORIGINS, Totals};
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::origin::health::clock;
@@ -269,6 +270,31 @@ impl Page {
         for refuses in [Refusing::Connections, Refusing::Requests] {
             self.sample("sallyport_overload", &[("refuses", refuses.name())], observe.refusing(refuses));
         }
+        self.syn_pressure(observe);
+        self.memory(observe);
+        self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
+        self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
+        self.family(
+            "sallyport_snapshot_revision",
+            "gauge",
+            "The revision of the snapshot in force; 0 before the first.",
+        );
+        self.sample("sallyport_snapshot_revision", &[], live.id.revision);
+        self.family("sallyport_build_info", "gauge", "Always 1; the release is a label.");
+        self.sample("sallyport_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    }
+
+    fn syn_pressure(&mut self, observe: &Observe) {
+        let Some(SynPressure { now, over }) = *lock(&observe.syn_pressure) else { return };
+        self.family(
+            "sallyport_syn_pressure",
+            "gauge",
+            "1 while SYNs of unknown sources are over their budget; what becomes of those is a label.",
+        );
+        self.sample("sallyport_syn_pressure", &[("over", over.name())], u8::from(now));
+    }
+
+    fn memory(&mut self, observe: &Observe) {
         let memory = observe.memory();
         self.family(
             "sallyport_memory_bytes",
@@ -280,15 +306,5 @@ impl Page {
             self.family("sallyport_memory_limit_bytes", "gauge", "What the node may have.");
             self.sample("sallyport_memory_limit_bytes", &[], limit);
         }
-        self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
-        self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
-        self.family(
-            "sallyport_snapshot_revision",
-            "gauge",
-            "The revision of the snapshot in force; 0 before the first.",
-        );
-        self.sample("sallyport_snapshot_revision", &[], live.id.revision);
-        self.family("sallyport_build_info", "gauge", "Always 1; the release is a label.");
-        self.sample("sallyport_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     }
 }

@@ -200,6 +200,7 @@ impl Totals {
             connections: observe.connections(),
             threads: u32::try_from(observe.shards.len()).unwrap_or(u32::MAX),
             overload: observe.overload(),
+            syn_pressure: *lock(&observe.syn_pressure),
         }
     }
 }
