@@ -1,6 +1,6 @@
 //! Packets that no socket would send: raw frames, and a flood of SYNs.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -33,6 +33,32 @@ pub struct Link {
 }
 
 impl Link {
+    /// A SYN of either family.
+    pub fn syn(&self, source: SocketAddr, target: SocketAddr) -> Vec<u8> {
+        let ports = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
+        let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x72, 0x10, 0, 0, 0, 0];
+        self.packet(source.ip(), target.ip(), 6, &[&ports[..], &rest].concat())
+    }
+
+    /// A UDP packet of either family without a payload.
+    pub fn datagram(&self, source: SocketAddr, target: SocketAddr) -> Vec<u8> {
+        let ports = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
+        self.packet(source.ip(), target.ip(), 17, &[&ports[..], &[0, 8, 0, 0]].concat())
+    }
+
+    /// A packet of either family, without a checksum beyond IPv4's: the filter looks at none.
+    fn packet(&self, source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        match (source, target) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                self.frame(0x0800, &ipv4(source, target, 0, protocol, payload))
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                self.frame(0x86dd, &ipv6(source, target, protocol, payload))
+            }
+            _ => panic!("{source} and {target} are of two families"),
+        }
+    }
+
     /// A frame of this type.
     pub fn frame(&self, kind: u16, payload: &[u8]) -> Vec<u8> {
         [&self.to[..], &self.from, &kind.to_be_bytes(), payload].concat()
@@ -53,6 +79,18 @@ pub fn ipv4(source: Ipv4Addr, target: Ipv4Addr, fragment: u16, protocol: u8, pay
     head[10..12].copy_from_slice(&sum.to_be_bytes());
     head.extend(payload);
     head
+}
+
+/// An IPv6 packet without extension headers.
+pub fn ipv6(source: Ipv6Addr, target: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("a short packet");
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([protocol, 64]);
+    packet.extend(source.octets());
+    packet.extend(target.octets());
+    packet.extend(payload);
+    packet
 }
 
 /// A SYN with a right checksum.

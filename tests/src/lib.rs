@@ -28,6 +28,7 @@ pub mod probe;
 pub mod product;
 pub mod random;
 pub mod space;
+pub mod spray;
 pub mod stage;
 pub mod websocket;
 

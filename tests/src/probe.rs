@@ -70,21 +70,35 @@ fn count(value: &Value) -> u64 {
 pub struct Passed<'a>(&'a Space);
 
 impl<'a> Passed<'a> {
-    /// Installs the counter; `source` is an address.
+    /// Installs the counter; `source` is an address or a prefix.
     pub fn count(space: &'a Space, source: &str) -> Self {
-        let family = if source.contains(':') { "ip6" } else { "ip" };
-        let rules = format!(
-            "table inet probe {{\nchain pre {{\ntype filter hook prerouting priority -400\n{family} saddr {source} counter\n}}\n}}\n"
-        );
-        space.run("nft", &[&rules]);
+        Self::count_each(space, &[source])
+    }
+
+    /// The same with a counter for each source.
+    pub fn count_each(space: &'a Space, sources: &[&str]) -> Self {
+        let rule = |source: &&str| {
+            let family = if source.contains(':') { "ip6" } else { "ip" };
+            format!("{family} saddr {source} counter\n")
+        };
+        let rules: String = sources.iter().map(rule).collect();
+        space.run("nft", &[&format!(
+            "table inet probe {{\nchain pre {{\ntype filter hook prerouting priority -400\n{rules}}}\n}}\n"
+        )]);
         Self(space)
     }
 
-    /// How many came past the filter.
+    /// How many came past the filter, of all sources.
     pub fn packets(&self) -> u64 {
+        self.each().into_iter().sum()
+    }
+
+    /// How many came past the filter, of each source in the order they were named.
+    pub fn each(&self) -> Vec<u64> {
         let text = self.0.run("nft", &["list", "table", "inet", "probe"]);
-        let mut words = text.split_whitespace().skip_while(|word| *word != "packets").skip(1);
-        words.next().and_then(|word| word.parse().ok()).expect("nft's counter")
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let counts = words.windows(2).filter(|pair| pair[0] == "packets");
+        counts.map(|pair| pair[1].parse().expect("nft's counter")).collect()
     }
 }
 
