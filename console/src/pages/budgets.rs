@@ -18,9 +18,10 @@ pub(super) struct BudgetLine {
     pub(super) rate: String,
     pub(super) burst: String,
     pub(super) observed: bool,
-    /// What was over it in the last hour, by reason where there are two.
+    /// What was over it in the last hour.
     pub(super) over: u64,
     pub(super) over_words: String,
+    /// The same by reason, where there is more than one.
     pub(super) parts: String,
     pub(super) spark: Option<Spark>,
     /// Of the budget of all unknown sources: how it stands at each node that has it.
@@ -39,10 +40,10 @@ impl Now {
     fn of(node: &Node) -> Option<Self> {
         let pressure = node.syn_pressure.filter(|_| !node.revoked)?;
         let (tone, words) = match (pressure.now, pressure.over) {
-            (false, _) => ("good", "within"),
-            (true, OverBudget::Cookie) => ("warn", "over: answered with cookies"),
-            (true, OverBudget::Drop) => ("bad", "over: dropped"),
-            (true, OverBudget::Passes) => ("warn", "over: passes"),
+            (false, _) => ("good", "within it"),
+            (true, OverBudget::Cookie) => ("warn", "over it, cookies answer"),
+            (true, OverBudget::Drop) => ("bad", "over it, the rest is dropped"),
+            (true, OverBudget::Passes) => ("warn", "over it, which is only observed"),
         };
         Some(Self { node: node.name.to_string(), tone, words })
     }
@@ -58,7 +59,7 @@ pub(super) fn lines(object: &Object, drops: &[DropSeries], grid: Grid, nodes: &[
         let over = mine.iter().map(|one| one.count).sum();
         let part =
             |one: &&DropSeries| format!("{} {}", figure(one.count as f64), one.reason.replace('-', " "));
-        let parts: Vec<String> = mine.iter().map(part).collect();
+        let parts: Vec<String> = mine.iter().filter(|_| mine.len() > 1).map(part).collect();
         BudgetLine {
             filter: object.metadata.name.clone(),
             name: name.to_owned(),

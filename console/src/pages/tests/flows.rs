@@ -1,7 +1,7 @@
 //! What a person does: add, review, publish, get it wrong, take it back.
 
 use axum::http::StatusCode;
-use model::report::{Overload, Report};
+use model::report::{OverBudget, Overload, Report, SynPressure};
 
 use super::browser::{Answer, Browser};
 use crate::clock;
@@ -275,6 +275,33 @@ async fn a_node_with_too_much_to_do_is_shown_while_it_says_so() {
     tell(Some(overload));
     assert!(ops.live().ended("fra-1", connection));
     assert_eq!(shown().await, [false; 4]);
+}
+
+#[tokio::test]
+async fn budgets_say_how_nodes_stand_to_them() {
+    let browser = Browser::with_sample().await;
+    let ops = &browser.state.ops;
+    let (connection, _) = ops.live().connected("fra-1", ([192, 0, 2, 10], 40_000).into(), false);
+    let shown = async |syn_pressure: Option<SynPressure>| {
+        let report = Report { syn_pressure, ..Report::default() };
+        ops.live().reported("fra-1", connection, clock::now(), report);
+        let page = browser.get("/packet-filter").await.body;
+        assert!(page.contains("SYNs of one source") && page.contains("syn-pressure"), "{page}");
+        assert!(page.contains("5,000") && page.contains("10,000"), "{page}");
+        page
+    };
+    assert!(!shown(None).await.contains("fra-1: "));
+    let pressure = |now, over| Some(SynPressure { now, over });
+    for (told, words) in [
+        (pressure(false, OverBudget::Cookie), "fra-1: within it"),
+        (pressure(true, OverBudget::Cookie), "fra-1: over it, cookies answer"),
+        (pressure(true, OverBudget::Drop), "fra-1: over it, the rest is dropped"),
+        (pressure(true, OverBudget::Passes), "fra-1: over it, which is only observed"),
+    ] {
+        assert!(shown(told).await.contains(words), "{words}");
+    }
+    assert!(ops.live().ended("fra-1", connection));
+    assert!(!browser.get("/packet-filter").await.body.contains("fra-1: "), "it is gone");
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use model::digest::Digest;
 use model::draft::{
-    CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, ListenerHttp, ListenerSpec, MatchSpec, Object,
-    OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec, PrefixSetSpec, PrefixSourceSpec,
-    RouteSpec, Spec, TrustBundleSpec,
+    BudgetSpec, BudgetsSpec, CertificateSpec, FilterRuleSpec, FiltersSpec, InternalCa, ListenerHttp,
+    ListenerSpec, MatchSpec, Object, OriginGroupSpec, OriginSpec, OriginTls, PacketFilterSpec, PathSpec,
+    PrefixSetSpec, PrefixSourceSpec, RouteSpec, Spec, TrustBundleSpec,
 };
 use model::filter::Payload;
 use model::labels::Labels;
@@ -115,8 +115,16 @@ fn objects() -> Vec<Object> {
         route("tenants", "*.tenants.example.com", "/", "tenants-wild", "tenants"),
         Object::new("http", Spec::Listener(http)),
         Object::new("cloud-a", Spec::PrefixSet(cloud())),
-        Object::new("edge", Spec::PacketFilter(PacketFilterSpec { rules, ..PacketFilterSpec::default() })),
+        Object::new(
+            "edge",
+            Spec::PacketFilter(PacketFilterSpec { rules, budgets: budgets(), ..PacketFilterSpec::default() }),
+        ),
     ]
+}
+
+fn budgets() -> Option<BudgetsSpec> {
+    let budget = |rate| Some(BudgetSpec { rate, burst: Some(2 * rate), mode: None });
+    Some(BudgetsSpec { syn_per_source: budget(200), syn_pressure: budget(5_000), ..BudgetsSpec::default() })
 }
 
 fn group(name: &str, urls: &[&str], bundle: Option<&str>) -> Object {
