@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU16;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataplane_ebpf::reason::Reason;
 use ipnet::IpNet;
@@ -19,7 +19,7 @@ use sallyport_node::keeper::plan::{KernelPlan, ranges_of};
 use socket2::{Domain, Socket, Type};
 use support::corpus::Counts;
 use support::random::{Random, seed};
-use support::{Bpffs, Wire};
+use support::{Bpffs, Wire, emulated};
 
 /// The socket that everything is steered to, of both families.
 struct Sockets {
@@ -39,10 +39,16 @@ impl Sockets {
         sockets
     }
 
-    /// Where the connection that waits was made to.
-    fn accepted(&self) -> Option<SocketAddr> {
-        let accepted = self.v4.accept().or_else(|_| self.v6.accept()).ok()?;
-        accepted.0.local_addr().ok()
+    /// Where a connection was made to that is here within a time: the client's side is done before ours.
+    fn accepted(&self, within: Duration) -> Option<SocketAddr> {
+        let until = Instant::now() + within;
+        loop {
+            match self.v4.accept().or_else(|_| self.v6.accept()) {
+                Ok((accepted, _)) => return accepted.local_addr().ok(),
+                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) => return None,
+            }
+        }
     }
 }
 
@@ -74,7 +80,12 @@ fn place(addresses: &str, port: &str) -> Place {
 /// Whether the node has the connection; somebody else's is not told from none.
 fn reaches(wire: &Wire, sockets: &Sockets, to: SocketAddr) -> bool {
     let client = wire.right.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)));
-    match (client, sockets.accepted()) {
+    let within = match &client {
+        Ok(_) if emulated() => Duration::from_secs(3),
+        Ok(_) => Duration::from_millis(300),
+        Err(_) => Duration::ZERO,
+    };
+    match (client, sockets.accepted(within)) {
         (Ok(_client), Some(local)) => {
             assert_eq!(local, to);
             true

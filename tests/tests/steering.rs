@@ -152,6 +152,18 @@ impl Steering {
         self.are_at(&[("10.77.8.1:5432", "any")]);
     }
 
+    /// `sallyport-node upgrade`: another worker, and the keeper becomes another program in place.
+    fn upgraded(&self) {
+        let (program, run_dir) =
+            (self.product.program("sallyport-node"), self.product.dir().join("state/run"));
+        let arguments = ["upgrade", "--run-dir", run_dir.to_str().unwrap()];
+        // A keeper that has just come back does not listen at once.
+        eventually("an upgrade", SOON, || {
+            let (ok, out, err) = self.stage.node.try_run(program.to_str().unwrap(), &arguments);
+            if ok { Ok(()) } else { Err(format!("{out} {err}")) }
+        });
+    }
+
     fn refusal(&self, about: &str) -> String {
         eventually(&format!("the node refuses {about}"), SOON, || {
             let status = self.product.node_status()?;
@@ -229,6 +241,11 @@ fn ranges_and_any_port_are_served_and_nothing_is_bound_for_them() {
         }
         steering.are_at(&all);
     }
+
+    // The keeper's next release goes on with them, and with what it leaves to others.
+    steering.upgraded();
+    steering.are_at(&all);
+    assert!(steering.is_greeted("10.77.8.1:22", CLIENT4.into()).unwrap());
 
     // Without them their places are nobody's again.
     for path in ["routes/on-any", "listeners/any", "routes/on-range", "listeners/range"] {

@@ -268,6 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn any_port_and_prefixes_come_back_as_they_were_typed() {
+        let typed = ListenerForm::blank().with("name", "edge").with("addresses", "10.0.7.0/24 2001:db8::1");
+        for (port, expected) in [
+            ("any", PortSpec::Word("any".to_owned())),
+            (" 8443 ", PortSpec::Number(8443)),
+            ("https", PortSpec::Word("https".to_owned())),
+            ("", PortSpec::default()),
+        ] {
+            let object = ListenerForm::object(&typed.clone().with("port", port), None).unwrap();
+            let Spec::Listener(spec) = &object.spec else { unreachable!() };
+            assert_eq!((&spec.port, spec.addresses.len()), (&expected, 2), "{port:?}");
+            let again = ListenerForm::object(&ListenerForm::fields("edge", spec), Some(&object)).unwrap();
+            assert_eq!(again, object);
+        }
+    }
+
+    #[test]
     fn error_pages_that_the_form_does_not_show_stay() {
         let mut stored = ListenerForm::object(&ListenerForm::blank().with("name", "edge"), None).unwrap();
         let Spec::Listener(spec) = &mut stored.spec else { unreachable!() };
