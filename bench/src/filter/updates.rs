@@ -29,16 +29,18 @@ pub(crate) fn measure(wire: &Wire, work: &Path, rounds: usize) -> Result<Vec<Cha
     Ok(changes)
 }
 
-fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 4]> {
+fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 6]> {
     let mut node = Node::open(wire)?;
     let changed = |what: &str| Change { title: format!("{}: {what}", family.name()), times: Vec::new() };
     let mut changes = [
         changed("100,000 prefixes replaced, Sallyport: rules to tables"),
         changed("100,000 prefixes replaced, Sallyport: tables into the kernel, one generation"),
+        changed("100,000 prefixes replaced, Sallyport: both"),
         changed("one prefix more or less among 100,000, Sallyport: rules to tables"),
         changed("one prefix more or less among 100,000, Sallyport: into the kernel, in place"),
+        changed("one prefix more or less among 100,000, Sallyport: both"),
     ];
-    let [compile_all, apply_all, compile_one, apply_one] = &mut changes;
+    let [compile_all, apply_all, all, compile_one, apply_one, one] = &mut changes;
     for round in 0..=rounds as u32 {
         let first = round % 2 * MANY;
         let (compile, apply) = change(wire, &mut node, family, first..first + MANY, 1)?;
@@ -46,6 +48,7 @@ fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 4]> 
         if round > 0 {
             compile_all.times.push(compile);
             apply_all.times.push(apply);
+            all.times.push(compile + apply);
         }
     }
     let first = rounds as u32 % 2 * MANY;
@@ -54,6 +57,7 @@ fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 4]> 
         let (compile, apply) = change(wire, &mut node, family, first..last, 0)?;
         compile_one.times.push(compile);
         apply_one.times.push(apply);
+        one.times.push(compile + apply);
     }
     Ok(changes)
 }
