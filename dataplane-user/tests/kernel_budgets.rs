@@ -182,7 +182,9 @@ fn pressure_without_cookies_drops() {
     cookies(wire.namespace, true);
     wire.namespace.inside(|| kernel.look());
     assert!(said(&kernel).on && said(&kernel).detail.contains("over the budget now"), "{:?}", said(&kernel));
-    assert_eq!(reasons(&kernel, wire, [syn_from("10.1.0.5", 443)]), [Reason::SynCookie]);
+    // An emulated processor may take so long that the bucket has filled again meanwhile: its burst goes first.
+    let after = ["10.1.0.5", "10.1.0.6", "10.1.0.7"].map(|source| syn_from(source, 443));
+    assert_eq!(reasons(&kernel, wire, after).last(), Some(&Reason::SynCookie));
 }
 
 /// A cookie goes to the addresses that were judged: what lies where a VLAN tag would put them is the sender's invention.
