@@ -17,7 +17,7 @@ use sallyport_node::keeper::kernel::{Kernel, Linux};
 use socket2::{Domain, Socket, Type};
 use support::budgets::{budget, cookies, datagram, plan, port, provoked, reasons, slow, syn_from};
 use support::corpus::Counts;
-use support::frames::{ethernet, extension, ipv6, tcp};
+use support::frames::{ethernet, extension, fragment, ipv4, ipv6, tcp};
 use support::{Bpffs, Wire, emulated};
 
 const WITHIN: Reason = Reason::NoRule;
@@ -55,6 +55,37 @@ fn a_source_has_its_burst_and_no_more() {
     // Without the budget nothing is over it.
     kernel.apply(&plan(FilterBudgets::default())).unwrap();
     assert_eq!(reasons(&kernel, wire, vec![syn_from("10.1.0.1", 443); 3]), within(3));
+}
+
+/// The second packet of a source pays for the first, unless that was long ago.
+#[test]
+fn a_bucket_is_full_again_also_for_the_second_packet() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    let budgets = FilterBudgets { udp_per_source: budget(7, 20, 1), ..FilterBudgets::default() };
+    kernel.apply(&plan(budgets)).unwrap();
+    for source in ["10.1.0.1", "2001:db8:1::1"] {
+        let one = || reasons(&kernel, wire, [datagram(source, 53)]);
+        assert_eq!(one(), within(1));
+        std::thread::sleep(Duration::from_millis(120));
+        assert_eq!(one(), within(1), "{source} has waited for two intervals");
+    }
+}
+
+/// The rest of a datagram is of its source too, also where IPv6 hides what it is the rest of.
+#[test]
+fn later_fragments_are_charged() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    kernel.apply(&plan(FilterBudgets { udp_per_source: slow(7, 2), ..FilterBudgets::default() })).unwrap();
+    let four = ethernet(&[], 0x0800, &ipv4("10.1.0.1", "10.0.0.1", 17, 185, &[], &[0; 64]));
+    let six = ethernet(&[], 0x86dd, &ipv6("2001:db8:1::1", "fd00::1", 44, 64, &fragment(17, 185, &[0; 64])));
+    let hidden =
+        ethernet(&[], 0x86dd, &ipv6("2001:db8:2::1", "fd00::1", 44, 64, &fragment(60, 185, &[0; 64])));
+    for frame in [four, six, hidden] {
+        let seen = reasons(&kernel, wire, vec![frame; 4]);
+        assert_eq!(seen, [WITHIN, WITHIN, Reason::UdpBudget, Reason::UdpBudget]);
+    }
 }
 
 /// Two sources that would push each other out of the place where a source waits for its second packet.
@@ -310,6 +341,12 @@ fn a_handshake_through_a_cookie() {
         wire.right.inside(|| talk(to, listener));
     }
     assert_eq!(cookies_since(&kernel), answered, "they are still known");
+    // Known, and no freer than others: what is over the budget is asked again.
+    for source in ["10.99.0.2", "fd99::2"] {
+        let seen = reasons(&kernel, port, vec![syn_from(source, 443); 10]);
+        let asked = seen.iter().filter(|reason| **reason == Reason::SynCookie).count();
+        assert!(asked >= 9, "{source}: {seen:?}");
+    }
     let drops = kernel.take_drops().unwrap();
     assert!(drops.iter().any(|drop| (drop.rule, &*drop.reason) == (6, "syn-cookie")), "{drops:?}");
 }

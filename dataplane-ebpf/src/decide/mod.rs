@@ -197,6 +197,12 @@ impl Kind {
         self.0 & Self::OPENING != 0
     }
 
+    /// Whether it is a later fragment of UDP, or of what an IPv6 extension header hides.
+    #[inline(always)]
+    pub const fn is_rest_of_udp(self) -> bool {
+        self.0 == Self::later_fragment(transport::UDP).0 || self.0 == Self::later_fragment(0).0
+    }
+
     /// Whether it is UDP, of which the port can be seen.
     #[inline(always)]
     pub const fn is_udp(self) -> bool {

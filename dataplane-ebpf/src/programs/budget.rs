@@ -30,6 +30,9 @@ const TRIES: u32 = 3;
 /// Of so many that meet another at their door one has a bucket as if it came a second time. A power of two.
 const CONTESTED: u32 = 16;
 
+/// A door remembers when its source came in units of 2^20 ns, about a millisecond.
+const STAMP: u32 = 20;
+
 type Buckets = LruHashMap<Source, u64, { SOURCES_MAX as usize }>;
 
 #[btf_map]
@@ -47,7 +50,7 @@ static CONNECTION_BUCKETS: Buckets = Buckets::new();
 #[btf_map]
 static KNOWN: Buckets = Buckets::new();
 #[btf_map]
-static DOORS: Array<u32, { DOORS_MAX as usize }> = Array::new();
+static DOORS: Array<u64, { DOORS_MAX as usize }> = Array::new();
 #[btf_map]
 static PRESSURE: Array<u64, { pressure::WORDS as usize }> = Array::new();
 
@@ -69,7 +72,8 @@ pub(crate) fn then(word: Active, packet: &Packet, decision: Decision) -> Then {
         return Then::Done;
     }
     let (syn, udp) = (word.has_syn_budgets(), word.has_udp_budgets());
-    if (packet.kind.is_syn() && syn) || (packet.kind.is_udp() && udp) {
+    let datagram = packet.kind.is_udp() || packet.kind.is_rest_of_udp();
+    if (packet.kind.is_syn() && syn) || (datagram && udp) {
         return Then::Spend;
     }
     if packet.kind.is_tcp() && syn && cookies_are_out() { Then::Learn } else { Then::Done }
@@ -141,7 +145,8 @@ pub(crate) fn connection(tables: &InForce, remote: &Address) -> Option<(Reason, 
     Some((reason, budget.counter))
 }
 
-/// First its source's, then what all unknown ones may send to listeners, then its port's.
+/// First its source's, then what all unknown ones, or all known ones, may send to listeners, then its port's. To be known
+/// frees nobody: without a budget of its own a known source has the pressure's for itself, and what is over gets cookies again.
 #[inline(always)]
 fn syn(judged: &Judged) -> Outcome {
     let (who, port, now) = (&Source::of(&judged.source()), judged.kind().slot(), now());
@@ -152,7 +157,8 @@ fn syn(judged: &Judged) -> Outcome {
     let pressed = budget(place::SYN_PRESSURE).filter(|_| listens);
     let known = if pressed.is_some() { KNOWN.get_ptr_mut(who) } else { None };
     let mut observed = None;
-    if let Some(budget) = budget(place::SYN_PER_SOURCE) {
+    let own = budget(place::SYN_PER_SOURCE);
+    if let Some(budget) = own {
         let within = match known {
             Some(bucket) => charge(bucket, budget.rate(), now),
             None => source(&SYN_BUCKETS, place::SYN_PER_SOURCE, who, budget.rate(), now),
@@ -165,8 +171,7 @@ fn syn(judged: &Judged) -> Outcome {
         }
     }
     if let Some(budget) = pressed
-        && known.is_none()
-        && !unpressed(who, budget.rate(), now)
+        && !unpressed(who, known, own.is_some(), budget.rate(), now)
     {
         match budget.over {
             over::OBSERVE => observed = observed.or(Some(budget.counter)),
@@ -198,17 +203,29 @@ fn budget(place: u32) -> Option<Budget> {
     BUDGETS.get(place).copied().filter(|budget| budget.rate().is_on())
 }
 
-/// Whether a SYN is within what may come from all unknown sources of its family.
+/// Whether a SYN is within what may come from all unknown sources of its family; or, of a known one, within what may come from it,
+/// where that was not asked yet, and from all known ones.
 #[inline(always)]
-fn unpressed(source: &Source, rate: Rate, now: u64) -> bool {
-    let family = if source.family == 4 { pressure::V4 } else { pressure::V6 };
-    let Some(bucket) = PRESSURE.get_ptr_mut(family) else { return true };
-    let within = charge(bucket, rate, now);
+fn unpressed(source: &Source, known: Option<*mut u64>, charged: bool, rate: Rate, now: u64) -> bool {
+    let v4 = source.family == 4;
+    let within = match known {
+        None => share(if v4 { pressure::V4 } else { pressure::V6 }, rate, now),
+        Some(bucket) => {
+            (charged || charge(bucket, rate, now))
+                && share(if v4 { pressure::KNOWN4 } else { pressure::KNOWN6 }, rate, now)
+        }
+    };
     if !within && let Some(last) = PRESSURE.get_ptr_mut(pressure::LAST) {
         // SAFETY: the map's aligned word; whichever CPU's time stays, it is now.
         unsafe { last.write_volatile(now) };
     }
     within
+}
+
+/// Spends one of what many have together.
+#[inline(always)]
+fn share(word: u32, rate: Rate, now: u64) -> bool {
+    PRESSURE.get_ptr_mut(word).is_none_or(|bucket| charge(bucket, rate, now))
 }
 
 /// Whether cookies may be on their way back.
@@ -252,18 +269,22 @@ fn source(buckets: &Buckets, kind: u32, who: &Source, rate: Rate, now: u64) -> b
     }
     let (door, name) = who.door(kind);
     let Some(door) = DOORS.get_ptr_mut(door) else { return true };
+    let stamp = (now >> STAMP) as u32;
     // SAFETY: the map's aligned word; two sources that come at the same time leave one of both.
     let found = unsafe { door.read_volatile() };
-    if found != name {
+    let before = if (found >> 32) as u32 == name {
+        // The second is charged with the first as well.
+        let since = u64::from(stamp.wrapping_sub(found as u32)) << STAMP;
+        now.saturating_sub(since).saturating_add(rate.interval)
+    } else {
         // SAFETY: as above.
-        unsafe { door.write_volatile(name) };
+        unsafe { door.write_volatile(u64::from(name) << 32 | u64::from(stamp)) };
         // SAFETY: the helper takes nothing and cannot fail.
         if found == 0 || unsafe { bpf_get_prandom_u32() } & (CONTESTED - 1) != 0 {
             return true;
         }
-    }
-    // The second is charged with the first as well.
-    let before = if found == name { now.saturating_add(rate.interval) } else { 0 };
+        0
+    };
     let (word, within) = match rate.charge(before, now) {
         Some(word) => (word, true),
         None => (before, false),

@@ -8,7 +8,7 @@ use crate::decide::budget::Rate;
 pub mod place {
     /// SYNs of one source.
     pub const SYN_PER_SOURCE: u32 = 0;
-    /// SYNs to listeners of all sources that have not shown that they get our answers.
+    /// SYNs to listeners of all sources that have not shown that they get our answers; as many again of all that have.
     pub const SYN_PRESSURE: u32 = 1;
     /// UDP packets of one source.
     pub const UDP_PER_SOURCE: u32 = 2;
@@ -35,8 +35,12 @@ pub mod pressure {
     pub const V6: u32 = 1;
     /// When a SYN was last over the budget, nanoseconds of the monotonic clock.
     pub const LAST: u32 = 2;
+    /// The bucket of IPv4 sources that have shown that they get our answers.
+    pub const KNOWN4: u32 = 3;
+    /// The same of IPv6.
+    pub const KNOWN6: u32 = 4;
     /// How many words there are.
-    pub const WORDS: u32 = 3;
+    pub const WORDS: u32 = 5;
     /// How long after the last SYN over the budget an answered cookie is looked for, nanoseconds: a cookie is good for two
     /// minutes at most, and who needs longer than this for a handshake is not missed.
     pub const LINGERS: u64 = 16_000_000_000;

@@ -70,7 +70,7 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::UDP_BUCKETS, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
     map(maps::CONNECTION_BUCKETS, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
     map(maps::KNOWN, sys::LRU_HASH, 12, 8, SOURCES_MAX, 0),
-    map(maps::DOORS, sys::ARRAY, 4, 4, DOORS_MAX, 0),
+    map(maps::DOORS, sys::ARRAY, 4, 8, DOORS_MAX, 0),
     map(maps::PRESSURE, sys::ARRAY, 4, 8, pressure::WORDS, 0),
     map(maps::TAIL, sys::PROGRAM_ARRAY, 4, 4, tails::TAILS, 0),
     map(maps::SOCKETS, sys::SOCKMAP, 4, 4, 2 * THREADS_MAX, 0),
