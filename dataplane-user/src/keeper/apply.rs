@@ -149,6 +149,8 @@ impl Keeper {
         tracing::info!(epoch = id.epoch, revision = id.revision, "swap begin");
         let applied = self.enter_plan(&stored.snapshot);
         if applied.is_err() {
+            // What of it was written before it failed, budgets among it, goes again.
+            self.enter_filter();
             tracing::info!(epoch = id.epoch, revision = id.revision, applied = false, "swap end");
         }
         applied?;

@@ -8,6 +8,9 @@ use super::plan::{KernelPlan, plan};
 use super::run::Keeper;
 use crate::sentence;
 
+/// What is off where the tables could not be filled; it is tried again every few seconds.
+pub(super) const KERNEL_TABLES: &str = "kernel tables";
+
 impl Keeper {
     /// The tables for a snapshot, with the listeners that are open.
     pub(super) fn plan(&mut self, snapshot: &Snapshot) -> Result<KernelPlan, TooLarge> {
@@ -76,6 +79,6 @@ impl Keeper {
             Ok(wanted) => self.kernel.apply(&wanted).err().map(|error| sentence(&error)),
             Err(error) => Some(sentence(&error)),
         };
-        self.note("kernel tables", problem);
+        self.note(KERNEL_TABLES, problem);
     }
 }

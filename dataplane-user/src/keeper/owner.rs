@@ -1,8 +1,8 @@
 //! Who listens on which port, from `/proc`.
 
-use std::io::{BufRead, BufReader};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 /// A listening TCP socket of this network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,19 +31,47 @@ impl std::fmt::Display for Owner {
 
 /// Every listening TCP socket. The kernel lists them before all connections (`Documentation/networking/proc_net_tcp.rst`), of
 /// which there may be very many: those are not read.
-pub fn listening() -> Vec<Listening> {
+///
+/// # Errors
+/// They cannot be read to the end. Who does not see everybody who listens must not take it for nobody.
+pub fn listening() -> io::Result<Vec<Listening>> {
     let mut found = Vec::new();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        let Ok(table) = std::fs::File::open(table) else { continue };
-        let lines = BufReader::new(table).lines().map_while(Result::ok);
-        found.extend(lines.skip(1).map_while(|line| parse_line(&line)));
+        let table = match std::fs::File::open(table) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for line in BufReader::new(table).lines().skip(1) {
+            match parse_line(&line?) {
+                Some(listening) => found.push(listening),
+                None => break,
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The processes that hold sockets, by inode: each process' descriptors are read once, however many sockets are asked for.
+pub fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, Owner> {
+    let mut found = BTreeMap::new();
+    if inodes.is_empty() {
+        return found;
+    }
+    for pid in processes() {
+        for inode in sockets_of(pid).filter(|inode| inodes.contains(inode)) {
+            found.entry(inode).or_insert_with(|| Owner { process: Some((pid, name(pid))) });
+        }
+        if found.len() == inodes.len() {
+            break;
+        }
     }
     found
 }
 
 /// The process that holds a socket.
 pub fn owner(inode: u64) -> Owner {
-    Owner { process: processes().find_map(|pid| holds(pid, inode).then(|| (pid, name(pid)))) }
+    owners(&BTreeSet::from([inode])).remove(&inode).unwrap_or(Owner { process: None })
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -54,17 +82,19 @@ fn processes() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn holds(pid: u32, inode: u64) -> bool {
-    let wanted = format!("socket:[{inode}]");
+fn sockets_of(pid: u32) -> impl Iterator<Item = u64> {
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    descriptors
-        .into_iter()
-        .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(&wanted)))
+    descriptors.filter_map(|fd| {
+        let target = std::fs::read_link(fd.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
 }
 
+/// A process gives itself its name, and it is shown on terminals.
 fn name(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.trim_end().to_owned()
+    let shown = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    name.trim_end().chars().map(shown).collect()
 }
 
 /// A line of `/proc/net/tcp` or `tcp6`, when it is a listening socket (state `0A`).
@@ -81,7 +111,8 @@ fn parse_line(line: &str) -> Option<Listening> {
     Some(Listening { local, inode })
 }
 
-/// The kernel prints addresses as 32-bit words in the machine's own byte order.
+/// The kernel prints addresses as 32-bit words in the machine's own byte order. A socket of IPv6 that listens at an IPv4 address
+/// (`::ffff:10.0.0.1`, as Java's do) has that one's connections.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     match text.len() {
@@ -91,7 +122,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
             for (at, chunk) in bytes.chunks_exact_mut(4).enumerate() {
                 chunk.copy_from_slice(&word(at * 8)?);
             }
-            Some(Ipv6Addr::from(bytes).into())
+            Some(Ipv6Addr::from(bytes).to_canonical())
         }
         _ => None,
     }
@@ -108,9 +139,30 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(socket) = TcpListener::bind(address) else { continue };
             let local = socket.local_addr().unwrap();
-            let found = listening().into_iter().find(|listening| listening.local == local).unwrap();
+            let found = listening().unwrap().into_iter().find(|listening| listening.local == local).unwrap();
             assert_eq!(owner(found.inode).process.map(|(pid, _)| pid), Some(std::process::id()));
         }
+    }
+
+    #[test]
+    fn an_ipv4_address_of_an_ipv6_socket_is_that_address() {
+        let Ok(socket) = TcpListener::bind("[::ffff:127.0.0.1]:0") else { return };
+        let port = socket.local_addr().unwrap().port();
+        let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        assert!(listening().unwrap().iter().any(|listening| listening.local == local));
+    }
+
+    #[test]
+    fn owners_are_found_together() {
+        let sockets: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        let all = listening().unwrap().into_iter();
+        let inodes: BTreeSet<u64> =
+            all.filter(|one| ports.contains(&one.local.port())).map(|one| one.inode).collect();
+        let owners = owners(&inodes);
+        assert_eq!(owners.len(), 3);
+        let ours = |owner: &Owner| owner.process.as_ref().map(|(pid, _)| *pid) == Some(std::process::id());
+        assert!(owners.values().all(ours), "{owners:?}");
     }
 
     #[test]

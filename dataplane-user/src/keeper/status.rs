@@ -8,6 +8,7 @@ use model::report::{Feature, LeftOut, ListenerReport, Overload};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 
+use super::filter::KERNEL_TABLES;
 use super::kernel::{Config, pins};
 use super::run::Keeper;
 use super::supervise::{Phase, Worker};
@@ -197,6 +198,11 @@ impl Keeper {
         if calm && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
             let ids = self.open_sockets();
             self.give_sockets(number, &ids).await;
+            self.enter_filter();
+        } else if calm
+            && self.shortcomings.contains_key(KERNEL_TABLES)
+            && self.ticks.is_multiple_of(RETRY_TICKS)
+        {
             self.enter_filter();
         }
         let drops = std::mem::take(&mut self.drops);

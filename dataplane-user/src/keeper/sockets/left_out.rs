@@ -5,38 +5,57 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use model::listen::{Place, Port};
 use model::report::LeftOut;
 
 use super::place::bind;
-use crate::keeper::owner::{self, Listening};
+use crate::keeper::owner::{self, Listening, Owner};
+
+/// So many are told by name; all are left out.
+const TOLD: usize = 100;
 
 /// Who listens on this machine, as far as listeners on any port have to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Busy {
+    /// The addresses of listeners on any port.
+    nets: Vec<IpNet>,
+    /// Who listens at one of them, or everywhere.
     seen: Vec<Listening>,
-    /// An IPv4 address of a listener on any port.
-    own: Option<IpAddr>,
     /// Where nothing is to be taken; the unspecified address is every one of its family.
     at: Vec<SocketAddr>,
     told: Vec<LeftOut>,
 }
 
 impl Busy {
-    /// Looks again, where there are listeners on any port among `open`; says whether that has changed.
+    /// Looks again, where there are listeners on any port among `open`; says whether that has changed. What was seen stays where it
+    /// cannot be looked.
     pub fn look<'a>(&mut self, open: impl Iterator<Item = &'a Place>, ours: impl Fn(u64) -> bool) -> bool {
-        let any: Vec<IpAddr> = open.filter_map(any_port).collect();
-        let mut seen = if any.is_empty() { Vec::new() } else { owner::listening() };
+        let nets: Vec<IpNet> = open.filter_map(any_port).collect();
+        let listening = if nets.is_empty() { Ok(Vec::new()) } else { owner::listening() };
+        let mut seen = match listening {
+            Ok(listening) => listening,
+            Err(error) => {
+                tracing::warn!(%error, "who listens on this machine cannot be read: what was left out stays left out");
+                return false;
+            }
+        };
+        seen.retain(|one| {
+            let ip = one.local.ip();
+            ip.is_unspecified() || nets.iter().any(|net| net.contains(&ip))
+        });
         seen.sort_unstable();
-        let own = any.into_iter().find(IpAddr::is_ipv4);
-        if (&seen, own) == (&self.seen, self.own) {
+        if (&seen, &nets) == (&self.seen, &self.nets) {
             return false;
         }
+        let own = nets.iter().map(IpNet::network).find(IpAddr::is_ipv4);
         let both = |one: &Listening| own.and_then(|address| both_families(one.local, address));
         let at = seen.iter().flat_map(|one| [Some(one.local), both(one)]).flatten().collect();
-        let strangers = seen.iter().filter(|listening| !ours(listening.inode));
-        let told = strangers.map(|one| LeftOut { at: one.local, owner: owner::owner(one.inode).to_string() });
-        *self = Self { at, told: told.collect(), seen, own };
+        let strangers: Vec<&Listening> = seen.iter().filter(|one| !ours(one.inode)).take(TOLD).collect();
+        let mut owners = owner::owners(&strangers.iter().map(|one| one.inode).collect());
+        let mut owner = |inode| owners.remove(&inode).unwrap_or(Owner { process: None }).to_string();
+        let told = strangers.iter().map(|one| LeftOut { at: one.local, owner: owner(one.inode) }).collect();
+        *self = Self { nets, seen, at, told };
         true
     }
 
@@ -57,10 +76,10 @@ impl Busy {
     }
 }
 
-/// An address of a listener on any port.
-fn any_port(place: &Place) -> Option<IpAddr> {
+/// The addresses of a listener on any port.
+fn any_port(place: &Place) -> Option<IpNet> {
     match place {
-        Place::At(addresses, Port::Any) => Some(addresses.net().network()),
+        Place::At(addresses, Port::Any) => Some(addresses.net()),
         Place::At(..) | Place::Everywhere(_) => None,
     }
 }
@@ -95,5 +114,17 @@ mod tests {
         assert!(has(&busy, all6) && has(&busy, all4));
         assert!(busy.left_out_of(four).iter().any(|left| left.at.port() == port));
         assert!(busy.look([].into_iter(), |_| false) && busy.at().is_empty());
+    }
+
+    #[test]
+    fn who_listens_elsewhere_is_not_looked_at() {
+        let place = Place::At("127.0.9.0/24".parse().unwrap(), Port::Any);
+        let mut busy = Busy::default();
+        busy.look([place].iter(), |_| false);
+        let Ok(elsewhere) = TcpListener::bind("127.0.8.1:0") else { return };
+        let Ok(here) = TcpListener::bind("127.0.9.1:0") else { return };
+        busy.look([place].iter(), |_| false);
+        let has = |socket: &TcpListener| busy.at().contains(&socket.local_addr().unwrap());
+        assert!(has(&here) && !has(&elsewhere));
     }
 }

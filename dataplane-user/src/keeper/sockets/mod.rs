@@ -153,7 +153,11 @@ impl Sockets {
                 if self.open.contains(&place) || prepared.opening.contains(&place) {
                     continue;
                 }
-                match self.bind_place(place, listener.take_over, &busy) {
+                let bound = match &busy {
+                    Ok(busy) => self.bind_place(place, listener.take_over, busy),
+                    Err(error) => Err(PlaceError::Listening(error.kind().into())),
+                };
+                match bound {
                     Ok(bound) => {
                         prepared.opening.push(place);
                         prepared.bound.extend(bound);
@@ -206,7 +210,8 @@ impl Sockets {
     /// See [`PlaceError`].
     pub fn open_metrics(&self, address: SocketAddr) -> Result<std::net::TcpListener, PlaceError> {
         let place = (Some(address.ip()).filter(|ip| !ip.is_unspecified()), address.port());
-        if let Some(owner) = self.stranger(place, &owner::listening()) {
+        let busy = owner::listening().map_err(PlaceError::Listening)?;
+        if let Some(owner) = self.stranger(place, &busy) {
             return Err(PlaceError::Busy { port: address.port(), owner, steered: false });
         }
         // Shared, because a worker that is on its way out may still have one.

@@ -57,6 +57,9 @@ pub enum PlaceError {
     /// Local routes could not be read.
     #[error("the kernel does not say which addresses are local")]
     Routes(#[source] io::Error),
+    /// Who listens could not be read.
+    #[error("the kernel does not say who listens on this machine already")]
+    Listening(#[source] io::Error),
     /// A low port without the privilege.
     #[error(
         "port {0} needs a privilege this node does not have: use a port from 1024, or grant CAP_NET_BIND_SERVICE"
