@@ -112,7 +112,7 @@ impl Senders {
         let (ok, out, err) = self.product.cli(&["sources", "--sort", "syns", "--top", "1"]);
         assert!(ok, "{err}");
         let source = out.lines().find(|line| line.starts_with(&SILENT[0].to_string())).unwrap_or_default();
-        assert_eq!(source.split_whitespace().nth(3), Some(&*first.to_string()), "{out}");
+        assert_eq!(source.split_whitespace().nth(3), Some(&*(first * rounds).to_string()), "{out}");
         assert!(source.ends_with(&format!(": {NODE4} TCP 443 (listener https)")), "{out}");
         assert!(
             out.contains("one packet in 1 looked at") && out.contains("more: --top 0 shows all"),
