@@ -7,10 +7,12 @@ mod support;
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::flow::{NOT_TAKEN, RING_BYTES, Watch, Watches};
 use dataplane_ebpf::wire::{Address, slot};
+use model::filter::FilterBudgets;
 use sallyport_node::keeper::kernel::{Kernel, Linux, Record};
 use support::Bpffs;
+use support::budgets::{self, datagram, slow, syn_from};
 use support::corpus::{corpus, plan};
-use support::frames::syn;
+use support::frames::{TCP, ethernet, ipv4, syn};
 
 /// Every packet, for as long as the test.
 fn any() -> Watch {
@@ -73,6 +75,48 @@ fn nothing_is_left_while_nobody_watches() {
     kernel.watch(&Watches::default(), &[]).unwrap();
     kernel.filter().unwrap().judge(&frame, 1).unwrap();
     assert_eq!(all(&mut kernel), []);
+}
+
+/// A budget decides after the rules, and what it decides is what is told, with its own rule.
+#[test]
+fn what_a_budget_decides_is_told() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, port) = bpffs.open_wired();
+    budgets::cookies(port.namespace, true);
+    let wanted = FilterBudgets {
+        syn_pressure: slow(62, 1),
+        udp_per_source: slow(63, 2),
+        syn_per_port: vec![budgets::port(64, 1, 22, 22)],
+        ..FilterBudgets::default()
+    };
+    port.namespace.inside(|| kernel.apply(&budgets::plan(wanted)).unwrap());
+    kernel.watch(&only(any()), &[0]).unwrap();
+    let with_options = {
+        let segment = &syn_from("10.8.0.9", 443)[34..];
+        ethernet(&[], 0x0800, &ipv4("10.8.0.9", "10.0.0.1", TCP, 0, &[1; 4], segment))
+    };
+    let [spent, open] = [Reason::SynBudget, Reason::NoRule];
+    for (source, rest) in [("10.8.0.1", "10.8.0.2"), ("2001:db8:8::1", "2001:db8:9::1")] {
+        let (udp, ssh) = (datagram(source, 53), syn_from(source, 22));
+        let cases = [
+            (syn_from(source, 443), open, 0),
+            (syn_from(rest, 443), Reason::SynCookie, 62),
+            (with_options.clone(), spent, 62),
+            (udp.clone(), open, 0),
+            (udp.clone(), open, 0),
+            (udp, Reason::UdpBudget, 63),
+            (ssh, if source.contains(':') { spent } else { open }, if source.contains(':') { 64 } else { 0 }),
+        ];
+        for (number, (frame, reason, rule)) in cases.into_iter().enumerate() {
+            budgets::receive(&kernel.filter().unwrap(), port, &frame);
+            let records = all(&mut kernel);
+            let [record] = &records[..] else { panic!("{source} {number}: {records:?}") };
+            let told = (record.head.reason, record.head.rule);
+            assert_eq!(told, (reason.number(), rule), "{source} {number}");
+            // Also where the answer took the frame's place, what came is what is told.
+            assert_eq!(record.bytes, frame[..frame.len().min(128)], "{source} {number}");
+        }
+    }
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use dataplane_ebpf::wire::sender::{SENDERS_MAX, Sender, Sent};
 use dataplane_ebpf::wire::{Address, slot};
+use model::filter::FilterBudgets;
 use sallyport_node::keeper::kernel::{Kernel, Linux, Taken};
 use support::Bpffs;
+use support::budgets::{self, datagram, reasons, slow};
 use support::corpus::plan;
 use support::frames::{ICMP, TCP, UDP, ethernet, icmp, ipv4, ipv6, syn, tcp, udp};
 
@@ -74,6 +76,26 @@ fn every_packet_is_counted_while_they_are_few() {
     ]);
     assert_eq!((sums(&taken), taken.sampled), (expected, 52));
     assert_eq!(kernel.take_senders().unwrap(), Taken::default());
+}
+
+/// What is over a budget is dropped as what a rule drops.
+#[test]
+fn what_a_budget_drops_is_a_drop() {
+    let bpffs = Bpffs::new();
+    let (mut kernel, wire) = bpffs.open_wired();
+    let wanted = FilterBudgets { udp_per_source: slow(7, 3), ..FilterBudgets::default() };
+    kernel.apply(&budgets::plan(wanted)).unwrap();
+    kernel.take_senders().unwrap();
+    let packets = ["10.1.0.1", "2001:db8:1::1"].map(|source| datagram(source, 53));
+    for packet in &packets {
+        reasons(&kernel, wire, vec![packet.clone(); 5]);
+    }
+    let length = packets.map(|packet| 5 * packet.len() as u64);
+    let expected = BTreeMap::from([
+        (v4("10.1.0.1", "10.0.0.1", slot::UDP + 53), [5, length[0], 0, 2]),
+        (v6("2001:db8:1::1", "fd00::1", slot::UDP + 53), [5, length[1], 0, 2]),
+    ]);
+    assert_eq!(sums(&kernel.take_senders().unwrap()), expected);
 }
 
 #[test]

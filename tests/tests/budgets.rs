@@ -2,9 +2,10 @@
 //! and lets through is exactly what it says; IPv4 and IPv6.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking and says what it did")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
 use std::time::Duration;
 
 use sallyport_tests::api::Api;
@@ -16,7 +17,7 @@ use sallyport_tests::origin::Origin;
 use sallyport_tests::probe::Passed;
 use sallyport_tests::product::Product;
 use sallyport_tests::stage::{FOE4, FOE6, HOST, NODE4, NODE6, ORIGINS4, Stage, target4, target6};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Where invented sources are; nobody answers them.
 const SOURCES: [&str; 2] = ["198.51.100.0/24", "2001:db8::/32"];
@@ -91,7 +92,7 @@ impl<'a> Budgets<'a> {
     fn settled(&self) -> Counts {
         let mut last = self.counts();
         eventually("nothing more is counted", Duration::from_secs(15), || {
-            std::thread::sleep(Duration::from_millis(2200));
+            thread::sleep(Duration::from_millis(2200));
             let now = self.counts();
             let same = now == last;
             last = now;
@@ -138,6 +139,10 @@ impl<'a> Budgets<'a> {
     /// sources to a port.
     fn send(&mut self) {
         self.used += 1;
+        self.send_again();
+    }
+
+    fn send_again(&self) {
         let port = PORTS[0] + u16::from(self.used);
         let (link, mut frames) = (self.stage.link(), Vec::new());
         for (family, node) in [IpAddr::V4(NODE4), IpAddr::V6(NODE6)].into_iter().enumerate() {
@@ -156,6 +161,30 @@ impl<'a> Budgets<'a> {
             }
         }
         frames::send(&self.stage.clients, "c0", &frames);
+    }
+
+    /// Sends while `count` dropped packets are watched: how many there were of each reason and budget.
+    fn told(&mut self, count: u64) -> BTreeSet<(String, u64)> {
+        self.used += 1;
+        let (this, limit) = (&*self, count.to_string());
+        let options = ["flows", "--json", "--verdict", "drop", "--seconds", "15", "--limit", &limit];
+        let (fine, lines, complaint) = thread::scope(|scope| {
+            let told = scope.spawn(|| this.product.cli(&options));
+            // The node has to hear of it first.
+            thread::sleep(Duration::from_secs(3));
+            this.send_again();
+            told.join().unwrap()
+        });
+        assert!(fine, "{complaint}");
+        let mut counts = BTreeMap::<(String, String), u64>::new();
+        for line in lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            if line["type"] == "flow" {
+                let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+                assert!(text("rule").starts_with("limits/"), "{line}");
+                *counts.entry((text("reason"), text("rule"))).or_default() += 1;
+            }
+        }
+        counts.into_iter().map(|((reason, _), count)| (reason, count)).collect()
     }
 
     /// What a source of either family gets of ten connections to a listener, one after the other.
@@ -220,6 +249,13 @@ fn what_is_over_a_budget_is_what_was_sent_over_it() {
     let over = |family: u64| 40 - larger.syn + 25 - larger.udp + if family == 0 { 0 } else { port };
     let reasons = [("syn-budget", &[port, syn][..]), ("udp-budget", &[udp])];
     budgets.counted("changed", &before, &reasons, [0, 1].map(|family| SENT - over(family)));
+
+    // Whoever watches is told of each, with its budget.
+    let each = [("syn-budget", port), ("syn-budget", syn), ("udp-budget", udp)];
+    assert_eq!(
+        budgets.told(syn + udp + port),
+        BTreeSet::from(each.map(|(reason, count)| (reason.to_owned(), count)))
+    );
 
     // What is removed is over.
     let (status, answer) = budgets.api.call("DELETE", "/api/v1/packet-filters/limits", None).unwrap();

@@ -79,13 +79,13 @@ pub(crate) fn then(word: Active, packet: &Packet, decision: Decision) -> Then {
     if packet.kind.is_tcp() && syn && cookies_are_out() { Then::Learn } else { Then::Done }
 }
 
-/// What came of it: what the packet is counted under, and the counter of the budget.
+/// What came of it: what the packet is counted and told under, and the budget's counter and rule.
 #[derive(Clone, Copy)]
 enum Outcome {
     Within,
-    Observed(u32),
-    Over(Reason, u32),
-    Answer,
+    Observed(u32, u32),
+    Over(Reason, u32, u32),
+    Answer(u32, u32),
 }
 
 /// Spends the budgets that a packet is about, and counts it.
@@ -94,25 +94,34 @@ pub(crate) fn spend(context: &XdpContext) -> u32 {
     let Some(judged) = Judged::find() else { return xdp_action::XDP_PASS };
     let outcome = if judged.kind().is_tcp() { syn(judged) } else { udp(&Source::of(&judged.source())) };
     match outcome {
-        Outcome::Answer => {
-            // Counts by itself, and comes back only where it is missing.
-            cookie::enter(context, Tail::Answer);
-            count_pressure(Reason::SynBudget);
+        // Told before: the answer takes the frame's place.
+        Outcome::Answer(counter, rule) => {
+            if cookie::deserves_one(context) {
+                told(context, Reason::SynCookie, rule);
+                // Counts by itself, and comes back only where it is missing.
+                cookie::enter(context, Tail::Answer);
+            } else {
+                told(context, Reason::SynBudget, rule);
+            }
+            maps::count_rule(counter);
             maps::count(Reason::SynBudget);
             xdp_action::XDP_DROP
         }
-        Outcome::Over(reason, counter) => {
+        Outcome::Over(reason, counter, rule) => {
+            told(context, reason, rule);
             maps::count_rule(counter);
             maps::count(reason);
             xdp_action::XDP_DROP
         }
         // Of several that are observed the first is told.
-        Outcome::Observed(counter) if judged.reason != Reason::Observed.number() => {
+        Outcome::Observed(counter, rule) if judged.reason != Reason::Observed.number() => {
+            told(context, Reason::Observed, rule);
             maps::count_rule(counter);
             maps::count(Reason::Observed);
             xdp_action::XDP_PASS
         }
-        Outcome::Observed(_) | Outcome::Within => {
+        Outcome::Observed(..) | Outcome::Within => {
+            Judged::tell(context);
             maps::count_rule(judged.counter);
             maps::count_number(judged.reason);
             xdp_action::XDP_PASS
@@ -120,13 +129,20 @@ pub(crate) fn spend(context: &XdpContext) -> u32 {
     }
 }
 
+/// Tells what a budget decided.
+#[inline(always)]
+fn told(context: &XdpContext, reason: Reason, rule: u32) {
+    Judged::overrule(reason, rule);
+    Judged::tell(context);
+}
+
 #[inline(always)]
 fn udp(who: &Source) -> Outcome {
     let Some(budget) = budget(place::UDP_PER_SOURCE) else { return Outcome::Within };
     match source(&UDP_BUCKETS, place::UDP_PER_SOURCE, who, budget.rate(), now()) {
         true => Outcome::Within,
-        false if budget.over == over::OBSERVE => Outcome::Observed(budget.counter),
-        false => Outcome::Over(Reason::UdpBudget, budget.counter),
+        false if budget.over == over::OBSERVE => Outcome::Observed(budget.counter, budget.rule),
+        false => Outcome::Over(Reason::UdpBudget, budget.counter, budget.rule),
     }
 }
 
@@ -165,8 +181,8 @@ fn syn(judged: &Judged) -> Outcome {
         };
         if !within {
             match budget.over {
-                over::OBSERVE => observed = Some(budget.counter),
-                _ => return Outcome::Over(Reason::SynBudget, budget.counter),
+                over::OBSERVE => observed = Some((budget.counter, budget.rule)),
+                _ => return Outcome::Over(Reason::SynBudget, budget.counter, budget.rule),
             }
         }
     }
@@ -174,9 +190,9 @@ fn syn(judged: &Judged) -> Outcome {
         && !unpressed(who, known, own.is_some(), budget.rate(), now)
     {
         match budget.over {
-            over::OBSERVE => observed = observed.or(Some(budget.counter)),
-            over::COOKIE => return Outcome::Answer,
-            _ => return Outcome::Over(Reason::SynBudget, budget.counter),
+            over::OBSERVE => observed = observed.or(Some((budget.counter, budget.rule))),
+            over::COOKIE => return Outcome::Answer(budget.counter, budget.rule),
+            _ => return Outcome::Over(Reason::SynBudget, budget.counter, budget.rule),
         }
     }
     let place = BUDGET_PORTS.get(port).copied().unwrap_or(0);
@@ -186,12 +202,12 @@ fn syn(judged: &Judged) -> Outcome {
         && !charge(bucket, budget.rate(), now)
     {
         match budget.over {
-            over::OBSERVE => observed = observed.or(Some(budget.counter)),
-            _ => return Outcome::Over(Reason::SynBudget, budget.counter),
+            over::OBSERVE => observed = observed.or(Some((budget.counter, budget.rule))),
+            _ => return Outcome::Over(Reason::SynBudget, budget.counter, budget.rule),
         }
     }
     match observed {
-        Some(counter) => Outcome::Observed(counter),
+        Some((counter, rule)) => Outcome::Observed(counter, rule),
         None => Outcome::Within,
     }
 }

@@ -59,6 +59,12 @@ pub(crate) fn enter(context: &XdpContext, tail: Tail) {
     unsafe { TAIL.tail_call(context, index) };
 }
 
+/// Whether a SYN can be answered with a cookie: its headers are whole, and there are no others.
+#[inline(always)]
+pub(crate) fn deserves_one(context: &XdpContext) -> bool {
+    Headers::of(&XdpFrame(context)).is_some()
+}
+
 /// Answers a SYN that the filter has judged; one that is not worth it is dropped.
 #[inline(always)]
 pub(crate) fn answer(context: &XdpContext) -> u32 {

@@ -12,7 +12,6 @@ use crate::judged::Judged;
 use crate::maps::{self, InForce};
 use crate::packet::XdpFrame;
 use crate::sample::sample;
-use crate::senders;
 
 /// Judges a frame and counts it.
 #[inline(always)]
@@ -28,17 +27,12 @@ pub(crate) fn filter(context: &XdpContext) -> Reason {
     let (sample, then) = (sample(), budget::then(word, &packet, decision));
     // What follows is asked of few packets only, however many there are.
     if sample.is_some() || word.is_watched() || then != Then::Done {
-        Judged::leave(word, &packet, decision);
-        if let Some(sample) = sample {
-            senders::record(context, sample);
-        }
-        if word.is_watched() {
-            flows::tell(context);
-        }
+        Judged::leave(word, &packet, decision, sample);
         if then == Then::Spend {
-            // Counts by itself, and comes back only where it is missing.
+            // Counts and tells by itself, and comes back only where it is missing.
             cookie::enter(context, Tail::Spend);
         }
+        Judged::tell(context);
     }
     maps::count_rule(decision.counter);
     maps::count(decision.reason);

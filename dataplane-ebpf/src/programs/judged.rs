@@ -4,9 +4,13 @@
 
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
 use dataplane_ebpf::decide::{Decision, Kind, Packet};
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::sample::Sample;
 use dataplane_ebpf::wire::{Active, Address};
+
+use crate::{flows, senders};
 
 /// Numbers alone: what lies in a map may have been written by another release.
 #[repr(C)]
@@ -21,6 +25,9 @@ pub(crate) struct Judged {
     pub(crate) rule: u32,
     pub(crate) counter: u32,
     word: u32,
+    /// One more than the exponent of the sample that the packet is; 0 where it is none.
+    sampled: u32,
+    reserved: u32,
 }
 
 #[btf_map]
@@ -29,7 +36,7 @@ static JUDGED: PerCpuArray<Judged, 1> = PerCpuArray::new();
 impl Judged {
     /// Leaves a packet for what follows.
     #[inline(always)]
-    pub(crate) fn leave(word: Active, packet: &Packet, decision: Decision) {
+    pub(crate) fn leave(word: Active, packet: &Packet, decision: Decision, sample: Option<Sample>) {
         let Some(judged) = JUDGED.get_ptr_mut(0) else { return };
         // SAFETY: this CPU's own aligned value, which lives as long as the program runs; it does not interrupt itself.
         unsafe {
@@ -41,6 +48,32 @@ impl Judged {
             (*judged).rule = decision.rule;
             (*judged).counter = decision.counter;
             (*judged).word = word.0;
+            (*judged).sampled = sample.map_or(0, |sample| sample.shift + 1);
+        }
+    }
+
+    /// Decides otherwise: a budget did.
+    #[inline(always)]
+    pub(crate) fn overrule(reason: Reason, rule: u32) {
+        let Some(judged) = JUDGED.get_ptr_mut(0) else { return };
+        // SAFETY: as above.
+        unsafe {
+            (*judged).reason = reason.number();
+            (*judged).rule = rule;
+        }
+    }
+
+    /// Whoever is asked for it learns of the packet as it is judged now: the sums of senders, and who watches.
+    #[inline(always)]
+    pub(crate) fn tell(context: &XdpContext) {
+        let Some(judged) = JUDGED.get_ptr(0) else { return };
+        // SAFETY: as above.
+        let (sampled, word) = unsafe { ((*judged).sampled, Active((*judged).word)) };
+        if sampled != 0 {
+            senders::record(context, Sample { shift: sampled - 1 });
+        }
+        if word.is_watched() {
+            flows::tell(context);
         }
     }
 

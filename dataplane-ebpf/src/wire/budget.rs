@@ -82,15 +82,22 @@ pub struct Budget {
     pub answered: u16,
     /// Of [`over`].
     pub over: u16,
+    /// Its stable id, under which what is over it is told.
+    pub rule: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 const _: () = assert!(RULES_MAX <= u16::MAX as u32);
-const _: () = assert!(size_of::<Budget>() == 24 && align_of::<Budget>() == 8);
+const _: () = assert!(size_of::<Budget>() == 32 && align_of::<Budget>() == 8);
 
 impl Budget {
     /// A budget.
-    pub const fn new(rate: Rate, counter: u32, answered: u16, over: u16) -> Self {
-        Self { interval: rate.interval, tolerance: rate.tolerance, counter, answered, over }
+    pub const fn new(rate: Rate, rule: u32, [counter, answered]: [u32; 2], over: u16) -> Self {
+        // Where there are more counters than the programs know, it is counted by reason alone.
+        let answered = if answered > u16::MAX as u32 { 0 } else { answered as u16 };
+        let Rate { interval, tolerance } = rate;
+        Self { interval, tolerance, counter, answered, over, rule, reserved: 0 }
     }
 
     /// Its rate.
@@ -100,13 +107,14 @@ impl Budget {
     }
 
     /// As it lies in the map.
-    pub fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&self.interval.to_ne_bytes());
         bytes[8..16].copy_from_slice(&self.tolerance.to_ne_bytes());
         bytes[16..20].copy_from_slice(&self.counter.to_ne_bytes());
         bytes[20..22].copy_from_slice(&self.answered.to_ne_bytes());
-        bytes[22..].copy_from_slice(&self.over.to_ne_bytes());
+        bytes[22..24].copy_from_slice(&self.over.to_ne_bytes());
+        bytes[24..28].copy_from_slice(&self.rule.to_ne_bytes());
         bytes
     }
 }

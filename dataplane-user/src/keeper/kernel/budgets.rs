@@ -235,9 +235,7 @@ fn table(
             let rate = Rate::new(budget.rate.saturating_mul(times), budget.burst.saturating_mul(times));
             let reason = if over == over::OBSERVE { Reason::Observed } else { reason(place) };
             let of = |reason: Reason| counter(RuleReason { rule: budget.id, reason: reason.number() });
-            // Where there are more counters than the programs know, it is counted by reason alone.
-            let answered = u16::try_from(of(Reason::SynCookie)).unwrap_or(0);
-            *slot = Budget::new(rate, of(reason), answered, over);
+            *slot = Budget::new(rate, budget.id, [of(reason), of(Reason::SynCookie)], over);
         }
     };
     set(place::SYN_PER_SOURCE, budgets.syn_per_source.as_ref(), 1, over::DROP);
