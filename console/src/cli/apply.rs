@@ -12,6 +12,8 @@ use crate::client::{Client, ClientError};
 
 /// How long nodes may take to answer a revision.
 const ARRIVAL: Duration = Duration::from_secs(30);
+/// So many sources of an effect are shown; the review page and the API have more.
+const SOURCES: usize = 10;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -55,6 +57,9 @@ pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliErr
             .is_some_and(|changes| changes.iter().any(|c| c["action"] == "remove"));
         if options.dry_run || (removes && !options.yes) {
             tell(&review);
+            for problem in review["confirmations"].as_array().into_iter().flatten() {
+                say(&format!("needs --yes: {}", plain(&problem["message"])));
+            }
             if options.dry_run || removes && agreed()? {
                 return if options.dry_run { Ok(()) } else { publish(client, &mut request, options).await };
             }
@@ -103,6 +108,9 @@ pub(crate) fn tell(answer: &Value) {
     for place in answer["effect"]["places"].as_array().into_iter().flatten() {
         say(&effect_line(place));
     }
+    answer["effect"]["sources"].as_array().into_iter().flatten().take(SOURCES).for_each(|source| {
+        say(&source_line(source));
+    });
     if let Some(at) = answer["rollbackAt"].as_str() {
         say(&format!(
             "rolls back by itself at {at} unless confirmed: sallyport confirm {}",
@@ -123,6 +131,15 @@ fn effect_line(place: &Value) -> String {
     let observed = if place["observed"] == true { ", only observed" } else { "" };
     let (packets, sources) = (&place["packets"], &place["sources"]);
     format!("  {listener}{}{routes}: packets {packets}, sources {sources}{observed}", plain(&place["what"]))
+}
+
+/// `  from 192.0.2.1: packets 12, by front/threats`.
+fn source_line(source: &Value) -> String {
+    let rules: Vec<String> = source["rules"].as_array().into_iter().flatten().map(plain).collect();
+    let by =
+        if rules.is_empty() { "no rule allows it".to_owned() } else { format!("by {}", rules.join(", ")) };
+    let observed = if source["observed"] == true { ", only observed" } else { "" };
+    format!("  from {}: packets {}, {by}{observed}", plain(&source["source"]), source["packets"])
 }
 
 /// Waits until every connected node has answered the revision, telling each.

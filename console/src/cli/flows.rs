@@ -155,6 +155,11 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
     {
         body.insert(name.to_owned(), number.into());
     }
+    let path = options.output.clone();
+    let cannot = |source| CliError::Write { path: path.clone(), source };
+    // Before anybody waits for packets that could not be kept.
+    let new = !path.exists();
+    std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(cannot)?;
     let begun = client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await?;
     let id = begun["id"].clone();
     let capture = loop {
@@ -167,12 +172,14 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
         }
     };
     if capture["taken"].as_u64().unwrap_or(0) == 0 {
+        if new {
+            std::fs::remove_file(&path).map_err(cannot)?;
+        }
         return Err(CliError::NothingCaptured(options.seconds));
     }
     let mut file = Vec::new();
     client.stream(&format!("/api/v1/captures/{id}/pcap"), |bytes| file.extend_from_slice(bytes)).await?;
-    let path = options.output.clone();
-    std::fs::write(&path, file).map_err(|source| CliError::Write { path, source })?;
+    std::fs::write(&path, file).map_err(cannot)?;
     say(&format!("{} packets in {}, {} lost", capture["taken"], options.output.display(), capture["lost"]));
     Ok(())
 }

@@ -27,16 +27,20 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliErro
                 say(&format!("  {state}  {:<14} {}", plain(&feature["name"]), plain(&feature["detail"])));
             }
             for listener in node["listeners"].as_array().into_iter().flatten() {
-                let addresses =
-                    listener["addresses"].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>();
+                let list = |name: &str| listener[name].as_array().cloned().unwrap_or_default();
+                let places = [list("addresses"), list("ranges")].concat();
+                let addresses = places.iter().map(plain).collect::<Vec<_>>();
                 let problem =
                     listener["problem"].as_str().map_or_else(String::new, |problem| format!("  {problem}"));
                 say(&format!(
                     "  listener {} ({}) {}{problem}",
                     plain(&listener["listener"]),
                     plain(&listener["mode"]),
-                    addresses.join(" ")
+                    addresses.join(", ")
                 ));
+                for left in list("leftOut") {
+                    say(&format!("    left to {}: {}", plain(&left["owner"]), plain(&left["at"])));
+                }
             }
         }
         let needs = list("needs");
