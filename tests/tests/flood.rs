@@ -10,7 +10,6 @@
 )]
 
 use std::fs;
-use std::io;
 use std::time::{Duration, Instant};
 
 use sallyport_tests::api::Api;
@@ -169,9 +168,18 @@ impl Flooded<'_> {
         for dial in &self.dials {
             let space = &self.stage.clients;
             let flood = Spray::start(space, dial.target, ROUNDS * SOURCES, RATE as u32, RATE);
-            for _ in 0..8 {
+            let (mut answers, mut failures) = (0, 0);
+            while answers < 8 {
                 std::thread::sleep(Duration::from_millis(100));
-                space.inside(|| dial.get(HOST, "/")).expect("an answer beside the flood");
+                match space.inside(|| dial.get(HOST, "/")) {
+                    Ok(_) => answers += 1,
+                    // The kernel takes XDP's cookie at a socket that has sent one of its own, which each does soon.
+                    Err(error) => {
+                        failures += 1;
+                        println!("no answer beside the first flood: {error}");
+                        assert!(failures <= 4, "{failures} failures and {answers} answers");
+                    }
+                }
             }
             flood.finish();
         }
@@ -180,25 +188,31 @@ impl Flooded<'_> {
     /// What the client waits for a new connection with its first answer while a phase lasts, sorted. Counted from when it
     /// was due: one that waits for the one before has waited.
     fn phase(&self) -> Vec<Duration> {
-        let one = |dial: &Dial| -> io::Result<Vec<Duration>> {
+        let one = |dial: &Dial| -> Vec<Duration> {
             self.stage.clients.enter();
             let begin = Instant::now();
             let mut waits = Vec::new();
             let mut due = Duration::ZERO;
             while due < PHASE {
                 std::thread::sleep(due.saturating_sub(begin.elapsed()));
-                let answer = dial.get(HOST, "/").map_err(|error| {
-                    io::Error::new(error.kind(), format!("after {:?}: {error}", begin.elapsed() - due))
-                })?;
-                assert_eq!(answer.status, 200, "{}", answer.text());
-                waits.push(begin.elapsed() - due);
+                // Who gets no answer waits for ever, which the quantile sees.
+                waits.push(match dial.get(HOST, "/") {
+                    Ok(answer) => {
+                        assert_eq!(answer.status, 200, "{}", answer.text());
+                        begin.elapsed() - due
+                    }
+                    Err(error) => {
+                        println!("no answer after {:?}: {error}", begin.elapsed() - due);
+                        Duration::MAX
+                    }
+                });
                 due += PACE;
             }
-            Ok(waits)
+            waits
         };
         let mut waits: Vec<Duration> = std::thread::scope(|scope| {
             let clients = self.dials.each_ref().map(|dial| scope.spawn(move || one(dial)));
-            let waits = clients.map(|client| client.join().expect("a client").expect("every answer"));
+            let waits = clients.map(|client| client.join().expect("a client"));
             waits.concat()
         });
         waits.sort_unstable();
