@@ -295,6 +295,9 @@ fn a_client_notices_little_of_a_million_sources() {
         still_answer(&stage, &mut old);
     }
     assert_eq!(talk.begun(), 1);
+    // It holds the namespace, which goes with the last who does.
+    let broken = talk.finish();
+    assert!(broken.is_empty(), "{broken:?}");
     if bare.is_none() {
         flooded.says_pressure(0);
     }
