@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Caller;
+use super::again::Again;
 use super::frames::{FrameError, Frames, frame};
 use super::identity::Stranger;
 use super::live::Orders;
@@ -73,8 +74,18 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
         ops.tell(Event::Node { node: name.to_string() });
         tracing::info!(node = %name, "node connected");
         let current = ops.publisher().current();
-        let mut link =
-            Link { ops, name, caller, connection, say, current, orders, sent: None, unsaved: None };
+        let mut link = Link {
+            ops,
+            name,
+            caller,
+            connection,
+            say,
+            current,
+            orders,
+            sent: None,
+            again: Again::default(),
+            unsaved: None,
+        };
         let why = link.run(Frames::new(body.into_data_stream())).await;
         tracing::info!(node = %link.name, why = %why, "node disconnected");
         if link.ops.live().ended(link.name.as_str(), connection) {
@@ -93,6 +104,8 @@ struct Link {
     current: watch::Receiver<Arc<Current>>,
     orders: watch::Receiver<Orders>,
     sent: Option<SnapshotId>,
+    /// When it is sent once more, where the node refused it.
+    again: Again,
     /// The last answer that the store did not take (its disk was full): written with the next ping that succeeds.
     unsaved: Option<Answer>,
 }
@@ -129,6 +142,7 @@ impl Link {
                 }
                 changed = self.current.changed() => {
                     changed.map_err(|_closed| Ended::Ordered)?;
+                    self.again.over();
                     self.offer().await?;
                 }
                 changed = self.orders.changed() => {
@@ -147,6 +161,10 @@ impl Link {
                     self.caller.node(&self.ops, false, clock::now()).await?;
                     if let Some(answer) = self.unsaved.take() {
                         self.save(answer).await;
+                    }
+                    if self.again.is_due(Instant::now()) {
+                        self.sent = None;
+                        self.offer().await?;
                     }
                     self.tell(&ConsoleMessage::Ping).await?;
                 }
@@ -240,10 +258,12 @@ impl Link {
                     took_ms,
                     "node applied"
                 );
+                self.again.over();
                 self.save(Answer { id, outcome: Ok(took_ms) }).await;
             }
             NodeMessage::Refused { id, reason } => {
                 tracing::warn!(node = name, revision = id.revision, epoch = id.epoch, reason, "node refused");
+                self.again.refused(Instant::now());
                 self.save(Answer { id, outcome: Err(reason) }).await;
             }
             NodeMessage::Report(report) => {

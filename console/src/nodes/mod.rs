@@ -2,6 +2,7 @@
 //!
 //! In: HTTP/2 over TLS from nodes. Out: signed snapshots; figures for pages. What is said is in `model::link`.
 
+mod again;
 mod figures;
 mod flows;
 mod frames;
