@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use model::listen::Place;
 use model::report::Overload;
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,20 +28,7 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliErro
                 say(&format!("  {state}  {:<14} {}", plain(&feature["name"]), plain(&feature["detail"])));
             }
             for listener in node["listeners"].as_array().into_iter().flatten() {
-                let list = |name: &str| listener[name].as_array().cloned().unwrap_or_default();
-                let places = [list("addresses"), list("ranges")].concat();
-                let addresses = places.iter().map(plain).collect::<Vec<_>>();
-                let problem =
-                    listener["problem"].as_str().map_or_else(String::new, |problem| format!("  {problem}"));
-                say(&format!(
-                    "  listener {} ({}) {}{problem}",
-                    plain(&listener["listener"]),
-                    plain(&listener["mode"]),
-                    addresses.join(", ")
-                ));
-                for left in list("leftOut") {
-                    say(&format!("    left to {}: {}", plain(&left["owner"]), plain(&left["at"])));
-                }
+                listener_lines(listener).iter().for_each(|line| say(line));
             }
         }
         let needs = list("needs");
@@ -53,6 +41,20 @@ pub(crate) async fn run(client: &Client, json: bool) -> Result<ExitCode, CliErro
     }
     let bad = list("needs").iter().any(|need| need["severity"] == "bad");
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Where a listener accepts on a node, and what it leaves to others there.
+fn listener_lines(listener: &Value) -> Vec<String> {
+    let list = |name: &str| listener[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let range = |place| Place::deserialize(place).map_or_else(|_| plain(place), |place| place.to_string());
+    let places: Vec<String> =
+        list("addresses").iter().map(plain).chain(list("ranges").iter().map(range)).collect();
+    let problem = listener["problem"].as_str().map_or_else(String::new, |problem| format!("  {problem}"));
+    let (name, mode) = (plain(&listener["listener"]), plain(&listener["mode"]));
+    let mut lines = vec![format!("  listener {name} ({mode}) {}{problem}", places.join(", "))];
+    let left = |left: &Value| format!("    left to {}: {}", plain(&left["owner"]), plain(&left["at"]));
+    lines.extend(list("leftOut").iter().map(left));
+    lines
 }
 
 /// What a node refuses for too much to do.
@@ -89,4 +91,36 @@ pub(crate) fn node_line(node: &Value) -> String {
         .map(|(key, value)| format!(" {key}={}", plain(value)))
         .collect();
     format!("node {name}{labels}: {link}{drained}{applied}{refused}")
+}
+
+#[cfg(test)]
+mod tests {
+    use model::report::{LeftOut, ListenerReport};
+
+    use super::*;
+
+    #[test]
+    fn a_listener_says_where_it_accepts_and_what_it_leaves() {
+        let report = ListenerReport {
+            listener: "customers".parse().unwrap(),
+            mode: "steered".to_owned(),
+            addresses: vec!["192.0.2.1:443".parse().unwrap()],
+            ranges: Place::all(
+                &["10.0.7.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
+                model::listen::Port::Any,
+            )
+            .collect(),
+            left_out: vec![LeftOut { at: "[::]:22".parse().unwrap(), owner: "sshd (process 7)".to_owned() }],
+            connections: 0,
+            problem: None,
+        };
+        let lines = listener_lines(&serde_json::to_value(&report).unwrap());
+        assert_eq!(
+            lines,
+            [
+                "  listener customers (steered) 192.0.2.1:443, any port of 10.0.7.0/24, any port of 2001:db8::/64",
+                "    left to sshd (process 7): [::]:22",
+            ]
+        );
+    }
 }

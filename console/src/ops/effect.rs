@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use model::compile::Compiled;
 use model::filter::{How, Index, Inputs, affected, places};
+use model::listen::{Bound, Place, Port};
 use model::name::Name;
 use model::senders::Senders;
-use model::snapshot::SnapshotId;
+use model::snapshot::{Listener, SnapshotId};
 use serde::Serialize;
 
 use super::senders::{Listeners, Record, Recorded, recorded, what};
@@ -122,8 +123,8 @@ impl Change {
         let (no_rules, no_lists) = (Vec::new(), Vec::new());
         let (rules, lists) =
             before.as_ref().map_or((&no_rules, &no_lists), |old| (&old.filter, &old.filter_protocols));
-        let was = before.as_ref().map(|old| places(&old.listeners)).unwrap_or_default();
-        let is = places(&after.listeners);
+        let was = before.as_ref().map(|old| judged(&old.listeners)).unwrap_or_default();
+        let is = judged(&after.listeners);
         if *rules == after.filter && *lists == after.filter_protocols && was == is {
             return None;
         }
@@ -139,6 +140,14 @@ impl Change {
             listeners: Listeners::of(Some(after)),
         })
     }
+}
+
+/// The places where packets are judged by a listener's being there. At any port nothing recorded says whether a packet was a
+/// reply, or for a service to which the port was left: there new connections alone are asked for an allow rule, by the worker.
+fn judged(listeners: &[Listener]) -> (Vec<Bound>, Vec<Place>) {
+    let (bound, mut ranges) = places(listeners);
+    ranges.retain(|place| place.port() != Port::Any);
+    (bound, ranges)
 }
 
 /// What is added up.
@@ -291,4 +300,31 @@ pub(crate) fn span(span: time::Duration) -> String {
 /// `1 packet`, `2 packets`.
 fn plain(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::snapshot::Limits;
+
+    use super::*;
+
+    #[test]
+    fn packets_are_judged_by_listeners_at_a_port() {
+        let listener = |name: &str, addresses: &[&str], port: &str| -> Listener {
+            let body = serde_json::json!({
+                "name": name, "addresses": addresses, "port": port.parse::<u16>().map_or_else(|_| port.into(), serde_json::Value::from),
+                "takeOver": false, "minVersion": "1.3", "defaultCertificate": null, "certificates": [],
+                "trustedPrefixes": [], "limits": Limits::default(),
+            });
+            serde_json::from_value(body).unwrap()
+        };
+        let (bound, ranges) = judged(&[
+            listener("one", &["192.0.2.1"], "443"),
+            listener("range", &["10.0.7.0/24", "2001:db8::/64"], "8443"),
+            listener("any", &["10.0.8.0/24", "10.0.9.1"], "any"),
+        ]);
+        assert_eq!(bound, [(Some("192.0.2.1".parse().unwrap()), 443)]);
+        let words: Vec<String> = ranges.iter().map(Place::to_string).collect();
+        assert_eq!(words, ["port 8443 of 10.0.7.0/24", "port 8443 of 2001:db8::/64"]);
+    }
 }
