@@ -5,8 +5,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use dataplane_ebpf::reason::Reason;
@@ -14,11 +13,11 @@ use dataplane_ebpf::wire::Address;
 use dataplane_ebpf::wire::budget::{SOURCES_MAX, Source, place};
 use model::filter::{FilterBudget, FilterBudgets, FilterMode};
 use sallyport_node::keeper::kernel::{Kernel, Linux};
-use socket2::{Domain, Socket, Type};
 use support::budgets::{budget, cookies, datagram, plan, port, provoked, reasons, slow, syn_from};
 use support::corpus::Counts;
 use support::frames::{ethernet, extension, fragment, ipv4, ipv6, tcp};
-use support::{Bpffs, Wire, emulated};
+use support::sockets::Sockets;
+use support::{Bpffs, Port, Wire, emulated};
 
 const WITHIN: Reason = Reason::NoRule;
 const OVER: Reason = Reason::SynBudget;
@@ -117,36 +116,45 @@ fn two_in_turn_have_no_more_than_their_budgets() {
     }
 }
 
-/// In real time: what passes in a while is the burst and what the rate brings, and never more.
+/// In real time: what passes in a while is the burst and what the rate brings. Never more; less where this machine has other things
+/// to do for a tenth of a second, after which a full bucket overflows, so one of a few tries has it all.
 #[test]
 fn the_rate_is_kept() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
     let budgets = FilterBudgets { udp_per_source: budget(7, 200, 20), ..FilterBudgets::default() };
     kernel.apply(&plan(budgets)).unwrap();
+    let least = if emulated() { 20 } else { 20 + 390 };
+    let tries: Vec<u64> = (1..=5)
+        .map(|host| {
+            let (seconds, passed, dropped) =
+                two_seconds(&kernel, wire, &datagram(&format!("10.1.0.{host}"), 53));
+            let most = 20.0 + 200.0 * seconds + 2.0;
+            assert!((passed as f64) <= most, "{passed} of {} in {seconds} s", passed + dropped);
+            passed
+        })
+        .take_while(|passed| *passed < least)
+        .collect();
+    assert!(tries.len() < 5, "{tries:?}, not {least}");
+}
+
+/// Sends from both CPUs at once, so that no bucket's change may be lost: for how long, how many passed, how many were dropped.
+fn two_seconds(kernel: &Linux, wire: Port<'_>, frame: &[u8]) -> (f64, u64, u64) {
     let filter = kernel.filter().unwrap();
-    let frame = datagram("10.1.0.1", 53);
-    let before = Counts::read(&kernel);
-    let begun = Instant::now();
+    let (before, begun) = (Counts::read(kernel), Instant::now());
     wire.namespace.inside(|| {
-        // Both CPUs at once: no bucket's change may be lost.
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while begun.elapsed() < Duration::from_secs(2) {
-                        filter.judge_from(wire.index, &frame, 100).unwrap();
+                        filter.judge_from(wire.index, frame, 100).unwrap();
                     }
                 });
             }
         });
     });
-    let seconds = begun.elapsed().as_secs_f64();
-    let seen = before.since(&kernel);
-    let (passed, dropped) = (seen[&WITHIN], seen[&Reason::UdpBudget]);
-    // Never more. Less, where this machine has other things to do: a full bucket overflows after a tenth of a second.
-    let most = 20.0 + 200.0 * seconds + 2.0;
-    let least = if emulated() { 20 } else { 20 + 200 };
-    assert!((passed as f64) <= most && passed >= least, "{passed} of {dropped} in {seconds} s");
+    let (seconds, seen) = (begun.elapsed().as_secs_f64(), before.since(kernel));
+    (seconds, seen[&WITHIN], seen[&Reason::UdpBudget])
 }
 
 #[test]
@@ -258,24 +266,6 @@ fn every_reason_of_a_budget_is_given() {
     }
 }
 
-struct Sockets {
-    v4: TcpListener,
-    v6: TcpListener,
-}
-
-impl Sockets {
-    fn new(kernel: &mut Linux) -> Self {
-        let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        v6.set_only_v6(true).unwrap();
-        v6.bind(&SocketAddr::from(([0_u16; 8], 0)).into()).unwrap();
-        v6.listen(128).unwrap();
-        let sockets = Self { v4: TcpListener::bind("0.0.0.0:0").unwrap(), v6: v6.into() };
-        kernel.set_sockets(0, sockets.v4.as_fd(), sockets.v6.as_fd()).unwrap();
-        kernel.set_threads(1).unwrap();
-        sockets
-    }
-}
-
 fn connect(to: &str) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(1500))
 }
@@ -303,7 +293,7 @@ fn a_handshake_through_a_cookie() {
     let _other_end = wire.right.inside(|| Linux::open(peer.config(&["wire1"])).unwrap());
     let (mut kernel, sockets) = wire.left.inside(|| {
         let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
-        let sockets = Sockets::new(&mut kernel);
+        let sockets = Sockets::alone(&mut kernel);
         (kernel, sockets)
     });
     let budgets = FilterBudgets { syn_pressure: slow(6, 1), ..FilterBudgets::default() };
@@ -357,7 +347,7 @@ fn a_source_has_only_so_many_new_connections() {
     cookies(&wire.left, false);
     let (mut kernel, sockets) = wire.left.inside(|| {
         let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
-        let sockets = Sockets::new(&mut kernel);
+        let sockets = Sockets::alone(&mut kernel);
         (kernel, sockets)
     });
     let budgets = FilterBudgets { new_connections_per_source: slow(6, 3), ..FilterBudgets::default() };

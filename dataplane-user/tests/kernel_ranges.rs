@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU16;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use dataplane_ebpf::reason::Reason;
@@ -19,35 +18,17 @@ use sallyport_node::keeper::plan::{KernelPlan, ranges_of};
 use socket2::{Domain, Socket, Type};
 use support::corpus::Counts;
 use support::random::{Random, seed};
+use support::sockets::Sockets;
 use support::{Bpffs, Wire, emulated};
 
-/// The socket that everything is steered to, of both families.
-struct Sockets {
-    v4: TcpListener,
-    v6: TcpListener,
-}
-
-impl Sockets {
-    fn new() -> Self {
-        let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        v6.set_only_v6(true).unwrap();
-        v6.bind(&SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)).into()).unwrap();
-        v6.listen(1024).unwrap();
-        let sockets = Self { v4: TcpListener::bind("127.0.0.1:0").unwrap(), v6: v6.into() };
-        sockets.v4.set_nonblocking(true).unwrap();
-        sockets.v6.set_nonblocking(true).unwrap();
-        sockets
-    }
-
-    /// Where a connection was made to that is here within a time: the client's side is done before ours.
-    fn accepted(&self, within: Duration) -> Option<SocketAddr> {
-        let until = Instant::now() + within;
-        loop {
-            match self.v4.accept().or_else(|_| self.v6.accept()) {
-                Ok((accepted, _)) => return accepted.local_addr().ok(),
-                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-                Err(_) => return None,
-            }
+/// Where a connection was made to that is here within a time: the client's side is done before ours.
+fn accepted(sockets: &Sockets, within: Duration) -> Option<SocketAddr> {
+    let until = Instant::now() + within;
+    loop {
+        match sockets.v4.accept().or_else(|_| sockets.v6.accept()) {
+            Ok((accepted, _)) => return accepted.local_addr().ok(),
+            Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => return None,
         }
     }
 }
@@ -61,9 +42,9 @@ fn node(bpffs: &Bpffs, wire: &Wire) -> (Linux, Sockets) {
     wire.right.ip("-6 route add fd77::/64 via fd99::1");
     wire.left.inside(|| {
         let mut kernel = Linux::open(bpffs.config(&["wire0"])).unwrap();
-        let sockets = Sockets::new();
-        kernel.set_sockets(0, sockets.v4.as_fd(), sockets.v6.as_fd()).unwrap();
-        kernel.set_threads(1).unwrap();
+        let sockets = Sockets::alone(&mut kernel);
+        sockets.v4.set_nonblocking(true).unwrap();
+        sockets.v6.set_nonblocking(true).unwrap();
         (kernel, sockets)
     })
 }
@@ -85,7 +66,7 @@ fn reaches(wire: &Wire, sockets: &Sockets, to: SocketAddr) -> bool {
         Ok(_) => Duration::from_millis(300),
         Err(_) => Duration::ZERO,
     };
-    match (client, sockets.accepted(within)) {
+    match (client, accepted(sockets, within)) {
         (Ok(_client), Some(local)) => {
             assert_eq!(local, to);
             true

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use model::report::Feature;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sallyport_node::keeper::kernel::{Config, Kernel, KernelError, Linux, PinKind, detach_instance, pins};
 use sallyport_node::keeper::plan::KernelPlan;
-use socket2::{Domain, Socket, Type};
 use support::corpus::{Counts, corpus, judge, plan};
 use support::rules::{Rules, cases, deny, particular, single_cases};
+use support::sockets::Sockets;
 use support::{Bpffs, Wire, budgets};
 
 fn listeners(ports: &[u16]) -> KernelPlan {
@@ -32,26 +32,6 @@ fn denying(prefixes: &[&str], ports: &[u16]) -> KernelPlan {
     let rules = if prefixes.is_empty() { Vec::new() } else { vec![deny(9, prefixes)] };
     let listeners = ports.iter().map(|port| (None, *port)).collect();
     Rules { rules, listeners, ..Rules::default() }.plan()
-}
-
-/// A thread's sockets, on ports nobody is told.
-struct Sockets {
-    v4: TcpListener,
-    v6: TcpListener,
-}
-
-impl Sockets {
-    fn new() -> Self {
-        let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        v6.set_only_v6(true).unwrap();
-        v6.bind(&SocketAddr::from(([0_u16; 8], 0)).into()).unwrap();
-        v6.listen(128).unwrap();
-        Self { v4: TcpListener::bind("0.0.0.0:0").unwrap(), v6: v6.into() }
-    }
-
-    fn enter(&self, kernel: &mut Linux, thread: usize) {
-        kernel.set_sockets(thread, self.v4.as_fd(), self.v6.as_fd()).unwrap();
-    }
 }
 
 fn connect(to: &str) -> std::io::Result<TcpStream> {
@@ -163,7 +143,7 @@ fn from_processor(processor: usize, to: &str, count: usize, sockets: &[Sockets])
 #[test]
 fn connections_go_to_the_thread_of_the_processor_that_received_them() {
     let (bpffs, wire) = (Bpffs::new(), Wire::with_queues(4));
-    wire.add("wire2", "wire3", 98, 4);
+    wire.add("wire2", "wire3", 98, Some(4));
     let processors = std::thread::available_parallelism().unwrap().get().min(4);
     assert!(processors > 1, "one processor shows nothing");
     let (mut kernel, sockets) = wire.left.inside(|| {
@@ -183,17 +163,19 @@ fn connections_go_to_the_thread_of_the_processor_that_received_them() {
             assert_eq!(threads, expected, "{to} from processor {processor}");
         }
     }
-    wire.add("wire4", "wire5", 97, 1);
-    let interfaces = ["wire0", "wire2", "wire4"];
-    drop(kernel);
-    kernel = wire.left.inside(|| {
-        let mut kernel = Linux::open(bpffs.config(&interfaces)).unwrap();
-        kernel.set_threads(processors).unwrap();
-        kernel
-    });
-    let threads = wire.right.inside(|| from_processor(0, "10.97.0.1:443", 64, &sockets));
-    println!("with an interface of one queue, from processor 0: {threads:?}");
-    assert!(threads.iter().all(|count| *count > 0), "{threads:?}");
+    wire.add("wire4", "wire5", 97, Some(1));
+    wire.add("wire6", "wire7", 96, None);
+    for (few, to) in [("wire4", "10.97.0.1:443"), ("wire6", "10.96.0.1:443"), ("wire6", "[fd96::1]:443")] {
+        drop(kernel);
+        kernel = wire.left.inside(|| {
+            let mut kernel = Linux::open(bpffs.config(&["wire0", "wire2", few])).unwrap();
+            kernel.set_threads(processors).unwrap();
+            kernel
+        });
+        let threads = wire.right.inside(|| from_processor(0, to, 64, &sockets));
+        println!("with {few}, which uses one queue, to {to} from processor 0: {threads:?}");
+        assert!(threads.iter().all(|count| *count > 0), "{few}: {threads:?}");
+    }
     kernel.detach().unwrap();
 }
 

@@ -7,6 +7,7 @@ mod node_support;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use model::snapshot::Snapshot;
 use node_support::node::{freeze, kill, signal};
 use node_support::{Console, Node, id, shop, snapshot, wait};
 use rustix::process::Signal;
@@ -111,15 +112,21 @@ fn steered(net: &Net, index: u8) -> (Console, Node) {
     (console, node)
 }
 
-#[test]
-fn steered_denied_killed_and_stopped() {
-    let net = Net::new(1);
-    let (console, mut node) = steered(&net, 1);
-    let _origin = Origin::start(&net, 9000);
+/// The same with a listener at every address on 443, whose origin lives as long as the fourth value.
+fn serving(net: &Net, index: u8) -> (Console, Node, Snapshot, Origin) {
+    let (console, node) = steered(net, index);
+    let origin = Origin::start(net, 9000);
     let mut wanted = shop(&console, 1, 443, 9000);
     wanted.listeners[0].addresses.clear();
     console.publish(&wanted);
     console.expect_applied(1);
+    (console, node, wanted, origin)
+}
+
+#[test]
+fn steered_denied_killed_and_stopped() {
+    let net = Net::new(1);
+    let (console, mut node, wanted, _origin) = serving(&net, 1);
     let features =
         node.wait_status("features", |status| (!status.pins.is_empty()).then(|| status.features.clone()));
     for feature in ["sk_lookup", "xdp:up0", "isolation", "seccomp", "landlock"] {
@@ -172,12 +179,7 @@ fn steered_denied_killed_and_stopped() {
 #[test]
 fn a_keeper_that_waits_for_its_worker_leaves_what_is_steered() {
     let net = Net::new(4);
-    let (console, mut node) = steered(&net, 4);
-    let _origin = Origin::start(&net, 9000);
-    let mut wanted = shop(&console, 1, 443, 9000);
-    wanted.listeners[0].addresses.clear();
-    console.publish(&wanted);
-    console.expect_applied(1);
+    let (_console, mut node, _, _origin) = serving(&net, 4);
     let worker = node.worker(None);
     let holder = node.wait_status("a holder", |status| {
         let feature =
@@ -190,13 +192,14 @@ fn a_keeper_that_waits_for_its_worker_leaves_what_is_steered() {
     // Nobody else gives the next keeper the sockets.
     kill(holder);
     node.run();
+    wait("the next keeper waits for it", || node.log().contains("waiting for it").then_some(()));
     let begun = Instant::now();
-    // The kernel answers for the worker that stands still, until it is given up.
-    while begun.elapsed() < Duration::from_millis(2000) {
+    // Its first looks fall in this time, and the kernel answers for the worker that stands still. It is given up after three seconds.
+    while begun.elapsed() < Duration::from_millis(1200) {
         for address in ["10.88.0.1", "fd88::1"] {
             let script = format!("exec 3<>/dev/tcp/{address}/443");
             assert!(
-                net.client(&["timeout", "2", "bash", "-c", &script]).is_some(),
+                net.client(&["timeout", "1", "bash", "-c", &script]).is_some(),
                 "{address} refuses after {:?}",
                 begun.elapsed()
             );
@@ -211,12 +214,7 @@ fn a_keeper_that_waits_for_its_worker_leaves_what_is_steered() {
 #[test]
 fn when_both_die_the_next_keeper_swaps_the_entries() {
     let net = Net::new(2);
-    let (console, mut node) = steered(&net, 2);
-    let _origin = Origin::start(&net, 9000);
-    let mut wanted = shop(&console, 1, 443, 9000);
-    wanted.listeners[0].addresses.clear();
-    console.publish(&wanted);
-    console.expect_applied(1);
+    let (_console, mut node, _, _origin) = serving(&net, 2);
     assert!(net.get("10.88.0.1", 443).is_some());
     let worker = node.worker(None);
     node.kill_keeper();
@@ -245,7 +243,7 @@ fn who_is_denied_stays_denied_where_the_stored_snapshot_cannot_be_served() {
         || ["10.88.0.1", "fd88::1"].map(|address| net.client(&["ping", "-c1", "-W1", address]).is_some());
     assert_eq!(answers(), [false; 2]);
     let (_, _) = node.stop();
-    assert_eq!(answers(), [true; 2], "an orderly stop leaves nothing behind");
+    wait("an orderly stop leaves nothing behind", || (answers() == [true; 2]).then_some(()));
     // Nobody gives the keys back.
     drop(console);
     let keys = node.state_dir().join("node/keys");

@@ -73,13 +73,13 @@ pub enum ToWorker {
         features: Vec<Feature>,
         /// Where listeners accept, and why they do not.
         listeners: Vec<ListenerReport>,
-        /// As in a report; said where there is such a budget, which workers that do not know this field refuse.
+        /// As in a report, where there is such a budget. Since version 6.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         syn_pressure: Option<SynPressure>,
     },
-    /// Who is sending, for the console. Since version 5.
+    /// Who is sending, for the console.
     Senders(Box<Senders>),
-    /// Watched packets. Since version 5.
+    /// Watched packets.
     Flows {
         /// Oldest first.
         packets: Vec<WatchedPacket>,
@@ -307,7 +307,7 @@ pub enum ToKeeper {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         overload: Option<Overload>,
     },
-    /// The console wants this watched, for [`model::flow::LEASE_SECONDS`], and nothing else. Since version 5.
+    /// The console wants this watched, for [`model::flow::LEASE_SECONDS`], and nothing else.
     Watch {
         /// All of it.
         watches: Vec<FlowWatch>,

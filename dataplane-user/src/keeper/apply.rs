@@ -13,18 +13,18 @@
 //! worker knows it. A crash of either process before the rename leaves the old snapshot in force after the restart; a
 //! worker that is ahead of a restarted keeper proposes its snapshot again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use model::digest::Digest;
 use model::filter::TooLarge;
-use model::listen::Place;
-use model::snapshot::{Listener, SignedSnapshot, Snapshot, SnapshotId};
+use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustix::fs::FlockOperation;
 use tokio::time::Instant;
 
 use super::directory::Staged;
+use super::drain::accepting;
 use super::kernel::KernelError;
 use super::run::Keeper;
 use super::sockets::{CannotOpen, Prepared};
@@ -68,12 +68,6 @@ enum Refusal {
     Kernel(#[from] KernelError),
     #[error("a new listener cannot listen")]
     Listen(#[from] std::io::Error),
-}
-
-/// The listeners that accept. On a drained node those do that tell of its health: whoever asks them is to hear so, and not
-/// to take silence for a fault.
-fn accepting(snapshot: &Snapshot, drained: bool) -> Vec<&Listener> {
-    snapshot.listeners.iter().filter(|listener| !drained || listener.outlives_drain()).collect()
 }
 
 impl Keeper {
@@ -332,7 +326,7 @@ impl Keeper {
     }
 
     /// Who has the sockets: during an upgrade two for a moment.
-    fn acceptors(&self) -> Vec<WorkerNumber> {
+    pub(super) fn acceptors(&self) -> Vec<WorkerNumber> {
         let accepts = |number: &WorkerNumber| self.current == Some(*number) || self.is_confirming(*number);
         self.workers.keys().copied().filter(accepts).collect()
     }
@@ -372,31 +366,6 @@ impl Keeper {
             let reason = sentence(&error);
             self.note("state", Some(reason.clone()));
             self.say(number, &ToWorker::NotStored { reason }, &[]).await;
-        }
-    }
-
-    /// The operator drains the node at the console, or puts it back to work.
-    pub(super) async fn operator_drain(&mut self, number: WorkerNumber, on: bool) {
-        if self.current != Some(number) || self.drained == on {
-            return;
-        }
-        self.drained = on;
-        tracing::info!(on, "drained by the operator");
-        if on {
-            let stays = self.in_force.iter().flat_map(|snapshot| accepting(snapshot, on));
-            let stay: BTreeSet<Place> = stays.flat_map(Listener::places).collect();
-            let leaving: Vec<Place> = self.sockets.open().difference(&stay).copied().collect();
-            let ids = self.sockets.close(&leaving);
-            self.enter_filter();
-            for number in self.acceptors() {
-                self.say(number, &ToWorker::RemoveSockets { ids: ids.clone() }, &[]).await;
-            }
-        } else {
-            let ids = self.open_sockets();
-            for number in self.acceptors() {
-                self.give_sockets(number, &ids).await;
-            }
-            self.enter_filter();
         }
     }
 }

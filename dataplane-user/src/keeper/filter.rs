@@ -57,7 +57,7 @@ impl Keeper {
 
     fn look_who_listens(&mut self) -> bool {
         let Self { busy, sockets, .. } = self;
-        sockets.steered() && busy.look(sockets.open().iter(), |inode| sockets.owns(inode))
+        sockets.steered() && busy.look(sockets.open().iter(), sockets.inodes())
     }
 
     /// Fills the tables again where this host's addresses are others now: one that moved to another host sends from there.

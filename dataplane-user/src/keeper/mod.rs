@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod apply;
 pub mod directory;
+mod drain;
 mod filter;
 mod flows;
 mod follow;

@@ -36,10 +36,10 @@ impl std::fmt::Display for Owner {
 /// They cannot be read to the end. Who does not see everybody who listens must not take it for nobody.
 pub fn listening() -> io::Result<Vec<Listening>> {
     let mut found = Vec::new();
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+    for (table, may_be_missing) in [("/proc/self/net/tcp", false), ("/proc/self/net/tcp6", true)] {
         let table = match std::fs::File::open(table) {
             // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
         for line in BufReader::new(table).lines().skip(1) {

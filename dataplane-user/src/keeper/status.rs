@@ -207,7 +207,9 @@ impl Keeper {
         }
         let drops = std::mem::take(&mut self.drops);
         let (features, listeners) = (self.features(), self.listeners());
-        let syn_pressure = self.kernel.syn_pressure();
+        // A worker of the release before ends the connection over a field that it does not know.
+        let knows = self.workers.get(&number).is_some_and(|worker| worker.version >= 6);
+        let syn_pressure = self.kernel.syn_pressure().filter(|_| knows);
         self.say(number, &ToWorker::Figures { drops, features, listeners, syn_pressure }, &[]).await;
     }
 

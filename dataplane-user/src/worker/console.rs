@@ -17,9 +17,6 @@ use crate::sentence;
 /// Messages to the console that may wait; reports are dropped first.
 const OUTGOING: usize = 64;
 
-const OLDER_KEEPER: &str =
-    "the node's privileged process is of an older release: restart the node to watch packets";
-
 /// The link to the console, as the control thread sees it.
 #[derive(Debug)]
 pub(super) struct Console {
@@ -100,11 +97,7 @@ impl Control {
             FromConsole::Flows(out) => self.flows.up(out),
             FromConsole::Watch(watches) => {
                 self.flows.watch(watches.clone());
-                if self.keeper_watches() {
-                    self.keeper.say(&ToKeeper::Watch { watches }, &[]).await;
-                } else {
-                    self.flows.cannot(OLDER_KEEPER.to_owned());
-                }
+                self.keeper.say(&ToKeeper::Watch { watches }, &[]).await;
             }
             FromConsole::Certificate(node) => self.keep_certificate(&node).await,
             FromConsole::Said(ConsoleMessage::Snapshot(signed)) => self.receive(*signed).await,

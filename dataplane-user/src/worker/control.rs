@@ -108,8 +108,6 @@ pub(super) struct Control {
     pub(super) labels: BTreeMap<String, String>,
     features: Vec<Feature>,
     draining: bool,
-    /// The protocol that the keeper which started this worker speaks.
-    version: u32,
     /// The keeper waits for the threads to accept.
     settling: Option<Settling>,
     /// It was given sockets once.
@@ -169,7 +167,6 @@ impl Control {
             labels: std::mem::take(&mut start.labels),
             features,
             draining: false,
-            version: start.version,
             settling: None,
             accepts: false,
             metrics,
@@ -370,11 +367,6 @@ impl Control {
     /// What is refused for too much to do.
     pub(super) fn overload(&self) -> Option<Overload> {
         self.observe.overload()
-    }
-
-    /// Whether the keeper that started this worker can watch packets.
-    pub(super) fn keeper_watches(&self) -> bool {
-        self.version >= 5
     }
 
     pub(super) fn node(&self) -> Option<(&Name, &model::digest::Digest)> {

@@ -14,6 +14,7 @@ pub(crate) mod fuzz;
 pub(crate) mod impossible;
 pub(crate) mod random;
 pub(crate) mod rules;
+pub(crate) mod sockets;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -177,15 +178,17 @@ impl Wire {
     /// Each end has so many queues to send and to receive.
     pub(crate) fn with_queues(queues: u8) -> Self {
         let wire = Self { left: Namespace::new(), right: Namespace::new() };
-        wire.add("wire0", "wire1", 99, queues);
+        wire.add("wire0", "wire1", 99, Some(queues));
         wire
     }
 
-    /// Another wire, with the addresses 10.N.0.1 and fdN::1 on the left.
-    pub(crate) fn add(&self, left: &str, right: &str, net: u8, queues: u8) {
-        let many = format!("numtxqueues {queues} numrxqueues {queues}");
-        let peer = format!("peer name {right} {many} netns {}", self.right.name());
-        self.left.ip(&format!("link add {left} {many} type veth {peer}"));
+    /// Another wire, with the addresses 10.N.0.1 and fdN::1 on the left. Without a number of queues its driver makes one for
+    /// each processor, and uses the first alone.
+    pub(crate) fn add(&self, left: &str, right: &str, net: u8, queues: Option<u8>) {
+        let many = |queues| format!(" numtxqueues {queues} numrxqueues {queues}");
+        let many = queues.map(many).unwrap_or_default();
+        let peer = format!("peer name {right}{many} netns {}", self.right.name());
+        self.left.ip(&format!("link add {left}{many} type veth {peer}"));
         for (namespace, interface, number) in [(&self.left, left, 1), (&self.right, right, 2)] {
             namespace.ip(&format!("addr add 10.{net}.0.{number}/24 dev {interface}"));
             namespace.ip(&format!("addr add fd{net}::{number}/64 dev {interface} nodad"));

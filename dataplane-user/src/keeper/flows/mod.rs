@@ -220,9 +220,7 @@ impl Keeper {
         }
         let problem = if moved { self.write_watches(&[]).err() } else { None };
         let Some(number) = self.current else { return };
-        if self.workers.get(&number).is_some_and(|worker| worker.version >= 5) {
-            self.say(number, &ToWorker::Flows { packets, counts, problem }, &[]).await;
-        }
+        self.say(number, &ToWorker::Flows { packets, counts, problem }, &[]).await;
     }
 }
 

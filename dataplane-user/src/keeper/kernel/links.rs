@@ -25,7 +25,7 @@ pub(super) struct Interface {
     /// As it was asked for.
     pub(super) name: String,
     pub(super) state: State,
-    /// Receive queues, where the interface is there.
+    /// Receive queues in use, where the interface is there.
     pub(super) queues: Option<u32>,
     /// It has another name now.
     pub(super) renamed: bool,
@@ -61,8 +61,14 @@ pub(super) fn filter(pins: &Pins, name: &str, program: &OwnedFd) -> Interface {
         Some(index) => (Some(index), filter_there(pins, name, index, program)),
         None => renamed(pins, name, program),
     };
-    let queues = index.and_then(|index| netlink::interface(index).ok()).map(|found| found.queues);
+    let queues = index.and_then(queues);
     Interface { name: name.to_owned(), state, queues, renamed: here.is_none() }
+}
+
+/// Receive queues in use, or as many as the driver made where it does not say.
+pub(super) fn queues(index: u32) -> Option<u32> {
+    let used = sys::interface_name(index).and_then(|name| sys::receive_queues(&name));
+    used.or_else(|| netlink::interface(index).ok().map(|found| found.queues))
 }
 
 fn filter_there(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> State {
@@ -168,14 +174,15 @@ pub(super) fn filtered(pins: &Pins) -> Vec<String> {
     pins.links().into_iter().filter_map(name).collect()
 }
 
-/// Whether the filter stands where it was put, under the name it was asked for.
+/// Whether the filter stands where it was put, under the name it was asked for, over as many queues as then.
 pub(super) fn stands(pins: &Pins, interface: &Interface) -> bool {
     let target = || {
         let link = sys::pinned(&pins.link(&link_name(&interface.name))).ok()?;
         Some(sys::link_info(link.as_fd()).ok()?.target)
     };
     let index = sys::interface_index(&interface.name);
-    interface.state.is_on() && !interface.renamed && index.is_some() && index == target()
+    let same_queues = || index.and_then(queues) == interface.queues;
+    interface.state.is_on() && !interface.renamed && index.is_some() && index == target() && same_queues()
 }
 
 /// Whether steering stands on some namespace.

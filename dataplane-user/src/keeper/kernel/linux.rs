@@ -9,15 +9,16 @@ use dataplane_ebpf::wire::flow::{Seen, Watches};
 use dataplane_ebpf::wire::{CPUS_MAX, Steering, THREADS_MAX, maps, socket_index};
 use model::report::{Drops, Feature, SynPressure};
 
+use super::beside::{Progress, choose};
 use super::budgets::{self, Budgets};
 use super::counters::Counters;
+use super::filter::Filter;
 use super::flows::{Flows, Record};
 use super::links::{self, Interface, State};
 use super::object::{self, Programs};
-use super::pins::{Pins, Slot, SlotState, pin_over};
+use super::pins::{Pins, Slot, pin_over};
 use super::ranges::Ranges;
 use super::senders::{Senders, Taken};
-use super::sys::TestRun;
 use super::tables::{Tables, counters};
 use super::{Kernel, KernelError, KernelPlan, netlink, sys};
 
@@ -60,7 +61,7 @@ pub struct Linux {
     pub(super) pins: Pins,
     pub(super) slot: Slot,
     pub(super) programs: Programs,
-    tables: Tables,
+    pub(super) tables: Tables,
     budgets: Budgets,
     ranges: Ranges,
     counters: Counters,
@@ -77,22 +78,6 @@ pub struct Linux {
     /// How many worker threads there are, once it was said.
     workers: usize,
     pub(super) looks: u64,
-}
-
-/// How far a change of layout is: the new programs may run only over filled tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// No change of layout, or it is done.
-    Settled,
-    /// New tables stand beside the ones in force.
-    Beside {
-        /// A plan was applied to the new tables.
-        filled: bool,
-        /// Bit n: thread n's sockets are in the new map.
-        sockets: u64,
-        /// How many threads there are, once it was said.
-        threads: usize,
-    },
 }
 
 impl Linux {
@@ -147,21 +132,22 @@ impl Linux {
         Ok(linux)
     }
 
-    /// Moves the links to the new programs as soon as their tables say everything, then drops the old tables.
-    fn settle(&mut self) -> Result<(), KernelError> {
-        let Progress::Beside { filled: true, sockets, threads } = self.progress else { return Ok(()) };
-        let all =
-            u64::MAX.checked_shr(u64::BITS.saturating_sub(u32::try_from(threads).unwrap_or(0))).unwrap_or(0);
-        if self.programs.steer.is_ok() && (threads == 0 || sockets & all != all) {
-            return Ok(());
+    /// Rules, and where listeners accept; see [`Ranges`] for the order.
+    fn enter_listeners(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
+        let before = self.ranges.said().map(<[_]>::to_vec);
+        if !plan.ranges.is_empty() {
+            self.ranges.say(&plan.ranges)?;
         }
-        self.attach_filter();
-        self.attach_steering()?;
-        self.pins.promote()?;
-        self.slot = self.pins.current();
-        self.tables.moved(&self.slot);
-        self.progress = Progress::Settled;
-        Ok(())
+        let entered = self.tables.apply(plan, |rule| self.counters.of(rule));
+        match (entered, before) {
+            (Ok(()), _) => self.ranges.say(&plan.ranges),
+            // The old tables are in force, so what went with them is, too.
+            (Err(error), Some(before)) => {
+                self.ranges.say(&before)?;
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Whether fewer receive queues than threads would leave threads idle if the CPU chose.
@@ -206,85 +192,11 @@ impl Linux {
     }
 }
 
-/// The filter in the kernel.
-#[derive(Debug)]
-pub struct Filter(OwnedFd);
-
-impl AsFd for Filter {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Filter {
-    /// Runs the filter over a frame `repeat` times, with the tables in force, as if the loopback interface had received it; it
-    /// is counted like any other.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
-        self.run(None, frame, repeat)
-    }
-
-    /// As [`Self::judge`], but received by the interface of that index in this thread's network namespace, which must be up
-    /// and have an XDP program.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn judge_from(&self, interface: u32, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
-        self.run(Some(interface), frame, repeat)
-    }
-
-    fn run(&self, interface: Option<u32>, frame: &[u8], repeat: u32) -> Result<TestRun, KernelError> {
-        let failed = |source| KernelError::Link {
-            doing: "running the filter over",
-            target: "a frame".to_owned(),
-            source,
-        };
-        sys::test_run(self.0.as_fd(), interface, frame, repeat).map_err(failed)
-    }
-}
-
-/// The slot to load into, and whether the links may move at once.
-fn choose(pins: &Pins) -> Result<(Slot, Progress), KernelError> {
-    let current = pins.current();
-    match current.state() {
-        SlotState::Absent | SlotState::Usable => Ok((current, Progress::Settled)),
-        SlotState::Other if pins.has_live_links() => {
-            Ok((pins.next(), Progress::Beside { filled: false, sockets: 0, threads: 0 }))
-        }
-        SlotState::Other => {
-            current.remove()?;
-            Ok((current, Progress::Settled))
-        }
-    }
-}
-
 fn threads_in_range(threads: usize) -> Result<u32, KernelError> {
     u32::try_from(threads)
         .ok()
         .filter(|threads| (1..=THREADS_MAX).contains(threads))
         .ok_or(KernelError::Threads { asked: threads })
-}
-
-impl Linux {
-    /// Rules, and where listeners accept; see [`Ranges`] for the order.
-    fn enter_listeners(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
-        let before = self.ranges.said().map(<[_]>::to_vec);
-        if !plan.ranges.is_empty() {
-            self.ranges.say(&plan.ranges)?;
-        }
-        let entered = self.tables.apply(plan, |rule| self.counters.of(rule));
-        match (entered, before) {
-            (Ok(()), _) => self.ranges.say(&plan.ranges),
-            // The old tables are in force, so what went with them is, too.
-            (Err(error), Some(before)) => {
-                self.ranges.say(&before)?;
-                Err(error)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
 }
 
 impl Kernel for Linux {

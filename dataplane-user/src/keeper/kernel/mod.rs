@@ -8,14 +8,17 @@
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
-//! - `tables`: generations; `ranges`: listeners on prefixes and any port; `budgets`: how much may come; `counters`: drops; `senders`: who is sending; `flows`: watched
-//!   packets; `version`: which kernel it is.
+//! - `beside`: a change of layout, with the new tables beside those in force.
+//! - `tables`: generations; `ranges`: listeners on prefixes and any port; `budgets`: how much may come; `counters`: drops;
+//!   `senders`: who is sending; `flows`: watched packets; `filter`: runs it over a frame; `version`: which kernel it is.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
+mod beside;
 mod budgets;
 mod changes;
 mod counters;
 mod error;
+mod filter;
 mod flows;
 mod inspect;
 mod links;
@@ -44,14 +47,14 @@ use super::plan::KernelPlan;
 
 pub use changes::{listen_to_changes, read_changes};
 pub use error::KernelError;
+pub use filter::{Filter, TestRun};
 pub use flows::Record;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
-pub use linux::{Config, Filter, Interfaces, Linux};
+pub use linux::{Config, Interfaces, Linux};
 pub use memory::{Memory, PlanTables};
 pub(super) use netlink::local_routes;
 pub use off::Off;
 pub use senders::Taken;
-pub use sys::TestRun;
 pub(super) use sys::interface_name;
 pub use version::version;
 

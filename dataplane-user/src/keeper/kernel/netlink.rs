@@ -14,11 +14,10 @@ pub(super) const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
-const ERROR: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTN_LOCAL: u8 = 2;
-/// Address families of a request.
-const FAMILIES: [u8; 2] = [2, 10];
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const DONE: u16 = 3;
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
@@ -46,26 +45,59 @@ pub(super) struct Interface {
     pub(super) program: u32,
     /// 0 nothing, 1 native, 2 generic, 3 offloaded, 4 several.
     pub(super) attached: u8,
-    /// Receive queues.
+    /// Receive queues that its driver made; not all of them need be in use.
     pub(super) queues: u32,
 }
 
 /// Asks the kernel of this thread's network namespace.
 pub(super) fn interface(index: u32) -> io::Result<Interface> {
-    let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
-    let mut request = Vec::with_capacity(HEADER + LINK);
-    request.extend_from_slice(&((HEADER + LINK) as u32).to_ne_bytes());
-    request.extend_from_slice(&RTM_GETLINK.to_ne_bytes());
-    request.extend_from_slice(&REQUEST.to_ne_bytes());
-    request.extend_from_slice(&[0; 8]);
-    request.extend_from_slice(&[0; 4]);
-    request.extend_from_slice(&index.to_ne_bytes());
-    request.extend_from_slice(&[0; 8]);
-    socket.write_all(&request)?;
+    let mut about = [0; LINK];
+    if let Some(place) = about.get_mut(4..8) {
+        place.copy_from_slice(&index.to_ne_bytes());
+    }
+    let mut socket = ask(RTM_GETLINK, REQUEST, &about)?;
     let mut answer = vec![0; 32 * 1024];
     let length = socket.read(&mut answer)?;
-    parse(answer.get(..length).unwrap_or_default())
-        .ok_or_else(|| io::Error::other("an unexpected rtnetlink answer"))
+    parse(answer.get(..length).unwrap_or_default()).ok_or_else(unexpected)
+}
+
+/// A socket on which a request was made.
+fn ask(kind: u16, flags: u16, about: &[u8]) -> io::Result<Socket> {
+    let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
+    let mut request = Vec::with_capacity(HEADER + about.len());
+    request.extend_from_slice(&((HEADER + about.len()) as u32).to_ne_bytes());
+    request.extend_from_slice(&kind.to_ne_bytes());
+    request.extend_from_slice(&flags.to_ne_bytes());
+    request.extend_from_slice(&[0; 8]);
+    request.extend_from_slice(about);
+    socket.write_all(&request)?;
+    Ok(socket)
+}
+
+/// Everything of a kind, message by message.
+fn dump<T>(
+    (kind, answered): (u16, u16),
+    about: &[u8],
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    let mut socket = ask(kind, REQUEST | DUMP, about)?;
+    let (mut found, mut answer) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        let length = socket.read(&mut answer)?;
+        let mut rest = answer.get(..length).unwrap_or_default();
+        while let Some((kind, message, behind)) = message(rest) {
+            match kind {
+                DONE => return Ok(found),
+                _ if kind == answered => found.extend(read(message)),
+                _ => return Err(unexpected()),
+            }
+            rest = behind;
+        }
+    }
+}
+
+fn unexpected() -> io::Error {
+    io::Error::other("an unexpected rtnetlink answer")
 }
 
 fn parse(answer: &[u8]) -> Option<Interface> {
@@ -94,62 +126,16 @@ fn parse(answer: &[u8]) -> Option<Interface> {
 
 /// The addresses of this thread's network namespace, sorted, without those of the loopback interface.
 pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
-    let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
-    let mut request = Vec::with_capacity(HEADER + ADDRESS);
-    request.extend_from_slice(&((HEADER + ADDRESS) as u32).to_ne_bytes());
-    request.extend_from_slice(&RTM_GETADDR.to_ne_bytes());
-    request.extend_from_slice(&(REQUEST | DUMP).to_ne_bytes());
-    request.extend_from_slice(&[0; 8 + ADDRESS]);
-    socket.write_all(&request)?;
-    let (mut found, mut answer) = (Vec::new(), vec![0; 64 * 1024]);
-    loop {
-        let length = socket.read(&mut answer)?;
-        let mut rest = answer.get(..length).unwrap_or_default();
-        while let Some((kind, message, behind)) = message(rest) {
-            match kind {
-                RTM_NEWADDR => found.extend(address(message)),
-                DONE => {
-                    found.sort_unstable();
-                    found.dedup();
-                    return Ok(found);
-                }
-                _ => return Err(io::Error::other("an unexpected rtnetlink answer")),
-            }
-            rest = behind;
-        }
-    }
+    let mut found = dump((RTM_GETADDR, RTM_NEWADDR), &[0; ADDRESS], address)?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// The prefixes of the routes of type `local`, in any table of this thread's network namespace: what this host takes for its own.
 pub(in crate::keeper) fn local_routes() -> io::Result<Vec<IpNet>> {
-    let mut found = Vec::new();
-    for family in FAMILIES {
-        let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(0)))?;
-        let mut request = Vec::with_capacity(HEADER + ROUTE);
-        request.extend_from_slice(&((HEADER + ROUTE) as u32).to_ne_bytes());
-        request.extend_from_slice(&RTM_GETROUTE.to_ne_bytes());
-        request.extend_from_slice(&(REQUEST | DUMP).to_ne_bytes());
-        request.extend_from_slice(&[0; 8 + ROUTE]);
-        if let Some(place) = request.get_mut(HEADER) {
-            *place = family;
-        }
-        socket.write_all(&request)?;
-        let mut answer = vec![0; 64 * 1024];
-        'dump: loop {
-            let length = socket.read(&mut answer)?;
-            let mut rest = answer.get(..length).unwrap_or_default();
-            while let Some((kind, message, behind)) = message(rest) {
-                match kind {
-                    RTM_NEWROUTE => found.extend(local_route(message)),
-                    // A kernel without the family has none of its routes.
-                    DONE | ERROR => break 'dump,
-                    _ => return Err(io::Error::other("an unexpected rtnetlink answer")),
-                }
-                rest = behind;
-            }
-        }
-    }
-    Ok(found)
+    // Of every family there is.
+    dump((RTM_GETROUTE, RTM_NEWROUTE), &[0; ROUTE], local_route)
 }
 
 /// A route's prefix, where it is of type `local`.
@@ -160,8 +146,9 @@ fn local_route(message: &[u8]) -> Option<IpNet> {
     }
     let (_, value) = attributes(message.get(ROUTE..)?).find(|(kind, _)| *kind == RTA_DST)?;
     let address = match family {
-        2 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
-        _ => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+        AF_INET => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+        AF_INET6 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+        _ => return None,
     };
     IpNet::new(address, length).ok()
 }

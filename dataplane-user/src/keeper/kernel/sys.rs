@@ -15,7 +15,7 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
-const PROG_TEST_RUN: libc::c_int = 10;
+pub(super) const PROG_TEST_RUN: libc::c_int = 10;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_int = 25;
@@ -47,7 +47,7 @@ pub(super) const SOCKMAP: u32 = 15;
 pub(super) const RINGBUF: u32 = 27;
 
 /// One command. The kernel takes a shorter attribute than its own for one with zeros behind it.
-fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
+pub(super) fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the attribute is a live, padding-free `repr(C)` structure of the size given; pointers inside it are to
     // buffers that the callers in this file keep alive and size as the command demands.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<A>()) };
@@ -60,11 +60,11 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-fn number(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-fn address<T>(slice: &[T]) -> u64 {
+pub(super) fn address<T>(slice: &[T]) -> u64 {
     slice.as_ptr() as u64
 }
 
@@ -364,73 +364,37 @@ pub(in crate::keeper) fn interface_name(index: u32) -> Option<String> {
     name.to_str().ok().map(str::to_owned)
 }
 
-/// Runs an XDP program over a frame, as if it came from the interface of that index in this thread's network namespace, which
-/// must have an XDP program; gives its verdict (`enum xdp_action`).
-pub(super) fn test_run(
-    program: BorrowedFd<'_>,
-    interface: Option<u32>,
-    frame: &[u8],
-    repeat: u32,
-) -> io::Result<TestRun> {
+/// How many receive queues an interface of this thread's network namespace uses: its driver may have made more, and rtnetlink tells
+/// those. Nothing where the driver does not say (`ETHTOOL_GCHANNELS`, Linux 3.0).
+pub(super) fn receive_queues(name: &str) -> Option<u32> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    /// `ethtool_channels`.
     #[repr(C)]
-    struct Context {
-        data: u32,
-        data_end: u32,
-        data_meta: u32,
-        ingress_ifindex: u32,
-        rx_queue_index: u32,
-        egress_ifindex: u32,
+    #[derive(Default)]
+    struct Channels {
+        command: u32,
+        /// Receive, send, other, combined.
+        most: [u32; 4],
+        used: [u32; 4],
     }
+    /// `ifreq`.
     #[repr(C)]
-    struct Attribute {
-        program: u32,
-        verdict: u32,
-        size_in: u32,
-        size_out: u32,
-        data_in: u64,
-        data_out: u64,
-        repeat: u32,
-        nanoseconds: u32,
-        context_size_in: u32,
-        context_size_out: u32,
-        context_in: u64,
-        context_out: u64,
+    struct Request {
+        name: [u8; libc::IF_NAMESIZE],
+        data: *mut Channels,
+        padding: [u8; 16],
     }
-    let size_in = u32::try_from(frame.len()).map_err(io::Error::other)?;
-    let context = Context {
-        data: 0,
-        data_end: size_in,
-        data_meta: 0,
-        ingress_ifindex: interface.unwrap_or(0),
-        rx_queue_index: 0,
-        egress_ifindex: 0,
-    };
-    let context_size_in =
-        if interface.is_some() { u32::try_from(size_of::<Context>()).unwrap_or(0) } else { 0 };
-    let (program, data_in) = (number(program), address(frame));
-    let mut attribute = Attribute {
-        program,
-        verdict: 0,
-        size_in,
-        size_out: 0,
-        data_in,
-        data_out: 0,
-        repeat,
-        nanoseconds: 0,
-        context_size_in,
-        context_size_out: 0,
-        context_in: if interface.is_some() { &raw const context as u64 } else { 0 },
-        context_out: 0,
-    };
-    bpf(PROG_TEST_RUN, &mut attribute)?;
-    Ok(TestRun { verdict: attribute.verdict, nanoseconds: attribute.nanoseconds })
-}
-
-/// What a run over a frame gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TestRun {
-    /// 1 dropped, 2 passed.
-    pub verdict: u32,
-    /// The mean of a run's duration.
-    pub nanoseconds: u32,
+    let mut request = Request { name: [0; libc::IF_NAMESIZE], data: std::ptr::null_mut(), padding: [0; 16] };
+    let (room, _end) = request.name.split_last_mut().map(|(end, room)| (room, end))?;
+    room.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    request.data = &raw mut channels;
+    // Of any family: the kernel passes the request on to the interface.
+    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None);
+    let socket = socket.ok()?;
+    // SAFETY: the structures are live, of the size that the request has, and the kernel writes to them alone.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    let [receive, _, _, combined] = channels.used;
+    (done == 0 && receive + combined != 0).then_some(receive + combined)
 }

@@ -2,8 +2,9 @@
 
 use model::report::Feature;
 
+use super::beside::Progress;
 use super::links::{self, Interface, State};
-use super::linux::{Interfaces, Linux, Progress};
+use super::linux::{Interfaces, Linux};
 use super::{KernelError, off};
 
 /// Every how many looks the routes are read, which may be many.

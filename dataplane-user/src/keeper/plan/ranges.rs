@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use model::listen::{Atlas, Place, Port};
+use model::listen::{Addresses, Atlas, Place, Port};
 
 /// What is steered to a prefix, at a port or any. Of those that hold an address and port, that with the longest prefix decides,
 /// and among two of the same prefix that with the port: what [`model::listen`] says, with what is left out.
@@ -34,33 +34,32 @@ pub fn of(places: &BTreeSet<Place>, busy: &[SocketAddr]) -> Vec<Range> {
     let atlas: Atlas<Place> = places.iter().map(|place| (*place, *place)).collect();
     for place in places {
         let Place::At(addresses, Port::Any) = place else { continue };
-        let left = busy.iter().filter_map(|local| left_out(*place, addresses.net(), *local, &atlas));
-        ranges.extend(left.filter(|left| at(*left).is_none_or(|place| !places.contains(&place))));
+        let left = busy.iter().filter_map(|local| left_out(*place, *addresses, *local, &atlas));
+        let (left, steered) = (left.filter(|at| !places.contains(&Place::At(at.0, at.1))), false);
+        ranges.extend(left.map(|(addresses, port)| Range { net: addresses.net(), port, steered }));
     }
     ranges.sort_unstable();
     ranges.dedup();
     ranges
 }
 
-/// What somebody who listens at `local` keeps of any port of a prefix.
-fn left_out(place: Place, net: IpNet, local: SocketAddr, atlas: &Atlas<Place>) -> Option<Range> {
+/// What somebody who listens at `local` keeps of any port of these addresses.
+fn left_out(
+    place: Place,
+    addresses: Addresses,
+    local: SocketAddr,
+    atlas: &Atlas<Place>,
+) -> Option<(Addresses, Port)> {
     let port = Port::try_from(u64::from(local.port())).ok()?;
-    let ip = local.ip();
-    let net = if ip.is_unspecified() {
+    let (ip, net) = (local.ip(), addresses.net());
+    if ip.is_unspecified() {
         // What has a longer prefix has an entry of its own.
-        (ip.is_ipv4() == net.addr().is_ipv4()).then_some(net)?
-    } else {
-        (net.contains(&ip) && atlas.get(local) == Some(&place)).then(|| IpNet::from(ip))?
-    };
-    Some(Range { net, port, steered: false })
+        return (ip.is_ipv4() == net.addr().is_ipv4()).then_some((addresses, port));
+    }
+    (net.contains(&ip) && atlas.get(local) == Some(&place)).then(|| (Addresses::from(ip), port))
 }
 
 /// All addresses of the family.
 fn every(address: IpAddr) -> IpNet {
     IpNet::new_assert(address, 0)
-}
-
-/// The place of a range that is not everywhere.
-fn at(range: Range) -> Option<Place> {
-    Some(Place::At(range.net.to_string().parse().ok()?, range.port))
 }

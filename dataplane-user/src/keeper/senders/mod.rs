@@ -104,8 +104,7 @@ impl Keeper {
             self.write_senders();
         }
         let Some(number) = self.current else { return };
-        let speaks = self.workers.get(&number).is_some_and(|worker| worker.version >= 5);
-        if speaks && let Some(senders) = self.sending.due(now, number) {
+        if let Some(senders) = self.sending.due(now, number) {
             self.say(number, &ToWorker::Senders(Box::new(senders)), &[]).await;
         }
     }

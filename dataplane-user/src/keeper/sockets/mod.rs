@@ -11,22 +11,23 @@
 
 mod left_out;
 mod place;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use model::listen::{Addresses, Bound, Place, Port};
+use model::listen::{Place, Port};
 use model::name::Name;
-use model::report::ListenerReport;
+use model::report::{LeftOut, ListenerReport};
 use model::snapshot::{Listener, Snapshot};
 use socket2::{Socket, Type};
 
 pub use self::left_out::Busy;
 pub use self::place::{CannotOpen, PlaceError};
-use self::place::{addresses, bind, bind_error, check_all_local, check_local, is_taken, no_ipv6};
-use super::owner::{self, Listening, Owner};
+use self::place::{Machine, addresses, bind, bind_error, check_local, no_ipv6};
+use super::owner;
 
 use crate::handover::message::SocketInfo;
 use crate::handover::succession::{Fd, Listening as Left};
@@ -145,7 +146,8 @@ impl Sockets {
         let mut prepared = Prepared::default();
         let all: BTreeSet<Place> = wanted.iter().copied().flat_map(Listener::places).collect();
         prepared.closing = self.open.difference(&all).copied().collect();
-        let busy = owner::listening();
+        let opens_range = all.difference(&self.open).any(|place| place.bound().is_none());
+        let machine = Machine::read(opens_range);
         for listener in wanted.iter().copied() {
             let unchanged =
                 current.is_some_and(|current| current.listeners.iter().any(|old| same_place(old, listener)));
@@ -153,11 +155,7 @@ impl Sockets {
                 if self.open.contains(&place) || prepared.opening.contains(&place) {
                     continue;
                 }
-                let bound = match &busy {
-                    Ok(busy) => self.bind_place(place, listener.take_over, busy),
-                    Err(error) => Err(PlaceError::Listening(error.kind().into())),
-                };
-                match bound {
+                match self.bind_place(place, listener.take_over, &machine) {
                     Ok(bound) => {
                         prepared.opening.push(place);
                         prepared.bound.extend(bound);
@@ -285,12 +283,15 @@ impl Sockets {
         let mode = if self.steered { "steered" } else { "socket" };
         let report = |listener: &Listener| {
             let open: Vec<Place> = listener.places().filter(|place| self.open.contains(place)).collect();
+            // Of several places each that others listen on is told once.
+            let left_out: BTreeSet<LeftOut> =
+                open.iter().flat_map(|place| busy.left_out_of(*place)).collect();
             ListenerReport {
                 listener: listener.name.clone(),
                 mode: mode.to_owned(),
                 addresses: open.iter().filter_map(Place::bound).flat_map(addresses).collect(),
                 ranges: open.iter().filter(|place| place.bound().is_none()).copied().collect(),
-                left_out: open.iter().flat_map(|place| busy.left_out_of(*place)).collect(),
+                left_out: left_out.into_iter().collect(),
                 connections: 0,
                 problem: problems.get(&listener.name).cloned(),
             }
@@ -302,12 +303,12 @@ impl Sockets {
         &mut self,
         place: Place,
         take_over: bool,
-        busy: &[Listening],
+        machine: &Machine,
     ) -> Result<Vec<Held>, PlaceError> {
         let Some(bound) = place.bound() else {
-            return self.open_range(place, take_over, busy).map(|()| Vec::new());
+            return self.open_range(place, take_over, machine).map(|()| Vec::new());
         };
-        if let Some(owner) = self.stranger(bound, busy) {
+        if let Some(owner) = self.stranger(bound, machine.listening()?) {
             let port = bound.1;
             match (self.steered, take_over) {
                 (true, true) => {}
@@ -337,7 +338,7 @@ impl Sockets {
     }
 
     /// A range is not bound: the kernel steers to it.
-    fn open_range(&self, place: Place, take_over: bool, busy: &[Listening]) -> Result<(), PlaceError> {
+    fn open_range(&self, place: Place, take_over: bool, machine: &Machine) -> Result<(), PlaceError> {
         let Place::At(addresses, port) = place else { return Ok(()) };
         if !self.steered {
             return Err(PlaceError::NeedsSteering(place));
@@ -345,50 +346,11 @@ impl Sockets {
         // Of any port those that others listen on are left out; see `left_out`.
         if let Port::One(port) = port
             && !take_over
-            && let Some(owner) = self.stranger_in(addresses, port.get(), busy)
+            && let Some(owner) = self.stranger_in(addresses, port.get(), machine.listening()?)
         {
             return Err(PlaceError::Busy { port: port.get(), owner, steered: true });
         }
-        addresses.single().map_or_else(|| check_all_local(addresses), check_local)
-    }
-
-    /// Someone else who listens on a port of one of these addresses.
-    fn stranger_in(&self, addresses: Addresses, port: u16, busy: &[Listening]) -> Option<Owner> {
-        let net = addresses.net();
-        let mut at: Vec<IpAddr> =
-            busy.iter().map(|listening| listening.local.ip()).filter(|ip| net.contains(ip)).collect();
-        // Whoever listens everywhere listens at this one too.
-        at.push(net.network());
-        at.into_iter().find_map(|address| self.stranger((Some(address), port), busy))
-    }
-
-    /// Someone else who listens where `place` would.
-    fn stranger(&self, place: Bound, busy: &[Listening]) -> Option<Owner> {
-        let overlaps = |listening: &&Listening| {
-            let same_address = match (listening.local.ip(), place.0) {
-                (_, None) => true,
-                // A wildcard IPv6 socket may take IPv4 as well: `/proc` does not say, `bind` does.
-                (IpAddr::V6(ip), Some(IpAddr::V4(address))) => {
-                    ip.is_unspecified() && is_taken(address.into(), place.1)
-                }
-                (ip, Some(address)) => {
-                    ip == address || ip.is_unspecified() && ip.is_ipv4() == address.is_ipv4()
-                }
-            };
-            listening.local.port() == place.1 && same_address
-        };
-        busy.iter().filter(overlaps).find_map(|listening| {
-            let owner = owner::owner(listening.inode);
-            let friend = |pid: &u32| *pid == std::process::id() || self.friends.contains(pid);
-            let ours =
-                self.owns(listening.inode) || owner.process.as_ref().is_some_and(|(pid, _)| friend(pid));
-            (!ours).then_some(owner)
-        })
-    }
-
-    /// Whether a socket is one of these.
-    pub fn owns(&self, inode: u64) -> bool {
-        self.held.values().any(|held| rustix::fs::fstat(&held.socket).is_ok_and(|stat| stat.st_ino == inode))
+        addresses.single().map_or_else(|| machine.check_all_local(addresses), check_local)
     }
 
     fn number(&mut self) -> u64 {

@@ -9,7 +9,7 @@ use model::name::Name;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::keeper::kernel::local_routes;
-use crate::keeper::owner::Owner;
+use crate::keeper::owner::{self, Listening, Owner};
 
 /// Why a listener cannot accept.
 #[derive(Debug, thiserror::Error)]
@@ -128,11 +128,36 @@ pub(super) fn check_local(address: IpAddr) -> Result<(), PlaceError> {
         .map_err(|error| bind_error(SocketAddr::new(address, 0), error))
 }
 
-/// Whether every address of a prefix is local: an interface's, or of a route of type `local`.
-pub(super) fn check_all_local(addresses: Addresses) -> Result<(), PlaceError> {
-    let routes = local_routes().map_err(PlaceError::Routes)?;
-    let covers = |route: &IpNet| route.contains(&addresses.net());
-    IpNet::aggregate(&routes).iter().any(covers).then_some(()).ok_or(PlaceError::NotAllLocal(addresses))
+/// What is on this machine when places are opened, read once for all of them.
+pub(super) struct Machine {
+    listening: io::Result<Vec<Listening>>,
+    /// The prefixes of local routes, joined. There may be very many, and only ranges need them.
+    local: io::Result<Vec<IpNet>>,
+}
+
+impl Machine {
+    /// Reads it; the routes only `with_routes`.
+    pub(super) fn read(with_routes: bool) -> Self {
+        let local = if with_routes { local_routes() } else { Ok(Vec::new()) };
+        Self { listening: owner::listening(), local: local.map(|routes| IpNet::aggregate(&routes)) }
+    }
+
+    /// Who listens.
+    pub(super) fn listening(&self) -> Result<&[Listening], PlaceError> {
+        self.listening.as_deref().map_err(|error| PlaceError::Listening(again(error)))
+    }
+
+    /// Whether every address of a prefix is local: an interface's, or of a route of type `local`.
+    pub(super) fn check_all_local(&self, addresses: Addresses) -> Result<(), PlaceError> {
+        let local = self.local.as_ref().map_err(|error| PlaceError::Routes(again(error)))?;
+        let covers = |route: &IpNet| route.contains(&addresses.net());
+        local.iter().any(covers).then_some(()).ok_or(PlaceError::NotAllLocal(addresses))
+    }
+}
+
+/// The same error for one more place.
+fn again(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 pub(super) fn is_taken(address: IpAddr, port: u16) -> bool {
