@@ -20,12 +20,12 @@ use crate::{h2client, websocket};
 /// Between one message and the next.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A conversation, on a thread of its own.
+/// A conversation, on a thread of its own. It ends with this, so that nobody holds the namespace any more.
 pub struct Kept {
     /// What it is.
     pub kind: &'static str,
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -111,7 +111,7 @@ impl Kept {
                 std::thread::sleep(PAUSE);
             }
         });
-        Self { kind, shared, thread }
+        Self { kind, shared, thread: Some(thread) }
     }
 
     /// How often it has begun.
@@ -130,10 +130,18 @@ impl Kept {
     }
 
     /// Ends it in an orderly way, and gives all that ever broke it.
-    pub fn finish(self) -> Vec<Failure> {
+    pub fn finish(mut self) -> Vec<Failure> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("a conversation");
-        self.shared.failures.lock().expect("failures").clone()
+        self.thread.take().expect("it is finished once").join().expect("a conversation");
+        self.failures()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Whoever panics already has more to say than this.
+        let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::frames;
 use crate::space::Space;
 
 /// Packets that one tick sends at most. What a busy machine did not send in time is sent later and not
@@ -32,14 +34,18 @@ pub fn source(target: IpAddr, number: u32) -> IpAddr {
     }
 }
 
-/// A flood on a thread of its own, which ends by itself.
-pub struct Spray(JoinHandle<(u64, Duration)>);
+/// A flood on a thread of its own, which ends by itself; or with this, of which the namespace is then free.
+pub struct Spray {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<(u64, Duration)>>,
+}
 
 impl Spray {
     /// SYNs of the sources `first` to `first + count - 1`, one each, `rate` a second.
     pub fn start(space: &Arc<Space>, target: SocketAddr, first: u32, count: u32, rate: u64) -> Self {
-        let space = space.clone();
-        Self(std::thread::spawn(move || {
+        let (space, stop) = (space.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
             space.enter();
             // Whoever floods has machines of his own. This one's cores are the node's, its origins' and its clients' first, and
             // the generator gets what they leave; what it makes the kernel do is done at once, whoever has the core.
@@ -54,7 +60,7 @@ impl Spray {
             let (begin, to) = (Instant::now(), SocketAddr::new(target.ip(), 0).into());
             let mut frame = Syn::to(target);
             let mut sent = 0;
-            while sent < u64::from(count) {
+            while sent < u64::from(count) && !stopped.load(Ordering::Relaxed) {
                 let due = (begin.elapsed().as_micros() as u64 * rate / 1_000_000 + 1).min(u64::from(count));
                 for _ in 0..due.saturating_sub(sent).min(BURST) {
                     let packet = frame.of(first + sent as u32);
@@ -64,13 +70,23 @@ impl Spray {
                 std::thread::sleep(Duration::from_micros(500));
             }
             (sent, begin.elapsed())
-        }))
+        });
+        Self { stop, thread: Some(thread) }
     }
 
     /// Waits for its end: packets sent, and how many a second.
-    pub fn finish(self) -> (u64, f64) {
-        let (sent, took) = self.0.join().expect("the flood");
+    pub fn finish(mut self) -> (u64, f64) {
+        let thread = self.thread.take().expect("it is finished once");
+        let (sent, took) = thread.join().expect("the flood");
         (sent, sent as f64 / took.as_secs_f64())
+    }
+}
+
+impl Drop for Spray {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Whoever panics already has more to say than this.
+        let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -88,24 +104,14 @@ struct Syn {
 
 impl Syn {
     fn to(target: SocketAddr) -> Self {
-        let (mut packet, address) = match target.ip() {
-            // Its checksum is the kernel's to write, raw(7).
-            IpAddr::V4(to) => {
-                let mut head = vec![0x45, 0, 0, 40, 0, 1, 0, 0, 64, TCP, 0, 0, 0, 0, 0, 0];
-                head.extend(to.octets());
-                (head, 12)
-            }
-            IpAddr::V6(to) => {
-                let mut head = vec![0x60, 0, 0, 0, 0, 20, TCP, 64];
-                head.extend([0; 16]);
-                head.extend(to.octets());
-                (head, 8)
-            }
+        let [high, low] = target.port().to_be_bytes();
+        let segment = [0x40, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x02, 0x72, 0x10, 0, 0, 0, 0];
+        let (packet, address) = match target.ip() {
+            // Its header's checksum is the kernel's to write over, raw(7).
+            IpAddr::V4(to) => (frames::ipv4(Ipv4Addr::UNSPECIFIED, to, 0, TCP, &segment), 12),
+            IpAddr::V6(to) => (frames::ipv6(Ipv6Addr::UNSPECIFIED, to, TCP, &segment), 8),
         };
-        let tcp = packet.len();
-        packet.extend([0x40, 0]);
-        packet.extend(target.port().to_be_bytes());
-        packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x02, 0x72, 0x10, 0, 0, 0, 0]);
+        let tcp = packet.len() - segment.len();
         // The addresses, one of which is still empty, and all of TCP; then what else the pseudo header has.
         let sum = words(&packet[address..]) + 20 + u64::from(TCP);
         Self { packet, address, tcp, target: target.ip(), sum }
@@ -146,7 +152,6 @@ mod tests {
     use std::net::SocketAddrV4;
 
     use super::*;
-    use crate::frames;
 
     #[test]
     fn each_packet_is_a_right_syn_of_its_source() {

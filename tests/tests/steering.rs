@@ -138,18 +138,28 @@ impl Steering {
         self.stage.node.run("ss", &["-ltnH"])
     }
 
-    /// It has its port, and when it ends, the listener has.
+    /// It has its port, of IPv4 where its socket takes that too, and when it ends, the listener has.
     fn a_service_starts_later(&self) {
-        self.are_at(&[("10.77.8.1:5432", "any")]);
-        let later = Service::start(&self.stage.node, "0.0.0.0:5432");
-        eventually("a service that starts later has its port", SOON, || {
-            match self.is_greeted("10.77.8.1:5432", CLIENT4.into()) {
-                Ok(true) => Ok(()),
-                other => Err(format!("{other:?}")),
+        let [four, six] = ["10.77.8.1:5432", "[fd77:8::1]:5432"];
+        for (at, of_both) in [("0.0.0.0:5432", false), ("[::]:5432", true)] {
+            self.are_at(&[(four, "any"), (six, "any")]);
+            let later = Service::start(&self.stage.node, at);
+            let is_greeted = |to: &str, from: IpAddr| {
+                eventually("a service that starts later has its port", SOON, || {
+                    match self.is_greeted(to, from) {
+                        Ok(true) => Ok(()),
+                        other => Err(format!("{to}: {other:?}")),
+                    }
+                });
+            };
+            is_greeted(four, CLIENT4.into());
+            match of_both {
+                true => is_greeted(six, CLIENT6.into()),
+                false => self.are_at(&[(six, "any")]),
             }
-        });
-        drop(later);
-        self.are_at(&[("10.77.8.1:5432", "any")]);
+            drop(later);
+        }
+        self.are_at(&[(four, "any"), (six, "any")]);
     }
 
     /// `sallyport-node upgrade`: another worker, and the keeper becomes another program in place.
@@ -224,7 +234,7 @@ fn ranges_and_any_port_are_served_and_nothing_is_bound_for_them() {
     assert!(steering.is_greeted("[fd77:8::1]:2222", CLIENT6.into()).unwrap());
     steering.are_at(&[("[fd77:8::1]:22", "any")]);
     let left = steering.left_out("any");
-    assert!(left.contains(&"0.0.0.0:22".to_owned()) && left.contains(&"[::]:2222".to_owned()), "{left:?}");
+    assert_eq!(left, ["0.0.0.0:22", "[::]:2222"]);
 
     // A listener more, on an address and port of its own: nothing is bound, and it works.
     steering.apply(&listener("late", &["10.77.9.1", "fd77:9::1", "10.77.8.77"], 9443));
@@ -246,19 +256,21 @@ fn ranges_and_any_port_are_served_and_nothing_is_bound_for_them() {
     steering.upgraded();
     steering.are_at(&all);
     assert!(steering.is_greeted("10.77.8.1:22", CLIENT4.into()).unwrap());
+    assert!(steering.is_greeted("[fd77:8::1]:2222", CLIENT6.into()).unwrap());
 
     // Without them their places are nobody's again.
     for path in ["routes/on-any", "listeners/any", "routes/on-range", "listeners/range"] {
         steering.api.delete(path);
     }
     eventually("their places are nobody's", SOON, || {
-        match (
-            steering.which("10.77.7.1:8443", CLIENT4.into()),
-            steering.which("10.77.8.1:444", CLIENT4.into()),
-        ) {
-            (Err(_), Err(_)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+        let from = [
+            ("10.77.7.1:8443", IpAddr::from(CLIENT4)),
+            ("10.77.8.1:444", CLIENT4.into()),
+            ("[fd77:7::1]:8443", CLIENT6.into()),
+            ("[fd77:8::1]:444", CLIENT6.into()),
+        ];
+        let answers = from.map(|(to, from)| steering.which(to, from));
+        if answers.iter().all(Result::is_err) { Ok(()) } else { Err(format!("{answers:?}")) }
     });
     steering.are_at(&[("10.77.8.1:443", "https"), ("10.77.9.1:9443", "late")]);
     drop(ssh);
@@ -305,6 +317,17 @@ fn what_cannot_be_is_refused_and_the_last_good_state_stays() {
     }
     steering.apply(&listener("range", &["10.77.7.0/24"], 8443));
     steering.is_at(("10.77.7.9:8443", "range"), CLIENT4.into());
+
+    // Doing what the refusal says is enough: nobody publishes anything.
+    let wanted = listener("near", &["10.78.0.0/24", "fd78::/64"], 8443);
+    let revision = steering.api.apply(&wanted);
+    println!("{}", steering.refusal("`ip route add local 10.78.0.0/24 dev lo`"));
+    steering.stage.node.ip("route add local 10.78.0.0/24 dev lo");
+    steering.stage.node.ip("-6 route add local fd78::/64 dev lo");
+    eventually("what was refused is applied", Duration::from_secs(60), || {
+        let status = steering.product.node_status()?;
+        if status["applied"]["revision"] == revision { Ok(()) } else { Err(status["refused"].to_string()) }
+    });
 }
 
 #[test]
