@@ -25,8 +25,8 @@ const LIMIT: (u64, u64) = (1_000, 100_000);
 const SECONDS: (u64, u64) = (10, 600);
 
 /// Sampled packets as they come, one JSON object a line (`type` is `flow`), until `limit` of them or `seconds` are over; then a
-/// line of figures for each node (`counts`: packets that matched, exactly; of how many one is told; how many were lost) or why it
-/// tells none (`problem`).
+/// line of figures for each node (`counts`: packets that matched, exactly; of how many one was told, at the coarsest in `oneIn` and
+/// in `finest` at the finest; how many were lost) or why it tells none (`problem`).
 #[utoipa::path(get, path = "/api/v1/flows", tag = "flows",
     params(("node" = Option<String>, Query), ("verdict" = Option<String>, Query, description = "drop, observed or pass"),
            ("reason" = Option<String>, Query), ("rule" = Option<String>, Query, description = "FILTER/RULE, or an id"),
@@ -96,7 +96,7 @@ fn lines(export: Export) -> impl Stream<Item = Result<Bytes, Infallible>> + Send
         }
         let figures = export.reader.nodes().into_iter().map(|(node, state)| {
             let line = match state {
-                NodeState::Watching(counts) => counts_line(&node, &counts, export.missed),
+                NodeState::Watching(told) => counts_line(&node, &told, export.missed),
                 NodeState::Asked => problem_line(&node, "it has not answered"),
                 NodeState::Cannot(why) => problem_line(&node, &why),
             };

@@ -134,17 +134,26 @@ fn words(line: &Value) -> String {
             text("oneIn"),
         ),
         Some("counts") => format!(
-            "node {}: {} dropped or observed (1 in {} shown), {} passed (1 in {} shown), {} lost, {} missed",
+            "node {}: {} dropped or observed ({} shown), {} passed ({} shown), {} lost, {} missed",
             text("node"),
             line["matched"]["drops"],
-            line["oneIn"]["drops"],
+            rates(line, "drops"),
             line["matched"]["passes"],
-            line["oneIn"]["passes"],
+            rates(line, "passes"),
             line["lost"],
             line["missed"],
         ),
         _ => format!("node {}: {}", text("node"), text("message")),
     }
+}
+
+/// `1 in 8`, or `1 in 1 to 512` where the rate moved. A console of an older release says one rate.
+fn rates(counts: &Value, class: &str) -> String {
+    let (finest, coarsest) = (&counts["finest"][class], &counts["oneIn"][class]);
+    if finest.is_null() || finest == coarsest {
+        return format!("1 in {coarsest}");
+    }
+    format!("1 in {finest} to {coarsest}")
 }
 
 /// Captures, waits, and writes the file.
@@ -182,4 +191,29 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
     std::fs::write(&path, file).map_err(cannot)?;
     say(&format!("{} packets in {}, {} lost", capture["taken"], options.output.display(), capture["lost"]));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_summary_says_the_rates_of_all_that_was_shown() {
+        let counts = |one_in: u64, finest: Value| {
+            words(&json!({
+                "type": "counts", "node": "edge", "matched": {"drops": 70_000, "passes": 3}, "lost": 0, "missed": 2,
+                "oneIn": {"drops": one_in, "passes": 1}, "finest": finest,
+            }))
+        };
+        let of = |drops: &str| {
+            format!(
+                "node edge: 70000 dropped or observed (1 in {drops} shown), 3 passed (1 in 1 shown), 0 lost, 2 missed"
+            )
+        };
+        assert_eq!(counts(512, json!({"drops": 1, "passes": 1})), of("1 to 512"));
+        assert_eq!(counts(512, json!({"drops": 512, "passes": 1})), of("512"));
+        assert_eq!(counts(4, Value::Null), of("4"));
+    }
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use model::flow::FlowCounts;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Flow;
+use super::{Flow, Told};
 
 /// One packet; `rules` are the labels of rule ids.
 pub fn flow_line(flow: &Flow, rules: &BTreeMap<u32, String>) -> Value {
@@ -36,13 +35,15 @@ pub fn flow_line(flow: &Flow, rules: &BTreeMap<u32, String>) -> Value {
 }
 
 /// The figures of a node; `missed` packets were left out because the reader was too slow.
-pub fn counts_line(node: &str, counts: &FlowCounts, missed: u64) -> Value {
+pub fn counts_line(node: &str, told: &Told, missed: u64) -> Value {
+    let rates = told.rates();
     json!({
         "type": "counts",
         "node": node,
-        "matched": counts.matched,
-        "oneIn": counts.one_in,
-        "lost": counts.lost,
+        "matched": told.counts.matched,
+        "oneIn": { "drops": rates.drops.coarsest, "passes": rates.passes.coarsest },
+        "finest": { "drops": rates.drops.finest, "passes": rates.passes.finest },
+        "lost": told.counts.lost,
         "missed": missed,
     })
 }

@@ -7,6 +7,7 @@
 mod capture;
 mod line;
 mod pcap;
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use crate::clock;
 
 pub use capture::{CaptureOrder, CaptureView};
 pub use line::{counts_line, flow_line, problem_line};
+pub use told::{Rates, Told};
 
 /// Packets kept of a watch, for pages.
 pub const KEPT: usize = 200;
@@ -51,7 +53,7 @@ pub struct Flow {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum NodeState {
     /// It watches.
-    Watching(FlowCounts),
+    Watching(Told),
     /// It has not said anything yet.
     #[default]
     Asked,
@@ -108,7 +110,7 @@ struct Watch {
     until: Instant,
     readers: usize,
     recent: VecDeque<Arc<Flow>>,
-    counts: BTreeMap<String, FlowCounts>,
+    told: BTreeMap<String, Told>,
     flows: broadcast::Sender<Arc<Flow>>,
 }
 
@@ -220,8 +222,8 @@ impl State {
         // Also after a restart no number is given twice while a node may remember it.
         let now = u64::try_from(clock::to_ms(clock::now())).unwrap_or(0).saturating_mul(1000);
         self.next = now.max(self.next + 1);
-        let (recent, counts, flows) = (VecDeque::new(), BTreeMap::new(), broadcast::Sender::new(BACKLOG));
-        let watch = Watch { key, capture, until, readers: 0, recent, counts, flows };
+        let (recent, told, flows) = (VecDeque::new(), BTreeMap::new(), broadcast::Sender::new(BACKLOG));
+        let watch = Watch { key, capture, until, readers: 0, recent, told, flows };
         self.watches.insert(self.next, watch);
         self.order();
         Ok(self.next)
@@ -260,7 +262,7 @@ impl State {
 
     fn take(&mut self, node: &str, id: u64, events: Vec<FlowEvent>, counts: FlowCounts) {
         let Some(watch) = self.watches.get_mut(&id) else { return };
-        watch.counts.insert(node.to_owned(), counts);
+        watch.told.entry(node.to_owned()).or_default().hear(&events, counts);
         if watch.capture.is_some() {
             return;
         }
@@ -280,9 +282,9 @@ impl State {
         let nodes =
             self.nodes.iter().filter(|(node, _)| watch.key.node.as_ref().is_none_or(|only| only == *node));
         let state = |(node, stream): (&String, &Stream)| {
-            let state = match (&stream.cannot, watch.counts.get(node)) {
+            let state = match (&stream.cannot, watch.told.get(node)) {
                 (Some(why), _) => NodeState::Cannot(why.clone()),
-                (None, Some(counts)) => NodeState::Watching(*counts),
+                (None, Some(told)) => NodeState::Watching(*told),
                 (None, None) => NodeState::Asked,
             };
             (node.clone(), state)

@@ -46,7 +46,7 @@ async fn what_a_node_tells_reaches_pages_and_readers_and_ends_with_them() {
     assert_eq!(reader.next().await.unwrap().event.time_ns, 1);
     let view = hub.look(&key(443)).unwrap();
     assert_eq!(view.flows.iter().map(|flow| flow.event.time_ns).collect::<Vec<_>>(), [2, 1]);
-    assert!(matches!(view.nodes["edge"], NodeState::Watching(counts) if counts.matched.drops == 9));
+    assert!(matches!(view.nodes["edge"], NodeState::Watching(told) if told.counts.matched.drops == 9));
     drop(reader);
     // The page still counts.
     assert_eq!(ids(&orders), [id]);
@@ -68,6 +68,40 @@ fn what_is_kept_is_bounded_and_a_slow_reader_is_told_what_it_missed() {
     assert_eq!(runtime.block_on(reader.next()), Err(10));
     assert_eq!(runtime.block_on(reader.next()).unwrap().event.time_ns, 10);
     assert_eq!(hub.look(&key(443)).unwrap().flows.len(), KEPT);
+}
+
+#[test]
+fn a_flood_that_is_over_is_still_told_at_its_rate() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let _reader = hub.read(&key(443)).unwrap();
+    let id = ids(&orders)[0];
+    let passed = |one_in| FlowEvent { verdict: Verdict::Pass, one_in, ..event(1) };
+    let tell = |events: Vec<FlowEvent>, matched: (u64, u64), one_in: (u32, u32)| {
+        let by = |(drops, passes)| ByVerdict { drops, passes };
+        let counts = FlowCounts {
+            matched: by(matched),
+            one_in: ByVerdict { drops: one_in.0, passes: one_in.1 },
+            lost: 0,
+        };
+        hub.heard("edge", connection, FlowMessage::Flows { watch: id, events, captured: Vec::new(), counts });
+        let NodeState::Watching(told) = hub.look(&key(443)).unwrap().nodes["edge"] else { panic!() };
+        let rates = told.rates();
+        [rates.drops, rates.passes].map(|rates| (rates.finest, rates.coarsest))
+    };
+    // Nothing came: the rate that there is.
+    assert_eq!(tell(vec![], (0, 0), (1, 1)), [(1, 1), (1, 1)]);
+    assert_eq!(
+        tell(vec![FlowEvent { one_in: 512, ..event(2) }], (90_000, 0), (512, 1)),
+        [(512, 512), (1, 1)]
+    );
+    // It is over, and the rate fell while nothing came.
+    assert_eq!(tell(vec![], (90_000, 0), (1, 1)), [(512, 512), (1, 1)]);
+    assert_eq!(tell(vec![event(3), passed(1)], (90_004, 1), (4, 1)), [(4, 512), (1, 1)]);
+    // Packets of which none was told were there all the same.
+    assert_eq!(tell(vec![], (90_004, 700), (1, 64)), [(4, 512), (1, 64)]);
+    // A keeper that was started again begins its figures anew, and what a node says is no division by zero.
+    assert_eq!(tell(vec![passed(0)], (0, 1), (0, 0)), [(1, 1), (1, 1)]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::when::{When, absolute};
 use super::{PageError, PageResult, page};
 use crate::api::pcap_answer;
 use crate::clock::now;
-use crate::flows::{CaptureView, Flow, NodeState, View};
+use crate::flows::{CaptureView, Flow, NodeState, Rates, View};
 use crate::forms::Fields;
 use crate::ops::{CaptureQuery, FlowQuery, Ops, OpsError};
 use crate::session::SignedIn;
@@ -258,25 +258,26 @@ fn protocol(event: &FlowEvent) -> String {
 }
 
 fn node_row((node, state): (String, NodeState)) -> NodeRow {
-    let one_in = |number: u32| match number {
-        0 | 1 => "every one shown".to_owned(),
-        number => format!("1 in {} shown", figure(f64::from(number))),
+    let one_in = |rates: Rates| match (figure(rates.finest.into()), figure(rates.coarsest.into())) {
+        _ if rates.coarsest == 1 => "every one shown".to_owned(),
+        (finest, coarsest) if finest == coarsest => format!("1 in {coarsest} shown"),
+        (finest, coarsest) => format!("1 in {finest} to {coarsest} shown"),
     };
     match state {
         NodeState::Asked => {
             NodeRow { node, words: "asked; no answer yet".to_owned(), cannot: false, lost: 0 }
         }
         NodeState::Cannot(words) => NodeRow { node, words, cannot: true, lost: 0 },
-        NodeState::Watching(counts) => {
-            let (drops, passes) = (counts.matched.drops, counts.matched.passes);
+        NodeState::Watching(told) => {
+            let (matched, rates) = (told.counts.matched, told.rates());
             let words = format!(
                 "{} dropped or observed ({}), {} passed ({})",
-                figure(drops as f64),
-                one_in(counts.one_in.drops),
-                figure(passes as f64),
-                one_in(counts.one_in.passes),
+                figure(matched.drops as f64),
+                one_in(rates.drops),
+                figure(matched.passes as f64),
+                one_in(rates.passes),
             );
-            NodeRow { node, words, cannot: false, lost: counts.lost }
+            NodeRow { node, words, cannot: false, lost: told.counts.lost }
         }
     }
 }
@@ -314,7 +315,22 @@ pub(crate) async fn pcap(
 
 #[cfg(test)]
 mod tests {
+    use model::flow::{ByVerdict, FlowCounts};
+
     use super::*;
+    use crate::flows::Told;
+
+    #[test]
+    fn a_nodes_line_says_the_rates_of_a_flood_that_is_over() {
+        let mut told = Told::default();
+        for (drops, one_in) in [(10, 1), (90_000, 512), (90_000, 1)] {
+            let matched = ByVerdict { drops, passes: 0 };
+            let one_in = ByVerdict { drops: one_in, passes: 1 };
+            told.hear(&[], FlowCounts { matched, one_in, lost: 0 });
+        }
+        let words = node_row(("edge".to_owned(), NodeState::Watching(told))).words;
+        assert_eq!(words, "90,000 dropped or observed (1 in 1 to 512 shown), 0 passed (every one shown)");
+    }
 
     #[test]
     fn a_query_survives_its_url() {
