@@ -141,8 +141,8 @@ fn deny() -> Value {
 #[test]
 fn a_draft_says_what_it_would_have_dropped_and_then_drops_it() {
     let mut senders = Senders::new();
-    let nothing = senders.api.get("/api/v1/sources?node=nobody");
-    assert_eq!((&nothing["total"], &nothing["nodes"]), (&json!(0), &json!([])));
+    let (ok, out, err) = senders.product.cli(&["sources", "--node", "nobody"]);
+    assert!(!ok && out.is_empty() && err.contains("there is no node named nobody"), "{out}{err}");
     senders.send();
     senders.table(1, 0);
 

@@ -51,7 +51,8 @@ impl By {
            ("sort" = Option<String>, Query, description = "packets (the default), bytes, syns or drops; most first"),
            ("top" = Option<u32>, Query, description = "So many sources at most; 100 unless given, 0 for all")),
     responses((status = 200, description = "{\"nodes\": [{\"node\", \"record\": {\"since\", \"until\", \"oneIn\", \"others\"} or null, \"why\"}...], \"items\": [{\"node\", \"source\", \"packets\", \"bytes\", \"syns\", \"drops\", \"first\", \"last\", \"to\": [{\"address\", \"what\", \"listener\", \"packets\", ...}...]}...], \"total\": n}"),
-              (status = 400, body = super::error::Problems)))]
+              (status = 400, body = super::error::Problems),
+              (status = 422, description = "There is no such node", body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
     wanted: Result<Query<Wanted>, QueryRejection>,
@@ -60,11 +61,7 @@ pub(super) async fn list(
         let sentence = format!("the query cannot be read: {}", error.body_text());
         ApiError::sentence(StatusCode::BAD_REQUEST, "invalid", sentence)
     })?;
-    let (mut nodes, mut items) = ops.senders().await?;
-    if let Some(node) = &wanted.node {
-        nodes.retain(|one| one.node == *node);
-        items.retain(|one| one.node == *node);
-    }
+    let (nodes, mut items) = ops.senders(wanted.node.as_deref()).await?;
     let total = items.len();
     // Equal ones stay by packets.
     items.sort_by_key(|source| std::cmp::Reverse(wanted.sort.of(source)));

@@ -230,3 +230,25 @@ async fn the_description_lists_every_url() {
     }
     assert_eq!(paths.len(), 22);
 }
+
+#[tokio::test]
+async fn a_node_that_nobody_knows_is_named_wherever_it_is_asked_for() {
+    let api = Api::new(Role::Administrator).await;
+    let wrong = "there is no node named nope; `sallyport node list` shows them";
+    let capture = json!({ "node": "nope", "reason": "denied" });
+    for (method, path, body) in [
+        (Method::GET, "/api/v1/sources?node=nope", None),
+        (Method::GET, "/api/v1/flows?node=nope&seconds=1", None),
+        (Method::POST, "/api/v1/captures", Some(capture)),
+    ] {
+        let (status, answer) = api.call(method, path, body).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path}: {answer}");
+        assert_eq!((first(&answer).0, &answer["problems"][0]["message"]), ("node", &json!(wrong)), "{path}");
+    }
+    // One that is known and has recorded nothing says why.
+    api.call(Method::POST, "/api/v1/nodes/a/enrol", Some(json!({}))).await;
+    let (status, answer) = api.call(Method::GET, "/api/v1/sources?node=a", None).await;
+    assert_eq!((status, &answer["total"]), (StatusCode::OK, &json!(0)), "{answer}");
+    let [node] = &answer["nodes"].as_array().unwrap()[..] else { panic!("{answer}") };
+    assert_eq!(node["why"], "it is revoked, or was never enrolled");
+}

@@ -95,11 +95,12 @@ pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliErr
             byte => path.push_str(&format!("%{byte:02X}")),
         });
     }
-    let mut rest = Vec::new();
+    let (mut rest, mut told) = (Vec::new(), false);
     let print = |bytes: &[u8]| {
         rest.extend_from_slice(bytes);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
+            told = true;
             let text = String::from_utf8_lossy(&line[..end]);
             match serde_json::from_str(&text) {
                 Ok(value) if !options.json => say(&words(&value)),
@@ -107,7 +108,9 @@ pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliErr
             }
         }
     };
-    Ok(client.stream(&path, print).await?)
+    client.stream(&path, print).await?;
+    // Each node has a line at the end, if only to say why it tells nothing.
+    if told { Ok(()) } else { Err(CliError::NobodyTells) }
 }
 
 /// One line for people.

@@ -177,6 +177,8 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    #[error("no connected node tells of packets; `sallyport node list` shows which there are")]
+    NobodyTells,
     #[error("no such packet came within {0} s")]
     NothingCaptured(u64),
     #[error("cannot write YAML")]

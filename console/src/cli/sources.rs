@@ -51,19 +51,20 @@ fn lines(answer: &Value) -> Vec<String> {
         return lines;
     }
     lines.push(format!(
-        "{:<39} {:>12} {:>15} {:>12} {:>12}  {:<20}  node: to",
-        "source", "packets", "bytes", "SYNs", "drops", "last"
+        "{:<39} {:>12} {:>15} {:>12} {:>12}  {:<20}  {:<20}  node: to",
+        "source", "packets", "bytes", "SYNs", "drops", "first", "last"
     ));
     lines.extend(list("items").iter().map(|source| {
         let places = source["to"].as_array().map(Vec::as_slice).unwrap_or_default();
         let to: Vec<String> = places.iter().map(place).collect();
         format!(
-            "{:<39} {:>12} {:>15} {:>12} {:>12}  {:<20}  {}: {}",
+            "{:<39} {:>12} {:>15} {:>12} {:>12}  {:<20}  {:<20}  {}: {}",
             plain(&source["source"]),
             plain(&source["packets"]),
             plain(&source["bytes"]),
             plain(&source["syns"]),
             plain(&source["drops"]),
+            plain(&source["first"]),
             plain(&source["last"]),
             plain(&source["node"]),
             to.join(", ")
@@ -125,6 +126,11 @@ mod tests {
             "node a: from 2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z, one packet in 4 looked at; 7 packets are of sources that sent too little to be told one by one"
         );
         assert_eq!(lines[1], "node b: its release does not say");
+        let columns: Vec<&str> = lines[3].split_whitespace().take(7).collect();
+        assert_eq!(
+            columns,
+            ["2001:db8::1", "12", "1200", "3", "2", "2026-01-01T00:00:00Z", "2026-01-01T00:30:00Z"]
+        );
         assert!(
             lines[3].starts_with("2001:db8::1 ")
                 && lines[3].ends_with("a: fd00::1 TCP 443 (listener https), fd00::2 UDP 53"),

@@ -77,7 +77,7 @@ pub enum Busy {
 pub struct View {
     /// The newest packets, newest first.
     pub flows: Vec<Arc<Flow>>,
-    /// What each connected node says.
+    /// What each connected node says, and why the one that is asked for does not.
     pub nodes: BTreeMap<String, NodeState>,
 }
 
@@ -289,9 +289,14 @@ impl State {
             };
             (node.clone(), state)
         };
+        let mut nodes: BTreeMap<String, NodeState> = nodes.map(state).collect();
+        if let Some(only) = watch.key.node.as_ref().filter(|only| !nodes.contains_key(*only)) {
+            let why = "it is not connected, or of a release that tells no packets";
+            nodes.insert(only.clone(), NodeState::Cannot(why.to_owned()));
+        }
         let mut flows: Vec<Arc<Flow>> = watch.recent.iter().map(Arc::clone).collect();
         flows.sort_by_key(|flow| std::cmp::Reverse(flow.event.time_ns));
-        View { flows, nodes: nodes.map(state).collect() }
+        View { flows, nodes }
     }
 }
 

@@ -113,7 +113,8 @@ fn a_node_has_so_many_watches_and_no_more() {
     assert!(hub.look(&key(0)).is_ok(), "the same once more is no more");
     assert_eq!(hub.look(&key(99)).unwrap_err(), Busy::Node("edge".to_owned()));
     let elsewhere = Key { node: Some("other".to_owned()), ..key(99) };
-    assert!(hub.look(&elsewhere).is_ok());
+    let nodes = hub.look(&elsewhere).unwrap().nodes;
+    assert!(matches!(&nodes["other"], NodeState::Cannot(why) if why.starts_with("it is not connected")));
     drop(readers);
     assert!(hub.look(&key(99)).is_ok());
 }

@@ -9,6 +9,7 @@ use model::flow::{
 };
 use model::problem::{Code, Problem};
 
+use super::nodes::no_node_words;
 use super::{Actor, Ops, OpsError, Role, allowed};
 use crate::flows::{Busy, CaptureOrder, CaptureView, Key, Reader, View};
 
@@ -149,7 +150,7 @@ impl Ops {
         if let Some(name) = &node
             && self.store().node(name).await?.is_none()
         {
-            reading.fault("node", format!("there is no node {name:?}"));
+            reading.fault("node", no_node_words(name));
         }
         let filter = FlowFilter {
             verdict: reading.read("verdict", &query.verdict, ""),

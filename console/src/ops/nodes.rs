@@ -159,7 +159,12 @@ impl Ops {
 }
 
 fn no_node(name: &str) -> OpsError {
-    OpsError::NotFound(format!("there is no node named {name}; `sallyport node list` shows them"))
+    OpsError::NotFound(no_node_words(name))
+}
+
+/// What is said of a node that nobody knows, wherever it was named.
+pub(super) fn no_node_words(name: &str) -> String {
+    format!("there is no node named {name}; `sallyport node list` shows them")
 }
 
 fn node(live: Option<LiveNode>, row: NodeRow) -> Node {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use model::filter::{Payload, protocol_word};
 use model::listen::Atlas;
 use model::name::Name;
+use model::problem::Code;
 use model::senders::{Senders, Sums};
 use model::snapshot::Snapshot;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::nodes::no_node_words;
 use super::{Node, Ops, OpsError};
 use crate::clock;
 use crate::publish::Current;
@@ -117,18 +119,29 @@ impl Ops {
         Ok(nodes.into_iter().map(with).collect())
     }
 
-    /// Who is sending: every node's record, and every source on each of them, most packets first.
+    /// Who is sending: every node's record (or that of `only`), and every source on each of them, most packets first.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn senders(&self) -> Result<(Vec<Recorded>, Vec<Source>), OpsError> {
+    /// When there is no such node, or the store fails.
+    pub async fn senders(&self, only: Option<&str>) -> Result<(Vec<Recorded>, Vec<Source>), OpsError> {
+        if let Some(name) = only
+            && self.store().node(name).await?.is_none()
+        {
+            return Err(OpsError::problem("", "node", Code::UnknownReference, no_node_words(name)));
+        }
         let current = self.current();
         let (mut records, mut sources) = (Vec::new(), Vec::new());
-        for (node, senders) in self.recorded().await? {
+        let mut nodes = self.recorded().await?;
+        nodes.retain(|(node, _)| only.is_none_or(|only| node.name == only));
+        for (node, senders) in nodes {
             records.push(recorded(&node, senders.as_deref()));
             let Some(senders) = senders else { continue };
             let listeners = Listeners::of(snapshot(&current, &node));
             sources.extend(by_source(&node.name, &senders, &listeners));
+        }
+        if let Some(name) = only.filter(|_| records.is_empty()) {
+            let why = Some("it is revoked, or was never enrolled".to_owned());
+            records.push(Recorded { node: name.to_owned(), record: None, why });
         }
         sources.sort_by(|a, b| (b.sums.packets, a.source, &a.node).cmp(&(a.sums.packets, b.source, &b.node)));
         Ok((records, sources))

@@ -59,7 +59,7 @@ pub(crate) async fn list(
     user: SignedIn,
 ) -> PageResult {
     let shell = Shell::load(&ops, &user, Section::PacketFilter, "Sources").await?;
-    let (records, sources) = ops.senders().await?;
+    let (records, sources) = ops.senders(None).await?;
     let rows = sources.into_iter().map(row).collect();
     let text = |row: &Row| {
         let to = row.of.to.iter().map(|to| format!("{} {}", words(to), to.address));
