@@ -9,12 +9,15 @@ use model::filter::{How, Index, Inputs, affected, places};
 use model::listen::{Bound, Place, Port};
 use model::name::Name;
 use model::senders::Senders;
-use model::snapshot::{Listener, SnapshotId};
+use model::snapshot::{Listener, Snapshot, SnapshotId};
 use serde::Serialize;
 
 use super::senders::{Listeners, Record, Recorded, recorded, what};
 use super::{Node, Ops, OpsError};
 use crate::publish::Current;
+
+/// What is said of other budgets: who sent how much in an hour is recorded, and not how fast.
+const BUDGETS: &str = "What the budgets would have done in the last hour is not predicted, because no rates are recorded; with mode Observe they count what they would drop, and drop nothing.";
 
 /// Routes of a place that are named, and places and sources that are told each by itself.
 const NAMED: usize = 20;
@@ -93,7 +96,8 @@ pub struct SourceEffect {
 }
 
 impl Ops {
-    /// What a change would have done to the packets of the last hour; nothing where it changes no node's packet filter.
+    /// What a change would have done to the packets of the last hour; nothing where it changes no node's packet filter. Of budgets
+    /// it says that it is not known.
     pub(super) async fn filter_effect(
         &self,
         base: Arc<Current>,
@@ -106,20 +110,39 @@ impl Ops {
     }
 }
 
-/// The packet filters before and after, of nodes with the same labels.
+/// What changes of the packet filters of nodes with the same labels.
+#[derive(Default)]
 struct Change {
+    /// Rules, lists of protocols or listeners.
+    judged: Option<Judged>,
+    /// Budgets.
+    budgets: bool,
+}
+
+impl Change {
+    fn of(base: &Current, new: &Compiled, node: &Node) -> Self {
+        let Ok(name) = node.name.parse::<Name>() else { return Self::default() };
+        let after = new.snapshot_for(&name, &node.labels, SnapshotId { epoch: 0, revision: 0 });
+        let before = base.snapshot_for(&name, &node.labels);
+        let budgets = match &before {
+            Some(before) => before.filter_budgets != after.filter_budgets,
+            None => !after.filter_budgets.is_empty(),
+        };
+        Self { judged: Judged::of(before, after), budgets }
+    }
+}
+
+/// What packets are judged by, before and after.
+struct Judged {
     before: Index,
     after: Index,
     listeners: Listeners,
     names: BTreeMap<u32, String>,
 }
 
-impl Change {
+impl Judged {
     /// Nothing where nothing changes; rules that are too many for the tables are refused before this is asked.
-    fn of(base: &Current, new: &Compiled, node: &Node) -> Option<Self> {
-        let name: Name = node.name.parse().ok()?;
-        let after = new.snapshot_for(&name, &node.labels, SnapshotId { epoch: 0, revision: 0 });
-        let before = base.snapshot_for(&name, &node.labels);
+    fn of(before: Option<Snapshot>, after: Snapshot) -> Option<Self> {
         let (no_rules, no_lists) = (Vec::new(), Vec::new());
         let (rules, lists) =
             before.as_ref().map_or((&no_rules, &no_lists), |old| (&old.filter, &old.filter_protocols));
@@ -174,12 +197,14 @@ type Places = BTreeMap<(How, Option<Name>, String), (Adding, BTreeSet<String>)>;
 type Sources = BTreeMap<(How, IpAddr), (u64, BTreeSet<String>)>;
 
 fn effect(base: &Current, new: &Compiled, nodes: &[(Node, Option<Arc<Senders>>)]) -> Option<FilterEffect> {
-    let mut changes: BTreeMap<_, Option<Change>> = BTreeMap::new();
+    let mut changes: BTreeMap<_, Change> = BTreeMap::new();
+    let mut budgets = false;
     let (mut told, mut by_place, mut by_source) = (Vec::new(), Places::new(), Sources::new());
     let mut all: BTreeMap<How, Adding> = BTreeMap::new();
     for (node, senders) in nodes {
         let change = changes.entry(&node.labels).or_insert_with(|| Change::of(base, new, node));
-        let Some(change) = change else { continue };
+        budgets |= change.budgets;
+        let Some(change) = &change.judged else { continue };
         let mut here: BTreeMap<How, Adding> = BTreeMap::new();
         for one in senders.iter().flat_map(|senders| affected(senders, &change.before, &change.after)) {
             let source = one.sender.source;
@@ -208,8 +233,10 @@ fn effect(base: &Current, new: &Compiled, nodes: &[(Node, Option<Arc<Senders>>)]
         });
     }
     let count = |how| all.get(&how).map(Adding::count).unwrap_or_default();
-    (!told.is_empty()).then(|| FilterEffect {
-        words: words(&told, count(How::Dropped), count(How::Observed), count(How::Passed)),
+    let mut words = words(&told, count(How::Dropped), count(How::Observed), count(How::Passed));
+    words.extend(budgets.then(|| BUDGETS.to_owned()));
+    (!words.is_empty()).then(|| FilterEffect {
+        words,
         nodes: told,
         places: most_places(by_place),
         sources: most_sources(by_source),

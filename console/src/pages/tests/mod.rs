@@ -150,6 +150,18 @@ async fn a_review_says_what_the_filter_would_have_done() {
     assert!(page.contains("Figures are estimates"), "{page}");
     assert!(page.contains("Nothing is recorded on node fra-2: its packet filter is off."), "{page}");
     assert!(page.contains("<a href=\"/routes/shop\">shop</a>") && page.contains("night/cloud"), "{page}");
+    // Of budgets it says that it is not known, and nothing of packets where nothing else changes.
+    let unknown = "What the budgets would have done in the last hour is not predicted";
+    assert!(!page.contains(unknown), "{page}");
+    let fields = [
+        ("csrf", csrf.as_str()),
+        ("name", "calm"),
+        ("budget.udp.rate", "1000"),
+        ("budget.udp.mode", "Enforce"),
+        ("step", "review"),
+    ];
+    let page = browser.post("/packet-filter/new", &fields).await.body;
+    assert!(page.contains(unknown) && !page.contains("it would have dropped"), "{page}");
     // What is no change of the filter has no such section.
     let other = [("csrf", csrf.as_str()), ("name", "x"), ("prefixes", "192.0.2.0/24"), ("step", "review")];
     let page = browser.post("/prefix-sets/new", &other).await.body;
