@@ -349,3 +349,25 @@ pub(crate) fn complain(error: &CliError) {
     }
     eprintln!("{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_command_that_talks_to_a_console() {
+        let text = include_str!("../../../docs/operations.md");
+        let (_, names) = text.split_once("The commands that talk to a console (").unwrap();
+        let (names, _) = names.split_once(')').unwrap();
+        let named: BTreeSet<&str> = names.split(',').map(|name| name.trim().trim_matches('`')).collect();
+        let command = Cli::command();
+        // These start processes, or are about this machine's own files.
+        let own = ["up", "console", "user", "demo"];
+        let all = command.get_subcommands().map(clap::Command::get_name);
+        assert_eq!(named, all.filter(|name| !own.contains(name)).collect());
+    }
+}
