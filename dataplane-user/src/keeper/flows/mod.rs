@@ -282,3 +282,32 @@ impl Clock {
         self.unix.saturating_sub(self.monotonic.saturating_sub(time))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The names in the first column of the table under a heading.
+    fn listed<'a>(text: &'a str, heading: &str) -> BTreeSet<&'a str> {
+        let (_, section) = text.split_once(heading).expect("the heading");
+        let section = section.split_once("\n#").map_or(section, |(section, _)| section);
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+        cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|name| !name.is_empty()).collect()
+    }
+
+    #[test]
+    fn every_reason_stands_in_the_documentation() {
+        let passing = listed(include_str!("../../../../docs/packet-filter.md"), "\n### Reasons\n");
+        let dropping = listed(include_str!("../../../../docs/metrics.md"), "\n## Why packets are dropped\n");
+        let named = |drop: bool| {
+            let of = Reason::ALL.iter().filter(move |reason| reason.is_drop() == drop);
+            of.map(|reason| reason.name()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(passing, named(false));
+        // What did not drop a packet and is told as if is there too.
+        let told = BTreeSet::from([Reason::Observed.name(), Reason::SynCookie.name()]);
+        assert_eq!(dropping, &named(true) | &told);
+    }
+}
