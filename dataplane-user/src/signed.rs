@@ -124,7 +124,20 @@ mod tests {
         let later = verify(&sign(&pair, &body("edge", 2)), &public, &ours).unwrap_err();
         assert!(later.to_string().contains("format 2"), "{later}");
         let unknown = sign(&pair, &body("edge", 1).replace("\"filter\"", "\"deny\":[],\"filter\""));
-        assert!(matches!(verify(&unknown, &public, &ours), Err(Unbelievable::Body(_))));
+        let told = |changed: &SignedSnapshot| crate::sentence(&verify(changed, &public, &ours).unwrap_err());
+        let newer = told(&unknown);
+        assert!(
+            newer.contains("the console's is newer: upgrade the node") && newer.contains("`deny`"),
+            "{newer}"
+        );
+        let lacking = sign(&pair, &body("edge", 1).replace(r#","filter":[]"#, ""));
+        let older = told(&lacking);
+        assert!(
+            older.contains("the console's is older: upgrade the console") && older.contains("`filter`"),
+            "{older}"
+        );
+        let odd = told(&sign(&pair, &body("edge", 1).replace("\"routes\":[]", "\"routes\":7")));
+        assert!(odd.contains("upgrade the older of the two") && odd.contains("invalid type"), "{odd}");
     }
 
     #[test]

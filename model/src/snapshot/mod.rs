@@ -167,6 +167,9 @@ impl SignedSnapshot {
     }
 }
 
+/// The release that reads.
+const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 /// Why verified bytes are no snapshot of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSnapshot {
@@ -175,9 +178,33 @@ pub enum InvalidSnapshot {
         "the snapshot has format {0}, this node reads {FORMAT}: upgrade the node, or publish from an older console"
     )]
     Format(u64),
-    /// Not the JSON of a snapshot, or with a field this release does not know.
-    #[error("the snapshot cannot be read")]
-    Json(#[from] serde_json::Error),
+    /// With something that this release does not know: an ignored deny would be an open door.
+    #[error(
+        "the snapshot has something that this node's release, {RELEASE}, does not know, so the console's is newer: upgrade the node, or take out of the configuration what it does not know"
+    )]
+    Newer(#[source] serde_json::Error),
+    /// Without something that this release needs.
+    #[error(
+        "the snapshot lacks something that this node's release, {RELEASE}, needs, so the console's is older: upgrade the console"
+    )]
+    Older(#[source] serde_json::Error),
+    /// Not the JSON of a snapshot.
+    #[error(
+        "the snapshot cannot be read: console and node are of different releases, or it was damaged; upgrade the older of the two (this node's is {RELEASE})"
+    )]
+    Json(#[source] serde_json::Error),
+}
+
+impl InvalidSnapshot {
+    /// The signature was right, so what does not fit was written by another release. serde tells the cases apart in words alone.
+    fn of(error: serde_json::Error) -> Self {
+        let words = error.to_string();
+        match ["unknown field", "unknown variant"].iter().any(|start| words.starts_with(start)) {
+            true => Self::Newer(error),
+            false if words.starts_with("missing field") => Self::Older(error),
+            false => Self::Json(error),
+        }
+    }
 }
 
 impl Snapshot {
@@ -198,11 +225,11 @@ impl Snapshot {
         struct Head {
             format: u64,
         }
-        let head: Head = serde_json::from_str(body)?;
+        let head: Head = serde_json::from_str(body).map_err(InvalidSnapshot::of)?;
         if head.format != u64::from(FORMAT) {
             return Err(InvalidSnapshot::Format(head.format));
         }
-        Ok(serde_json::from_str(body)?)
+        serde_json::from_str(body).map_err(InvalidSnapshot::of)
     }
 }
 
