@@ -31,6 +31,9 @@ struct Case {
     /// PEM files whose private keys the console lacks.
     #[serde(default)]
     missing_keys: BTreeSet<String>,
+    /// Objects that went, as Kind/name.
+    #[serde(default)]
+    removed: BTreeSet<String>,
     objects: Vec<Value>,
 }
 
@@ -89,11 +92,14 @@ fn run(text: &str) -> Result<Snapshot, Vec<Problem>> {
     let kept = pems.iter().filter(|(name, _)| !case.missing_keys.contains(*name));
     let keys = kept.filter_map(|(_, pem)| Facts::of_chain(pem).ok()).map(|facts| facts.key).collect();
     let rule_ids = rule_ids(&objects);
+    let parts = case.removed.iter().map(|label| label.split_once('/').unwrap());
+    let removed = parts.map(|(kind, name)| (kind.parse().unwrap(), name.to_owned())).collect();
     let input = Input {
         objects: &objects,
         keys: &keys,
         internal_ca: &pems["ca.pem"],
         rule_ids: &rule_ids,
+        removed: &removed,
         now: datetime!(2026-06-01 00:00 UTC),
     };
     let compiled = compile(input)?;

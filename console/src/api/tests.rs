@@ -252,3 +252,50 @@ async fn a_node_that_nobody_knows_is_named_wherever_it_is_asked_for() {
     let [node] = &answer["nodes"].as_array().unwrap()[..] else { panic!("{answer}") };
     assert_eq!(node["why"], "it is revoked, or was never enrolled");
 }
+
+#[tokio::test]
+async fn a_wrong_field_is_no_conflict() {
+    let api = Api::new(Role::Operator).await;
+    let document = |kind: &str, name: &str, spec: Value| json!({ "apiVersion": model::draft::API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let budget =
+        |name: &str| document("PacketFilter", name, json!({ "budgets": { "udpPerSource": { "rate": 5 } } }));
+    for (objects, field, code) in [
+        (
+            json!([document(
+                "Listener",
+                "any",
+                json!({ "port": "any", "addresses": ["192.0.2.1"], "takeOver": true })
+            )]),
+            "spec.takeOver",
+            "invalid",
+        ),
+        (json!([budget("a"), budget("b")]), "spec.budgets.udpPerSource", "duplicate"),
+    ] {
+        let (status, answer) = api.apply(json!({ "objects": objects })).await;
+        let expected = (StatusCode::UNPROCESSABLE_ENTITY, (field, code));
+        assert_eq!((status, first(&answer)), expected, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_still_used_says_by_whom_when_it_is_removed() {
+    let api = Api::new(Role::Operator).await;
+    let document = |kind: &str, name: &str, spec: Value| json!({ "apiVersion": model::draft::API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let rule = json!({ "name": "threats", "action": "Deny", "prefixSets": ["feed"] });
+    let filter = document("PacketFilter", "front", json!({ "rules": [rule] }));
+    let set = document("PrefixSet", "feed", json!({ "prefixes": ["198.51.100.0/24"] }));
+    assert_eq!(api.apply(json!({ "objects": [filter, set] })).await.0, StatusCode::OK);
+    let by_apply = api.apply(json!({ "remove": ["PrefixSet/feed"], "dryRun": true })).await;
+    for (status, answer) in [api.call(Method::DELETE, "/api/v1/prefix-sets/feed", None).await, by_apply] {
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+        let problem = &answer["problems"][0];
+        assert_eq!(problem["object"], "PacketFilter/front");
+        let message = problem["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("rule threats uses prefix set feed, and this change removes it"),
+            "{message}"
+        );
+    }
+    let both = json!({ "remove": ["PrefixSet/feed", "PacketFilter/front"] });
+    assert_eq!(api.apply(both).await.0, StatusCode::OK);
+}

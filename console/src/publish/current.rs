@@ -45,6 +45,7 @@ impl Current {
             keys: &keys,
             internal_ca: authority.pem(),
             rule_ids: &rules,
+            removed: &BTreeSet::new(),
             now: clock::now(),
         };
         let compiled = compile_with(input, cache, &in_force).map_err(OpsError::Problems)?;

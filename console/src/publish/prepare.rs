@@ -176,11 +176,13 @@ impl Maker<'_> {
         keys.extend(prepared.keys.iter().map(|(digest, _)| *digest));
         let mut rule_ids = base.rules.clone();
         rule_ids.extend(prepared.rules.iter().cloned());
+        let removed = prepared.remove.iter().cloned().collect();
         let input = Input {
             objects: &objects,
             keys: &keys,
             internal_ca: self.authority.pem(),
             rule_ids: &rule_ids,
+            removed: &removed,
             now: clock::now(),
         };
         match compile_with(input, cache, in_force) {

@@ -77,7 +77,7 @@ fn rule(
         );
     }
     let own = at.prefixes(&format!("{field}.prefixes"), &spec.prefixes);
-    let prefixes = known.sets.add(&format!("{field}.prefixSets"), &spec.prefix_sets, own, at);
+    let prefixes = known.sets.add(&spec.name, &format!("{field}.prefixSets"), &spec.prefix_sets, own, at);
     let mode = mode(format!("{field}.mode"), spec.mode.as_deref(), at);
     let priority = at.number(&format!("{field}.priority"), spec.priority, 0, 0..=u16::MAX.into());
     let mut protocols = protocols(&format!("{field}.protocols"), &spec.protocols, at);

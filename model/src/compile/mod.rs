@@ -47,6 +47,8 @@ pub struct Input<'a> {
     pub internal_ca: &'a str,
     /// Stable ids of packet filter rules, by `filter/rule`; every rule among `objects` has one, unique and not 0.
     pub rule_ids: &'a BTreeMap<String, u32>,
+    /// What was there and goes with this change, so that whoever still names it is told so.
+    pub removed: &'a BTreeSet<(Kind, String)>,
     /// The time certificates are judged at.
     pub now: OffsetDateTime,
 }
@@ -100,7 +102,7 @@ pub fn compile_with(
 ) -> Result<Compiled, Vec<Problem>> {
     let mut problems = Vec::new();
     let objects = catalogue(input.objects, &mut problems);
-    let names = Names::of(objects.iter().map(|(kind, name, _)| (*kind, name)));
+    let names = Names::of(objects.iter().map(|(kind, name, _)| (*kind, name)), input.removed);
     let mut compiled = Compiled::new(input.internal_ca);
     for (kind, name, object) in &objects {
         let mut at = At::new(&mut problems, format!("{kind}/{name}"));

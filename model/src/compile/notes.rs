@@ -16,23 +16,34 @@ const MOST_COMPARED: usize = 30;
 
 /// The names of all objects, whether or not they turn out right: a reference to a wrong object is no second problem.
 #[derive(Debug)]
-pub(super) struct Names(BTreeMap<Kind, BTreeSet<Name>>);
+pub(super) struct Names {
+    names: BTreeMap<Kind, BTreeSet<Name>>,
+    removed: BTreeSet<(Kind, String)>,
+}
 
 impl Names {
-    pub(super) fn of<'a>(objects: impl Iterator<Item = (Kind, &'a Name)>) -> Self {
+    pub(super) fn of<'a>(
+        objects: impl Iterator<Item = (Kind, &'a Name)>,
+        removed: &BTreeSet<(Kind, String)>,
+    ) -> Self {
         let mut names: BTreeMap<Kind, BTreeSet<Name>> = BTreeMap::new();
         for (kind, name) in objects {
             names.entry(kind).or_default().insert(name.clone());
         }
-        Self(names)
+        Self { names, removed: removed.clone() }
     }
 
     pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = &Name> {
-        self.0.get(&kind).into_iter().flatten()
+        self.names.get(&kind).into_iter().flatten()
     }
 
     fn get(&self, kind: Kind, name: &str) -> Option<&Name> {
-        self.0.get(&kind)?.get(name)
+        self.names.get(&kind)?.get(name)
+    }
+
+    /// Whether there was one of this name, and it goes with this change.
+    pub(super) fn goes(&self, kind: Kind, name: &str) -> bool {
+        self.get(kind, name).is_none() && self.removed.contains(&(kind, name.to_owned()))
     }
 }
 
@@ -97,6 +108,15 @@ impl<'p> At<'p> {
     ) -> Option<Name> {
         if let Some(name) = names.get(kind, text) {
             return Some(name.clone());
+        }
+        if names.goes(kind, text) {
+            let message = format!(
+                "{} {} is used here, and this change removes it; take it out here too, or keep it",
+                kind.words(),
+                shown(text)
+            );
+            self.problem(field, Code::UnknownReference, message);
+            return None;
         }
         // Ten thousand wrong references to ten thousand names would be compared for minutes, and nobody reads so far.
         let compared = if self.problems.len() < MOST_COMPARED { usize::MAX } else { 0 };

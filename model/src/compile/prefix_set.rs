@@ -64,6 +64,7 @@ impl Sets<'_> {
     /// Adds the named sets' prefixes to a rule's own.
     pub(super) fn add(
         &self,
+        rule: &str,
         field: &str,
         texts: &[String],
         own: Vec<Prefix>,
@@ -77,6 +78,11 @@ impl Sets<'_> {
                 at.problem(field, Code::Duplicate, format!("{text} is in this list twice; remove one"));
             } else if text == BOGONS {
                 all.extend(bogons());
+            } else if self.names.goes(Kind::PrefixSet, text) {
+                let message = format!(
+                    "rule {rule} uses prefix set {text}, and this change removes it; take it out of the rule too, or keep the set"
+                );
+                at.problem(field, Code::UnknownReference, message);
             } else if let Some(name) = at.reference_or(field, Kind::PrefixSet, text, self.names, &[BOGONS]) {
                 all.extend(self.known.get(&name).into_iter().flatten());
             }

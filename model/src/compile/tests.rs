@@ -20,12 +20,21 @@ fn keys() -> BTreeSet<Digest> {
     ["shop", "wild", "other", "ended"].iter().map(|name| Facts::of_chain(&pem(name)).unwrap().key).collect()
 }
 
+static NOTHING: BTreeSet<(Kind, String)> = BTreeSet::new();
+
 fn input<'a>(
     objects: &'a [Object],
     keys: &'a BTreeSet<Digest>,
     rule_ids: &'a BTreeMap<String, u32>,
 ) -> Input<'a> {
-    Input { objects, keys, internal_ca: "CA", rule_ids, now: datetime!(2026-06-01 00:00 UTC) }
+    Input {
+        objects,
+        keys,
+        internal_ca: "CA",
+        rule_ids,
+        removed: &NOTHING,
+        now: datetime!(2026-06-01 00:00 UTC),
+    }
 }
 
 fn compiled(objects: &[Object]) -> Result<Compiled, Vec<Problem>> {
