@@ -91,14 +91,14 @@ fn budgets(compiled: &Compiled, problems: &mut Vec<Problem>) {
             ];
             for (field, ..) in kinds.iter().filter(|(_, mine, theirs)| mine.is_some() && theirs.is_some()) {
                 let message = format!(
-                    "a node that has this filter may have {rival} too, which has this budget already; keep one, or select other nodes"
+                    "PacketFilter/{rival} has this budget already, and a node that has both filters has one; keep it in one of them, or select other nodes"
                 );
-                at.problem(format!("spec.budgets.{field}"), Code::Conflict, message);
+                at.problem(format!("spec.budgets.{field}"), Code::Duplicate, message);
             }
-            ports_meet(&mine.syn_per_port, &theirs.syn_per_port, &mut at);
+            ports_meet(&mine.syn_per_port, &theirs.syn_per_port, Some(rival), &mut at);
         }
         for index in 1..mine.syn_per_port.len() {
-            ports_meet(&mine.syn_per_port[index..=index], &mine.syn_per_port[..index], &mut at);
+            ports_meet(&mine.syn_per_port[index..=index], &mine.syn_per_port[..index], None, &mut at);
         }
     }
     let most = compiled.filters.iter().max_by_key(|(_, lowered)| lowered.budgets.syn_per_port.len());
@@ -116,20 +116,34 @@ fn budgets(compiled: &Compiled, problems: &mut Vec<Problem>) {
     }
 }
 
-fn ports_meet(mine: &[PortBudget], theirs: &[PortBudget], at: &mut At<'_>) {
+/// Tells of ports that have a budget of `theirs` already: of another filter, or of this one.
+fn ports_meet(mine: &[PortBudget], theirs: &[PortBudget], other: Option<&Name>, at: &mut At<'_>) {
+    // The filter's name stands before it.
+    let short = |budget: &PortBudget| {
+        budget.budget.name.split_once('/').map_or(budget.budget.name.clone(), |(_, name)| name.to_owned())
+    };
+    let place = other.map_or_else(|| "this filter".to_owned(), |other| format!("PacketFilter/{other}"));
     for one in mine {
-        let meets = |other: &&PortBudget| {
-            other
-                .ports
-                .iter()
-                .any(|b| one.ports.iter().any(|a| a.first() <= b.last() && b.first() <= a.last()))
+        let common = |theirs: &PortBudget| {
+            let pairs = one.ports.iter().flat_map(|a| theirs.ports.iter().map(move |b| (a, b)));
+            pairs
+                .map(|(a, b)| (a.first().max(b.first()), a.last().min(b.last())))
+                .find(|(first, last)| first <= last)
         };
-        if let Some(other) = theirs.iter().find(meets) {
+        if let Some((budget, (first, last))) =
+            theirs.iter().find_map(|budget| Some((budget, common(budget)?)))
+        {
+            let (ports, them) = match first == last {
+                true => (format!("port {first}"), "it"),
+                false => (format!("ports {first}-{last}"), "them"),
+            };
+            let elsewhere = if other.is_some() { ", or select other nodes" } else { "" };
             let message = format!(
-                "{} and {} have ports in common, and a port has one budget; write each port once",
-                one.budget.name, other.budget.name
+                "budget {} of {place} has {ports} already, and a port has one budget; take {them} out of budget {}{elsewhere}",
+                short(budget),
+                short(one)
             );
-            at.problem("spec.budgets.synPerPort", Code::Conflict, message);
+            at.problem("spec.budgets.synPerPort", Code::Duplicate, message);
         }
     }
 }

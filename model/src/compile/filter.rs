@@ -155,7 +155,7 @@ fn protocols(field: &str, texts: &[String], at: &mut At<'_>) -> Vec<u8> {
 fn ports(field: &str, spec: &FilterRuleSpec, protocols: &[u8], at: &mut At<'_>) -> Vec<PortRange> {
     if !spec.ports.is_empty() && protocols.iter().any(|protocol| !matches!(*protocol, TCP | UDP)) {
         let message = "only TCP and UDP have ports; name these protocols alone, or write another rule";
-        at.problem(format!("{field}.ports"), Code::Conflict, message);
+        at.problem(format!("{field}.ports"), Code::Invalid, message);
     }
     port_list(field, &spec.ports, at)
 }
@@ -185,7 +185,7 @@ fn icmp_types(field: &str, spec: &FilterRuleSpec, protocols: &[u8], at: &mut At<
     if !spec.icmp_types.is_empty() && (protocols.is_empty() || protocols.iter().any(other)) {
         let message =
             "only ICMP and ICMPv6 have types; name one of them or both in `protocols`, and nothing else";
-        at.problem(&*field, Code::Conflict, message);
+        at.problem(&*field, Code::Invalid, message);
     }
     let number = |(index, kind): (usize, &u64)| {
         at.number(&format!("{field}[{index}]"), Some(*kind), 0, 0..=u8::MAX.into())
@@ -214,7 +214,7 @@ fn replies(field: &str, spec: &FilterRuleSpec, (protocols, ports): (&[u8], &[Por
                 OWN_PORTS.start(),
                 OWN_PORTS.end()
             );
-            at.problem(format!("{field}.ports[{index}]"), Code::Conflict, message);
+            at.problem(format!("{field}.ports[{index}]"), Code::Invalid, message);
         }
     }
 }

@@ -94,7 +94,7 @@ fn any_port(spec: &ListenerSpec, at: &mut At<'_>) {
     }
     if spec.take_over {
         let message = "any port is any that nothing else listens on; take a port over with a listener for that port alone";
-        at.problem("spec.takeOver", Code::Conflict, message.to_owned());
+        at.problem("spec.takeOver", Code::Invalid, message.to_owned());
     }
 }
 

@@ -14,7 +14,7 @@ use crate::problem::Code;
 pub(super) fn lower(name: &Name, spec: &PrefixSetSpec, names: &Names, at: &mut At<'_>) -> Vec<Prefix> {
     if name.as_str() == BOGONS {
         let message = format!("{BOGONS} is the set that every console has; choose another name");
-        at.problem("metadata.name", Code::Conflict, message);
+        at.problem("metadata.name", Code::Invalid, message);
     }
     if spec.prefixes.len() > MOST_PREFIXES {
         let message =

@@ -182,7 +182,7 @@ fn listeners(texts: &[String], passthrough: bool, carriers: &Carriers<'_>, at: &
         let field = format!("spec.listeners[{index}]");
         let Some(name) = at.reference(&*field, Kind::Listener, text, carriers.names) else { continue };
         if let Some(message) = carriers.refusal(&name, passthrough) {
-            at.problem(field, Code::Conflict, message);
+            at.problem(field, Code::Invalid, message);
         }
         listeners.insert(name);
     }
