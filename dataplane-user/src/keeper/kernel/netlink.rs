@@ -124,9 +124,11 @@ fn parse(answer: &[u8]) -> Option<Interface> {
     Some(found)
 }
 
-/// The addresses of this thread's network namespace, sorted, without those of the loopback interface.
+/// The addresses of this thread's network namespace, sorted, without loopback ones, which no wire has. Those of the loopback
+/// interface are among them: many a host has the addresses there that it serves.
 pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
     let mut found = dump((RTM_GETADDR, RTM_NEWADDR), &[0; ADDRESS], address)?;
+    found.retain(|address| !address.is_loopback());
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -162,9 +164,6 @@ pub(super) fn message(rest: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 
 /// The host's end of an address; at a point-to-point interface the other one is a peer's.
 fn address(message: &[u8]) -> Option<IpAddr> {
-    if word(message.get(4..)?)? == LOOPBACK {
-        return None;
-    }
     let values: Vec<(u16, &[u8])> = attributes(message.get(ADDRESS..)?).collect();
     let of = |wanted| values.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
     let value = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
