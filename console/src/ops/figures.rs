@@ -98,6 +98,6 @@ pub struct DropSeries {
 impl DropSeries {
     /// Nothing was dropped: a rule that is only observed counted what it would have, or a SYN was answered with a cookie.
     pub fn passed(&self) -> bool {
-        self.place == Place::Kernel && matches!(&*self.reason, "observed" | "syn-cookie")
+        matches!((self.place, &*self.reason), (_, "observed") | (Place::Kernel, "syn-cookie"))
     }
 }

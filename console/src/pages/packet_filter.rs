@@ -231,6 +231,7 @@ fn drop_row(one: &DropSeries, grid: Grid) -> DropRow {
         place: match one.place {
             Place::Kernel if one.passed() => "kernel, packets that passed",
             Place::Kernel => "kernel, packets",
+            Place::Proxy if one.passed() => "proxy, connections that passed",
             Place::Proxy => "proxy, requests and connections",
         },
         rule: one.rule.clone().unwrap_or_default(),

@@ -60,10 +60,11 @@ fn one(rules: &Ranked<'_>, held: &[u32], facts: &Facts) -> Cell {
     let (rule, verdict) = match decides {
         Some(rule) if rule.action == FilterAction::Deny => return dropped(rule.id, CellVerdict::Denied),
         Some(rule) => (rule.id, CellVerdict::Allowed),
-        None if facts.required => return dropped(0, CellVerdict::NotAllowed),
+        None if facts.required => (0, CellVerdict::NotAllowed),
         None => (0, CellVerdict::NoRule),
     };
     let observed = match (facts.protocol, first) {
+        (Listed::Observed(_), _) if verdict.is_drop() => 0,
         (Listed::Observed(list), _) => list,
         (Listed::Yes | Listed::No(_), Some(rule)) if rule.action == FilterAction::Deny => rule.id,
         (Listed::Yes | Listed::No(_), Some(_)) => 0,

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use super::source::Origin;
 use crate::listen::Atlas;
 
-use super::{Cell, CellVerdict, Compiled, EXACT_FIRST, Inputs, Payload, TooLarge, compiled};
+use super::{
+    Cell, CellVerdict, Compiled, EXACT_FIRST, FilterAction, FilterMode, Inputs, Payload, TooLarge, compiled,
+};
 
 /// The verdict on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Index {
     ranged: HashMap<u16, u16>,
     destinations: usize,
     cells: Vec<Cell>,
+    /// Rules that are only observed, by id; empty for the tables of the kernel, which counts what they say itself.
+    observing: HashMap<u32, FilterAction>,
 }
 
 /// The classes of one address family's sources: the prefixes of each length in use, longest first.
@@ -48,7 +52,12 @@ impl Index {
     /// See [`TooLarge`].
     pub fn new(inputs: Inputs<'_>) -> Result<Self, TooLarge> {
         let index = Self::of(&compiled(Inputs { own: &[], ..inputs }, Origin::Socket)?);
-        Ok(Self { ranges: inputs.ranges.iter().map(|place| (*place, ())).collect(), ..index })
+        let observing = inputs.rules.iter().filter(|rule| rule.mode == FilterMode::Observe);
+        Ok(Self {
+            ranges: inputs.ranges.iter().map(|place| (*place, ())).collect(),
+            observing: observing.map(|rule| (rule.id, rule.action)).collect(),
+            ..index
+        })
     }
 
     /// For the tables of the kernel.
@@ -107,6 +116,17 @@ impl Index {
             | CellVerdict::OwnAddress
             | CellVerdict::Protocol => Verdict::Denied { rule: cell.rule },
         }
+    }
+
+    /// The observed rule that would refuse a client which reached the listener at `local`, and how: by denying it, or by allowing
+    /// others. Nothing where a rule in force refuses it already; but of who needs an allow rule and has none it is said which
+    /// rule would deny him, for a balancer may have one for him.
+    pub fn observed(&self, client: IpAddr, local: SocketAddr) -> Option<(u32, FilterAction)> {
+        if self.observing.is_empty() {
+            return None;
+        }
+        let rule = self.cell(client, local.ip(), Payload::Tcp(local.port())).observed;
+        self.observing.get(&rule).map(|action| (rule, *action))
     }
 
     fn where_ranges_are(&self, local: SocketAddr, column: u16) -> u16 {

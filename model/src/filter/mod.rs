@@ -104,7 +104,8 @@ pub struct Cell {
     pub rule: u32,
     /// What it decides.
     pub verdict: CellVerdict,
-    /// The rule or list that would drop what passes, were it not only observed; 0 where none would.
+    /// The rule or list that would drop what passes, were it not only observed; 0 where none would. Of what is not allowed, the
+    /// rule that would deny it: a client behind a balancer needs no allow rule of its own.
     pub observed: u32,
 }
 

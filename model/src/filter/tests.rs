@@ -99,6 +99,7 @@ fn seen_by(world: &World, source: IpAddr, seen: Seen) -> Cell {
             all.iter().filter(|rule| needs(rule, seen)).map(|rule| rule.id).min().unwrap()
         }
         (false, would) if would.is_drop() => whose,
+        (true, CellVerdict::Denied) if verdict == CellVerdict::NotAllowed => whose,
         _ => 0,
     };
     Cell { rule, verdict, observed }

@@ -152,6 +152,7 @@ impl Gate {
         let live = self.ctx.live.load();
         let Some(listener) = live.listener_at(local) else { return refuse(Reason::NoListener) };
         self.allowed(&live, &peer.into(), local)?;
+        self.observe(&live, &peer.into(), local);
         if self.ctx.overload.refusing() >= Refusing::Connections {
             return refuse(Reason::OverloadedConnection);
         }
@@ -174,6 +175,13 @@ impl Gate {
         Err(Reason::Denied)
     }
 
+    /// Counts who was just allowed by the rule that would have refused it, were that not only observed.
+    fn observe(&self, live: &Live, peer: &Peer, local: SocketAddr) {
+        if let Some(rule) = live.observed(peer, local) {
+            self.shard.observed(rule);
+        }
+    }
+
     /// Reads a balancer's header and judges the client it names as if that had connected.
     async fn told(
         &self,
@@ -192,7 +200,11 @@ impl Gate {
             Said::Nobody => balancer.into(),
         };
         let named = || format!("the PROXY header names {}", peer.client);
-        self.allowed(&self.ctx.live.load(), &peer, local).map_err(|reason| (reason, named()))?;
+        let live = self.ctx.live.load();
+        self.allowed(&live, &peer, local).map_err(|reason| (reason, named()))?;
+        if peer.via.is_some() {
+            self.observe(&live, &peer, local);
+        }
         admission.belongs_to(peer.client.ip(), listener).map_err(|reason| refuse(reason, named()))?;
         Ok(peer)
     }

@@ -20,7 +20,7 @@ pub use open::{Network, Open};
 use bytes::Bytes;
 use model::clear_text::OpenAnswer;
 use model::error_page::ErrorPage;
-use model::filter::{Index, Verdict};
+use model::filter::{FilterAction, Index, Verdict};
 use model::header::FieldValue;
 use model::listen::Atlas;
 use model::name::{HostName, HostPattern, Name};
@@ -71,6 +71,18 @@ impl Live {
             (Verdict::Pass, client) => client,
             (refused, _) => refused,
         }
+    }
+
+    /// The rule that would refuse whom [`Live::judge`] lets pass, were it not only observed. To be asked once of everybody who
+    /// connects, and once of the client that he names: what would refuse a balancer is told when that connects.
+    pub fn observed(&self, peer: &Peer, local: SocketAddr) -> Option<u32> {
+        let of = |address: SocketAddr| self.filter.observed(address.ip(), local);
+        let found = match peer.via {
+            None => of(peer.client),
+            Some(balancer) if of(balancer).is_some() => None,
+            Some(_) => of(peer.client).filter(|(_, action)| *action == FilterAction::Deny),
+        };
+        found.map(|(rule, _)| rule)
     }
 }
 

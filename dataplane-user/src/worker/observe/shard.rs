@@ -105,6 +105,8 @@ pub(super) struct Shared {
     pub(super) floods: [Count; Flood::ALL.len()],
     /// Refusals of [`Reason::Denied`] by the packet filter rule that decided.
     pub(super) denied: Mutex<HashMap<u32, u64>>,
+    /// Connections that were let in because a rule is only observed, by that rule.
+    pub(super) observed: Mutex<HashMap<u32, u64>>,
     /// By version, group and whether a ticket was used.
     pub(super) handshakes: Mutex<HashMap<(String, String, bool), u64>>,
     pub(super) accepted: Count,
@@ -235,6 +237,11 @@ impl Shard {
     pub fn denied(&self, rule: u32) {
         self.shared.refusals.add(Reason::Denied);
         *lock(&self.shared.denied).entry(rule).or_default() += 1;
+    }
+
+    /// A connection that the packet filter would have denied, were this rule not only observed.
+    pub fn observed(&self, rule: u32) {
+        *lock(&self.shared.observed).entry(rule).or_default() += 1;
     }
 
     /// An attempt to connect an origin, and the failure's sentence.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use model::name::Name;
 use model::report::{Drops, Leg, OverBudget, Place, SynPressure};
 
-use super::totals::{MOST_ROUTES, OTHER};
+use super::totals::{MOST_ROUTES, MOST_RULES, OTHER};
 use super::{Exchange, Observe, OriginPart};
 use crate::worker::live::{
     Door, GroupLive, ListenerLive, Live, Member, OriginLive, RouteLive, SecurityLive, Target,
@@ -169,6 +169,7 @@ fn threads_are_added_up_and_reports_are_differences() {
             ..exchange(&listener, None, &leg)
         });
         shard.denied(9);
+        shard.observed(8);
         shard.refused(Reason::Denied);
         shard.handshake(&leg, index == 1);
     }
@@ -181,6 +182,7 @@ fn threads_are_added_up_and_reports_are_differences() {
         assert_eq!(value(r#"sallyport_requests_total{listener="l",route="",class="4xx"}"#), 2.0);
         assert_eq!(value(r#"sallyport_refusals_total{reason="denied",fault="policy"}"#), 4.0);
         assert_eq!(value(r#"sallyport_kernel_drops_total{reason="denied",rule="4"}"#), 7.0);
+        assert_eq!(value(r#"sallyport_observed_connections_total{rule="8"}"#), 2.0);
         assert_eq!(value(r#"sallyport_sent_bytes_total{listener="l",route="r1"}"#), 10.0);
         assert_eq!(
             value(r#"sallyport_added_duration_seconds_bucket{listener="l",route="r1",le="0.00025"}"#),
@@ -209,6 +211,7 @@ fn threads_are_added_up_and_reports_are_differences() {
     let expected = [
         (Place::Kernel, "denied", 4, 7),
         (Place::Proxy, "denied", 9, 2),
+        (Place::Proxy, "observed", 8, 2),
         (Place::Proxy, "denied", 0, 2),
         (Place::Proxy, "no-route", 0, 2),
     ];
@@ -235,6 +238,18 @@ fn routes_beyond_the_bound_are_counted_together_and_none_is_lost() {
         50.0
     );
     assert_eq!(observe.report().routes.len(), MOST_ROUTES + 50);
+}
+
+#[test]
+fn observed_rules_beyond_the_bound_are_counted_together_and_reported_each() {
+    let (observe, most) = (observe(1), MOST_RULES as u32);
+    let shard = observe.shard(0).unwrap();
+    (1..=most + 50).for_each(|rule| shard.observed(rule));
+    let samples = samples(&observe.metrics_text());
+    let observed = samples.keys().filter(|series| series.starts_with("sallyport_observed_connections_total"));
+    assert_eq!(observed.count(), MOST_RULES + 1);
+    assert_eq!(samples[r#"sallyport_observed_connections_total{rule="0"}"#], 50.0);
+    assert_eq!(observe.report().drops.len(), MOST_RULES + 50);
 }
 
 #[test]

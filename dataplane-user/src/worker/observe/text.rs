@@ -117,6 +117,11 @@ impl Page {
             let rule = rule.to_string();
             self.sample("sallyport_kernel_drops_total", &[("reason", reason), ("rule", &rule)], count);
         }
+        const OBSERVED: &str = "sallyport_observed_connections_total";
+        self.family(OBSERVED, "counter", "Connections let in because a rule is only observed, by rule id.");
+        for (rule, count) in &totals.observed {
+            self.sample(OBSERVED, &[("rule", &rule.to_string())], count);
+        }
         self.family(
             "sallyport_tls_handshakes_total",
             "counter",

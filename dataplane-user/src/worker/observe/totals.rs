@@ -22,8 +22,13 @@ use crate::worker::refusal::Reason;
 pub(super) const MOST_ROUTES: usize = 1000;
 /// Origins with series of their own.
 pub(super) const MOST_ORIGINS: usize = 1000;
+/// Observed rules with series of their own.
+pub(super) const MOST_RULES: usize = 1000;
 /// The label of everything beyond a bound.
 pub(super) const OTHER: &str = "other";
+
+/// What passed because a rule is only observed; the kernel's word for the same.
+const OBSERVED: &str = "observed";
 
 /// Listener and route (empty: none), as labels.
 pub(super) type RouteKey = (String, String);
@@ -58,6 +63,8 @@ pub(super) struct Totals {
     pub(super) refusals: BTreeMap<Reason, u64>,
     pub(super) floods: BTreeMap<Flood, u64>,
     pub(super) kernel: BTreeMap<(String, u32), u64>,
+    /// By rule; 0 for those beyond the bound.
+    pub(super) observed: BTreeMap<u32, u64>,
     pub(super) handshakes: BTreeMap<(String, String, bool), u64>,
     /// By thread.
     pub(super) accepted: Vec<u64>,
@@ -72,6 +79,7 @@ struct Next {
     routes: BTreeMap<Name, RouteReport>,
     refusals: BTreeMap<Reason, u64>,
     denied: BTreeMap<u32, u64>,
+    observed: BTreeMap<u32, u64>,
     kernel: BTreeMap<(String, u32), u64>,
     origins: HashMap<u64, (u64, u64)>,
 }
@@ -83,6 +91,7 @@ impl Default for Next {
             routes: BTreeMap::new(),
             refusals: BTreeMap::new(),
             denied: BTreeMap::new(),
+            observed: BTreeMap::new(),
             kernel: BTreeMap::new(),
             origins: HashMap::new(),
         }
@@ -127,6 +136,10 @@ impl Totals {
             }
             for (rule, count) in lock(&shared.denied).drain() {
                 *self.next.denied.entry(rule).or_default() += count;
+            }
+            for (rule, count) in lock(&shared.observed).drain() {
+                *bounded(&mut self.observed, rule, MOST_RULES, 0) += count;
+                *self.next.observed.entry(rule).or_default() += count;
             }
             for (key, count) in lock(&shared.handshakes).drain() {
                 *self.handshakes.entry(key).or_default() += count;
@@ -223,11 +236,12 @@ fn drops(next: &Next) -> Vec<Drops> {
     let kernel = next.kernel.iter().map(|((reason, rule), count)| drop(Place::Kernel, reason, *rule, *count));
     let denied =
         next.denied.iter().map(|(rule, count)| drop(Place::Proxy, Reason::Denied.name(), *rule, *count));
+    let observed = next.observed.iter().map(|(rule, count)| drop(Place::Proxy, OBSERVED, *rule, *count));
     let proxy = next.refusals.iter().map(|(reason, count)| {
         let told = if *reason == Reason::Denied { by_rule } else { 0 };
         drop(Place::Proxy, reason.name(), 0, count.saturating_sub(told))
     });
-    kernel.chain(denied).chain(proxy).filter(|drops| drops.count > 0).collect()
+    kernel.chain(denied).chain(observed).chain(proxy).filter(|drops| drops.count > 0).collect()
 }
 
 fn listeners(live: &Live) -> Vec<ListenerReport> {

@@ -1,6 +1,7 @@
 //! A worker thread end to end: real sockets, rustls clients, an origin in clear text.
 
 mod node;
+mod observed;
 mod passthrough;
 mod told;
 
