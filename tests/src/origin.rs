@@ -1,9 +1,10 @@
 //! An HTTPS origin that does what its path says, also what no origin should. Over HTTP/2 it is one for [`grpc`].
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::server::{Accepted, Acceptor};
@@ -29,6 +30,17 @@ struct Shared {
     closed: AtomicBool,
     finish: AtomicBool,
     requests: AtomicU64,
+    documents: Mutex<HashMap<String, Document>>,
+}
+
+/// What a path has at present.
+#[derive(Debug, Clone, Default)]
+struct Document {
+    status: u16,
+    etag: String,
+    body: String,
+    /// The `If-None-Match` of each request for it.
+    asked: Vec<Option<String>>,
 }
 
 impl Origin {
@@ -41,6 +53,7 @@ impl Origin {
             closed: AtomicBool::new(false),
             finish: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            documents: Mutex::default(),
         });
         let address = listener.local_addr().expect("address");
         let accepting = shared.clone();
@@ -70,6 +83,19 @@ impl Origin {
     /// How many requests it has read.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Answers requests for `path` with this from now on, and with 304 whoever has its entity tag (RFC 9110, 13.1.2).
+    pub fn publish(&self, path: &str, status: u16, etag: &str, body: &str) {
+        let mut documents = self.shared.documents.lock().expect("documents");
+        let document = documents.entry(path.to_owned()).or_default();
+        (document.status, document.etag, document.body) = (status, format!("\"{etag}\""), body.to_owned());
+    }
+
+    /// Which entity tag each request for a published `path` had, in the order they came.
+    pub fn asked(&self, path: &str) -> Vec<Option<String>> {
+        let documents = self.shared.documents.lock().expect("documents");
+        documents.get(path).map(|document| document.asked.clone()).unwrap_or_default()
     }
 
     /// Stops listening: the next connection is refused.
@@ -180,8 +206,28 @@ impl Shared {
             }
             _ => {
                 read_body(request, stream)?;
-                plain(stream.get_mut(), 200, &format!("hello from {}\n", self.name))
+                self.document(path, request.field("if-none-match"), stream.get_mut())
             }
+        }
+    }
+
+    /// What is published there, or a greeting.
+    fn document(&self, path: &str, known: Option<&str>, stream: &mut Stream) -> io::Result<()> {
+        let mut documents = self.documents.lock().expect("documents");
+        let Some(document) = documents.get_mut(path) else {
+            drop(documents);
+            return plain(stream, 200, &format!("hello from {}\n", self.name));
+        };
+        document.asked.push(known.map(str::to_owned));
+        let Document { status, etag, body, .. } = document.clone();
+        drop(documents);
+        let length = body.len();
+        match known == Some(&etag) {
+            true => raw(stream, &format!("HTTP/1.1 304 Not Modified\r\nETag: {etag}\r\n\r\n")),
+            false => raw(
+                stream,
+                &format!("HTTP/1.1 {status} X\r\nETag: {etag}\r\nContent-Length: {length}\r\n\r\n{body}"),
+            ),
         }
     }
 

@@ -70,7 +70,7 @@ fn count(value: &Value) -> u64 {
 pub struct Passed<'a>(&'a Space);
 
 impl<'a> Passed<'a> {
-    /// Installs the counter; `source` is an address or a prefix.
+    /// Installs the counter; `source` is an address or a prefix, behind which more of nftables' matches may stand.
     pub fn count(space: &'a Space, source: &str) -> Self {
         Self::count_each(space, &[source])
     }

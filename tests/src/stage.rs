@@ -177,7 +177,8 @@ fn join(left: &Space, right: &Space, name: &str, left_addresses: [&str; 2], righ
     }
 }
 
-fn hardware(space: &Space, interface: &str) -> [u8; 6] {
+/// An interface's Ethernet address.
+pub fn hardware(space: &Space, interface: &str) -> [u8; 6] {
     let text = space.run("ip", &["-j", "link", "show", interface]);
     let value: Value = serde_json::from_str(&text).expect("ip's JSON");
     let bytes: Vec<u8> = value[0]["address"]
