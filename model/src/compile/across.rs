@@ -91,7 +91,7 @@ fn budgets(compiled: &Compiled, problems: &mut Vec<Problem>) {
             ];
             for (field, ..) in kinds.iter().filter(|(_, mine, theirs)| mine.is_some() && theirs.is_some()) {
                 let message = format!(
-                    "PacketFilter/{rival} has this budget already, and a node that has both filters has one; keep it in one of them, or select other nodes"
+                    "PacketFilter/{rival} has this budget already, and a node may have both filters but one such budget; keep it in one of them, or select other nodes"
                 );
                 at.problem(format!("spec.budgets.{field}"), Code::Duplicate, message);
             }
