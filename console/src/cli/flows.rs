@@ -1,6 +1,6 @@
 //! `sallyport flows` and `sallyport capture`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,6 +11,8 @@ use crate::client::Client;
 
 /// Between two looks at a capture.
 const LOOK: Duration = Duration::from_millis(500);
+/// So many looks in a row a node may say that it cannot: its link may come back, and what it said last may be of before.
+const PATIENCE: u32 = 6;
 
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
@@ -159,6 +161,16 @@ fn rates(counts: &Value, class: &str) -> String {
     format!("1 in {finest} to {coarsest}")
 }
 
+/// No file is left where there was none.
+fn given_up(path: &Path, new: bool) -> Result<(), CliError> {
+    match new {
+        true => {
+            std::fs::remove_file(path).map_err(|source| CliError::Write { path: path.to_owned(), source })
+        }
+        false => Ok(()),
+    }
+}
+
 /// Captures, waits, and writes the file.
 pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result<(), CliError> {
     let mut body: Map<String, Value> =
@@ -172,21 +184,36 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
     // Before anybody waits for packets that could not be kept.
     let new = !path.exists();
     std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(cannot)?;
-    let begun = client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await?;
+    let begun = match client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await {
+        Ok(begun) => begun,
+        Err(refused) => {
+            given_up(&path, new)?;
+            return Err(refused.into());
+        }
+    };
     let id = begun["id"].clone();
+    let mut unable = 0;
     let capture = loop {
         tokio::time::sleep(LOOK).await;
         let captures = client.must("GET", "/api/v1/captures", None).await?;
         let mine = captures["items"].as_array().into_iter().flatten().find(|capture| capture["id"] == id);
         match mine {
-            Some(capture) if capture["running"] == true => {}
+            Some(capture) if capture["running"] == true => {
+                let Some(why) = capture["problem"].as_str() else {
+                    unable = 0;
+                    continue;
+                };
+                unable += 1;
+                if unable == PATIENCE && capture["taken"] == 0 {
+                    given_up(&path, new)?;
+                    return Err(CliError::CannotCapture(plain(&capture["node"]), why.to_owned()));
+                }
+            }
             other => break other.cloned().unwrap_or_default(),
         }
     };
     if capture["taken"].as_u64().unwrap_or(0) == 0 {
-        if new {
-            std::fs::remove_file(&path).map_err(cannot)?;
-        }
+        given_up(&path, new)?;
         return Err(CliError::NothingCaptured(options.seconds));
     }
     let mut file = Vec::new();

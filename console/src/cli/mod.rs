@@ -179,6 +179,8 @@ pub(crate) enum CliError {
     },
     #[error("no connected node tells of packets; `sallyport node list` shows which there are")]
     NobodyTells,
+    #[error("node {0} captures nothing: {1}")]
+    CannotCapture(String, String),
     #[error("no such packet came within {0} s")]
     NothingCaptured(u64),
     #[error("cannot write YAML")]

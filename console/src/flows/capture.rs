@@ -1,5 +1,6 @@
 //! Captures: the next packets of a kind at one node, with their bytes, for a while.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -7,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use model::flow::{CAPTURE_SNAP_MAX, Capture, Captured, FlowFilter};
 use time::OffsetDateTime;
 
-use super::{Busy, CAPTURES, Hub, Key, pcap};
+use super::{ABSENT, Busy, CAPTURES, Hub, Key, Stream, pcap};
 use crate::clock;
 
 /// What is to be captured.
@@ -52,6 +53,8 @@ pub struct CaptureView {
     pub lost: u64,
     /// Whether it goes on.
     pub running: bool,
+    /// Why the node takes nothing at present, while it goes on.
+    pub problem: Option<String>,
 }
 
 /// A capture.
@@ -81,7 +84,13 @@ impl Taking {
         self.until <= now || self.packets.len() >= self.order.capture.packets as usize
     }
 
-    fn view(&self, now: Instant) -> CaptureView {
+    fn view(&self, now: Instant, nodes: &BTreeMap<String, Stream>) -> CaptureView {
+        let running = !self.has_ended(now);
+        let problem = match nodes.get(&self.order.node) {
+            _ if !running => None,
+            Some(stream) => stream.cannot.clone(),
+            None => Some(ABSENT.to_owned()),
+        };
         CaptureView {
             id: self.id,
             node: self.order.node.clone(),
@@ -92,7 +101,8 @@ impl Taking {
             snap: self.order.capture.snap,
             taken: self.packets.len(),
             lost: self.lost,
-            running: !self.has_ended(now),
+            running,
+            problem,
         }
     }
 }
@@ -123,7 +133,8 @@ impl Hub {
     /// All captures, newest first.
     pub fn captures(&self) -> Vec<CaptureView> {
         let now = Instant::now();
-        self.lock().captures.iter().rev().map(|taking| taking.view(now)).collect()
+        let state = self.lock();
+        state.captures.iter().rev().map(|taking| taking.view(now, &state.nodes)).collect()
     }
 
     /// What a capture has so far, as a pcap file; nothing where there is no such capture.
@@ -131,6 +142,6 @@ impl Hub {
         let state = self.lock();
         let taking = state.captures.iter().find(|taking| taking.id == id)?;
         let snap = taking.order.capture.snap.min(CAPTURE_SNAP_MAX);
-        Some((taking.view(Instant::now()), pcap::file(snap, &taking.packets)))
+        Some((taking.view(Instant::now(), &state.nodes), pcap::file(snap, &taking.packets)))
     }
 }

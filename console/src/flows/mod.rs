@@ -28,6 +28,8 @@ pub const KEPT: usize = 200;
 const CAPTURES: usize = 8;
 /// Packets a reader may lag behind before some of them are left out for it.
 const BACKLOG: usize = 4096;
+/// Why a node that is asked has no stream.
+const ABSENT: &str = "it is not connected, or of a release that tells no packets";
 /// How long a page that was looked at counts as watching: longer than pages take to look again by themselves.
 const PAGE: Duration = Duration::from_secs(20);
 
@@ -291,8 +293,7 @@ impl State {
         };
         let mut nodes: BTreeMap<String, NodeState> = nodes.map(state).collect();
         if let Some(only) = watch.key.node.as_ref().filter(|only| !nodes.contains_key(*only)) {
-            let why = "it is not connected, or of a release that tells no packets";
-            nodes.insert(only.clone(), NodeState::Cannot(why.to_owned()));
+            nodes.insert(only.clone(), NodeState::Cannot(ABSENT.to_owned()));
         }
         let mut flows: Vec<Arc<Flow>> = watch.recent.iter().map(Arc::clone).collect();
         flows.sort_by_key(|flow| std::cmp::Reverse(flow.event.time_ns));

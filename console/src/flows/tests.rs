@@ -133,18 +133,39 @@ fn an_older_stream_of_a_node_says_nothing_any_more() {
     assert_eq!(cannot(new), NodeState::Cannot("no[2J filter".to_owned()));
 }
 
-#[test]
-fn a_capture_takes_what_was_asked_for_and_ends() {
-    let hub = Hub::default();
-    let (connection, orders) = hub.connected("edge");
-    let order = |packets, lasts| CaptureOrder {
+fn order(packets: u32, lasts: Duration) -> CaptureOrder {
+    CaptureOrder {
         node: "edge".to_owned(),
         filter: FlowFilter::default(),
         words: "all".to_owned(),
         capture: Capture { packets, snap: 2 },
         lasts,
         actor: "ann".to_owned(),
-    };
+    }
+}
+
+#[test]
+fn a_capture_that_nothing_comes_for_says_why() {
+    let hub = Hub::default();
+    let (connection, _orders) = hub.connected("edge");
+    let id = hub.capture(order(1, Duration::from_secs(60))).unwrap();
+    let problem = || hub.captures()[0].problem.clone();
+    assert_eq!(problem(), None);
+    hub.heard("edge", connection, FlowMessage::Cannot { reason: "XDP is off".to_owned() });
+    assert_eq!(problem().as_deref(), Some("XDP is off"));
+    hub.heard("edge", connection, told(id, Vec::new()));
+    assert_eq!(problem(), None);
+    hub.ended("edge", connection);
+    assert_eq!(problem().as_deref(), Some(ABSENT));
+    // What has ended has nothing to wait for.
+    let over = hub.capture(order(1, Duration::ZERO)).unwrap();
+    assert_eq!(hub.pcap(over).unwrap().0.problem, None);
+}
+
+#[test]
+fn a_capture_takes_what_was_asked_for_and_ends() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
     let id = hub.capture(order(2, Duration::from_secs(60))).unwrap();
     assert_eq!(orders.borrow()[0].capture, Some(Capture { packets: 2, snap: 2 }));
     let captured = |bytes: &str| Captured { time_ns: 1, length: 60, bytes: bytes.to_owned() };
