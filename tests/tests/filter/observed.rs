@@ -120,6 +120,7 @@ fn clients_behind_a_balancer_are_counted_by_the_rule_that_would_deny_them() {
     let flows = place.flows(&["--verdict", "observed"], 2 * SENT, || place.syns(&OTHERS, BALANCED));
     let rule = id_of(&flows, "observed", "watch/foes");
     assert_eq!(place.connections(), BTreeMap::new());
+    place.dropped("observed", &BTreeMap::new(), &[(rule, 2 * SENT)]);
     let kernel = place.drops("observed");
     for client in [OTHERS, EDGE].concat() {
         for _ in 0..3 {
