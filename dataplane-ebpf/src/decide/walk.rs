@@ -1,6 +1,6 @@
 //! The search for a source's class in a table's trie ([`crate::wire::table`] has its form).
 
-use crate::wire::table::{COMPARE, NODE, NODE_SHIFT, REST, STEPS_MAX};
+use crate::wire::table::{BITMAP, BITMAP_BITS, COMPARE, NODE, NODE_SHIFT, REST, STEPS_MAX};
 
 /// A table's words.
 pub trait Words {
@@ -29,6 +29,10 @@ pub fn class<W: Words + ?Sized>(words: &W, root: u32, address: [u64; 2]) -> Opti
             } else {
                 entry = other;
             }
+        } else if kind == BITMAP {
+            let [lower, upper, clear, set] = words.four(at)?;
+            let map = u64::from(upper) << 32 | u64::from(lower);
+            return Some(if map >> (bits >> (64 - BITMAP_BITS)) & 1 == 0 { clear } else { set });
         } else if kind == REST {
             (entry, bits) = (words.word(at)?, rest);
         } else {

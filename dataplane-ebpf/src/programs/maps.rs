@@ -8,7 +8,7 @@ use dataplane_ebpf::decide::walk::{self, Words};
 use dataplane_ebpf::reason::{Reason, SLOTS};
 use dataplane_ebpf::wire::table::{CHUNK, Chunk, Head};
 use dataplane_ebpf::wire::{
-    Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_key,
+    Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_words,
 };
 
 use crate::ranges;
@@ -21,7 +21,7 @@ const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 /// The same, and arrays of other sizes may take the template's place.
 const MAPPED_INNER: usize = MAPPED | aya_ebpf::bindings::BPF_F_INNER_MAP as usize;
 
-type Listeners = HashMap<[u8; 20], u32, TEMPLATE>;
+type Listeners = HashMap<[u32; 5], u32, TEMPLATE>;
 type Table = Array<Chunk, TEMPLATE, MAPPED_INNER>;
 
 #[btf_map]
@@ -71,8 +71,8 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn listens(&self, address: &Address, port: u16) -> bool {
         let Some(table) = LISTENERS.get(self.0.generation()) else { return false };
-        let anywhere = || table.get_ptr(listener_key(address.any(), port)).is_some();
-        table.get_ptr(listener_key(*address, port)).is_some()
+        let anywhere = || table.get_ptr(listener_words(address.any(), port)).is_some();
+        table.get_ptr(listener_words(*address, port)).is_some()
             || ranges::steered(*address, port).unwrap_or_else(anywhere)
     }
 
@@ -160,7 +160,7 @@ impl Tables for Judges {
     fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
         let table = LISTENERS.get(self.generation).ok_or(Reason::NoTable)?;
         // SAFETY: the pointer is to the map's aligned 4-byte value.
-        let class = table.get_ptr(listener_key(*address, port)).map(|class| unsafe { *class });
+        let class = table.get_ptr(listener_words(*address, port)).map(|class| unsafe { *class });
         Ok(class.filter(|class| *class != listener::NO_CLASS))
     }
 

@@ -62,6 +62,13 @@ impl Address {
         self.words
     }
 
+    /// The 16 bytes as they lie, in four words.
+    #[inline(always)]
+    pub(super) const fn quarters(self) -> [u32; 4] {
+        let ([a, b], [c, d]) = (split(self.words[0]), split(self.words[1]));
+        [a, b, c, d]
+    }
+
     /// The 16 bytes.
     pub const fn octets(self) -> [u8; 16] {
         let [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]] =
@@ -110,17 +117,35 @@ const fn join(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// What [`join`] joins.
+#[inline(always)]
+const fn split(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
 const fn halves(both: u128) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = both.to_ne_bytes();
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
 
 /// A key of the listener table: 16 bytes address, 2 bytes port in network order, 2 bytes zero.
-#[inline(always)]
 pub const fn listener_key(address: Address, port: u16) -> [u8; 20] {
-    let [h, l] = port.to_be_bytes();
-    let [a, b, c, d, e, f, g, i, j, k, m, n, o, p, q, r] = address.octets();
-    [a, b, c, d, e, f, g, i, j, k, m, n, o, p, q, r, h, l, 0, 0]
+    in_bytes(listener_words(address, port))
+}
+
+/// The same in words, for a program: of bytes that are stored one by one, whoever then loads a word waits for all four.
+#[inline(always)]
+pub const fn listener_words(address: Address, port: u16) -> [u32; 5] {
+    let ([a, b, c, d], [high, low]) = (address.quarters(), port.to_be_bytes());
+    [a, b, c, d, u32::from_ne_bytes([high, low, 0, 0])]
+}
+
+/// Five words as they lie.
+pub(super) const fn in_bytes([v, w, x, y, z]: [u32; 5]) -> [u8; 20] {
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (v.to_ne_bytes(), w.to_ne_bytes(), x.to_ne_bytes());
+    let ([m, n, o, p], [q, r, s, t]) = (y.to_ne_bytes(), z.to_ne_bytes());
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
 }
 
 #[cfg(test)]

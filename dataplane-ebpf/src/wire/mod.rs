@@ -14,7 +14,7 @@ pub mod table;
 pub mod word;
 
 pub use cell::Cell;
-pub use listener::{Address, listener_key};
+pub use listener::{Address, listener_key, listener_words};
 pub use word::{Active, Steering};
 
 /// Worker threads a node can have at most.

@@ -5,7 +5,7 @@
 //! its mapped form. A value is the bits of the address that the entry has, times two, and 1 where it is steered: of the
 //! entries that the two lookups find, that with more bits decides, and that with the port before the other.
 
-use super::listener::Address;
+use super::listener::{Address, in_bytes};
 
 /// The value's bit of what is steered.
 const STEERED: u32 = 1;
@@ -16,12 +16,12 @@ pub const WHOLE: u32 = HEAD + 128;
 /// The port of an entry for any.
 pub const ANY_PORT: u16 = 0;
 
-/// A key's data.
+/// A key's data in words, for a program.
 #[inline(always)]
-pub const fn range_data(address: Address, port: u16) -> [u8; 20] {
+pub const fn range_words(address: Address, port: u16) -> [u32; 5] {
     let ([high, low], family) = (port.to_be_bytes(), if address.is_v6() { 6 } else { 4 });
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
-    [high, low, family, 0, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    let [a, b, c, d] = address.quarters();
+    [u32::from_ne_bytes([high, low, family, 0]), a, b, c, d]
 }
 
 /// A whole key: how many bits count, in the machine's order, then the data. `length` is the prefix's own.
@@ -29,7 +29,7 @@ pub fn range_key(address: Address, length: u8, port: u16) -> [u8; 24] {
     let mut key = [0; 24];
     let (head, data) = key.split_at_mut(4);
     head.copy_from_slice(&(HEAD + bits(address, length)).to_ne_bytes());
-    data.copy_from_slice(&range_data(address, port));
+    data.copy_from_slice(&in_bytes(range_words(address, port)));
     key
 }
 

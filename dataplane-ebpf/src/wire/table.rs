@@ -15,13 +15,16 @@
 //! - [`REST`]: 64 bits have been consumed; the entry there goes on with the others.
 //! - [`COMPARE`]: four words in one line: 1 to 32 bits, right-aligned; how many; the entry where the address goes on with
 //!   these, the entry where it does not, which then goes on at the same bit.
+//! - [`BITMAP`]: four words in one line: a bit for each value of the next [`BITMAP_BITS`] bits, the lower half of the values first;
+//!   the class where it is 0, the class where it is 1. The search is over. A list has one class, and what is not in it another:
+//!   so a list whose prefixes lie close takes a few bits for each, and stays in the caches.
 //!
 //! Both families have the same nodes: an address is a string of bits, consumed from the highest on. No node consumes bits of both
 //! halves, so that a search has one word of them in hand.
 
 /// Words of a chunk.
-pub const CHUNK: usize = 16 * 1024;
-/// A chunk, 64 KiB.
+pub const CHUNK: usize = 32 * 1024;
+/// A chunk, 128 KiB.
 pub type Chunk = [u32; CHUNK];
 
 /// Words that one cache line holds. What is read together lies in one.
@@ -36,6 +39,10 @@ pub const NODE: u32 = 1 << NODE_SHIFT;
 pub const NODE_SHIFT: u32 = 27;
 /// Bits that a branch can have at most.
 pub const BITS_MAX: u32 = 20;
+/// The kind of a map of bits.
+pub const BITMAP: u32 = 29;
+/// Bits of an address that a map of bits looks at; behind an address's last bit it takes them for 0.
+pub const BITMAP_BITS: u32 = 6;
 /// The kind of what leads to the second half of an address.
 pub const REST: u32 = 30;
 /// The kind of a comparison.
@@ -43,7 +50,7 @@ pub const COMPARE: u32 = 31;
 /// Nodes that a search can pass; the tries are made so that none has more.
 pub const STEPS_MAX: u32 = 40;
 
-const _: () = assert!(CHUNK.is_multiple_of(LINE) && BITS_MAX < REST && REST < COMPARE);
+const _: () = assert!(CHUNK.is_multiple_of(LINE) && BITS_MAX < BITMAP && BITMAP < REST && REST < COMPARE);
 
 /// What a table begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

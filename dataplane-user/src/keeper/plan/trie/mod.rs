@@ -2,13 +2,15 @@
 //!
 //! A branch has about as many entries as there are prefixes below it, so that whatever the prefixes are, few steps lead to a
 //! class: a trie is as deep as they are uneven. Bits that all prefixes below have in common are compared at once, and so
-//! are few prefixes, one after the other. A change builds anew what the changed prefix reaches, behind what is there, and
+//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits. A change builds anew what the changed prefix reaches, behind what is there, and
 //! then enters it with one store: a packet meets what was or what is.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane_ebpf::decide::walk::Words;
-use dataplane_ebpf::wire::table::{BITS_MAX, COMPARE, LINE, NODE, NODE_SHIFT, REST, STEPS_MAX};
+use dataplane_ebpf::wire::table::{
+    BITMAP, BITMAP_BITS, BITS_MAX, COMPARE, LINE, NODE, NODE_SHIFT, REST, STEPS_MAX,
+};
 use ipnet::IpNet;
 
 /// Prefixes that are compared one after the other rather than branched on.
@@ -121,8 +123,11 @@ impl Nodes {
         let last = prefixes.last().unwrap_or(first);
         let shortest = prefixes.iter().map(|prefix| prefix.length).min().unwrap_or(0);
         let common = (first.bits ^ last.bits).leading_zeros().min(shortest);
+        let few_bits = rest(prefixes, at) <= BITMAP_BITS.min(left_of_half(at));
         self.deeper(|nodes| {
-            if common >= at + SKIP {
+            if let Some(classes) = few_bits.then(|| two(prefixes, outer)).flatten() {
+                nodes.bitmap(prefixes, at, classes)
+            } else if common >= at + SKIP {
                 nodes.comparison(prefixes, at, common, outer)
             } else if prefixes.len() <= FEW {
                 nodes.comparison(prefixes, at, first.length, outer)
@@ -150,9 +155,21 @@ impl Nodes {
         COMPARE << NODE_SHIFT | (self.base + node)
     }
 
+    /// Which of two classes an address has whose bits behind `at` are few.
+    fn bitmap(&mut self, prefixes: &[Prefix], at: u32, [clear, set]: [u16; 2]) -> u32 {
+        let mut map = 0_u64;
+        for prefix in prefixes {
+            let over = (at + BITMAP_BITS).saturating_sub(prefix.length);
+            let covered = (u64::MAX >> (64 - (1 << over))) << prefix.block().part(at, BITMAP_BITS);
+            if prefix.class == set { map |= covered } else { map &= !covered }
+        }
+        let node = self.reserve(4, 4);
+        self.write(node, &[map as u32, (map >> 32) as u32, clear.into(), set.into()]);
+        BITMAP << NODE_SHIFT | (self.base + node)
+    }
+
     fn branch(&mut self, prefixes: &[Prefix], at: u32, outer: u16) -> u32 {
-        let longest = prefixes.iter().map(|prefix| prefix.length).max().unwrap_or(at);
-        let bits = bits_of_branch(prefixes.len(), longest - at).min(left_of_half(at));
+        let bits = bits_of_branch(prefixes, at, outer).min(left_of_half(at));
         let entries = 1_u32 << bits;
         let node = self.reserve(entries, entries.min(LINE as u32));
         let (mut classes, mut done) = (vec![outer; entries as usize], 0);
@@ -197,13 +214,29 @@ fn left_of_half(at: u32) -> u32 {
     HALF - at % HALF
 }
 
-/// Bits that a branch on so many prefixes has, the longest of which has `rest` more. Two to four entries a prefix; eight where
-/// nothing more comes below.
-fn bits_of_branch(prefixes: usize, rest: u32) -> u32 {
-    if rest <= BITS_MAX && 1 << rest <= 8 * prefixes {
+/// Bits that a branch on prefixes behind `at` has. Where maps of bits can follow, it leaves them their bits; otherwise it has two to
+/// four entries a prefix; eight where nothing more comes below.
+fn bits_of_branch(prefixes: &[Prefix], at: u32, outer: u16) -> u32 {
+    let (rest, count) = (rest(prefixes, at), prefixes.len());
+    let enough = (2 * count).ilog2().clamp(BITS_MIN, BITS_MAX);
+    if rest > BITMAP_BITS && rest - BITMAP_BITS <= enough && two(prefixes, outer).is_some() {
+        return rest - BITMAP_BITS;
+    }
+    if rest <= BITS_MAX && 1 << rest <= 8 * count {
         return rest;
     }
-    (2 * prefixes).ilog2().clamp(BITS_MIN, BITS_MAX).min(rest)
+    enough.min(rest)
+}
+
+/// How many bits behind the first `at` the longest prefix has.
+fn rest(prefixes: &[Prefix], at: u32) -> u32 {
+    prefixes.iter().map(|prefix| prefix.length).max().map_or(0, |longest| longest - at)
+}
+
+/// What is in none of the prefixes has one class, and what is in one has it or another one: both, where there are no more.
+fn two(prefixes: &[Prefix], outer: u16) -> Option<[u16; 2]> {
+    let other = prefixes.iter().map(|prefix| prefix.class).find(|class| *class != outer).unwrap_or(outer);
+    prefixes.iter().all(|prefix| [outer, other].contains(&prefix.class)).then_some([outer, other])
 }
 
 /// New nodes and, by the word where it stands, each entry that is stored once they are in the table.
@@ -232,7 +265,7 @@ pub(crate) fn patch(
         patch.nodes.depth.0 = steps;
         let (kind, node) = (entry >> NODE_SHIFT, entry & (NODE - 1));
         let here = Block::around(changed.bits, at);
-        if kind == 0 || changed.length <= at {
+        if matches!(kind, 0 | BITMAP) || changed.length <= at {
             patch.anew(prefixes, here, &aside, (place, in_half));
             return patch.if_shallow();
         }
