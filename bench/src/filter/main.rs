@@ -36,10 +36,10 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 100_000], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     prefixes: Vec<u32>,
     /// Rounds; each measures everyone once, the median of all counts.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 40)]
     rounds: usize,
-    /// Milliseconds of each measurement, after a quarter of it to warm up.
-    #[arg(long, default_value_t = 300)]
+    /// Milliseconds of each measurement, after half of it to warm up.
+    #[arg(long, default_value_t = 30)]
     milliseconds: u64,
     /// Scratch: the files that nft reads.
     #[arg(long, default_value = "target/bench-filter")]
@@ -56,19 +56,26 @@ fn main() -> Result<()> {
     rustix::thread::sched_setaffinity(None, &set)?;
     wire::prefer()?;
     std::fs::create_dir_all(&arguments.work_dir)?;
-    let wire = Wire::new()?;
+    let wires = Variant::ALL.into_iter().map(|variant| Ok((variant, Wire::new(variant.label())?)));
+    let wires: Vec<(Variant, Wire)> = wires.collect::<Result<_>>()?;
     let mut rows = Vec::new();
     for family in Family::ALL {
         for count in &arguments.prefixes {
-            rows.extend(measure(&arguments, &wire, family, *count)?);
+            rows.extend(measure(&arguments, &wires, family, *count)?);
         }
     }
-    let changes = updates::measure(&wire, &arguments.work_dir, arguments.rounds)?;
-    drop(wire);
+    drop(wires);
+    let changes = updates::measure(&Wire::new("updates")?, &arguments.work_dir)?;
     let text = report::render(&rows, &changes);
     println!("{text}");
     if let Some(path) = &arguments.write {
-        let used = format!("{} rounds of {} ms", arguments.rounds, arguments.milliseconds);
+        let used = format!(
+            "{} rounds of {} ms; of changes, of {} and {}",
+            arguments.rounds,
+            arguments.milliseconds,
+            updates::ROUNDS,
+            2 * updates::ROUNDS
+        );
         std::fs::write(path, report::page(&text, &used))?;
         println!("written: {}", path.display());
     }
@@ -80,29 +87,54 @@ const READ_AFTER: u32 = 4096;
 /// Packets of a call where none are read.
 const CALL: u32 = 1 << 16;
 
-/// Interleaves: everyone is measured once before anyone is measured again, so that a slow minute hits all.
-fn measure(arguments: &Arguments, wire: &Wire, family: Family, count: u32) -> Result<Vec<Row>> {
+/// Who filters, on a wire of its own, and who makes the packets of each row in which it takes part.
+struct Stand<'a> {
+    variant: Variant,
+    wire: &'a Wire,
+    generators: Vec<(Fate, Generator)>,
+    _in_force: InForce<'a>,
+}
+
+impl<'a> Stand<'a> {
+    fn new(
+        arguments: &Arguments,
+        (variant, wire): &'a (Variant, Wire),
+        rows: &[Row],
+        (family, count): (Family, u32),
+    ) -> Result<Self> {
+        let (variant, name) = (*variant, variant.name());
+        let in_force = InForce::new(wire, &arguments.work_dir, variant, family, count)
+            .map_err(|error| format!("{name}: {error}"))?;
+        let generators = rows.iter().filter(|row| row.has(variant)).map(|row| {
+            let generator = generator(row.fate, variant, family, count)?;
+            generator.go_on_with(in_force.filter())?;
+            Ok((row.fate, generator))
+        });
+        Ok(Self { variant, wire, generators: generators.collect::<Result<_>>()?, _in_force: in_force })
+    }
+}
+
+/// Interleaves: everyone stands beside everyone else, and is measured once before anyone is measured again, so that a slow
+/// moment hits all.
+fn measure(arguments: &Arguments, wires: &[(Variant, Wire)], family: Family, count: u32) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = Fate::ALL.into_iter().map(|fate| Row::new(family, count, fate)).collect();
-    for round in 0..arguments.rounds {
-        // Another one begins each time, so that nobody always follows the same neighbour.
-        for offset in 0..Variant::ALL.len() {
-            let Some(variant) = Variant::ALL.get((round + offset) % Variant::ALL.len()).copied() else {
-                continue;
-            };
-            let in_force = InForce::new(wire, &arguments.work_dir, variant, family, count)
-                .map_err(|error| format!("{}: {error}", variant.name()))?;
-            for row in rows.iter_mut().filter(|row| row.has(variant)) {
-                let title = format!("{}, {}", row.title(), variant.name());
-                let generator = generator(row.fate, variant, family, count)?;
-                generator.go_on_with(in_force.filter())?;
+    let stands = wires.iter().map(|wire| Stand::new(arguments, wire, &rows, (family, count)));
+    let mut stands: Vec<Stand<'_>> = stands.collect::<Result<_>>()?;
+    for _ in 0..arguments.rounds {
+        for row in &mut rows {
+            let fate = row.fate;
+            for Stand { variant, wire, generators, .. } in &stands {
+                let Some((_, generator)) = generators.iter().find(|(one, _)| *one == fate) else { continue };
                 let sample = wire
-                    .node(|| one(arguments, wire, &generator, (family, row.fate)))
-                    .map_err(|error| format!("{title}: {error}"))?;
-                println!("round {} {title}: {}", round + 1, sample.describe());
-                row.push(variant, sample);
+                    .node(|| one(arguments, wire, generator, (family, fate)))
+                    .map_err(|error| format!("{}, {}: {error}", row.title(), variant.name()))?;
+                row.push(*variant, sample);
             }
         }
+        // Another one begins each time, so that nobody always follows the same neighbour.
+        stands.rotate_left(1);
     }
+    rows.iter().for_each(|row| println!("{}", row.describe()));
     Ok(rows)
 }
 
@@ -137,7 +169,7 @@ fn one(
         }
         Ok((made, sys::spent()?.saturating_sub(before)))
     };
-    run(time / 4)?;
+    run(time / 2)?;
     let before = wire::passed(family)?;
     let (made, spent) = run(time)?;
     let sample = Sample { spent, made };

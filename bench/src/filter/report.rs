@@ -42,11 +42,6 @@ impl Sample {
     fn nanoseconds(&self) -> f64 {
         self.spent.as_nanos() as f64 / self.made as f64
     }
-
-    /// For whoever watches the run.
-    pub(crate) fn describe(&self) -> String {
-        format!("{:.1} ns a packet, {:.2} million packets", self.nanoseconds(), self.made as f64 / 1e6)
-    }
 }
 
 /// One kind of packet and everyone who met it, round by round.
@@ -78,6 +73,15 @@ impl Row {
         }
     }
 
+    /// For whoever watches the run.
+    pub(crate) fn describe(&self) -> String {
+        let each = self
+            .samples
+            .iter()
+            .map(|(variant, _)| format!("{} {}", variant.name(), Spread::of(self.values(*variant)).text(0)));
+        format!("{}: {}", self.title(), each.collect::<Vec<_>>().join(", "))
+    }
+
     pub(crate) fn title(&self) -> String {
         format!("{}, {}, {}", self.family.name(), thousands(self.count), self.fate.name())
     }
@@ -98,12 +102,6 @@ impl Row {
         Spread::of(ratios).text(2)
     }
 
-    /// What the least disturbed round of each says.
-    fn least_ratio(&self, variant: Variant, base: &[f64], beyond: f64) -> String {
-        let least = |values: Vec<f64>| Spread::of(values).1 - beyond;
-        format!("{:.2}", least(self.values(variant)) / least(base.to_vec()))
-    }
-
     /// [`Self::ratio`] of what each costs beyond the generator.
     fn net_ratio(&self, variant: Variant, base: &[f64]) -> String {
         let alone = self.values(Variant::Generator);
@@ -113,7 +111,7 @@ impl Row {
     }
 }
 
-/// Median, lowest, highest.
+/// Median, and the quartiles on its sides.
 struct Spread(f64, f64, f64);
 
 impl Spread {
@@ -121,12 +119,13 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let (last, half) = (values.len().saturating_sub(1), values.len() / 2);
+        let quarter = values.len() / 4;
         let median = if values.len() % 2 == 1 {
             at(half)
         } else {
             f64::midpoint(at(half.saturating_sub(1)), at(half))
         };
-        Self(median, at(0), at(last))
+        Self(median, at(quarter), at(last - quarter))
     }
 
     fn text(&self, digits: usize) -> String {
@@ -140,22 +139,11 @@ pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
     let of = |fate| rows.iter().filter(move |row| row.fate == fate);
     let mut text = String::from("\n## CPU time of a dropped packet, nanoseconds\n\n");
     let dropped = [Variant::Generator, Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting];
-    let ratios = [
-        "Sallyport to the better nftables",
-        "least to least",
-        "the same, both without the generator",
-        "least to least",
-    ];
+    let ratios = ["Sallyport to the better nftables", "the same, both without the generator"];
     head(&mut text, &dropped, &ratios);
     for row in of(Fate::Dropped) {
         let base = row.best_nft();
-        let alone = Spread::of(row.values(Variant::Generator)).1;
-        let ratios = [
-            row.ratio(Variant::Sallyport, &base),
-            row.least_ratio(Variant::Sallyport, &base, 0.0),
-            row.net_ratio(Variant::Sallyport, &base),
-            row.least_ratio(Variant::Sallyport, &base, alone),
-        ];
+        let ratios = [row.ratio(Variant::Sallyport, &base), row.net_ratio(Variant::Sallyport, &base)];
         line(&mut text, row, &dropped, &ratios);
     }
     for (fate, title) in [
@@ -163,20 +151,24 @@ pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
         (Fate::Full, "CPU time of a passed packet that finds its socket full, nanoseconds"),
     ] {
         let _ = writeln!(text, "\n## {title}\n");
-        let passed = [Variant::Nothing, Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting];
+        let passed = [
+            Variant::Nothing,
+            Variant::Sallyport,
+            Variant::Budget,
+            Variant::NftIngress,
+            Variant::NftPrerouting,
+        ];
         let ratios = [
             "Sallyport to no filter",
-            "least to least",
+            "with a budget",
             "nftables ingress to no filter",
-            "nftables prerouting to no filter",
+            "nftables prerouting",
         ];
         head(&mut text, &passed, &ratios);
         for row in of(fate) {
             let base = row.values(Variant::Nothing);
-            let ratio = |variant| row.ratio(variant, &base);
-            let [ours, ingress, prerouting] =
-                [Variant::Sallyport, Variant::NftIngress, Variant::NftPrerouting].map(ratio);
-            let ratios = [ours, row.least_ratio(Variant::Sallyport, &base, 0.0), ingress, prerouting];
+            let others = [Variant::Sallyport, Variant::Budget, Variant::NftIngress, Variant::NftPrerouting];
+            let ratios = others.map(|variant| row.ratio(variant, &base));
             line(&mut text, row, &passed, &ratios);
         }
     }
@@ -225,7 +217,7 @@ fn machine() -> String {
 /// The page for the documentation.
 pub(crate) fn page(tables: &str, used: &str) -> String {
     format!(
-        "{}{tables}Median (lowest to highest) of {used}.\n{}",
+        "{}{tables}Median (first to third quartile) of {used}.\n{}",
         include_str!("page_head.md"),
         include_str!("page_tail.md")
     )

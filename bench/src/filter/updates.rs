@@ -12,6 +12,8 @@ use crate::wire::Wire;
 
 /// How many prefixes are in force.
 pub(crate) const MANY: u32 = 100_000;
+/// Times that all prefixes are replaced; one comes or goes twice as often.
+pub(crate) const ROUNDS: usize = 9;
 
 /// The times of one kind of change, round by round.
 pub(crate) struct Change {
@@ -20,16 +22,16 @@ pub(crate) struct Change {
 }
 
 /// Replaces all prefixes by others, and adds and removes one, by Sallyport and by nft.
-pub(crate) fn measure(wire: &Wire, work: &Path, rounds: usize) -> Result<Vec<Change>> {
+pub(crate) fn measure(wire: &Wire, work: &Path) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for family in Family::ALL {
-        changes.extend(sallyport(wire, family, rounds)?);
-        changes.extend(nft(wire, work, family, rounds)?);
+        changes.extend(sallyport(wire, family)?);
+        changes.extend(nft(wire, work, family)?);
     }
     Ok(changes)
 }
 
-fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 6]> {
+fn sallyport(wire: &Wire, family: Family) -> Result<[Change; 6]> {
     let mut node = Node::open(wire)?;
     let changed = |what: &str| Change { title: format!("{}: {what}", family.name()), times: Vec::new() };
     let mut changes = [
@@ -41,7 +43,7 @@ fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 6]> 
         changed("one prefix more or less among 100,000, Sallyport: both"),
     ];
     let [compile_all, apply_all, all, compile_one, apply_one, one] = &mut changes;
-    for round in 0..=rounds as u32 {
+    for round in 0..=ROUNDS as u32 {
         let first = round % 2 * MANY;
         let (compile, apply) = change(wire, &mut node, family, first..first + MANY, 1)?;
         // The first fills empty tables.
@@ -51,8 +53,8 @@ fn sallyport(wire: &Wire, family: Family, rounds: usize) -> Result<[Change; 6]> 
             all.times.push(compile + apply);
         }
     }
-    let first = rounds as u32 % 2 * MANY;
-    for round in 0..rounds as u32 * 2 {
+    let first = ROUNDS as u32 % 2 * MANY;
+    for round in 0..ROUNDS as u32 * 2 {
         let last = first + MANY + (round + 1) % 2;
         let (compile, apply) = change(wire, &mut node, family, first..last, 0)?;
         compile_one.times.push(compile);
@@ -83,7 +85,7 @@ fn change(
     }
 }
 
-fn nft(wire: &Wire, work: &Path, family: Family, rounds: usize) -> Result<[Change; 2]> {
+fn nft(wire: &Wire, work: &Path, family: Family) -> Result<[Change; 2]> {
     let hook = "type filter hook prerouting priority raw";
     let nft = Nft::load(wire, work, "inet", hook, family, MANY)?;
     let timed = |text: String| -> Result<Duration> {
@@ -92,12 +94,12 @@ fn nft(wire: &Wire, work: &Path, family: Family, rounds: usize) -> Result<[Chang
         Ok(begin.elapsed())
     };
     let (mut all, mut one) = (Vec::new(), Vec::new());
-    for round in 1..=rounds as u32 {
+    for round in 1..=ROUNDS as u32 {
         let first = round % 2 * MANY;
         let elements = nft.elements("add", family, first..first + MANY);
         all.push(timed(format!("flush set inet bench listed\n{elements}"))?);
     }
-    for round in 0..rounds * 2 {
+    for round in 0..ROUNDS * 2 {
         let verb = if round % 2 == 0 { "add" } else { "delete" };
         one.push(timed(nft.elements(verb, family, std::iter::once(2 * MANY)))?);
     }

@@ -1,11 +1,11 @@
-//! Who filters: nobody, Sallyport's XDP program, or nftables at either hook.
+//! Who filters: nobody, Sallyport's XDP program without and with a budget, or nftables at either hook.
 
 use std::fmt::Write;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use model::filter::{FilterAction, FilterRule, Inputs};
+use model::filter::{FilterAction, FilterBudget, FilterMode, FilterRule, Inputs, MOST_RATE};
 use sallyport_node::keeper::kernel::{Config, Filter, Kernel, Linux, detach_instance};
 use sallyport_node::keeper::plan::KernelPlan;
 
@@ -20,27 +20,48 @@ pub(crate) enum Variant {
     Generator,
     Nothing,
     Sallyport,
+    /// The same with a budget of each source, which nobody uses up.
+    Budget,
     NftIngress,
     NftPrerouting,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Sallyport, Self::NftIngress, Self::Nothing, Self::NftPrerouting, Self::Generator];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Sallyport,
+        Self::NftIngress,
+        Self::Nothing,
+        Self::NftPrerouting,
+        Self::Budget,
+        Self::Generator,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Generator => "generator alone",
             Self::Nothing => "no filter",
             Self::Sallyport => "Sallyport",
+            Self::Budget => "Sallyport with a budget per source",
             Self::NftIngress => "nftables, netdev ingress",
             Self::NftPrerouting => "nftables, inet prerouting raw",
         }
     }
 
+    /// Tells its wire from the others'.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Generator => "generator",
+            Self::Nothing => "nothing",
+            Self::Sallyport => "sallyport",
+            Self::Budget => "budget",
+            Self::NftIngress => "ingress",
+            Self::NftPrerouting => "prerouting",
+        }
+    }
+
     /// Whether it takes part where listed sources are to be dropped.
     pub(crate) fn drops(self) -> bool {
-        self != Self::Nothing
+        !matches!(self, Self::Nothing | Self::Budget)
     }
 
     /// Whether it passes what is not listed.
@@ -74,9 +95,12 @@ impl<'a> InForce<'a> {
         };
         match variant {
             Variant::Generator | Variant::Nothing => Ok(Self::Nothing { _link: pass()? }),
-            Variant::Sallyport => {
+            Variant::Sallyport | Variant::Budget => {
                 let mut node = Node::open(wire)?;
-                let plan = node.plan(wire, rule(version, 0..count)?)?;
+                let mut plan = node.plan(wire, rule(version, 0..count)?)?;
+                if variant == Variant::Budget {
+                    plan.budgets.udp_per_source = Some(ample());
+                }
                 node.linux.apply(&plan)?;
                 node.linux.set_sampling(SAMPLING)?;
                 let filter = node.linux.filter()?;
@@ -136,6 +160,17 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let _the_file_system_goes_too = detach_instance(&self.pins, INSTANCE);
+    }
+}
+
+/// A budget that is asked about each packet and always has some left.
+fn ample() -> FilterBudget {
+    FilterBudget {
+        id: 8,
+        name: "bench/sources".to_owned(),
+        rate: MOST_RATE,
+        burst: MOST_RATE,
+        mode: FilterMode::Enforce,
     }
 }
 

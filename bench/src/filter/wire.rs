@@ -14,14 +14,12 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::Result;
 use crate::generator::Family;
 
-/// The node's namespace.
-const NODE: &str = "sallyport-bench-node";
-/// The peer's namespace.
-const PEER: &str = "sallyport-bench-peer";
+/// What our namespaces' names begin with; the label follows.
+const NAME: &str = "sallyport-bench";
 /// The interface that is measured.
 pub(crate) const INTERFACE: &str = "sbn0";
 const FAR_END: &str = "sbg0";
-/// A BPF file system of our own, so that no pin outlives the run.
+/// A BPF file system of each wire's own, so that no pin outlives the run; the label follows.
 const BPFFS: &str = "/run/sallyport-bench-bpf";
 
 /// The node's addresses.
@@ -39,7 +37,7 @@ pub(crate) struct Wire {
     pub(crate) index: u32,
     /// By family, then by [`Socket`].
     sockets: [[UdpSocket; 2]; 2],
-    _guard: Guard,
+    guard: Guard,
 }
 
 /// Where passed packets end.
@@ -60,62 +58,76 @@ impl Socket {
     }
 }
 
-/// Removes what is left under our names, at the end and before the beginning.
-struct Guard;
+/// The names on the machine that are one wire's. What is left under them is removed at the end, and before the beginning.
+struct Guard {
+    node: String,
+    peer: String,
+    bpffs: String,
+}
 
 impl Guard {
-    fn clean() {
-        for name in [NODE, PEER] {
+    fn of(label: &str) -> Self {
+        let guard = Self {
+            node: format!("{NAME}-node-{label}"),
+            peer: format!("{NAME}-peer-{label}"),
+            bpffs: format!("{BPFFS}-{label}"),
+        };
+        guard.clean();
+        guard
+    }
+
+    fn clean(&self) {
+        for name in [&self.node, &self.peer] {
             let _not_there = Command::new("ip").args(["netns", "del", name]).output();
         }
-        let _not_there = Command::new("umount").args(["-l", BPFFS]).output();
-        let _not_there = fs::remove_dir(BPFFS);
+        let _not_there = Command::new("umount").args(["-l", &self.bpffs]).output();
+        let _not_there = fs::remove_dir(&self.bpffs);
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        Self::clean();
+        self.clean();
     }
 }
 
 impl Wire {
-    /// Sets everything up; what a killed run left is removed first.
-    pub(crate) fn new() -> Result<Self> {
-        Guard::clean();
-        let guard = Guard;
-        fs::create_dir_all(BPFFS)?;
-        run("mount", &["-t", "bpf", "bpf", BPFFS])?;
-        for name in [NODE, PEER] {
+    /// Sets everything up; what a killed run left is removed first. `label` tells it from others that stand beside it.
+    pub(crate) fn new(label: &str) -> Result<Self> {
+        let guard = Guard::of(label);
+        let Guard { node, peer, bpffs } = &guard;
+        fs::create_dir_all(bpffs)?;
+        run("mount", &["-t", "bpf", "bpf", bpffs])?;
+        for name in [node, peer] {
             ip(&format!("netns add {name}"))?;
             ip(&format!("-n {name} link set lo up"))?;
         }
         ip(&format!(
-            "link add {FAR_END} netns {PEER} numrxqueues 1 numtxqueues 1 type veth peer name {INTERFACE} netns {NODE} numrxqueues 1 numtxqueues 1"
+            "link add {FAR_END} netns {peer} numrxqueues 1 numtxqueues 1 type veth peer name {INTERFACE} netns {node} numrxqueues 1 numtxqueues 1"
         ))?;
         let hardware = NODE_HARDWARE.map(|byte| format!("{byte:02x}")).join(":");
-        ip(&format!("-n {NODE} link set {INTERFACE} address {hardware}"))?;
-        inside(PEER, || Ok(fs::write(format!("/proc/sys/net/ipv6/conf/{FAR_END}/disable_ipv6"), "1")?))?;
-        inside(NODE, || {
+        ip(&format!("-n {node} link set {INTERFACE} address {hardware}"))?;
+        inside(peer, || Ok(fs::write(format!("/proc/sys/net/ipv6/conf/{FAR_END}/disable_ipv6"), "1")?))?;
+        inside(node, || {
             // Packets come from everywhere, and no way leads back.
             for conf in ["all", "default", INTERFACE] {
                 fs::write(format!("/proc/sys/net/ipv4/conf/{conf}/rp_filter"), "0")?;
             }
             Ok(())
         })?;
-        ip(&format!("-n {NODE} address add {NODE4}/24 dev {INTERFACE}"))?;
-        ip(&format!("-n {NODE} address add {NODE6}/64 dev {INTERFACE} nodad"))?;
-        ip(&format!("-n {PEER} link set {FAR_END} up"))?;
-        ip(&format!("-n {NODE} link set {INTERFACE} up"))?;
+        ip(&format!("-n {node} address add {NODE4}/24 dev {INTERFACE}"))?;
+        ip(&format!("-n {node} address add {NODE6}/64 dev {INTERFACE} nodad"))?;
+        ip(&format!("-n {peer} link set {FAR_END} up"))?;
+        ip(&format!("-n {node} link set {INTERFACE} up"))?;
         for family in ["-4", "-6"] {
-            ip(&format!("-n {NODE} {family} route add default dev {INTERFACE}"))?;
+            ip(&format!("-n {node} {family} route add default dev {INTERFACE}"))?;
         }
         let bound = |family| [Socket::Read, Socket::Full].map(|socket| bind(family, socket));
-        let sockets = inside(NODE, || {
+        let sockets = inside(node, || {
             let [[four, full4], [six, full6]] = [bound(Family::V4), bound(Family::V6)];
             Ok([[four?, full4?], [six?, full6?]])
         })?;
-        Ok(Self { index: inside(NODE, || index(INTERFACE))?, sockets, _guard: guard })
+        Ok(Self { index: inside(node, || index(INTERFACE))?, sockets, guard })
     }
 
     /// The socket that is read.
@@ -126,17 +138,17 @@ impl Wire {
 
     /// Where programs and tables of the node are pinned.
     pub(crate) fn pins(&self) -> PathBuf {
-        Path::new(BPFFS).join("sallyport")
+        Path::new(&self.guard.bpffs).join("sallyport")
     }
 
     /// Runs something on a thread in the node's namespace.
     pub(crate) fn node<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        inside(NODE, work)
+        inside(&self.guard.node, work)
     }
 
     /// Has nft take this text in the node's namespace.
     pub(crate) fn nft(&self, file: &Path) -> Result<()> {
-        run("ip", &["netns", "exec", NODE, "nft", "-f", &file.display().to_string()])
+        run("ip", &["netns", "exec", &self.guard.node, "nft", "-f", &file.display().to_string()])
     }
 }
 
