@@ -223,6 +223,45 @@ fn a_dead_keepers_programs_stay_and_are_taken_over() {
     assert!(kernel.packets(Reason::NoSocket).unwrap() > 0);
 }
 
+/// Where nothing accepts the kernel asks nothing, which costs every UDP packet time; the instance stays its namespace's.
+#[test]
+fn steering_rests_while_no_listener_accepts() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let link = bpffs.root().join("test/links/sk_lookup");
+    let open = || wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    let mut kernel = open();
+    let sockets = wire.left.inside(|| {
+        let sockets = Sockets::new();
+        sockets.enter(&mut kernel, 0);
+        kernel.set_threads(1).unwrap();
+        sockets
+    });
+    let answered = |answered: bool| {
+        for address in ["10.99.0.1:443", "[fd99::1]:443"] {
+            let connected = wire.right.inside(|| connect(address).map(drop).map_err(|error| error.kind()));
+            assert_eq!(connected, if answered { Ok(()) } else { Err(ErrorKind::ConnectionRefused) });
+        }
+    };
+    for _ in 0..2 {
+        wire.left.inside(|| kernel.apply(&denying(&["192.0.2.1/32"], &[])).unwrap());
+        let resting = feature(&kernel, "sk_lookup");
+        assert!(resting.on && resting.detail.contains("rests") && kernel.steers(), "{resting:?}");
+        // Whoever looks after links leaves it so.
+        wire.left.inside(|| kernel.look());
+        assert!(!link.exists());
+        answered(false);
+        let elsewhere = wire.right.inside(|| Linux::open(bpffs.config(&[])).map(drop));
+        assert!(matches!(elsewhere, Err(KernelError::OtherNamespace { .. })), "{elsewhere:?}");
+        wire.left.inside(|| kernel.apply(&listeners(&[443])).unwrap());
+        assert!(link.exists() && feature(&kernel, "sk_lookup").detail.contains("hands connections"));
+        answered(true);
+        // What an earlier process steered is steered on, before anything is applied.
+        kernel = open();
+        answered(true);
+    }
+    drop(sockets);
+}
+
 #[test]
 fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
     let (bpffs, wire) = (Bpffs::new(), Wire::new());

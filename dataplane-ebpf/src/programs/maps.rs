@@ -210,6 +210,10 @@ pub(crate) fn count_number(reason: u32) {
 /// packet is counted by reason alone.
 #[inline(always)]
 pub(crate) fn count_rule(counter: u32) {
+    // Asked first: most packets that pass have none.
+    if counter == 0 {
+        return;
+    }
     if let Some(counter) = RULES.get_ptr_mut(counter.wrapping_sub(1)) {
         // SAFETY: as in `count`.
         unsafe { *counter += 1 };

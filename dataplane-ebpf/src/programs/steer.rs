@@ -24,13 +24,12 @@ struct Lookup {
     remote: (u32, u32),
 }
 
-/// Chooses the socket and counts the packet.
+/// Chooses the socket for what would open a connection, and counts it. UDP is left alone and not even counted: this program is asked
+/// about every packet of it that no connected socket has.
 #[inline(always)]
 pub(crate) fn steer(context: &SkLookupContext) -> Reason {
-    let reason = match Lookup::of(context) {
-        Some(lookup) => assign(context, &lookup),
-        None => Reason::NotSteered,
-    };
+    let Some(lookup) = Lookup::of(context) else { return Reason::NotSteered };
+    let reason = assign(context, &lookup);
     maps::count(reason);
     reason
 }
@@ -78,7 +77,7 @@ impl Lookup {
         macro_rules! field {
             ($($name:tt)+) => { unsafe { (&raw const (*fields).$($name)+).read_volatile() } };
         }
-        // Of anything else nothing more is read: this program is asked about every UDP packet.
+        // Of anything else nothing more is read.
         if field!(protocol) != TCP {
             return None;
         }

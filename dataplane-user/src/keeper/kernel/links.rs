@@ -235,16 +235,39 @@ fn mode(index: u32, native: Option<io::Error>) -> String {
     }
 }
 
-/// Puts steering on this thread's network namespace, or the new program in the old one's place.
-pub(super) fn steer(pins: &Pins, instance: &str, program: &OwnedFd) -> Result<(), KernelError> {
-    let failed =
-        |doing| move |source| KernelError::Link { doing, target: "the network namespace".to_owned(), source };
-    let namespace = File::open(NAMESPACE).map_err(failed("opening"))?;
-    let inode = namespace.metadata().map_err(failed("reading"))?.ino();
+/// A network namespace.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    file: File,
+    /// What it is known by.
+    pub(super) number: u64,
+}
+
+impl Namespace {
+    /// This thread's.
+    pub(super) fn here() -> Result<Self, KernelError> {
+        let file = File::open(NAMESPACE).map_err(in_namespace("opening"))?;
+        let number = file.metadata().map_err(in_namespace("reading"))?.ino();
+        Ok(Self { file, number })
+    }
+}
+
+fn in_namespace(doing: &'static str) -> impl Fn(io::Error) -> KernelError {
+    move |source| KernelError::Link { doing, target: "the network namespace".to_owned(), source }
+}
+
+/// Puts steering on the network namespace, or the new program in the old one's place.
+pub(super) fn steer(
+    pins: &Pins,
+    instance: &str,
+    program: &OwnedFd,
+    namespace: &Namespace,
+) -> Result<(), KernelError> {
+    let failed = in_namespace;
     let path = pins.link(STEER);
     if let Ok(link) = sys::pinned(&path) {
         let target = sys::link_info(link.as_fd()).map_err(failed("reading the link on"))?.target;
-        if u64::from(target) == inode {
+        if u64::from(target) == namespace.number {
             return sys::link_update(link.as_fd(), program.as_fd())
                 .map_err(failed("replacing the program on"));
         }
@@ -253,23 +276,32 @@ pub(super) fn steer(pins: &Pins, instance: &str, program: &OwnedFd) -> Result<()
         }
         std::fs::remove_file(&path).map_err(KernelError::pin("unpinning", &path))?;
     }
-    let target = namespace.as_raw_fd().cast_unsigned();
+    let target = namespace.file.as_raw_fd().cast_unsigned();
     let link = sys::link_create(program.as_fd(), target, sys::ATTACH_SK_LOOKUP, 0)
         .map_err(failed("attaching to"))?;
     sys::pin(link.as_fd(), &path).map_err(KernelError::pin("pinning", &path))
 }
 
-/// Takes every link of the instance off, also where another process holds it.
-pub(super) fn detach(pins: &Pins) -> Result<(), KernelError> {
-    for (name, link) in pins.links() {
-        let path = pins.link(&name);
-        let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOLINK);
-        match sys::link_detach(link.as_fd()) {
-            Err(error) if !gone(&error) => {
-                return Err(KernelError::Link { doing: "detaching", target: name, source: error });
-            }
-            _ => std::fs::remove_file(&path).map_err(KernelError::pin("unpinning", &path))?,
-        }
+/// Takes steering off the namespace, if it is there.
+pub(super) fn rest(pins: &Pins) -> Result<(), KernelError> {
+    match sys::pinned(&pins.link(STEER)) {
+        Ok(link) => take_off(pins, STEER, &link),
+        Err(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// Takes every link of the instance off.
+pub(super) fn detach(pins: &Pins) -> Result<(), KernelError> {
+    pins.links().iter().try_for_each(|(name, link)| take_off(pins, name, link))
+}
+
+/// Takes a link off, also where another process holds it.
+fn take_off(pins: &Pins, name: &str, link: &OwnedFd) -> Result<(), KernelError> {
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOLINK);
+    match sys::link_detach(link.as_fd()) {
+        Err(source) if !gone(&source) => {
+            Err(KernelError::Link { doing: "detaching", target: name.to_owned(), source })
+        }
+        _ => unpin(&pins.link(name)),
+    }
 }

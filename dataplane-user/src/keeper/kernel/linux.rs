@@ -14,7 +14,7 @@ use super::budgets::{self, Budgets};
 use super::counters::Counters;
 use super::filter::Filter;
 use super::flows::{Flows, Record};
-use super::links::{self, Interface, State};
+use super::links::{self, Interface, Namespace, State};
 use super::object::{self, Programs};
 use super::pins::{Pins, Slot, pin_over};
 use super::ranges::Ranges;
@@ -59,6 +59,7 @@ pub enum Interfaces {
 pub struct Linux {
     pub(super) config: Config,
     pub(super) pins: Pins,
+    pub(super) namespace: Namespace,
     pub(super) slot: Slot,
     pub(super) programs: Programs,
     pub(super) tables: Tables,
@@ -74,6 +75,8 @@ pub struct Linux {
     pub(super) steer: State,
     /// Whether connections are accepted where steering leads them: said once, and the sockets are made for it.
     pub(super) steered: bool,
+    /// Whether the tables steer anything. Where they do not, the program rests: the kernel would ask it about every UDP packet.
+    pub(super) asked: bool,
     pub(super) progress: Progress,
     /// How many worker threads there are, once it was said.
     workers: usize,
@@ -88,6 +91,8 @@ impl Linux {
     /// No privilege, no bpffs, or a kernel that takes neither program.
     pub fn open(config: Config) -> Result<Self, KernelError> {
         let pins = Pins::open(&config.pin_root, &config.instance)?;
+        let namespace = Namespace::here()?;
+        pins.claim(namespace.number)?;
         pins.recover()?;
         let (slot, progress) = choose(&pins)?;
         slot.make()?;
@@ -111,10 +116,13 @@ impl Linux {
             interfaces: Vec::new(),
             steer: State::Off("waiting for the first snapshot".to_owned()),
             steered: false,
+            // Tables that an earlier process left may steer something.
+            asked: true,
             workers: 0,
             looks: 0,
             config,
             pins,
+            namespace,
             slot,
             programs,
             tables,
@@ -230,12 +238,20 @@ impl Kernel for Linux {
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
         self.counters.prepare([counters(&plan.filter), budgets::counters(&plan.budgets)].concat());
         self.budgets.apply(&plan.budgets, |rule| self.counters.of(rule))?;
+        let asked = !(plan.listeners.is_empty() && plan.ranges.is_empty());
+        if asked {
+            self.ask();
+        }
         self.enter_listeners(plan)?;
         self.tables.set_budgets(self.budgets.kinds());
         if let Progress::Beside { filled, .. } = &mut self.progress {
             *filled = true;
         }
-        self.settle()
+        self.settle()?;
+        if !asked {
+            self.rest();
+        }
+        Ok(())
     }
 
     fn set_sockets(

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/<instance>/links/xdp-<interface>, links/sk_lookup
+//! <root>/<instance>/namespace/<number of the network namespace>
 //!                  /current/maps/<NAME>             as dataplane_ebpf::wire::maps names them
 //!                          /tables/<NAME>-<0|1>     the generations' inner maps
 //!                          /programs/<name>         what the links run
@@ -139,6 +140,24 @@ impl Pins {
             return Err(KernelError::InstanceName { name: instance.to_owned() });
         }
         Ok(Self { dir: root.join(instance) })
+    }
+
+    /// Notes which network namespace the instance is for, by the number of that.
+    ///
+    /// # Errors
+    /// [`KernelError::OtherNamespace`] where its programs run in another one.
+    pub(super) fn claim(&self, namespace: u64) -> Result<(), KernelError> {
+        // A BPF file system holds no files; a directory's name is what can be noted in it.
+        let (notes, name) = (self.dir.join("namespace"), namespace.to_string());
+        let noted = || fs::read_dir(&notes).into_iter().flatten().flatten();
+        if noted().any(|note| *note.file_name() != *name) {
+            if self.has_live_links() {
+                let instance = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                return Err(KernelError::OtherNamespace { instance });
+            }
+            remove(&notes)?;
+        }
+        make(&notes.join(name))
     }
 
     pub(super) fn current(&self) -> Slot {

@@ -26,7 +26,7 @@ impl Linux {
 
     pub(super) fn attach_steering(&mut self) -> Result<(), KernelError> {
         self.steer = match &self.programs.steer {
-            Ok(program) => match links::steer(&self.pins, &self.config.instance, program) {
+            Ok(program) => match links::steer(&self.pins, &self.config.instance, program, &self.namespace) {
                 Ok(()) => {
                     State::On("the kernel hands connections to the worker thread of their CPU".to_owned())
                 }
@@ -37,6 +37,42 @@ impl Linux {
         };
         self.steered = self.steer.is_on();
         Ok(())
+    }
+
+    /// Has the kernel ask about new connections: the tables will steer some.
+    pub(super) fn ask(&mut self) {
+        self.asked = true;
+        if self.progress == Progress::Settled {
+            self.look_at_steering();
+        }
+    }
+
+    /// Has the kernel ask about nothing: the tables steer nothing.
+    pub(super) fn rest(&mut self) {
+        self.asked = false;
+        if self.progress != Progress::Settled || !self.steer.is_on() {
+            return;
+        }
+        match links::rest(&self.pins) {
+            Ok(()) => self.steer = State::On("it rests: no listener accepts".to_owned()),
+            // It is asked for nothing then, which costs time and nothing else.
+            Err(error) => tracing::warn!(error = off::with_causes(&error), "steering cannot rest"),
+        }
+    }
+
+    /// Puts steering back where somebody took it off, or where it rested.
+    fn look_at_steering(&mut self) {
+        if !self.steered || !self.asked || links::steers(&self.pins) {
+            return;
+        }
+        let former = self.steer.clone();
+        // Where connections are accepted does not change with it: they wait for steering to come back.
+        let again = self.attach_steering();
+        self.steered = true;
+        if let Err(error) = again {
+            self.steer = State::Off(off::with_causes(&error));
+        }
+        said("sk_lookup", &former, &self.steer);
     }
 
     fn filter_on(&self, name: &str) -> Interface {
@@ -95,16 +131,7 @@ impl Linux {
         if find || !self.interfaces.iter().all(there) {
             self.look_at_interfaces();
         }
-        if self.steered && !links::steers(&self.pins) {
-            let former = self.steer.clone();
-            // Where connections are accepted does not change with it: they wait for steering to come back.
-            let again = self.attach_steering();
-            self.steered = true;
-            if let Err(error) = again {
-                self.steer = State::Off(off::with_causes(&error));
-            }
-            said("sk_lookup", &former, &self.steer);
-        }
+        self.look_at_steering();
     }
 
     fn look_at_interfaces(&mut self) {
