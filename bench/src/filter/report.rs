@@ -154,12 +154,14 @@ pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
         let passed = [
             Variant::Nothing,
             Variant::Sallyport,
+            Variant::Listener,
             Variant::Budget,
             Variant::NftIngress,
             Variant::NftPrerouting,
         ];
         let ratios = [
             "Sallyport to no filter",
+            "with a listener",
             "with a budget",
             "nftables ingress to no filter",
             "nftables prerouting",
@@ -167,7 +169,13 @@ pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
         head(&mut text, &passed, &ratios);
         for row in of(fate) {
             let base = row.values(Variant::Nothing);
-            let others = [Variant::Sallyport, Variant::Budget, Variant::NftIngress, Variant::NftPrerouting];
+            let others = [
+                Variant::Sallyport,
+                Variant::Listener,
+                Variant::Budget,
+                Variant::NftIngress,
+                Variant::NftPrerouting,
+            ];
             let ratios = others.map(|variant| row.ratio(variant, &base));
             line(&mut text, row, &passed, &ratios);
         }

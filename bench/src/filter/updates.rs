@@ -74,7 +74,7 @@ fn change(
 ) -> Result<(Duration, Duration)> {
     let rule = rule(family, numbers)?;
     let begin = Instant::now();
-    let plan = node.plan(wire, rule)?;
+    let plan = node.plan(wire, rule, &[])?;
     let compiled = begin.elapsed();
     let (begin, before) = (Instant::now(), node.linux.generations());
     node.linux.apply(&plan)?;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use model::filter::{FilterAction, FilterBudget, FilterMode, FilterRule, Inputs, MOST_RATE};
+use model::listen::Bound;
 use sallyport_node::keeper::kernel::{Config, Filter, Kernel, Linux, detach_instance};
 use sallyport_node::keeper::plan::KernelPlan;
 
@@ -20,17 +21,20 @@ pub(crate) enum Variant {
     Generator,
     Nothing,
     Sallyport,
-    /// The same with a budget of each source, which nobody uses up.
+    /// The same with a listener, for which connections are steered.
+    Listener,
+    /// The same with a budget of each source, which nobody uses up, and no listener.
     Budget,
     NftIngress,
     NftPrerouting,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Sallyport,
         Self::NftIngress,
         Self::Nothing,
+        Self::Listener,
         Self::NftPrerouting,
         Self::Budget,
         Self::Generator,
@@ -41,6 +45,7 @@ impl Variant {
             Self::Generator => "generator alone",
             Self::Nothing => "no filter",
             Self::Sallyport => "Sallyport",
+            Self::Listener => "Sallyport with a listener",
             Self::Budget => "Sallyport with a budget per source",
             Self::NftIngress => "nftables, netdev ingress",
             Self::NftPrerouting => "nftables, inet prerouting raw",
@@ -53,6 +58,7 @@ impl Variant {
             Self::Generator => "generator",
             Self::Nothing => "nothing",
             Self::Sallyport => "sallyport",
+            Self::Listener => "listener",
             Self::Budget => "budget",
             Self::NftIngress => "ingress",
             Self::NftPrerouting => "prerouting",
@@ -61,7 +67,7 @@ impl Variant {
 
     /// Whether it takes part where listed sources are to be dropped.
     pub(crate) fn drops(self) -> bool {
-        !matches!(self, Self::Nothing | Self::Budget)
+        !matches!(self, Self::Nothing | Self::Listener | Self::Budget)
     }
 
     /// Whether it passes what is not listed.
@@ -95,13 +101,14 @@ impl<'a> InForce<'a> {
         };
         match variant {
             Variant::Generator | Variant::Nothing => Ok(Self::Nothing { _link: pass()? }),
-            Variant::Sallyport | Variant::Budget => {
+            Variant::Sallyport | Variant::Listener | Variant::Budget => {
                 let mut node = Node::open(wire)?;
-                let mut plan = node.plan(wire, rule(version, 0..count)?)?;
+                let listeners: &[Bound] = if variant == Variant::Listener { &[(None, 443)] } else { &[] };
+                let mut plan = node.plan(wire, rule(version, 0..count)?, listeners)?;
                 if variant == Variant::Budget {
                     plan.budgets.udp_per_source = Some(ample());
                 }
-                node.linux.apply(&plan)?;
+                wire.node(|| Ok(node.linux.apply(&plan)?))?;
                 node.linux.set_sampling(SAMPLING)?;
                 let filter = node.linux.filter()?;
                 Ok(Self::Sallyport { _node: Box::new(node), filter })
@@ -148,11 +155,11 @@ impl Node {
         }
     }
 
-    /// The tables for one rule, on a host that knows its own addresses.
-    pub(crate) fn plan(&self, wire: &Wire, rule: FilterRule) -> Result<KernelPlan> {
+    /// The tables for one rule and these listeners, on a host that knows its own addresses.
+    pub(crate) fn plan(&self, wire: &Wire, rule: FilterRule, listeners: &[Bound]) -> Result<KernelPlan> {
         let linux = &self.linux;
         let own = wire.node(|| Ok(linux.own_addresses()?))?;
-        let inputs = Inputs { rules: &[rule], protocols: &[], listeners: &[], ranges: &[], own: &own };
+        let inputs = Inputs { rules: &[rule], protocols: &[], listeners, ranges: &[], own: &own };
         Ok(KernelPlan::of(inputs)?)
     }
 }
