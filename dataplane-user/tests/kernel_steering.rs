@@ -236,6 +236,11 @@ fn steering_rests_while_no_listener_accepts() {
         kernel.set_threads(1).unwrap();
         sockets
     });
+    let note_another = || {
+        let notes = bpffs.root().join("test/namespace");
+        std::fs::remove_dir_all(&notes).unwrap();
+        std::fs::create_dir_all(notes.join("1")).unwrap();
+    };
     let answered = |answered: bool| {
         for address in ["10.99.0.1:443", "[fd99::1]:443"] {
             let connected = wire.right.inside(|| connect(address).map(drop).map_err(|error| error.kind()));
@@ -255,10 +260,16 @@ fn steering_rests_while_no_listener_accepts() {
         wire.left.inside(|| kernel.apply(&listeners(&[443])).unwrap());
         assert!(link.exists() && feature(&kernel, "sk_lookup").detail.contains("hands connections"));
         answered(true);
-        // What an earlier process steered is steered on, before anything is applied.
+        // What an earlier process steered is steered on, before anything is applied; what stands counts for more than a note.
+        note_another();
         kernel = open();
         answered(true);
     }
+    // An interface that came here with its filter is no sign of a node elsewhere.
+    wire.left.inside(|| kernel.apply(&denying(&["192.0.2.1/32"], &[])).unwrap());
+    note_another();
+    assert!(!link.exists());
+    drop(open());
     drop(sockets);
 }
 

@@ -185,10 +185,42 @@ pub(super) fn stands(pins: &Pins, interface: &Interface) -> bool {
     interface.state.is_on() && !interface.renamed && index.is_some() && index == target() && same_queues()
 }
 
-/// Whether steering stands on some namespace.
-pub(super) fn steers(pins: &Pins) -> bool {
-    let link = sys::pinned(&pins.link(STEER));
-    link.and_then(|link| sys::link_info(link.as_fd())).is_ok_and(|info| info.target != 0)
+/// The namespace that steering stands on.
+fn steered(pins: &Pins) -> Option<u64> {
+    let link = sys::pinned(&pins.link(STEER)).ok()?;
+    let target = sys::link_info(link.as_fd()).ok()?.target;
+    (target != 0).then(|| target.into())
+}
+
+/// Whether steering stands on the namespace.
+pub(super) fn steers(pins: &Pins, namespace: &Namespace) -> bool {
+    steered(pins) == Some(namespace.number)
+}
+
+/// Makes the instance the namespace's, by what stands: steering knows its namespace, and while it rests a note does, which counts
+/// for as long as the filter is on an interface elsewhere.
+///
+/// # Errors
+/// [`KernelError::OtherNamespace`] where it is in use in another one.
+pub(super) fn claim(pins: &Pins, instance: &str, namespace: &Namespace) -> Result<(), KernelError> {
+    let in_use = match steered(pins) {
+        Some(number) => number != namespace.number,
+        None => pins.noted().is_some_and(|number| number != namespace.number) && filters_elsewhere(pins),
+    };
+    if in_use {
+        return Err(KernelError::OtherNamespace { instance: instance.to_owned() });
+    }
+    pins.note(namespace.number)
+}
+
+/// Whether the filter is on an interface that is not in this thread's namespace. An interface that came here with its filter is.
+fn filters_elsewhere(pins: &Pins) -> bool {
+    let elsewhere = |(name, link): &(String, OwnedFd)| {
+        let Ok(info) = sys::link_info(link.as_fd()) else { return false };
+        let here = || netlink::interface(info.target).is_ok_and(|found| found.program == info.program);
+        name != STEER && info.target != 0 && !here()
+    };
+    pins.links().iter().any(elsewhere)
 }
 
 /// Takes the filter off every interface but these, and forgets links that stand on nothing.

@@ -92,7 +92,7 @@ impl Linux {
     pub fn open(config: Config) -> Result<Self, KernelError> {
         let pins = Pins::open(&config.pin_root, &config.instance)?;
         let namespace = Namespace::here()?;
-        pins.claim(namespace.number)?;
+        links::claim(&pins, &config.instance, &namespace)?;
         pins.recover()?;
         let (slot, progress) = choose(&pins)?;
         slot.make()?;

@@ -125,10 +125,13 @@ fn parse(answer: &[u8]) -> Option<Interface> {
 }
 
 /// The addresses of this thread's network namespace, sorted, without loopback ones, which no wire has. Those of the loopback
-/// interface are among them: many a host has the addresses there that it serves.
+/// interface are among them: many a host has the addresses there that it serves. IPv6's link-local ones are not: another link may
+/// have the same, as `fe80::1` of a bridge and of a gateway.
 pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
     let mut found = dump((RTM_GETADDR, RTM_NEWADDR), &[0; ADDRESS], address)?;
-    found.retain(|address| !address.is_loopback());
+    found.retain(|address| {
+        !address.is_loopback() && !matches!(address, IpAddr::V6(six) if six.is_unicast_link_local())
+    });
     found.sort_unstable();
     found.dedup();
     Ok(found)

@@ -142,22 +142,20 @@ impl Pins {
         Ok(Self { dir: root.join(instance) })
     }
 
-    /// Notes which network namespace the instance is for, by the number of that.
-    ///
-    /// # Errors
-    /// [`KernelError::OtherNamespace`] where its programs run in another one.
-    pub(super) fn claim(&self, namespace: u64) -> Result<(), KernelError> {
-        // A BPF file system holds no files; a directory's name is what can be noted in it.
-        let (notes, name) = (self.dir.join("namespace"), namespace.to_string());
-        let noted = || fs::read_dir(&notes).into_iter().flatten().flatten();
-        if noted().any(|note| *note.file_name() != *name) {
-            if self.has_live_links() {
-                let instance = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Err(KernelError::OtherNamespace { instance });
-            }
-            remove(&notes)?;
-        }
-        make(&notes.join(name))
+    /// The network namespace that was noted, by its number.
+    pub(super) fn noted(&self) -> Option<u64> {
+        let notes = fs::read_dir(self.notes()).ok()?;
+        notes.flatten().find_map(|note| note.file_name().to_str()?.parse().ok())
+    }
+
+    /// Notes which network namespace the instance is for. A BPF file system holds no files, but a directory's name.
+    pub(super) fn note(&self, namespace: u64) -> Result<(), KernelError> {
+        remove(&self.notes())?;
+        make(&self.notes().join(namespace.to_string()))
+    }
+
+    fn notes(&self) -> PathBuf {
+        self.dir.join("namespace")
     }
 
     pub(super) fn current(&self) -> Slot {

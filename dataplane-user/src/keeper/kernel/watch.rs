@@ -62,7 +62,7 @@ impl Linux {
 
     /// Puts steering back where somebody took it off, or where it rested.
     fn look_at_steering(&mut self) {
-        if !self.steered || !self.asked || links::steers(&self.pins) {
+        if !self.steered || !self.asked || links::steers(&self.pins, &self.namespace) {
             return;
         }
         let former = self.steer.clone();
