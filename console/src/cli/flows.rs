@@ -1,6 +1,6 @@
 //! `sallyport flows` and `sallyport capture`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,7 +12,7 @@ use crate::client::Client;
 /// Between two looks at a capture.
 const LOOK: Duration = Duration::from_millis(500);
 /// So many looks in a row a node may say that it cannot: its link may come back, and what it said last may be of before.
-const PATIENCE: u32 = 6;
+const PATIENCE: u32 = 30;
 
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
@@ -161,36 +161,32 @@ fn rates(counts: &Value, class: &str) -> String {
     format!("1 in {finest} to {coarsest}")
 }
 
-/// No file is left where there was none.
-fn given_up(path: &Path, new: bool) -> Result<(), CliError> {
-    match new {
-        true => {
-            std::fs::remove_file(path).map_err(|source| CliError::Write { path: path.to_owned(), source })
-        }
-        false => Ok(()),
+/// Captures, waits, and writes the file; where nothing comes of it, no file is left where there was none.
+pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result<(), CliError> {
+    let path = &options.output;
+    let cannot = |source| CliError::Write { path: path.clone(), source };
+    // Before anybody waits for packets that could not be kept.
+    let new = !path.exists();
+    std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(cannot)?;
+    let captured = captured(client, options).await;
+    if captured.is_err() && new {
+        std::fs::remove_file(path).map_err(cannot)?;
     }
+    let (file, capture) = captured?;
+    std::fs::write(path, file).map_err(cannot)?;
+    say(&format!("{} packets in {}, {} lost", capture["taken"], path.display(), capture["lost"]));
+    Ok(())
 }
 
-/// Captures, waits, and writes the file.
-pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result<(), CliError> {
+/// The file of packets, and what the console says of the capture.
+async fn captured(client: &Client, options: &CaptureOptions) -> Result<(Vec<u8>, Value), CliError> {
     let mut body: Map<String, Value> =
         options.filter.pairs().map(|(name, text)| (name.to_owned(), text.into())).collect();
     for (name, number) in [("packets", options.packets), ("snap", options.snap), ("seconds", options.seconds)]
     {
         body.insert(name.to_owned(), number.into());
     }
-    let path = options.output.clone();
-    let cannot = |source| CliError::Write { path: path.clone(), source };
-    // Before anybody waits for packets that could not be kept.
-    let new = !path.exists();
-    std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(cannot)?;
-    let begun = match client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await {
-        Ok(begun) => begun,
-        Err(refused) => {
-            given_up(&path, new)?;
-            return Err(refused.into());
-        }
-    };
+    let begun = client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await?;
     let id = begun["id"].clone();
     let mut unable = 0;
     let capture = loop {
@@ -205,7 +201,6 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
                 };
                 unable += 1;
                 if unable == PATIENCE && capture["taken"] == 0 {
-                    given_up(&path, new)?;
                     return Err(CliError::CannotCapture(plain(&capture["node"]), why.to_owned()));
                 }
             }
@@ -213,14 +208,11 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
         }
     };
     if capture["taken"].as_u64().unwrap_or(0) == 0 {
-        given_up(&path, new)?;
         return Err(CliError::NothingCaptured(options.seconds));
     }
     let mut file = Vec::new();
     client.stream(&format!("/api/v1/captures/{id}/pcap"), |bytes| file.extend_from_slice(bytes)).await?;
-    std::fs::write(&path, file).map_err(cannot)?;
-    say(&format!("{} packets in {}, {} lost", capture["taken"], options.output.display(), capture["lost"]));
-    Ok(())
+    Ok((file, capture))
 }
 
 #[cfg(test)]

@@ -74,18 +74,9 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
         ops.tell(Event::Node { node: name.to_string() });
         tracing::info!(node = %name, "node connected");
         let current = ops.publisher().current();
-        let mut link = Link {
-            ops,
-            name,
-            caller,
-            connection,
-            say,
-            current,
-            orders,
-            sent: None,
-            again: Again::default(),
-            unsaved: None,
-        };
+        let again = Again::of(&name);
+        let mut link =
+            Link { ops, name, caller, connection, say, current, orders, sent: None, again, unsaved: None };
         let why = link.run(Frames::new(body.into_data_stream())).await;
         tracing::info!(node = %link.name, why = %why, "node disconnected");
         if link.ops.live().ended(link.name.as_str(), connection) {
@@ -258,12 +249,17 @@ impl Link {
                     took_ms,
                     "node applied"
                 );
-                self.again.over();
+                if self.sent == Some(id) {
+                    self.again.over();
+                }
                 self.save(Answer { id, outcome: Ok(took_ms) }).await;
             }
             NodeMessage::Refused { id, reason } => {
                 tracing::warn!(node = name, revision = id.revision, epoch = id.epoch, reason, "node refused");
-                self.again.refused(Instant::now());
+                // Without a number: what was sent could not be read. Of a former revision: the node is busy with the next.
+                if self.sent == Some(id) || id == SnapshotId::default() {
+                    self.again.refused(Instant::now());
+                }
                 self.save(Answer { id, outcome: Err(reason) }).await;
             }
             NodeMessage::Report(report) => {

@@ -188,7 +188,8 @@ impl Control {
 
     /// The keeper has done its part: every thread uses the new snapshot from now on.
     pub(super) async fn commit(&mut self, id: SnapshotId) {
-        let Some(mut proposal) = self.proposal.take() else {
+        // A newer one may have come since the keeper said so.
+        let Some(mut proposal) = self.proposal.take_if(|proposal| proposal.id() == id) else {
             let reason = "the worker has no such snapshot".to_owned();
             return self.keeper.say(&ToKeeper::NotLive { id, reason }, &[]).await;
         };
