@@ -333,12 +333,21 @@ impl Store {
         match refused {
             None => {
                 sqlx::query!(
-                    "UPDATE nodes SET seen_ms = ?, applied_epoch = ?, applied_revision = ?, refused_epoch = NULL,
-                            refused_revision = NULL, refused_reason = NULL WHERE name = ?",
+                    "UPDATE nodes SET seen_ms = ?, applied_epoch = ?, applied_revision = ? WHERE name = ?",
                     now,
                     epoch,
                     revision,
                     name
+                )
+                .execute(&mut *write)
+                .await?;
+                // A newer one may have been refused while this one was put in force.
+                sqlx::query!(
+                    "UPDATE nodes SET refused_epoch = NULL, refused_revision = NULL, refused_reason = NULL
+                     WHERE name = ? AND (refused_epoch, refused_revision) <= (?, ?)",
+                    name,
+                    epoch,
+                    revision
                 )
                 .execute(&mut *write)
                 .await?
@@ -358,5 +367,30 @@ impl Store {
         };
         write.commit().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Directory;
+
+    #[tokio::test]
+    async fn a_newer_refusal_outlasts_the_answer_about_an_older_revision() {
+        let directory = Directory::new();
+        let ops = directory.open().await;
+        let (store, labels) = (ops.store(), BTreeMap::new());
+        let (secret, ends) = (Digest::of(b"a"), clock::now() + time::Duration::days(1));
+        store.put_node_secret("a", &secret, ends, None).await.unwrap();
+        store.enrol(&secret, &labels, "01", ends).await.unwrap();
+        let id = |revision| SnapshotId { epoch: 1, revision };
+        let refused = async || store.node("a").await.unwrap().unwrap().refused.map(|(id, _)| id.revision);
+        store.node_answer("a", id(6), Err("port 443 is held")).await.unwrap();
+        store.node_answer("a", id(5), Ok(3)).await.unwrap();
+        assert_eq!(refused().await, Some(6));
+        for answer in [Ok(3), Err("again"), Ok(4)] {
+            store.node_answer("a", id(6), answer).await.unwrap();
+            assert_eq!(refused().await, answer.is_err().then_some(6));
+        }
     }
 }
