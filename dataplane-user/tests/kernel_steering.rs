@@ -269,8 +269,16 @@ fn steering_rests_while_no_listener_accepts() {
     wire.left.inside(|| kernel.apply(&denying(&["192.0.2.1/32"], &[])).unwrap());
     note_another();
     assert!(!link.exists());
-    drop(open());
-    drop(sockets);
+    kernel = open();
+    // Also where the sockets come last, after a change of layout.
+    wire.left.inside(|| kernel.apply(&listeners(&[443])).unwrap());
+    std::fs::remove_file(bpffs.root().join("test/current/maps/REASONS")).unwrap();
+    kernel = open();
+    assert!(feature(&kernel, "xdp:wire0").detail.contains("waiting") && link.exists());
+    wire.left.inside(|| kernel.apply(&denying(&["192.0.2.1/32"], &[])).unwrap());
+    wire.left.inside(|| sockets.enter(&mut kernel, 0));
+    wire.left.inside(|| kernel.set_threads(1).unwrap());
+    assert!(feature(&kernel, "sk_lookup").detail.contains("rests") && !link.exists());
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl Linux {
         self.slot = self.pins.current();
         self.tables.moved(&self.slot);
         self.progress = Progress::Settled;
+        self.rest();
         Ok(())
     }
 }

@@ -315,11 +315,13 @@ pub(super) fn steer(
 }
 
 /// Takes steering off the namespace, if it is there.
-pub(super) fn rest(pins: &Pins) -> Result<(), KernelError> {
-    match sys::pinned(&pins.link(STEER)) {
-        Ok(link) => take_off(pins, STEER, &link),
-        Err(_) => Ok(()),
+pub(super) fn rest(pins: &Pins, namespace: &Namespace) -> Result<(), KernelError> {
+    if !steers(pins, namespace) {
+        return Ok(());
     }
+    let path = pins.link(STEER);
+    let link = sys::pinned(&path).map_err(KernelError::pin("opening", &path))?;
+    take_off(pins, STEER, &link)
 }
 
 /// Takes every link of the instance off.

@@ -247,10 +247,9 @@ impl Kernel for Linux {
         if let Progress::Beside { filled, .. } = &mut self.progress {
             *filled = true;
         }
+        self.asked = asked;
         self.settle()?;
-        if !asked {
-            self.rest();
-        }
+        self.rest();
         Ok(())
     }
 

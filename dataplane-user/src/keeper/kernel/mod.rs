@@ -47,7 +47,7 @@ use super::plan::KernelPlan;
 
 pub use changes::{listen_to_changes, read_changes};
 pub use error::KernelError;
-pub use filter::{Filter, TestRun};
+pub use filter::Filter;
 pub use flows::Record;
 pub use inspect::{Pin, PinKind, detach_instance, pins};
 pub use linux::{Config, Interfaces, Linux};
@@ -55,6 +55,7 @@ pub use memory::{Memory, PlanTables};
 pub(super) use netlink::local_routes;
 pub use off::Off;
 pub use senders::Taken;
+pub use sys::TestRun;
 pub(super) use sys::interface_name;
 pub use version::version;
 

@@ -124,14 +124,17 @@ fn parse(answer: &[u8]) -> Option<Interface> {
     Some(found)
 }
 
-/// The addresses of this thread's network namespace, sorted, without loopback ones, which no wire has. Those of the loopback
-/// interface are among them: many a host has the addresses there that it serves. IPv6's link-local ones are not: another link may
-/// have the same, as `fe80::1` of a bridge and of a gateway.
+/// Whether no other host on a wire has the same address: every host has the loopback ones, and another link may have the same of
+/// IPv6's link-local ones, as `fe80::1` of a bridge and of a gateway.
+fn is_one_hosts(address: &IpAddr) -> bool {
+    !address.is_loopback() && !matches!(address, IpAddr::V6(six) if six.is_unicast_link_local())
+}
+
+/// The addresses of this thread's network namespace that are this host's alone, sorted. Those of the loopback interface are among
+/// them: many a host has the addresses there that it serves.
 pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
     let mut found = dump((RTM_GETADDR, RTM_NEWADDR), &[0; ADDRESS], address)?;
-    found.retain(|address| {
-        !address.is_loopback() && !matches!(address, IpAddr::V6(six) if six.is_unicast_link_local())
-    });
+    found.retain(is_one_hosts);
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -194,6 +197,13 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_other_hosts_have_too_is_not_the_hosts_own() {
+        let own = |text: &str| is_one_hosts(&text.parse().unwrap());
+        assert!(["192.0.2.1", "169.254.20.10", "2001:db8::1", "fd00::1"].into_iter().all(own));
+        assert!(!["127.0.0.1", "127.0.0.53", "::1", "fe80::1"].into_iter().any(own));
+    }
 
     #[test]
     fn loopback_answers() {

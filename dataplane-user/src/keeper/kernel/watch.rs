@@ -47,13 +47,12 @@ impl Linux {
         }
     }
 
-    /// Has the kernel ask about nothing: the tables steer nothing.
+    /// Has the kernel ask about nothing where the tables steer nothing.
     pub(super) fn rest(&mut self) {
-        self.asked = false;
-        if self.progress != Progress::Settled || !self.steer.is_on() {
+        if self.asked || self.progress != Progress::Settled || !self.steer.is_on() {
             return;
         }
-        match links::rest(&self.pins) {
+        match links::rest(&self.pins, &self.namespace) {
             Ok(()) => self.steer = State::On("it rests: no listener accepts".to_owned()),
             // It is asked for nothing then, which costs time and nothing else.
             Err(error) => tracing::warn!(error = off::with_causes(&error), "steering cannot rest"),

@@ -4,6 +4,7 @@
 //! what did not change live on. [`Live::build`] (in `build.rs`) decides that.
 
 mod build;
+mod judge;
 mod open;
 mod origins;
 #[cfg(test)]
@@ -20,7 +21,7 @@ pub use open::{Network, Open};
 use bytes::Bytes;
 use model::clear_text::OpenAnswer;
 use model::error_page::ErrorPage;
-use model::filter::{FilterAction, Index, Verdict};
+use model::filter::Index;
 use model::header::FieldValue;
 use model::listen::Atlas;
 use model::name::{HostName, HostPattern, Name};
@@ -34,7 +35,6 @@ use rustls_pki_types::ServerName;
 use crate::worker::origin::gate::Gate;
 use crate::worker::origin::health::{self, Health};
 use crate::worker::origin::http2;
-use crate::worker::proxy::Peer;
 use crate::worker::tls::dial::Clients;
 
 /// Everything in force. Threads load it once per connection and once per request from an `arc_swap::ArcSwap<Live>`.
@@ -58,31 +58,6 @@ impl Live {
     /// The listener an accepted socket's own address belongs to (IPv4-mapped addresses are taken as IPv4).
     pub fn listener_at(&self, local: SocketAddr) -> Option<&Arc<ListenerLive>> {
         self.places.get(local)
-    }
-
-    /// What it says of who is at the other end of a connection. A client that a PROXY header named sends no packets here: deny
-    /// rules judge it all the same, while allow lists are about who reaches listeners, which its balancer does. `local` is the
-    /// socket's own address.
-    pub fn judge(&self, peer: &Peer, local: SocketAddr) -> Verdict {
-        let client = self.filter.verdict(peer.client.ip(), local);
-        let Some(balancer) = peer.via else { return client };
-        match (self.filter.verdict(balancer.ip(), local), client) {
-            (Verdict::Pass, Verdict::NotAllowed) => Verdict::Pass,
-            (Verdict::Pass, client) => client,
-            (refused, _) => refused,
-        }
-    }
-
-    /// The rule that would refuse whom [`Live::judge`] lets pass, were it not only observed. To be asked once of everybody who
-    /// connects, and once of the client that he names: what would refuse a balancer is told when that connects.
-    pub fn observed(&self, peer: &Peer, local: SocketAddr) -> Option<u32> {
-        let of = |address: SocketAddr| self.filter.observed(address.ip(), local);
-        let found = match peer.via {
-            None => of(peer.client),
-            Some(balancer) if of(balancer).is_some() => None,
-            Some(_) => of(peer.client).filter(|(_, action)| *action == FilterAction::Deny),
-        };
-        found.map(|(rule, _)| rule)
     }
 }
 

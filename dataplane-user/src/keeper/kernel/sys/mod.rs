@@ -2,11 +2,18 @@
 //! netlink, which leaves nothing to pin), and what the kernel says of an object.
 #![expect(unsafe_code, reason = "system calls take pointers; every one is made here")]
 
+mod ethtool;
+mod run;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+pub(super) use ethtool::receive_queues;
+pub use run::TestRun;
+pub(super) use run::test_run;
 
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
@@ -15,7 +22,7 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
-pub(super) const PROG_TEST_RUN: libc::c_int = 10;
+const PROG_TEST_RUN: libc::c_int = 10;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_int = 25;
@@ -47,9 +54,9 @@ pub(super) const SOCKMAP: u32 = 15;
 pub(super) const RINGBUF: u32 = 27;
 
 /// One command. The kernel takes a shorter attribute than its own for one with zeros behind it.
-pub(super) fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
+fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the attribute is a live, padding-free `repr(C)` structure of the size given; pointers inside it are to
-    // buffers that the callers in this file keep alive and size as the command demands.
+    // buffers that the callers in this room keep alive and size as the command demands.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -60,11 +67,11 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
+fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-pub(super) fn address<T>(slice: &[T]) -> u64 {
+fn address<T>(slice: &[T]) -> u64 {
     slice.as_ptr() as u64
 }
 
@@ -362,39 +369,4 @@ pub(in crate::keeper) fn interface_name(index: u32) -> Option<String> {
     let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
     let name = CStr::from_bytes_until_nul(&name).ok().filter(|_| !found.is_null())?;
     name.to_str().ok().map(str::to_owned)
-}
-
-/// How many receive queues an interface of this thread's network namespace uses: its driver may have made more, and rtnetlink tells
-/// those. Nothing where the driver does not say (`ETHTOOL_GCHANNELS`, Linux 3.0).
-pub(super) fn receive_queues(name: &str) -> Option<u32> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
-    const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    /// `ethtool_channels`.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Channels {
-        command: u32,
-        /// Receive, send, other, combined.
-        most: [u32; 4],
-        used: [u32; 4],
-    }
-    /// `ifreq`.
-    #[repr(C)]
-    struct Request {
-        name: [u8; libc::IF_NAMESIZE],
-        data: *mut Channels,
-        padding: [u8; 16],
-    }
-    let mut request = Request { name: [0; libc::IF_NAMESIZE], data: std::ptr::null_mut(), padding: [0; 16] };
-    let (room, _end) = request.name.split_last_mut().map(|(end, room)| (room, end))?;
-    room.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
-    request.data = &raw mut channels;
-    // Of any family: the kernel passes the request on to the interface.
-    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None);
-    let socket = socket.ok()?;
-    // SAFETY: the structures are live, of the size that the request has, and the kernel writes to them alone.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    let [receive, _, _, combined] = channels.used;
-    (done == 0 && receive + combined != 0).then_some(receive + combined)
 }

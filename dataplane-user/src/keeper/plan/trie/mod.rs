@@ -2,8 +2,10 @@
 //!
 //! A branch has about as many entries as there are prefixes below it, so that whatever the prefixes are, few steps lead to a
 //! class: a trie is as deep as they are uneven. Bits that all prefixes below have in common are compared at once, and so
-//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits. A change builds anew what the changed prefix reaches, behind what is there, and
-//! then enters it with one store: a packet meets what was or what is.
+//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits.
+//!
+//! A change builds anew what the changed prefix reaches, behind what is there, and then enters it with one store: a packet
+//! meets what was or what is.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
