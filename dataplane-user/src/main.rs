@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use sallyport_node::handover::operator::{DEADLINE, LONGEST, Part};
 use sallyport_node::handover::succession::Succession;
 use sallyport_node::keeper::directory::Directory;
 use sallyport_node::keeper::interfaces;
-use sallyport_node::keeper::kernel::{Config, Interfaces, Kernel, Linux, Off, detach_instance};
+use sallyport_node::keeper::kernel::{
+    Config, Interfaces, Kernel, KernelError, Linux, Off, detach_instance, lock_instance,
+};
 use sallyport_node::keeper::memory::{self, parse_size};
 use sallyport_node::keeper::settings::{MAX_THREADS, MetricsToken, Settings, parse_token};
 use sallyport_node::keeper::status::{self, Status};
@@ -192,18 +195,19 @@ fn hold() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel's help, or the reason why there is none: the node works either way.
-fn open_kernel(settings: &Settings) -> Box<dyn Kernel> {
+/// The kernel's help, or the reason why there is none: the node works either way, but not in the place of another that runs.
+fn open_kernel(settings: &Settings, lock: Option<OwnedFd>) -> Result<Box<dyn Kernel>, KernelError> {
     if !settings.kernel {
-        return Box::new(Off::new("off by --no-kernel"));
+        return Ok(Box::new(Off::new("off by --no-kernel")));
     }
     let mut config = Config::new(&settings.instance, settings.interfaces.clone());
     if settings.interfaces.is_empty() {
         config.interfaces = Interfaces::Found(interfaces::of_default_routes);
     }
-    match Linux::open(config) {
-        Ok(kernel) => Box::new(kernel),
-        Err(error) => Box::new(Off::from(error)),
+    match Linux::inherit(config, lock) {
+        Ok(kernel) => Ok(Box::new(kernel)),
+        Err(error @ KernelError::InUse { .. }) => Err(error),
+        Err(error) => Ok(Box::new(Off::from(error))),
     }
 }
 
@@ -318,14 +322,19 @@ fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
 fn detach(places: &Places, instance: &str, force: bool) -> anyhow::Result<ExitCode> {
     let run_dir = run_dir(places, &state_dir(places)?);
     let run = Directory::open(&run_dir, 0o755).with_context(|| format!("opening {}", run_dir.display()))?;
-    let lock = run.lock_alone("keeper.lock")?;
-    if let (Err(holder), false) = (&lock, force) {
-        anyhow::bail!(
-            "a node runs on {}{holder}; stop it (SIGTERM detaches), or use --force",
-            run_dir.display()
-        );
-    }
     let root = Path::new(Config::PIN_ROOT);
+    // Both are held until the end, so that no node starts meanwhile.
+    let (lock, instance_lock) = (run.lock_alone("keeper.lock")?, lock_instance(root, instance));
+    let runs = match (&lock, &instance_lock) {
+        (Err(holder), _) => Some(format!("a node runs on {}{holder}", run_dir.display())),
+        (Ok(_), Err(KernelError::InUse { holder, .. })) => {
+            Some(format!("a node runs as the instance {instance}{holder}"))
+        }
+        (Ok(_), Err(_) | Ok(_)) => None,
+    };
+    if let (Some(runs), false) = (&runs, force) {
+        anyhow::bail!("{runs}; stop it (SIGTERM detaches), or use --force");
+    }
     let removed = detach_instance(root, instance)?;
     let mut out = std::io::stdout().lock();
     for pin in &removed {
@@ -339,7 +348,7 @@ fn detach(places: &Places, instance: &str, force: bool) -> anyhow::Result<ExitCo
             "nothing is left of the instance {instance} in the kernel; nodes make no routes or rules of `ip`"
         )?,
     }
-    if lock.is_err() {
+    if runs.is_some() {
         writeln!(
             std::io::stderr(),
             "sallyport-node: the node that runs has no packet filter and no steering now; restart it, or it accepts no connections that were steered"

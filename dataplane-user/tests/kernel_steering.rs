@@ -255,24 +255,27 @@ fn steering_rests_while_no_listener_accepts() {
         wire.left.inside(|| kernel.look());
         assert!(!link.exists());
         answered(false);
-        let elsewhere = wire.right.inside(|| Linux::open(bpffs.config(&[])).map(drop));
-        assert!(matches!(elsewhere, Err(KernelError::OtherNamespace { .. })), "{elsewhere:?}");
         wire.left.inside(|| kernel.apply(&listeners(&[443])).unwrap());
         assert!(link.exists() && feature(&kernel, "sk_lookup").detail.contains("hands connections"));
         answered(true);
         // What an earlier process steered is steered on, before anything is applied; what stands counts for more than a note.
         note_another();
+        drop(kernel);
         kernel = open();
         answered(true);
     }
     // An interface that came here with its filter is no sign of a node elsewhere.
     wire.left.inside(|| kernel.apply(&denying(&["192.0.2.1/32"], &[])).unwrap());
-    note_another();
     assert!(!link.exists());
+    drop(kernel);
+    let elsewhere = wire.right.inside(|| Linux::open(bpffs.config(&[])).map(drop));
+    assert!(matches!(elsewhere, Err(KernelError::OtherNamespace { .. })), "{elsewhere:?}");
+    note_another();
     kernel = open();
     // Also where the sockets come last, after a change of layout.
     wire.left.inside(|| kernel.apply(&listeners(&[443])).unwrap());
     std::fs::remove_file(bpffs.root().join("test/current/maps/REASONS")).unwrap();
+    drop(kernel);
     kernel = open();
     assert!(feature(&kernel, "xdp:wire0").detail.contains("waiting") && link.exists());
     wire.left.inside(|| kernel.apply(&denying(&["192.0.2.1/32"], &[])).unwrap());

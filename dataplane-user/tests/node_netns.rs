@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use model::snapshot::Snapshot;
 use node_support::node::{freeze, kill, signal};
-use node_support::{Console, Node, id, shop, snapshot, wait};
+use node_support::{Console, Node, Scratch, id, shop, snapshot, wait};
 use rustix::process::Signal;
+use sallyport_node::keeper::status::Status;
 
 /// Two namespaces joined by a cable: `node` (10.77.0.1) and `client` (10.77.0.2). The console, which the test itself is,
 /// is reached through a third address on a second cable.
@@ -100,12 +101,16 @@ impl Drop for Origin {
     }
 }
 
+/// Not `ip netns exec`, which mounts another /sys, without bpffs.
+fn wrapper(net: &Net) -> Vec<String> {
+    vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", net.node)]
+}
+
 /// A node with the kernel's help in `net`, linked to a console outside.
 fn steered(net: &Net, index: u8) -> (Console, Node) {
     let console = Console::start_on(&format!("10.77.{index}.1"));
     let mut node = Node::prepare(&console);
-    // Not `ip netns exec`, which mounts another /sys, without bpffs.
-    node.wrapper = vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", net.node)];
+    node.wrapper = wrapper(net);
     let instance = format!("test-{}", net.node);
     node.arguments.extend(["--interface", "up0", "--instance", &instance].map(str::to_owned));
     node.run();
@@ -172,6 +177,66 @@ fn steered_denied_killed_and_stopped() {
     assert!(status.success());
     assert!(net.get("10.88.0.1", 443).is_none());
     let pins = format!("/sys/fs/bpf/sallyport/test-{}", net.node);
+    assert!(!std::path::Path::new(&pins).exists(), "{pins} is gone");
+}
+
+/// The first of two nodes with one instance has no interface and no listener, so nothing of it is in the second's way but its lock,
+/// which it keeps while it becomes its next release and loses when it dies.
+#[test]
+fn a_second_node_of_the_same_instance_does_not_start() {
+    let net = Net::new(6);
+    let console = Console::start_on("10.77.6.1");
+    let mut node = Node::prepare(&console);
+    let instance = format!("test-{}", net.node);
+    node.wrapper = wrapper(&net);
+    node.arguments.extend(["--instance", &instance].map(str::to_owned));
+    node.run();
+    console.publish(&snapshot(1));
+    console.expect_applied(1);
+    let rests = |node: &Node| {
+        let rests = |status: &Status| {
+            let steering = status.features.iter().find(|feature| feature.name == "sk_lookup")?;
+            (status.worker.is_some() && steering.detail.contains("rests")).then_some(status.keeper)
+        };
+        node.wait_status("steering rests", rests)
+    };
+    let pins = format!("/sys/fs/bpf/sallyport/{instance}");
+    let elsewhere = Scratch::new();
+    // With directories of its own.
+    let other = |command: &str, arguments: &[&str]| {
+        let mut words = Command::new("timeout");
+        words.arg("10").args(wrapper(&net)).arg(env!("CARGO_BIN_EXE_sallyport-node"));
+        words.arg(command).arg("--state-dir").arg(elsewhere.path().join("state"));
+        words.arg("--run-dir").arg(elsewhere.path().join("run")).args(["--instance", &instance]);
+        let output = words.args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let refused = |keeper: u32| {
+        let expected = format!(
+            "sallyport-node: the instance {instance} is that of a node that runs (process {keeper}), whose programs and tables are \
+             in {pins}: stop that node, or give this one a name of its own with --instance"
+        );
+        let (code, words) = other("run", &["--metrics-listen", "127.0.0.1:0"]);
+        assert!(code == Some(1) && words.contains(&expected), "{code:?}: {words}");
+        let (code, words) = other("detach", &[]);
+        let expected = format!("a node runs as the instance {instance} (process {keeper}); stop it");
+        assert!(code == Some(1) && words.contains(&expected), "{code:?}: {words}");
+        assert!(std::path::Path::new(&pins).join("current/maps").exists());
+    };
+    let keeper = rests(&node);
+    refused(keeper);
+
+    let upgraded = node.command("upgrade").args(["--only", "keeper"]).output().unwrap();
+    assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
+    assert_eq!(rests(&node), keeper);
+    refused(keeper);
+
+    node.kill_keeper();
+    node.run();
+    let next = node.keeper.as_ref().unwrap().id();
+    wait("the next keeper", || (rests(&node) == next).then_some(()));
+    refused(next);
+    node.stop();
     assert!(!std::path::Path::new(&pins).exists(), "{pins} is gone");
 }
 

@@ -31,7 +31,7 @@ pub struct Staged {
 
 /// The process that holds a lock, where it left its id; reads as ` (process 12)` or nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder(Option<u32>);
+pub struct Holder(pub(super) Option<u32>);
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

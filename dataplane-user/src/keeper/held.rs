@@ -8,6 +8,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::access_log::AccessLog;
 use super::directory::{Directory, Holder};
+use super::kernel::KernelError;
 use super::privileges::{self, User};
 use super::settings::Settings;
 use super::state::{State, StateError};
@@ -38,6 +39,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Another node's instance.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// Capabilities.
     #[error("the keeper's privileges cannot be dropped")]
     Privileges(#[from] caps::errors::CapsError),
@@ -51,6 +55,8 @@ pub(super) struct Held {
     pub(super) rendezvous: AsyncFd<OwnedFd>,
     pub(super) control: AsyncFd<OwnedFd>,
     pub(super) access_log: Option<AccessLog>,
+    /// The lock of the kernel's part, for [`super::kernel`] to go on with.
+    pub(super) instance: Option<OwnedFd>,
 }
 
 impl Held {
@@ -66,6 +72,6 @@ impl Held {
         let control = operator::listen(&run).map_err(failed("making control.sock"))?;
         let access_log = settings.access_log.clone().map(AccessLog::open).transpose();
         let access_log = access_log.map_err(failed("opening the access log"))?;
-        Ok(Self { state, run, run_lock, rendezvous, control, access_log })
+        Ok(Self { state, run, run_lock, rendezvous, control, access_log, instance: None })
     }
 }

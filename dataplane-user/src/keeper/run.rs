@@ -22,7 +22,7 @@ use super::flows::Flows;
 use super::follow::Follow;
 use super::held::Held;
 pub use super::held::StartError;
-use super::kernel::{self, Kernel};
+use super::kernel::{self, Kernel, KernelError};
 use super::launch::Program;
 use super::operator;
 use super::privileges::{self, User};
@@ -105,6 +105,10 @@ pub struct Keeper {
     pub(super) follow: Follow,
 }
 
+/// Opens the kernel's part, with the instance's lock where this process's former release left it. An error is one that the node
+/// must not go on with.
+pub type OpenKernel = fn(&Settings, Option<OwnedFd>) -> Result<Box<dyn Kernel>, KernelError>;
+
 /// Runs a keeper until it is told to stop. `open_kernel` is asked once, while all privileges are there. With a `succession`
 /// it goes on where this process's former release left.
 ///
@@ -113,7 +117,7 @@ pub struct Keeper {
 pub fn run(
     settings: Settings,
     succession: Option<Succession>,
-    open_kernel: fn(&Settings) -> Box<dyn Kernel>,
+    open_kernel: OpenKernel,
 ) -> Result<(), StartError> {
     let failed = |source| StartError::Io { what: "starting", source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -123,7 +127,7 @@ pub fn run(
 async fn keep(
     settings: Settings,
     succession: Option<Succession>,
-    open_kernel: fn(&Settings) -> Box<dyn Kernel>,
+    open_kernel: OpenKernel,
 ) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Io { what, source };
     // Before anything is held that an orderly stop must give back.
@@ -131,7 +135,7 @@ async fn keep(
     replace::hear_signals();
     privileges::raise_descriptor_limit();
     let user = privileges::worker_user(&settings.user)?;
-    let (held, left) = match succession {
+    let (mut held, left) = match succession {
         None => (Held::open(&settings, user)?, None),
         Some(succession) => {
             let (held, left) = Held::inherit(&settings, succession)?;
@@ -143,7 +147,7 @@ async fn keep(
         return Ok(());
     }
     let program = Program::own().map_err(failed("finding the executable"))?;
-    let kernel = open_kernel(&settings);
+    let kernel = open_kernel(&settings, held.instance.take())?;
     privileges::drop_to_named()?;
     let (events, received) = mpsc::channel(64);
     let mut keeper = Keeper::new(settings, held, kernel, (program, user), events);
@@ -170,7 +174,7 @@ impl Keeper {
         (program, user): (Program, Option<User>),
         events: mpsc::Sender<(WorkerNumber, WorkerEvent)>,
     ) -> Self {
-        let Held { state, run, run_lock, rendezvous, control, access_log } = held;
+        let Held { state, run, run_lock, rendezvous, control, access_log, instance: _ } = held;
         Self {
             sockets: Sockets::new(kernel.steers(), settings.threads),
             settings,

@@ -110,6 +110,7 @@ impl Keeper {
             // Theirs is not this keeper's to outlive: the upgrade has a hold on it until then.
             operator: operator.map(|operator| Fd::of(operator.descriptor())),
             holder: self.store.holder().map(|holder| (holder.pid(), leaving.leave(holder.descriptor()))),
+            instance: self.kernel.lock().map(|lock| leaving.leave(lock)),
             secrets,
         };
         (succession, leaving.0)
@@ -264,6 +265,7 @@ impl Held {
         let log = |path: &PathBuf, file: OwnedFd| AccessLog::inherit(path.clone(), file);
         let access_log = succession.access_log.map(&mut take).transpose()?;
         let access_log = settings.access_log.as_ref().zip(access_log).map(|(path, file)| log(path, file));
+        let instance = succession.instance.map(&mut take).transpose()?;
         let (mut sockets, mut workers) = (Vec::new(), Vec::new());
         for (_, fd) in &succession.sockets.held {
             sockets.push(take(*fd)?);
@@ -283,7 +285,7 @@ impl Held {
             workers,
             succession,
         };
-        Ok((Self { state, run, run_lock, rendezvous, control, access_log }, left))
+        Ok((Self { state, run, run_lock, rendezvous, control, access_log, instance }, left))
     }
 }
 

@@ -22,10 +22,10 @@ use zeroize::Zeroize;
 use super::message::{ConsoleState, Sealed, SocketInfo};
 
 /// The version this release writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The oldest version this release reads: the one before [`VERSION`].
-pub const OLDEST: u32 = 1;
+pub const OLDEST: u32 = 2;
 
 /// Everything the next release cannot find again by itself. Never printed: it has secrets.
 #[derive(Serialize, Deserialize)]
@@ -75,9 +75,11 @@ pub struct Succession {
     pub proposal: Option<Box<Proposed>>,
     /// Who asked for it, and waits for the answer.
     pub operator: Option<Fd>,
-    /// The process that holds the sockets too, and the channel to it. Since version 2.
-    #[serde(default)]
+    /// The process that holds the sockets too, and the channel to it.
     pub holder: Option<(u32, Fd)>,
+    /// The lock of the instance's directory among the kernel's pins. Since version 3.
+    #[serde(default)]
+    pub instance: Option<Fd>,
     /// What the next release can read nowhere without the privileges of the first start.
     pub secrets: Inheritance,
 }

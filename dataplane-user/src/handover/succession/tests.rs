@@ -45,6 +45,7 @@ fn succession() -> Succession {
         proposal: None,
         operator: Some(Fd(14)),
         holder: Some((4712, Fd(15))),
+        instance: Some(Fd(16)),
         secrets: Inheritance { sealing_key: vec![1; 32], enrolment: None, metrics: Some("m".repeat(16)) },
     }
 }
@@ -65,17 +66,17 @@ fn what_was_written_is_read() {
 #[test]
 fn the_version_before_is_read() {
     let mut before = serde_json::to_value(succession()).unwrap();
-    before.as_object_mut().unwrap().remove("holder");
-    before["version"] = 1.into();
+    before.as_object_mut().unwrap().remove("instance");
+    before["version"] = 2.into();
     let read = Succession::read(&file(&before)).unwrap();
-    assert_eq!((read.version, read.holder, read.operator), (1, None, Some(Fd(14))));
+    assert_eq!((read.version, read.instance, read.operator), (2, None, Some(Fd(14))));
 }
 
 #[test]
 fn another_version_an_unknown_field_and_a_missing_one_are_refused() {
     let good = serde_json::to_value(succession()).unwrap();
     assert!(Succession::read(&file(&good)).is_ok());
-    for version in [0, VERSION + 1] {
+    for version in [OLDEST - 1, VERSION + 1] {
         let mut other = good.clone();
         other["version"] = version.into();
         other["somethingNew"] = true.into();
@@ -91,7 +92,7 @@ fn another_version_an_unknown_field_and_a_missing_one_are_refused() {
         let mut less = good.clone();
         less.as_object_mut().unwrap().remove(field);
         // What may be absent reads as absent; nothing else has a default.
-        let optional = ["accessLog", "metrics", "current", "refused", "proposal", "operator", "holder"];
+        let optional = ["accessLog", "metrics", "current", "refused", "proposal", "operator", "holder", "instance"];
         assert_eq!(Succession::read(&file(&less)).is_ok(), optional.contains(&field.as_str()), "{field}");
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::keeper::directory::Holder;
+
 /// What the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -35,6 +37,19 @@ pub enum KernelError {
         "the kernel programs cannot be loaded: rebuild the object with dataplane-ebpf/build-object, or run without the kernel"
     )]
     Object(#[source] Box<aya::EbpfError>),
+    /// Another keeper lives that has the same instance, whatever it has in the kernel.
+    #[error(
+        "the instance {instance} is that of a node that runs{holder}, whose programs and tables are in {}: stop that node, or \
+         give this one a name of its own with --instance", dir.display()
+    )]
+    InUse {
+        /// The instance.
+        instance: String,
+        /// Its directory.
+        dir: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
     /// The programs pinned belong to a node in another network namespace.
     #[error(
         "the instance {instance} is in use in another network namespace: choose another --instance, or detach it there"

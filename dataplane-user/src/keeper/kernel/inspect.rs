@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use super::lock::Lock;
 use super::pins::{Pins, interface_of};
 use super::{KernelError, links, sys};
 
@@ -49,6 +50,14 @@ pub fn pins(root: &Path, instance: &str) -> Result<Vec<Pin>, KernelError> {
     collect(pins.dir(), &mut found);
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
+}
+
+/// Keeps an instance from being a keeper's as long as the answer lives; there is nothing to keep where there is no such instance.
+///
+/// # Errors
+/// [`KernelError::InUse`] where it is a keeper's, or no right to look.
+pub fn lock_instance(root: &Path, instance: &str) -> Result<Option<Lock>, KernelError> {
+    Lock::find(&Pins::at(root, instance)?, instance)
 }
 
 /// Removes every program, link and pin of an instance, whoever holds it, and gives what there was.

@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::filter::Filter;
 use super::flows::{Flows, Record};
 use super::links::{self, Interface, Namespace, State};
+use super::lock::Lock;
 use super::object::{self, Programs};
 use super::pins::{Pins, Slot, pin_over};
 use super::ranges::Ranges;
@@ -59,6 +60,7 @@ pub enum Interfaces {
 pub struct Linux {
     pub(super) config: Config,
     pub(super) pins: Pins,
+    pub(super) lock: Lock,
     pub(super) namespace: Namespace,
     pub(super) slot: Slot,
     pub(super) programs: Programs,
@@ -88,9 +90,21 @@ impl Linux {
     /// process of the instance left. An interface that cannot have the filter is a feature that is off, not an error.
     ///
     /// # Errors
-    /// No privilege, no bpffs, or a kernel that takes neither program.
+    /// No privilege, no bpffs, a kernel that takes neither program, or [`KernelError::InUse`].
     pub fn open(config: Config) -> Result<Self, KernelError> {
+        Self::inherit(config, None)
+    }
+
+    /// The same with the lock that this process's former release left, so that the instance is nobody else's meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn inherit(config: Config, lock: Option<OwnedFd>) -> Result<Self, KernelError> {
         let pins = Pins::open(&config.pin_root, &config.instance)?;
+        let lock = match lock.and_then(|lock| Lock::inherited(lock, &pins)) {
+            Some(lock) => lock,
+            None => Lock::take(&pins, &config.instance)?,
+        };
         let namespace = Namespace::here()?;
         links::claim(&pins, &config.instance, &namespace)?;
         pins.recover()?;
@@ -122,6 +136,7 @@ impl Linux {
             looks: 0,
             config,
             pins,
+            lock,
             namespace,
             slot,
             programs,
@@ -348,6 +363,10 @@ impl Kernel for Linux {
         Some(self.flows.ring())
     }
 
+    fn lock(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.lock.as_fd())
+    }
+
     fn look(&mut self) {
         if let Err(error) = self.budgets.follow(|rule| self.counters.of(rule)) {
             tracing::warn!(%error, "budgets cannot be written");
@@ -360,8 +379,11 @@ impl Kernel for Linux {
     }
 
     fn detach(&mut self) -> Result<(), KernelError> {
-        links::detach(&self.pins)?;
-        self.pins.remove()?;
+        // What was removed and made anew is somebody else's.
+        if self.lock.is_of(self.pins.dir()) {
+            links::detach(&self.pins)?;
+            self.pins.remove()?;
+        }
         let gone = || State::Off("detached".to_owned());
         self.interfaces.iter_mut().for_each(|interface| interface.state = gone());
         self.steer = gone();

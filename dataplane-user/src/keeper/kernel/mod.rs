@@ -5,7 +5,7 @@
 //! are to say is [`super::plan`]'s, what a packet's reason is is `dataplane_ebpf::decide`'s.
 //!
 //! - `sys`: bpf(2); `mapped`: arrays as memory; `object`: aya, which loads the ELF object.
-//! - `pins`: where everything is pinned, and whether what is pinned may be taken over.
+//! - `pins`: where everything is pinned, and whether what is pinned may be taken over; `lock`: whose an instance is.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
 //! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
 //! - `beside`: a change of layout, with the new tables beside those in force.
@@ -23,6 +23,7 @@ mod flows;
 mod inspect;
 mod links;
 mod linux;
+mod lock;
 mod mapped;
 mod memory;
 mod netlink;
@@ -49,8 +50,9 @@ pub use changes::{listen_to_changes, read_changes};
 pub use error::KernelError;
 pub use filter::Filter;
 pub use flows::Record;
-pub use inspect::{Pin, PinKind, detach_instance, pins};
+pub use inspect::{Pin, PinKind, detach_instance, lock_instance, pins};
 pub use linux::{Config, Interfaces, Linux};
+pub use lock::Lock;
 pub use memory::{Memory, PlanTables};
 pub(super) use netlink::local_routes;
 pub use off::Off;
@@ -173,6 +175,11 @@ pub trait Kernel: Send {
 
     /// Readable while there are watched packets to take.
     fn ring(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// What says that the instance is this process's, to be left to its next release.
+    fn lock(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -129,8 +129,13 @@ impl Pins {
                 return Err(no_bpffs("what was mounted there is not seen".to_owned()));
             }
         }
-        make(&pins.dir.join("links"))?;
+        pins.make()?;
         Ok(pins)
+    }
+
+    /// Makes the instance's directory, which may be there.
+    pub(super) fn make(&self) -> Result<(), KernelError> {
+        make(&self.dir.join("links"))
     }
 
     /// The instance's directory, which may not exist.

@@ -61,7 +61,8 @@ impl Linux {
 
     /// Puts steering back where somebody took it off, or where it rested.
     fn look_at_steering(&mut self) {
-        if !self.steered || !self.asked || links::steers(&self.pins, &self.namespace) {
+        let ours = self.lock.is_of(self.pins.dir());
+        if !ours || !self.steered || !self.asked || links::steers(&self.pins, &self.namespace) {
             return;
         }
         let former = self.steer.clone();
@@ -119,7 +120,7 @@ impl Linux {
         if self.progress != Progress::Settled {
             return;
         }
-        if !self.pins.dir().exists() {
+        if !self.lock.is_of(self.pins.dir()) {
             self.give_way();
             return;
         }
@@ -161,7 +162,8 @@ impl Linux {
         looked
     }
 
-    /// Somebody removed everything, which `sallyport-node detach --force` is for: it is not for us to undo.
+    /// Somebody removed everything, which `sallyport-node detach --force` is for: it is not for us to undo, and what was made in its
+    /// place is another keeper's.
     fn give_way(&mut self) {
         let gone = State::Off(format!(
             "{} was removed while the node runs: restart the node to have it again",
