@@ -276,4 +276,4 @@ impl Inherited {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,6 @@
 use super::*;
 
-fn succession() -> Succession {
+pub(crate) fn succession() -> Succession {
     let info = SocketInfo { id: 7, thread: 1, v6: true, place: Some((None, 443)) };
     Succession {
         version: VERSION,
@@ -92,7 +92,8 @@ fn another_version_an_unknown_field_and_a_missing_one_are_refused() {
         let mut less = good.clone();
         less.as_object_mut().unwrap().remove(field);
         // What may be absent reads as absent; nothing else has a default.
-        let optional = ["accessLog", "metrics", "current", "refused", "proposal", "operator", "holder", "instance"];
+        let optional =
+            ["accessLog", "metrics", "current", "refused", "proposal", "operator", "holder", "instance"];
         assert_eq!(Succession::read(&file(&less)).is_ok(), optional.contains(&field.as_str()), "{field}");
     }
 }

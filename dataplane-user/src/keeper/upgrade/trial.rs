@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::handover::operator::Part;
-use crate::handover::succession::{Succession, Trial, Verdict};
-use crate::handover::{Channel, ChannelError, watch};
+use crate::handover::succession::{Succession, Trial, Verdict, Working};
+use crate::handover::{Channel, ChannelError, OLDEST, VERSION, watch};
 use crate::sentence;
 
 use super::{CALM, Refusal, Stage};
@@ -127,6 +127,20 @@ impl Keeper {
     }
 }
 
+/// Every worker that lives goes on with the next keeper, also one that only finishes what is open: if they did not understand each
+/// other it would be ended, with its connections. One that has not said a word yet has version 0 and may still be turned away.
+fn understands(succession: &Succession) -> Result<(), String> {
+    let strange = |worker: &&Working| worker.protocol != 0 && !(OLDEST..=VERSION).contains(&worker.protocol);
+    let Some(Working { pid, release, protocol, .. }) = succession.workers.iter().find(strange) else {
+        return Ok(());
+    };
+    Err(format!(
+        "worker {pid} (release {release}) speaks version {protocol} between keeper and worker, and this release {OLDEST} to {VERSION}: \
+         upgrade keeper and worker to a release in between first and wait until former workers have ended, or restart the node, \
+         which ends its connections"
+    ))
+}
+
 /// The next release's answer: `judge` says what is wrong with what it would go on with.
 ///
 /// # Errors
@@ -141,7 +155,49 @@ pub fn answer(
         let (Trial {}, descriptors) = channel.receive().await?;
         let file = descriptors.into_iter().next().ok_or(ChannelError::Descriptors)?;
         let read = Succession::read(&file).map_err(|error| sentence(&error));
-        let problem = read.and_then(|succession| judge(&succession)).err();
+        let judged = read.and_then(|succession| understands(&succession).and_then(|()| judge(&succession)));
+        let problem = judged.err();
         channel.send(&Verdict { release: env!("CARGO_PKG_VERSION").to_owned(), problem }, &[]).await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handover::{channel, succession};
+
+    /// What a keeper says that is tried beside workers with these protocols.
+    fn tried(protocols: &[u32]) -> Option<String> {
+        let (ours, theirs) = channel::pair().unwrap();
+        let answering = std::thread::spawn(move || answer(theirs, |_succession| Ok(())));
+        let mut succession = succession::tests::succession();
+        let worker = succession.workers.remove(0);
+        let workers = protocols.iter().map(|protocol| Working { protocol: *protocol, ..worker.clone() });
+        succession.workers = workers.collect();
+        // The last one finishes what is open.
+        succession.workers.last_mut().unwrap().draining = true;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let verdict = runtime.block_on(async {
+            let channel: Channel<Trial, Verdict> = Channel::new(ours).unwrap();
+            channel.send(&Trial {}, &[succession.write().unwrap().as_fd()]).await.unwrap();
+            channel.receive().await.unwrap().0
+        });
+        answering.join().unwrap().unwrap();
+        verdict.problem
+    }
+
+    #[test]
+    fn a_keeper_does_not_take_over_beside_a_worker_that_it_cannot_speak_with() {
+        for good in [&[VERSION, OLDEST][..], &[OLDEST, 0]] {
+            assert_eq!(tried(good), None, "{good:?}");
+        }
+        for (strange, spoken) in [([OLDEST - 1, VERSION], OLDEST - 1), ([VERSION, VERSION + 1], VERSION + 1)]
+        {
+            let problem = tried(&strange).unwrap();
+            let words = format!(
+                "worker 4711 (release 0.1.0) speaks version {spoken} between keeper and worker, and this release {OLDEST} to {VERSION}: "
+            );
+            assert!(problem.starts_with(&words), "{problem}");
+        }
+    }
 }
