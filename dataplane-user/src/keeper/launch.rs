@@ -181,6 +181,16 @@ pub fn process(pid: u32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(id, PidfdFlags::NONBLOCK)?)
 }
 
+/// Whether a process runs the very program that this one runs. To look at another user's takes `CAP_SYS_PTRACE` (proc_pid_exe(5));
+/// without it nothing is known.
+pub fn runs_own_program(pid: u32) -> bool {
+    let program = |process: &str| {
+        let stat = rustix::fs::stat(format!("/proc/{process}/exe")).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    };
+    program("self").is_some_and(|own| program(&pid.to_string()) == Some(own))
+}
+
 /// Collects a dead child; how it ended, for the log.
 pub fn reap(process: &OwnedFd) -> String {
     match collect(process) {

@@ -170,7 +170,10 @@ impl Worker {
         let mut worker =
             Self::with(working.number, (working.pid, process), Origin::CameBack, channel, events)?;
         worker.phase = if working.draining { Phase::Draining } else { Phase::Serving };
-        (worker.version, worker.release) = (working.protocol, working.release.clone());
+        // What the former release agreed on with it was bounded by what that one spoke.
+        let same = launch::runs_own_program(working.pid);
+        worker.version = if same { handover::VERSION } else { working.protocol };
+        worker.release = working.release.clone();
         (worker.connections, worker.features) = (working.connections, working.features.clone());
         let left = |left| tokio::time::Instant::now() + Duration::from_millis(left);
         worker.until = working.left_ms.map(left);
@@ -337,6 +340,35 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handover::succession::Fd;
+
+    #[tokio::test]
+    async fn a_worker_of_the_keepers_own_program_speaks_its_protocol_whatever_the_former_one_spoke() {
+        let (events, _heard) = mpsc::channel(8);
+        let mut stranger = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        for (pid, spoken) in [(std::process::id(), handover::VERSION), (stranger.id(), handover::OLDEST)] {
+            let process = launch::process(pid).unwrap();
+            let working = Working {
+                number: 1,
+                pid,
+                process: Fd::of(&process),
+                channel: Fd::of(&process),
+                draining: false,
+                protocol: handover::OLDEST,
+                release: "0.1.0".to_owned(),
+                connections: 0,
+                left_ms: None,
+                age_ms: 0,
+                features: Vec::new(),
+            };
+            let (channel, _theirs) = handover::channel::pair().unwrap();
+            let worker = Worker::resume(&working, process, channel, &events).unwrap();
+            assert_eq!(worker.version, spoken, "{pid}");
+        }
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        assert!(!launch::runs_own_program(stranger.id()), "there is no such process any more");
+    }
 
     #[test]
     fn the_first_restart_is_immediate_and_later_ones_wait() {
