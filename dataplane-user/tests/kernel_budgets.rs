@@ -13,7 +13,9 @@ use dataplane_ebpf::wire::Address;
 use dataplane_ebpf::wire::budget::{SOURCES_MAX, Source, place};
 use model::filter::{FilterBudget, FilterBudgets, FilterMode};
 use sallyport_node::keeper::kernel::{Kernel, Linux};
-use support::budgets::{budget, cookies, datagram, plan, port, provoked, reasons, slow, syn_from};
+use support::budgets::{
+    budget, cookies, datagram, plan, port, provoked, put, reasons, slow, stretch, syn_from,
+};
 use support::corpus::Counts;
 use support::frames::{ethernet, extension, fragment, ipv4, ipv6, tcp};
 use support::sockets::Sockets;
@@ -21,6 +23,8 @@ use support::{Bpffs, Port, Wire, emulated};
 
 const WITHIN: Reason = Reason::NoRule;
 const OVER: Reason = Reason::SynBudget;
+/// How long after a SYN over the budget of all sources the node says that there is pressure.
+const PRESSED: Duration = Duration::from_secs(5);
 
 fn within(count: usize) -> Vec<Reason> {
     vec![WITHIN; count]
@@ -30,7 +34,7 @@ fn within(count: usize) -> Vec<Reason> {
 fn a_source_has_its_burst_and_no_more() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
-    kernel.apply(&plan(FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() })).unwrap();
+    put(&bpffs, &mut kernel, FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() });
     for source in ["10.1.0.1", "2001:db8:1:2::1"] {
         let seen = reasons(&kernel, wire, vec![syn_from(source, 443); 6]);
         assert_eq!(seen, [within(4), vec![OVER; 2]].concat(), "{source}");
@@ -52,7 +56,7 @@ fn a_source_has_its_burst_and_no_more() {
     assert_eq!((&*drop.reason, drop.rule, drop.count), ("syn-budget", 7, 5));
 
     // Without the budget nothing is over it.
-    kernel.apply(&plan(FilterBudgets::default())).unwrap();
+    put(&bpffs, &mut kernel, FilterBudgets::default());
     assert_eq!(reasons(&kernel, wire, vec![syn_from("10.1.0.1", 443); 3]), within(3));
 }
 
@@ -76,7 +80,7 @@ fn a_bucket_is_full_again_also_for_the_second_packet() {
 fn later_fragments_are_charged() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
-    kernel.apply(&plan(FilterBudgets { udp_per_source: slow(7, 2), ..FilterBudgets::default() })).unwrap();
+    put(&bpffs, &mut kernel, FilterBudgets { udp_per_source: slow(7, 2), ..FilterBudgets::default() });
     let four = ethernet(&[], 0x0800, &ipv4("10.1.0.1", "10.0.0.1", 17, 185, &[], &[0; 64]));
     let six = ethernet(&[], 0x86dd, &ipv6("2001:db8:1::1", "fd00::1", 44, 64, &fragment(17, 185, &[0; 64])));
     let hidden =
@@ -92,7 +96,7 @@ fn later_fragments_are_charged() {
 fn two_in_turn_have_no_more_than_their_budgets() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
-    kernel.apply(&plan(FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() })).unwrap();
+    put(&bpffs, &mut kernel, FilterBudgets { syn_per_source: slow(7, 4), ..FilterBudgets::default() });
     for first in ["10.1.0.1", "2001:db8:1::1"] {
         let door = |source: &str| {
             Source::of(&Address::from(source.parse::<IpAddr>().unwrap())).door(place::SYN_PER_SOURCE)
@@ -162,7 +166,7 @@ fn a_port_has_its_own() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
     let syn_per_port = vec![port(8, 2, 443, 444), port(9, 1, 22, 22)];
-    kernel.apply(&plan(FilterBudgets { syn_per_port, ..FilterBudgets::default() })).unwrap();
+    put(&bpffs, &mut kernel, FilterBudgets { syn_per_port, ..FilterBudgets::default() });
     let sources = ["10.1.0.1", "10.1.0.2", "2001:db8::1", "10.1.0.3"];
     let to = |port| sources.map(|source| syn_from(source, port));
     assert_eq!(reasons(&kernel, wire, to(443)), [WITHIN, WITHIN, OVER, OVER]);
@@ -171,7 +175,7 @@ fn a_port_has_its_own() {
     assert_eq!(reasons(&kernel, wire, to(80)), within(4));
     // A port that is in no budget any more has none.
     let syn_per_port = vec![port(9, 1, 22, 22)];
-    kernel.apply(&plan(FilterBudgets { syn_per_port, ..FilterBudgets::default() })).unwrap();
+    put(&bpffs, &mut kernel, FilterBudgets { syn_per_port, ..FilterBudgets::default() });
     assert_eq!(reasons(&kernel, wire, to(443)), within(4));
     assert_eq!(reasons(&kernel, wire, to(22)), [OVER; 4]);
 }
@@ -187,7 +191,7 @@ fn an_observed_budget_drops_nothing() {
         udp_per_source: observed(7),
         ..FilterBudgets::default()
     };
-    kernel.apply(&plan(budgets)).unwrap();
+    put(&bpffs, &mut kernel, budgets);
     let frames = [syn_from("10.1.0.1", 443), datagram("10.1.0.1", 53)];
     for frame in frames {
         let seen = reasons(&kernel, wire, vec![frame; 4]);
@@ -205,10 +209,11 @@ fn pressure_without_cookies_drops() {
     let (mut kernel, wire) = bpffs.open_wired();
     cookies(wire.namespace, false);
     let budgets = FilterBudgets { syn_pressure: slow(6, 2), ..FilterBudgets::default() };
-    wire.namespace.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    wire.namespace.inside(|| put(&bpffs, &mut kernel, budgets));
     let four = ["10.1.0.1", "10.1.0.2", "10.1.0.3"].map(|source| syn_from(source, 443));
     let six = ["2001:db8:1::1", "2001:db8:2::1", "2001:db8:3::1"].map(|source| syn_from(source, 443));
     assert_eq!(reasons(&kernel, wire, four), [WITHIN, WITHIN, OVER]);
+    let pressed = Instant::now();
     assert_eq!(reasons(&kernel, wire, six), [WITHIN, WITHIN, OVER]);
     assert_eq!(reasons(&kernel, wire, vec![syn_from("10.1.0.4", 22); 3]), within(3));
     let said = |kernel: &Linux| {
@@ -220,10 +225,12 @@ fn pressure_without_cookies_drops() {
     // The host's setting is followed.
     cookies(wire.namespace, true);
     wire.namespace.inside(|| kernel.look());
-    assert!(said(&kernel).on && said(&kernel).detail.contains("over the budget now"), "{:?}", said(&kernel));
-    // An emulated processor may take so long that the bucket has filled again meanwhile: its burst goes first.
+    stretch(&bpffs);
+    let on = said(&kernel);
+    let now = on.detail.contains("over the budget now") || pressed.elapsed() > PRESSED;
+    assert!(on.on && now, "{on:?}");
     let after = ["10.1.0.5", "10.1.0.6", "10.1.0.7"].map(|source| syn_from(source, 443));
-    assert_eq!(reasons(&kernel, wire, after).last(), Some(&Reason::SynCookie));
+    assert_eq!(reasons(&kernel, wire, after), [Reason::SynCookie; 3]);
 }
 
 /// A cookie goes to the addresses that were judged: what lies where a VLAN tag would put them is the sender's invention.
@@ -233,7 +240,7 @@ fn no_cookie_goes_to_addresses_that_nobody_judged() {
     let (mut kernel, wire) = bpffs.open_wired();
     cookies(wire.namespace, true);
     let budgets = FilterBudgets { syn_pressure: slow(6, 1), ..FilterBudgets::default() };
-    wire.namespace.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    wire.namespace.inside(|| put(&bpffs, &mut kernel, budgets));
     let spend = syn_from("2001:db8:1::1", 443);
     assert_eq!(reasons(&kernel, wire, [spend]), [WITHIN]);
     // An extension header, a flow label that looks like a type, and an address that looks like a next header.
@@ -260,20 +267,20 @@ fn no_cookie_goes_to_addresses_that_nobody_judged() {
 fn every_reason_of_a_budget_is_given() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
-    let seen = provoked(&mut kernel, wire);
+    let seen = provoked(&bpffs, &mut kernel, wire);
     for reason in [Reason::SynCookie, Reason::SynBudget, Reason::UdpBudget] {
         assert!(seen.contains(&reason), "{reason:?}: {seen:?}");
     }
 }
 
 fn connect(to: &str) -> std::io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_millis(1500))
+    TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(10))
 }
 
 /// A connection that carries a word both ways.
 fn talk(to: &str, listener: &TcpListener) {
     let mut client = connect(to).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let (mut server, from) = listener.accept().unwrap();
     assert_eq!(from, client.local_addr().unwrap());
     let mut word = [0; 4];
@@ -296,8 +303,8 @@ fn a_handshake_through_a_cookie() {
         let sockets = Sockets::alone(&mut kernel);
         (kernel, sockets)
     });
-    let budgets = FilterBudgets { syn_pressure: slow(6, 1), ..FilterBudgets::default() };
-    wire.left.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    let budgets = FilterBudgets { syn_pressure: slow(6, 2), ..FilterBudgets::default() };
+    wire.left.inside(|| put(&bpffs, &mut kernel, budgets));
     let before = Counts::read(&kernel);
     let cookies_since = |kernel: &Linux| before.since(kernel).get(&Reason::SynCookie).copied().unwrap_or(0);
     let families = [("10.99.0.1:443", &sockets.v4), ("[fd99::1]:443", &sockets.v6)];
@@ -318,6 +325,7 @@ fn a_handshake_through_a_cookie() {
     }
 
     const FLOOD: u32 = 1_000_000;
+    let before_it = cookies_since(&kernel);
     wire.left.inside(|| {
         for source in 0..FLOOD {
             let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + source).to_string();
@@ -325,17 +333,16 @@ fn a_handshake_through_a_cookie() {
         }
     });
     let answered = cookies_since(&kernel);
-    assert!(answered > u64::from(FLOOD - FLOOD / 100), "{answered}");
+    assert_eq!(answered, before_it + u64::from(FLOOD));
     const { assert!(FLOOD > 10 * SOURCES_MAX) };
     for (to, listener) in families {
         wire.right.inside(|| talk(to, listener));
     }
     assert_eq!(cookies_since(&kernel), answered, "they are still known");
-    // Known, and no freer than others: what is over the budget is asked again.
+    // Known, and no freer than others: what is over the budget, of which the two talks were all, is asked again.
     for source in ["10.99.0.2", "fd99::2"] {
         let seen = reasons(&kernel, port, vec![syn_from(source, 443); 10]);
-        let asked = seen.iter().filter(|reason| **reason == Reason::SynCookie).count();
-        assert!(asked >= 9, "{source}: {seen:?}");
+        assert_eq!(seen, [Reason::SynCookie; 10], "{source}");
     }
     let drops = kernel.take_drops().unwrap();
     assert!(drops.iter().any(|drop| (drop.rule, &*drop.reason) == (6, "syn-cookie")), "{drops:?}");
@@ -351,7 +358,7 @@ fn a_source_has_only_so_many_new_connections() {
         (kernel, sockets)
     });
     let budgets = FilterBudgets { new_connections_per_source: slow(6, 3), ..FilterBudgets::default() };
-    wire.left.inside(|| kernel.apply(&plan(budgets)).unwrap());
+    wire.left.inside(|| put(&bpffs, &mut kernel, budgets));
     for (to, listener) in [("10.99.0.1:443", &sockets.v4), ("[fd99::1]:443", &sockets.v6)] {
         wire.right.inside(|| {
             (0..3).for_each(|_| talk(to, listener));

@@ -89,7 +89,7 @@ fn what_a_budget_decides_is_told() {
         syn_per_port: vec![budgets::port(64, 1, 22, 22)],
         ..FilterBudgets::default()
     };
-    port.namespace.inside(|| kernel.apply(&budgets::plan(wanted)).unwrap());
+    port.namespace.inside(|| budgets::put(&bpffs, &mut kernel, wanted));
     kernel.watch(&only(any()), &[0]).unwrap();
     let with_options = {
         let segment = &syn_from("10.8.0.9", 443)[34..];

@@ -84,7 +84,7 @@ fn what_a_budget_drops_is_a_drop() {
     let bpffs = Bpffs::new();
     let (mut kernel, wire) = bpffs.open_wired();
     let wanted = FilterBudgets { udp_per_source: slow(7, 3), ..FilterBudgets::default() };
-    kernel.apply(&budgets::plan(wanted)).unwrap();
+    budgets::put(&bpffs, &mut kernel, wanted);
     kernel.take_senders().unwrap();
     let packets = ["10.1.0.1", "2001:db8:1::1"].map(|source| datagram(source, 53));
     for packet in &packets {

@@ -418,19 +418,19 @@ fn every_reason_is_provoked() {
         kernel.apply(&particular).unwrap();
         let all = cases().into_iter().chain(single_cases());
         provoked.extend(all.map(|(_, frame, ..)| judge(&kernel, &particular, port, &frame)));
-        provoked.extend(budgets::provoked(&mut kernel, port));
+        provoked.extend(budgets::provoked(&silent, &mut kernel, port));
     }
-    provoked.extend(steering_reasons(&wire, &mut kernel));
+    provoked.extend(steering_reasons(&bpffs, &wire, &mut kernel));
     provoked.insert(a_filter_without_tables());
     let missing: Vec<&Reason> = Reason::ALL.iter().filter(|reason| !provoked.contains(reason)).collect();
     assert!(missing.is_empty(), "nothing provokes {missing:?}");
 }
 
-fn steering_reasons(wire: &Wire, kernel: &mut Linux) -> BTreeSet<Reason> {
+fn steering_reasons(bpffs: &Bpffs, wire: &Wire, kernel: &mut Linux) -> BTreeSet<Reason> {
     let before = Counts::read(kernel);
     let connections =
         FilterBudgets { new_connections_per_source: budgets::slow(64, 1), ..FilterBudgets::default() };
-    kernel.apply(&budgets::plan(connections)).unwrap();
+    budgets::put(bpffs, kernel, connections);
     wire.right.inside(|| (0..3).for_each(|_| assert!(connect("10.99.0.1:443").is_err(), "no socket")));
     kernel.apply(&listeners(&[443])).unwrap();
     let sockets = wire.left.inside(Sockets::new);

@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use aya::maps::{Array, Map, MapData};
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::maps;
 use model::filter::{FilterBudget, FilterBudgets, FilterMode, PortBudget, PortRange};
 use sallyport_node::keeper::kernel::{Filter, Kernel, Linux};
 use sallyport_node::keeper::plan::KernelPlan;
@@ -10,10 +12,12 @@ use sallyport_node::keeper::plan::KernelPlan;
 use super::corpus::Counts;
 use super::frames::{ethernet, ipv4, ipv6, syn, udp};
 use super::rules::Rules;
-use super::{Namespace, Port};
+use super::{Bpffs, Namespace, Port};
 
-/// So slow that a test is over before one more is allowed.
+/// The slowest rate that a budget can have. Where one more a second would be too many, see [`put`].
 const SLOW: u64 = 1;
+/// Nanoseconds.
+const HOUR: u64 = 3_600_000_000_000;
 
 pub(crate) fn budget(id: u32, rate: u64, burst: u64) -> Option<FilterBudget> {
     Some(FilterBudget { id, name: format!("f/b{id}"), rate, burst, mode: FilterMode::Enforce })
@@ -31,6 +35,27 @@ pub(crate) fn port(id: u32, burst: u64, first: u16, last: u16) -> PortBudget {
 /// A plan with a listener on 443 and budgets.
 pub(crate) fn plan(budgets: FilterBudgets) -> KernelPlan {
     KernelPlan { budgets, ..Rules { listeners: vec![(None, 443)], ..Rules::default() }.plan() }
+}
+
+/// Puts budgets in force of which nothing comes back while a test runs, however slow the machine is: see [`stretch`].
+pub(crate) fn put(bpffs: &Bpffs, kernel: &mut Linux, budgets: FilterBudgets) {
+    kernel.apply(&plan(budgets)).unwrap();
+    stretch(bpffs);
+}
+
+/// Lets every budget, as it lies in the kernel, take an hour for one more; its burst stays. The keeper writes a budget that has
+/// changed as it should be, so this is to be called again then.
+pub(crate) fn stretch(bpffs: &Bpffs) {
+    let map = Map::Array(bpffs.pinned(maps::BUDGETS));
+    let mut table: Array<MapData, [u64; 4]> = map.try_into().unwrap();
+    for place in 0..table.len() {
+        let [interval, tolerance, rest @ ..] = table.get(&place, 0).unwrap();
+        // The burst, less one.
+        if let Some(more) = tolerance.checked_div(interval) {
+            let [first, second] = rest;
+            table.set(place, [HOUR, more * HOUR, first, second], 0).unwrap();
+        }
+    }
 }
 
 /// Lets the namespace's kernel answer every SYN with a cookie, which it takes the programs' cookies for; or not.
@@ -74,17 +99,15 @@ pub(crate) fn receive(filter: &Filter, from: Port<'_>, frame: &[u8]) -> u32 {
 }
 
 /// Every reason that budgets give in XDP.
-pub(crate) fn provoked(kernel: &mut Linux, from: Port<'_>) -> Vec<Reason> {
+pub(crate) fn provoked(bpffs: &Bpffs, kernel: &mut Linux, from: Port<'_>) -> Vec<Reason> {
     cookies(from.namespace, true);
-    from.namespace.inside(|| {
-        let budgets = FilterBudgets {
-            syn_per_source: slow(61, 3),
-            syn_pressure: slow(62, 1),
-            udp_per_source: slow(63, 1),
-            ..FilterBudgets::default()
-        };
-        kernel.apply(&plan(budgets)).unwrap();
-    });
+    let budgets = FilterBudgets {
+        syn_per_source: slow(61, 3),
+        syn_pressure: slow(62, 1),
+        udp_per_source: slow(63, 1),
+        ..FilterBudgets::default()
+    };
+    from.namespace.inside(|| put(bpffs, kernel, budgets));
     let frames = [syn_from("10.8.0.1", 443), syn_from("10.8.0.2", 443), datagram("10.8.0.1", 53)];
     let again = [syn_from("10.8.0.3", 22), syn_from("10.8.0.3", 22), syn_from("10.8.0.3", 22)];
     let over = [syn_from("10.8.0.3", 22), datagram("10.8.0.1", 53)];

@@ -23,6 +23,7 @@ use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use aya::maps::MapData;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sallyport_node::keeper::kernel::{Config, Linux, detach_instance};
 
@@ -68,6 +69,11 @@ impl Bpffs {
     pub(crate) fn config(&self, interfaces: &[&str]) -> Config {
         let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
         Config { pin_root: self.root(), ..Config::new("test", interfaces) }
+    }
+
+    /// A map that [`Self::config`]'s instance has pinned here.
+    pub(crate) fn pinned(&self, map: &str) -> MapData {
+        MapData::from_pin(self.root().join("test/current/maps").join(map)).unwrap()
     }
 
     /// In a namespace of its own: on the machine's, strangers' packets would be counted too.
