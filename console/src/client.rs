@@ -1,5 +1,6 @@
 //! The REST API's client: one connection a call, the token and CA from `cli.json` unless told otherwise.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,21 +122,29 @@ impl Client {
         Err(refused(status, &value))
     }
 
-    /// A call whose answer is handed on as it comes, a piece at a time; what comes of a refusal is as with [`Self::must`].
-    pub(crate) async fn stream(&self, path: &str, mut piece: impl FnMut(&[u8])) -> Result<(), ClientError> {
+    /// A call whose answer is handed on as it comes, a piece at a time, until `piece` has enough of it; what comes of a refusal is
+    /// as with [`Self::must`].
+    pub(crate) async fn stream(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        mut piece: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
         let unreachable = |source| ClientError::Unreachable { authority: self.authority.clone(), source };
         let (mut sender, connection) = self.connect().await.map_err(unreachable)?;
-        let request = self.request("GET", path, None).map_err(unreachable)?;
+        let request = self.request(method, path, body).map_err(unreachable)?;
         let exchange = async {
             let answer = sender.send_request(request).await.map_err(std::io::Error::other)?;
             let status = answer.status().as_u16();
             let (mut body, mut refusal) = (answer.into_body(), Vec::new());
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(std::io::Error::other)?;
-                match frame.data_ref() {
-                    Some(bytes) if status == 200 => piece(bytes),
-                    Some(bytes) => refusal.extend_from_slice(bytes),
-                    None => {}
+                let Some(bytes) = frame.data_ref() else { continue };
+                if status != 200 {
+                    refusal.extend_from_slice(bytes);
+                } else if piece(bytes).is_break() {
+                    break;
                 }
             }
             Ok((status, serde_json::from_slice(&refusal).unwrap_or(Value::Null)))

@@ -180,6 +180,17 @@ impl Product {
         self.space.try_run(&self.program("sallyport").display().to_string(), &all)
     }
 
+    /// Begins the same; its output is not looked at.
+    pub fn begin_cli(&self, arguments: &[&str]) -> Child {
+        let program = self.program("sallyport");
+        let state = self.dir.join("state");
+        self.space.inside(|| {
+            let mut command = Command::new(program);
+            command.args(arguments).arg("--state-dir").arg(state).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().expect("sallyport")
+        })
+    }
+
     /// The processes that run now, of one role.
     pub fn pids(&self, role: Role) -> Vec<u32> {
         self.processes().into_iter().filter(|(_, known)| *known == role).map(|(pid, _)| pid).collect()

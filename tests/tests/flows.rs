@@ -23,7 +23,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 struct Watched {
     product: Product,
-    _api: Api,
+    api: Api,
     _origin: Origin,
     stage: Stage,
     rule: String,
@@ -39,7 +39,7 @@ impl Watched {
         let deny = objects::packet_filter("foes", "Deny", &[FOE4.to_string(), FOE6.to_string()]);
         let rule = format!("foes/{}", deny["spec"]["rules"][0]["name"].as_str().unwrap());
         product.applied(api.apply(&[deny]));
-        Self { product, _api: api, _origin: origin, stage, rule }
+        Self { product, api, _origin: origin, stage, rule }
     }
 
     fn frame4(&self, from: Ipv4Addr, port: u16, target: u16) -> Vec<u8> {
@@ -249,4 +249,47 @@ while at < len(data):
     ] {
         assert!(!watched.product.cli(wrong).0, "{wrong:?}");
     }
+}
+
+/// As many captures as go on at once at a node are given up; one after them has its packets at once.
+#[test]
+fn captures_that_were_given_up_end_at_console_and_node() {
+    let watched = Watched::new("flowgiveup");
+    let file = |name: &str| watched.product.dir().join(name).display().to_string();
+    let running = || {
+        let captures = watched.api.get("/api/v1/captures");
+        captures["items"].as_array().unwrap().iter().filter(|capture| capture["running"] == true).count()
+    };
+    let capture = |path: &str| {
+        let options = ["capture", "--rule", &watched.rule, "--packets", "1", "--seconds", "300", "-o", path];
+        options.map(str::to_owned)
+    };
+    fn all(options: &[String]) -> Vec<&str> {
+        options.iter().map(String::as_str).collect()
+    }
+    let mut given_up: Vec<_> = (0..4)
+        .map(|number| watched.product.begin_cli(&all(&capture(&file(&format!("{number}.pcap"))))))
+        .collect();
+    let count = |wanted: usize| match running() {
+        now if now == wanted => Ok(()),
+        now => Err(format!("{now} are running")),
+    };
+    eventually("four captures", Duration::from_secs(15), || count(4));
+    thread::sleep(SETTLED);
+    let refused = watched.product.cli(&all(&capture(&file("fifth.pcap"))));
+    assert!(!refused.0 && refused.2.contains("going on"), "{refused:?}");
+    // Not SIGINT: whoever started this test in the background may have it ignored.
+    for (child, signal) in given_up.iter_mut().zip([Signal::TERM, Signal::TERM, Signal::KILL, Signal::KILL]) {
+        watched.product.signal(child.id(), signal);
+        child.wait().unwrap();
+    }
+    eventually("none goes on", Duration::from_secs(5), || count(0));
+    let options = capture(&file("after.pcap"));
+    let (fine, said, complaint) = thread::scope(|scope| {
+        let taken = scope.spawn(|| watched.product.cli(&all(&options)));
+        thread::sleep(SETTLED);
+        watched.send(&[watched.frame4(FOE4, 2000, 443)]);
+        taken.join().unwrap()
+    });
+    assert!(fine && said.starts_with("1 packets"), "{said} {complaint}");
 }

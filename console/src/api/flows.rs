@@ -16,13 +16,15 @@ use tokio::time::Instant;
 
 use super::ApiError;
 use super::body::{Fields, JsonBody};
-use crate::flows::{NodeState, Reader, counts_line, flow_line, problem_line};
+use crate::flows::{Attended, NodeState, Reader, counts_line, flow_line, problem_line};
 use crate::ops::{Actor, CaptureQuery, FlowQuery, Ops};
 
 /// Lines of an export unless something else is said, and at most.
 const LIMIT: (u64, u64) = (1_000, 100_000);
 /// Seconds it lasts, likewise.
 const SECONDS: (u64, u64) = (10, 600);
+/// Between two lines about a capture.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// Sampled packets as they come, one JSON object a line (`type` is `flow`), until `limit` of them or `seconds` are over; then a
 /// line of figures for each node (`counts`: packets that matched, exactly; of how many one was told, at the coarsest in `oneIn` and
@@ -114,17 +116,20 @@ pub(super) async fn captures(State(ops): State<Ops>) -> Json<Value> {
 }
 
 /// Captures the next dropped packets of a rule or a reason at one node: `{"node", "rule", "reason", "source", "port", "protocol",
-/// "packets" (1 to 1000), "snap" (bytes of each, 1 to 1500), "seconds" (1 to 300)}`. Operators; who asked is in the audit log.
+/// "packets" (1 to 1000), "snap" (bytes of each, 1 to 1500), "seconds" (1 to 300), "follow"}`. Operators; who asked is in the audit log.
+///
+/// With `follow` true the answer is the capture as `GET /api/v1/captures` has it, one JSON object a line, twice a second until one
+/// says that it is not `running`. Where the connection ends before, the capture ends with it; what it has can still be downloaded.
 #[utoipa::path(post, path = "/api/v1/captures", tag = "flows",
-    responses((status = 200, description = "{\"id\": n}"), (status = 403, body = super::error::Problems),
+    responses((status = 200, description = "{\"id\": n}; with follow application/x-ndjson"), (status = 403, body = super::error::Problems),
               (status = 409, body = super::error::Problems), (status = 422, body = super::error::Problems)))]
 pub(super) async fn capture(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
     JsonBody(body): JsonBody,
-) -> Result<Json<Value>, ApiError> {
-    const NAMES: [&str; 9] =
-        ["node", "rule", "reason", "source", "port", "protocol", "packets", "snap", "seconds"];
+) -> Result<Response, ApiError> {
+    const NAMES: [&str; 10] =
+        ["node", "rule", "reason", "source", "port", "protocol", "packets", "snap", "seconds", "follow"];
     let mut fields = Fields::of(body, &NAMES);
     let mut query = CaptureQuery::default();
     for name in &NAMES[..6] {
@@ -132,8 +137,26 @@ pub(super) async fn capture(
     }
     let mut number = |name| fields.number(name).map_or_else(String::new, |number| number.to_string());
     (query.packets, query.snap, query.seconds) = (number("packets"), number("snap"), number("seconds"));
+    let follow = fields.flag("follow");
     fields.finish()?;
-    Ok(Json(json!({ "id": ops.capture(&query, &actor).await? })))
+    let capture = ops.capture(&query, &actor).await?;
+    if !follow {
+        return Ok(Json(json!({ "id": capture.leave() })).into_response());
+    }
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(progress(capture)))
+        .into_response())
+}
+
+/// How far a capture is, until it has ended; it ends when this is dropped.
+fn progress(capture: Attended) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    let beat = tokio::time::interval(BEAT);
+    stream::unfold(Some((capture, beat)), |state| async {
+        let (capture, mut beat) = state?;
+        beat.tick().await;
+        let view = capture.view()?;
+        let goes_on = view.running.then_some((capture, beat));
+        Some((Ok(Bytes::from(format!("{}\n", json!(view)))), goes_on))
+    })
 }
 
 /// What a capture has so far, as a pcap file (Ethernet, nanoseconds). Operators; who took it is in the audit log.

@@ -1,7 +1,8 @@
 //! `sallyport flows` and `sallyport capture`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -9,10 +10,8 @@ use serde_json::{Map, Value};
 use super::{CliError, plain, say};
 use crate::client::Client;
 
-/// Between two looks at a capture.
-const LOOK: Duration = Duration::from_millis(500);
-/// So many looks in a row a node may say that it cannot: its link may come back, and what it said last may be of before.
-const PATIENCE: u32 = 30;
+/// For so long a node may say that it cannot: its link may come back, and what it said last may be of before.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
@@ -97,22 +96,34 @@ pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliErr
             byte => path.push_str(&format!("%{byte:02X}")),
         });
     }
-    let (mut rest, mut told) = (Vec::new(), false);
+    let (mut lines, mut told) = (Lines::default(), false);
     let print = |bytes: &[u8]| {
-        rest.extend_from_slice(bytes);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
+        for line in lines.whole(bytes) {
             told = true;
-            let text = String::from_utf8_lossy(&line[..end]);
-            match serde_json::from_str(&text) {
+            match serde_json::from_str(&line) {
                 Ok(value) if !options.json => say(&words(&value)),
-                _ => say(&text),
+                _ => say(&line),
             }
         }
+        ControlFlow::Continue(())
     };
-    client.stream(&path, print).await?;
+    client.stream("GET", &path, None, print).await?;
     // Each node has a line at the end, if only to say why it tells nothing.
     if told { Ok(()) } else { Err(CliError::NobodyTells) }
+}
+
+/// Lines that come in pieces.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Those that are whole now, without their ends.
+    fn whole(&mut self, piece: &[u8]) -> Vec<String> {
+        self.0.extend_from_slice(piece);
+        let end = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let whole: Vec<u8> = self.0.drain(..end).collect();
+        String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+    }
 }
 
 /// One line for people.
@@ -178,7 +189,7 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
     Ok(())
 }
 
-/// The file of packets, and what the console says of the capture.
+/// The file of packets, and what the console says of the capture, which ends there when this does.
 async fn captured(client: &Client, options: &CaptureOptions) -> Result<(Vec<u8>, Value), CliError> {
     let mut body: Map<String, Value> =
         options.filter.pairs().map(|(name, text)| (name.to_owned(), text.into())).collect();
@@ -186,32 +197,29 @@ async fn captured(client: &Client, options: &CaptureOptions) -> Result<(Vec<u8>,
     {
         body.insert(name.to_owned(), number.into());
     }
-    let begun = client.must("POST", "/api/v1/captures", Some(&Value::Object(body))).await?;
-    let id = begun["id"].clone();
-    let mut unable = 0;
-    let capture = loop {
-        tokio::time::sleep(LOOK).await;
-        let captures = client.must("GET", "/api/v1/captures", None).await?;
-        let mine = captures["items"].as_array().into_iter().flatten().find(|capture| capture["id"] == id);
-        match mine {
-            Some(capture) if capture["running"] == true => {
-                let Some(why) = capture["problem"].as_str() else {
-                    unable = 0;
-                    continue;
-                };
-                unable += 1;
-                if unable == PATIENCE && capture["taken"] == 0 {
-                    return Err(CliError::CannotCapture(plain(&capture["node"]), why.to_owned()));
-                }
-            }
-            other => break other.cloned().unwrap_or_default(),
+    body.insert("follow".to_owned(), true.into());
+    let (mut lines, mut capture, mut unable) = (Lines::default(), Value::Null, None);
+    let look = |bytes: &[u8]| {
+        for line in lines.whole(bytes) {
+            capture = serde_json::from_str(&line).unwrap_or_default();
+            unable = capture["problem"].as_str().map(|_why| *unable.get_or_insert_with(Instant::now));
         }
+        let patient = unable.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
+        if patient || capture["taken"] != 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
+    client.stream("POST", "/api/v1/captures", Some(&Value::Object(body)), look).await?;
+    if let (true, Some(why)) = (capture["running"] == true, capture["problem"].as_str()) {
+        return Err(CliError::CannotCapture(plain(&capture["node"]), why.to_owned()));
+    }
     if capture["taken"].as_u64().unwrap_or(0) == 0 {
         return Err(CliError::NothingCaptured(options.seconds));
     }
     let mut file = Vec::new();
-    client.stream(&format!("/api/v1/captures/{id}/pcap"), |bytes| file.extend_from_slice(bytes)).await?;
+    let keep = |bytes: &[u8]| {
+        file.extend_from_slice(bytes);
+        ControlFlow::Continue(())
+    };
+    client.stream("GET", &format!("/api/v1/captures/{}/pcap", capture["id"]), None, keep).await?;
     Ok((file, capture))
 }
 

@@ -107,12 +107,48 @@ impl Taking {
     }
 }
 
+/// Somebody who waits for a capture: it ends with this, unless it is left to itself.
+#[derive(Debug)]
+pub struct Attended {
+    hub: Hub,
+    id: u64,
+    left: bool,
+}
+
+impl Attended {
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// How far it is; nothing where it has ended and made room for another.
+    pub fn view(&self) -> Option<CaptureView> {
+        let (state, now) = (self.hub.lock(), Instant::now());
+        let taking = state.captures.iter().find(|taking| taking.id == self.id)?;
+        Some(taking.view(now, &state.nodes))
+    }
+
+    /// Lets it go on until it has all or its time is over; its number.
+    pub fn leave(mut self) -> u64 {
+        self.left = true;
+        self.id
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        if !self.left {
+            self.hub.end(self.id);
+        }
+    }
+}
+
 impl Hub {
-    /// Begins a capture; its number.
+    /// Begins a capture.
     ///
     /// # Errors
     /// See [`Busy`].
-    pub fn capture(&self, order: CaptureOrder) -> Result<u64, Busy> {
+    pub fn capture(&self, order: CaptureOrder) -> Result<Attended, Busy> {
         let (mut state, now) = (self.lock(), Instant::now());
         state.tidy(now);
         let until = now + order.lasts;
@@ -127,7 +163,17 @@ impl Hub {
         let id = state.begin(key, Some(order.capture), until)?;
         let (packets, lost) = (Vec::new(), 0);
         state.captures.push_back(Taking { id, order, at: clock::now(), until, packets, lost });
-        Ok(id)
+        Ok(Attended { hub: self.clone(), id, left: false })
+    }
+
+    /// Ends a capture; what it has is kept.
+    fn end(&self, id: u64) {
+        let (mut state, now) = (self.lock(), Instant::now());
+        if let Some(taking) = state.captures.iter_mut().find(|taking| taking.id == id) {
+            taking.until = taking.until.min(now);
+        }
+        state.tidy(now);
+        state.order();
     }
 
     /// All captures, newest first.

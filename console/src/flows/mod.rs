@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::clock;
 
-pub use capture::{CaptureOrder, CaptureView};
+pub use capture::{Attended, CaptureOrder, CaptureView};
 pub use line::{counts_line, flow_line, problem_line};
 pub use told::{Rates, Told};
 

@@ -148,7 +148,7 @@ fn order(packets: u32, lasts: Duration) -> CaptureOrder {
 fn a_capture_that_nothing_comes_for_says_why() {
     let hub = Hub::default();
     let (connection, _orders) = hub.connected("edge");
-    let id = hub.capture(order(1, Duration::from_secs(60))).unwrap();
+    let id = hub.capture(order(1, Duration::from_secs(60))).unwrap().leave();
     let problem = || hub.captures()[0].problem.clone();
     assert_eq!(problem(), None);
     hub.heard("edge", connection, FlowMessage::Cannot { reason: "XDP is off".to_owned() });
@@ -158,7 +158,7 @@ fn a_capture_that_nothing_comes_for_says_why() {
     hub.ended("edge", connection);
     assert_eq!(problem().as_deref(), Some(ABSENT));
     // What has ended has nothing to wait for.
-    let over = hub.capture(order(1, Duration::ZERO)).unwrap();
+    let over = hub.capture(order(1, Duration::ZERO)).unwrap().leave();
     assert_eq!(hub.pcap(over).unwrap().0.problem, None);
 }
 
@@ -166,7 +166,7 @@ fn a_capture_that_nothing_comes_for_says_why() {
 fn a_capture_takes_what_was_asked_for_and_ends() {
     let hub = Hub::default();
     let (connection, orders) = hub.connected("edge");
-    let id = hub.capture(order(2, Duration::from_secs(60))).unwrap();
+    let id = hub.capture(order(2, Duration::from_secs(60))).unwrap().leave();
     assert_eq!(orders.borrow()[0].capture, Some(Capture { packets: 2, snap: 2 }));
     let captured = |bytes: &str| Captured { time_ns: 1, length: 60, bytes: bytes.to_owned() };
     let captured = vec![captured("AQIDBA=="), captured("BQY="), captured("Bwg=")];
@@ -179,8 +179,26 @@ fn a_capture_takes_what_was_asked_for_and_ends() {
     assert!(ids(&orders).is_empty());
     // One that nothing comes for ends too, and more of them than are kept make room for each other.
     for _capture in 0..2 * CAPTURES {
-        hub.capture(order(1, Duration::ZERO)).unwrap();
+        hub.capture(order(1, Duration::ZERO)).unwrap().leave();
         hub.tidy();
     }
     assert_eq!((hub.captures().len(), ids(&orders).len()), (CAPTURES, 0));
+}
+
+#[test]
+fn a_capture_ends_with_whoever_waits_for_it_and_keeps_what_it_has() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let alone = hub.capture(order(2, Duration::from_secs(60))).unwrap().leave();
+    let attended = hub.capture(order(2, Duration::from_secs(60))).unwrap();
+    let id = attended.id();
+    assert_eq!(ids(&orders), [alone, id]);
+    let captured = vec![Captured { time_ns: 1, length: 60, bytes: "AQIDBA==".to_owned() }];
+    let counts = FlowCounts::default();
+    hub.heard("edge", connection, FlowMessage::Flows { watch: id, events: Vec::new(), captured, counts });
+    assert_eq!(attended.view().map(|view| (view.taken, view.running)), Some((1, true)));
+    drop(attended);
+    assert_eq!(ids(&orders), [alone], "the node is told at once");
+    let view = hub.pcap(id).unwrap().0;
+    assert_eq!((view.taken, view.running), (1, false));
 }

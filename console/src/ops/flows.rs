@@ -11,7 +11,7 @@ use model::problem::{Code, Problem};
 
 use super::nodes::no_node_words;
 use super::{Actor, Ops, OpsError, Role, allowed};
-use crate::flows::{Busy, CaptureOrder, CaptureView, Key, Reader, View};
+use crate::flows::{Attended, Busy, CaptureOrder, CaptureView, Key, Reader, View};
 
 /// Seconds a capture lasts at most, and unless something else is said.
 const LASTS: (u64, u64) = (300, 60);
@@ -189,12 +189,12 @@ impl Ops {
         if reading.0.is_empty() { Ok(key) } else { Err(OpsError::Problems(reading.0)) }
     }
 
-    /// Captures the next dropped packets of a rule or a reason at a node. Packets may hold personal data: who asked is in the
-    /// audit log.
+    /// Captures the next dropped packets of a rule or a reason at a node, for as long as what it gives lives or, where that is left,
+    /// by itself. Packets may hold personal data: who asked is in the audit log.
     ///
     /// # Errors
     /// When something in the query is wrong, too much is watched already, or the actor may not.
-    pub async fn capture(&self, query: &CaptureQuery, actor: &Actor) -> Result<u64, OpsError> {
+    pub async fn capture(&self, query: &CaptureQuery, actor: &Actor) -> Result<Attended, OpsError> {
         allowed(actor, Role::Operator)?;
         let mut reading = Reading::default();
         let mut flows = query.flows.clone();
@@ -237,10 +237,11 @@ impl Ops {
             lasts: Duration::from_secs(seconds),
             actor: actor.name.clone(),
         };
-        let id = self.flows().capture(order)?;
+        // Whoever goes away before this has come to its end, or is not in the audit log, captures nothing.
+        let capture = self.flows().capture(order)?;
         self.store().audit(actor, &act).await?;
-        tracing::info!(actor = actor.name, capture = id, act, "capture");
-        Ok(id)
+        tracing::info!(actor = actor.name, capture = capture.id(), act, "capture");
+        Ok(capture)
     }
 
     /// All captures, newest first.

@@ -294,7 +294,7 @@ pub(crate) async fn capture(State(state): State<AppState>, user: SignedIn, field
     for name in ["node", "reason", "rule", "source", "port", "protocol"] {
         query.flows.set(name, fields.get(name));
     }
-    state.ops.capture(&query, &user.actor).await?;
+    state.ops.capture(&query, &user.actor).await?.leave();
     let pairs: Vec<(String, String)> =
         query.flows.pairs().into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     Ok(Redirect::to(&format!("{}#captures", url(&pairs))).into_response())

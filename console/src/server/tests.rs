@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::labels::Labels;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -62,18 +64,21 @@ impl Console {
         Wire::One(sender)
     }
 
-    async fn post(&self, wire: &mut Wire, path: &str, body: Value) -> (Response<()>, Value) {
+    async fn begin(&self, wire: &mut Wire, path: &str, body: Value) -> Response<Incoming> {
         let request = Request::post(format!("https://{}{path}", self.address))
             .header("host", self.address.to_string())
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
             .body(Body::from(body.to_string()))
             .unwrap();
-        let answer = match wire {
+        match wire {
             Wire::One(sender) => sender.send_request(request).await.unwrap(),
             Wire::Two(sender) => sender.send_request(request).await.unwrap(),
-        };
-        let (head, body) = answer.into_parts();
+        }
+    }
+
+    async fn post(&self, wire: &mut Wire, path: &str, body: Value) -> (Response<()>, Value) {
+        let (head, body) = self.begin(wire, path, body).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         (Response::from_parts(head, ()), serde_json::from_slice(&bytes).unwrap())
     }
@@ -141,4 +146,52 @@ async fn a_connection_that_publishes_for_good_goes_on() {
         assert_eq!(answer.status().as_u16(), 200);
         assert!(answer.headers().get("connection").is_none());
     }
+}
+
+/// A connection that is closed ends the capture that is followed on it, and so does a stream of HTTP/2 that is reset; one that
+/// nobody follows goes on.
+#[tokio::test]
+async fn a_capture_ends_when_whoever_follows_it_goes_away() {
+    for h2 in [false, true] {
+        let console = Console::new().await;
+        console.ops.enrol_node("edge", &Labels::default(), &Actor::console()).await.unwrap();
+        let mut wire = console.connect(h2).await;
+        let order = |follow: bool| json!({ "node": "edge", "reason": "denied", "follow": follow });
+        let (_, alone) = console.post(&mut wire, "/api/v1/captures", order(false)).await;
+        let mut followed = console.begin(&mut wire, "/api/v1/captures", order(true)).await;
+        for _line in 0..2 {
+            let line = followed.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+            let told: Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!((told["running"].as_bool(), told["node"].as_str()), (Some(true), Some("edge")));
+        }
+        let running = || {
+            let running = console.ops.captures().into_iter().filter(|capture| capture.running);
+            running.map(|capture| json!(capture.id)).collect::<Vec<_>>()
+        };
+        assert_eq!(running().len(), 2);
+        drop(followed);
+        let ended = async {
+            while running() != [alone["id"].clone()] {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_followed_capture_says_its_end_and_then_no_more() {
+    let console = Console::new().await;
+    console.ops.enrol_node("edge", &Labels::default(), &Actor::console()).await.unwrap();
+    let mut wire = console.connect(false).await;
+    let order = json!({ "node": "edge", "reason": "denied", "seconds": 1, "follow": true });
+    let answer = console.begin(&mut wire, "/api/v1/captures", order).await;
+    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let lines = std::str::from_utf8(&bytes).unwrap().lines();
+    let running: Vec<bool> = lines
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["running"].as_bool().unwrap())
+        .collect();
+    let [before @ .., false] = &running[..] else { panic!("{running:?}") };
+    assert!(!before.is_empty() && before.iter().all(|running| *running), "{running:?}");
 }
