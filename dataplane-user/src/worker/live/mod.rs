@@ -5,8 +5,10 @@
 
 mod build;
 mod judge;
+mod listeners;
 mod open;
 mod origins;
+mod routes;
 #[cfg(test)]
 mod tests;
 
