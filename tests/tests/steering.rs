@@ -2,8 +2,10 @@
 //! that nothing is bound for them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking and says what it did")]
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,8 +14,9 @@ use rustix::process::Signal;
 use sallyport_tests::api::Api;
 use sallyport_tests::client::Dial;
 use sallyport_tests::eventually;
+use sallyport_tests::frames;
 use sallyport_tests::objects::{self, object};
-use sallyport_tests::product::Product;
+use sallyport_tests::product::{Product, Role};
 use sallyport_tests::space::Space;
 use sallyport_tests::stage::{CLIENT4, CLIENT6, FOE4, FOE6, NODE4, NODE6, Stage};
 use serde_json::{Value, json};
@@ -133,6 +136,13 @@ impl Steering {
         })
     }
 
+    fn is_the_services(&self, to: &str, from: IpAddr) {
+        eventually("a service that starts later has its port", SOON, || match self.is_greeted(to, from) {
+            Ok(true) => Ok(()),
+            other => Err(format!("{to}: {other:?}")),
+        });
+    }
+
     /// The sockets that listen, as `ss` shows them.
     fn sockets(&self) -> String {
         self.stage.node.run("ss", &["-ltnH"])
@@ -144,22 +154,65 @@ impl Steering {
         for (at, of_both) in [("0.0.0.0:5432", false), ("[::]:5432", true)] {
             self.are_at(&[(four, "any"), (six, "any")]);
             let later = Service::start(&self.stage.node, at);
-            let is_greeted = |to: &str, from: IpAddr| {
-                eventually("a service that starts later has its port", SOON, || {
-                    match self.is_greeted(to, from) {
-                        Ok(true) => Ok(()),
-                        other => Err(format!("{to}: {other:?}")),
-                    }
-                });
-            };
-            is_greeted(four, CLIENT4.into());
+            self.is_the_services(four, CLIENT4.into());
             match of_both {
-                true => is_greeted(six, CLIENT6.into()),
+                true => self.is_the_services(six, CLIENT6.into()),
                 false => self.are_at(&[(six, "any")]),
             }
             drop(later);
         }
         self.are_at(&[(four, "any"), (six, "any")]);
+    }
+
+    /// While no worker serves, because none can be started, the keeper goes on following who listens and which addresses are the
+    /// host's; clients of the listener wait for the next worker.
+    fn no_worker_serves(&self) {
+        let all: [(&str, IpAddr); 2] =
+            [("10.77.8.1:5433", CLIENT4.into()), ("[fd77:8::1]:5433", CLIENT6.into())];
+        self.are_at(&all.map(|(to, _)| (to, "any")));
+        let program = self.product.program("sallyport-node");
+        let allow = |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        allow(0o644);
+        for pid in self.product.pids(Role::Worker) {
+            self.product.signal(pid, Signal::KILL);
+        }
+        let nobody = || match self.product.pids(Role::Worker) {
+            workers if workers.is_empty() => Ok(()),
+            workers => Err(format!("{workers:?}")),
+        };
+        eventually("no worker is there", SOON, nobody);
+        for _start in 0..2 {
+            let service = Service::start(&self.stage.node, "[::]:5433");
+            all.iter().for_each(|(to, from)| self.is_the_services(to, *from));
+            drop(service);
+            for (to, from) in all {
+                // Where nobody listened, and nothing was steered, it would be refused.
+                eventually("the listener has its port again", SOON, || {
+                    self.stage
+                        .clients
+                        .inside(|| self.dial(to, from).tcp())
+                        .map(drop)
+                        .map_err(|e| e.to_string())
+                });
+            }
+        }
+        let moved: [IpAddr; 2] = ["10.99.1.200".parse().unwrap(), "fd99:1::200".parse().unwrap()];
+        moved.iter().for_each(|address| self.stage.node.ip(&format!("addr add {address} dev lo")));
+        std::thread::sleep(Duration::from_millis(2500));
+        let (link, nodes) = (self.stage.link(), [IpAddr::from(NODE4), NODE6.into()]);
+        let syn = |(from, node)| link.syn(SocketAddr::new(from, 7), SocketAddr::new(node, 443));
+        let syns: Vec<_> = moved.into_iter().zip(nodes).map(syn).collect();
+        frames::send(&self.stage.clients, "c0", &syns);
+        assert_eq!(nobody(), Ok(()));
+        allow(0o755);
+        self.are_at(&all.map(|(to, _)| (to, "any")));
+        eventually("the next worker counts who sent from the host's own addresses", SOON, || {
+            match self.product.metric("sallyport_kernel_drops_total", "reason=\"own-address\"") {
+                2.0 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        });
+        moved.iter().for_each(|address| self.stage.node.ip(&format!("addr del {address} dev lo")));
     }
 
     /// `sallyport-node upgrade`: another worker, and the keeper becomes another program in place.
@@ -243,9 +296,10 @@ fn ranges_and_any_port_are_served_and_nothing_is_bound_for_them() {
     assert_eq!(steering.sockets(), before);
 
     steering.a_service_starts_later();
+    steering.no_worker_serves();
 
     // A worker that dies, and a keeper: what is steered stays so.
-    for role in [sallyport_tests::product::Role::Worker, sallyport_tests::product::Role::Keeper] {
+    for role in [Role::Worker, Role::Keeper] {
         for pid in steering.product.pids(role) {
             steering.product.signal(pid, Signal::KILL);
         }

@@ -46,11 +46,9 @@ impl Keeper {
         }
     }
 
-    /// Fills the tables again where others have begun to listen on what a listener on any port would take, or have ended; only
-    /// while a worker serves, as below.
+    /// Fills the tables again where others have begun to listen on what a listener on any port would take, or have ended.
     pub(super) fn follow_busy_ports(&mut self) {
-        let calm = self.current.is_some() && self.in_force.is_some() && self.transition.is_none();
-        if calm && self.look_who_listens() {
+        if self.may_follow() && self.look_who_listens() {
             self.enter_filter();
         }
     }
@@ -61,16 +59,18 @@ impl Keeper {
     }
 
     /// Fills the tables again where this host's addresses are others now: one that moved to another host sends from there.
-    ///
-    /// Only while a worker serves, which fills them as it begins. Until a living worker of the keeper before has handed back its
-    /// sockets this one knows of no open place, and tables filled from that would refuse every new connection.
     pub(super) fn follow_addresses(&mut self) {
-        if self.current.is_some() && self.in_force.is_some() && self.transition.is_none() {
-            let moved = self.kernel.own_addresses().is_ok_and(|own| own != self.own);
-            if moved {
-                self.enter_filter();
-            }
+        if self.may_follow() && self.kernel.own_addresses().is_ok_and(|own| own != self.own) {
+            self.enter_filter();
         }
+    }
+
+    /// Whether the tables may be filled again by the open places that are known. While a worker serves, and where it has died:
+    /// then its sockets are held here, and clients wait at them for the next one. Not until a living worker of the keeper before has
+    /// handed back its own, for tables that are filled from what is known before would refuse every new connection.
+    fn may_follow(&self) -> bool {
+        let known = self.current.is_some() || !self.sockets.open().is_empty() && !self.is_awaiting();
+        known && self.in_force.is_some() && self.transition.is_none()
     }
 
     /// Puts the filter and the open listeners in force; a failure is a shortcoming, the old tables stay.
