@@ -242,3 +242,82 @@ fn claimed_id(signed: &SignedSnapshot) -> Option<SnapshotId> {
     }
     serde_json::from_str::<Head>(&signed.body).ok().map(|head| head.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use model::snapshot::FORMAT;
+
+    use super::*;
+    use crate::handover::ToWorker;
+    use crate::handover::channel::{Channel, pair};
+
+    const ID: SnapshotId = SnapshotId { epoch: 1, revision: 2 };
+
+    /// A worker with a proposal on its way, and its keeper's side of the channel.
+    fn proposing() -> (Control, Channel<ToWorker, ToKeeper>) {
+        let (ours, theirs): (OwnedFd, OwnedFd) = pair().unwrap();
+        let mut control = Control::unstarted(ours);
+        let snapshot = Snapshot {
+            format: FORMAT,
+            node: "edge".parse().unwrap(),
+            id: ID,
+            listeners: Vec::new(),
+            certificates: Vec::new(),
+            routes: Vec::new(),
+            origin_groups: Vec::new(),
+            trust_bundles: Vec::new(),
+            filter: Vec::new(),
+            filter_protocols: Vec::new(),
+            filter_budgets: Default::default(),
+        };
+        let signed = SignedSnapshot { body: String::new(), signature: String::new() };
+        let offer = Offer { signed, snapshot, received: Instant::now() };
+        control.proposal = Some(control.prepare(offer, Vec::new()).unwrap());
+        (control, Channel::new(theirs).unwrap())
+    }
+
+    async fn heard(keeper: &Channel<ToWorker, ToKeeper>) -> ToKeeper {
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(10), keeper.receive()).await;
+        heard.unwrap().unwrap().0
+    }
+
+    /// The keeper is told, what is live stays, and the proposal waits for a word about itself.
+    #[tokio::test]
+    async fn what_is_committed_is_the_proposal_or_nothing() {
+        let (mut control, keeper) = proposing();
+        let before = control.live.load().id;
+        for id in [SnapshotId { revision: 3, ..ID }, SnapshotId { epoch: 2, ..ID }, SnapshotId::default()] {
+            control.commit(id).await;
+            let said = heard(&keeper).await;
+            let ToKeeper::NotLive { id: about, reason } = said else { panic!("{said:?}") };
+            assert_eq!((about, &*reason), (id, "the worker has no such snapshot"));
+            assert_eq!(control.live.load().id, before);
+            assert_eq!(control.proposal.as_ref().map(Proposal::id), Some(ID));
+        }
+        control.commit(ID).await;
+        assert!(matches!(heard(&keeper).await, ToKeeper::Live { id: ID }));
+        assert_eq!(control.live.load().id, ID);
+        // What is settled is no proposal any more.
+        control.settled(ID).await;
+        control.commit(ID).await;
+        assert!(matches!(heard(&keeper).await, ToKeeper::NotLive { id: ID, .. }));
+        assert_eq!((control.live.load().id, control.settled.map(|settled| settled.id)), (ID, Some(ID)));
+    }
+
+    /// Two keepers may ask, one after the other: what there is to go back to is what was live before the first.
+    #[tokio::test]
+    async fn what_was_committed_twice_and_is_refused_gives_way_to_what_was_live_before() {
+        let (mut control, keeper) = proposing();
+        let before = control.live.load_full();
+        for _keeper in 0..2 {
+            control.commit(ID).await;
+            assert!(matches!(heard(&keeper).await, ToKeeper::Live { id: ID }));
+        }
+        control.rejected(SnapshotId { revision: 3, ..ID }, "about another".to_owned()).await;
+        assert_eq!(control.live.load().id, ID);
+        control.rejected(ID, "not stored".to_owned()).await;
+        assert!(Arc::ptr_eq(&control.live.load(), &before) && control.proposal.is_none());
+    }
+}
