@@ -2,11 +2,13 @@
 //!
 //! A branch has about as many entries as there are prefixes below it, so that whatever the prefixes are, few steps lead to a
 //! class: a trie is as deep as they are uneven. Bits that all prefixes below have in common are compared at once, and so
-//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits.
+//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits, and
+//! maps that say the same are one: prefixes of one length at one distance, or scattered hosts, have few.
 //!
 //! A change builds anew what the changed prefix reaches, behind what is there, and then enters it with one store: a packet
 //! meets what was or what is.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane_ebpf::decide::walk::Words;
@@ -79,6 +81,8 @@ impl Block {
 pub(crate) struct Nodes {
     base: u32,
     pub(crate) words: Vec<u32>,
+    /// Maps of bits by their words: those that say the same are one. Nothing ever changes one in its place.
+    bitmaps: HashMap<[u32; 4], u32>,
     /// How many nodes lie one behind the other where the entry being made stands, and at most so far.
     depth: (u32, u32),
 }
@@ -86,7 +90,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// None yet. `base` is a line's first word.
     pub(crate) fn new(base: u32) -> Self {
-        Self { base, words: Vec::new(), depth: (0, 0) }
+        Self { base, words: Vec::new(), bitmaps: HashMap::new(), depth: (0, 0) }
     }
 
     /// The first entry of the trie of these prefixes, sorted.
@@ -165,8 +169,13 @@ impl Nodes {
             let covered = (u64::MAX >> (64 - (1 << over))) << prefix.block().part(at, BITMAP_BITS);
             if prefix.class == set { map |= covered } else { map &= !covered }
         }
-        let node = self.reserve(4, 4);
-        self.write(node, &[map as u32, (map >> 32) as u32, clear.into(), set.into()]);
+        let words = [map as u32, (map >> 32) as u32, clear.into(), set.into()];
+        let node = self.bitmaps.get(&words).copied().unwrap_or_else(|| {
+            let node = self.reserve(4, 4);
+            self.write(node, &words);
+            self.bitmaps.insert(words, node);
+            node
+        });
         BITMAP << NODE_SHIFT | (self.base + node)
     }
 
