@@ -1,6 +1,6 @@
 //! Ethernet: up to two VLAN tags, then ARP or IP.
 
-use super::{Bytes, Packet, ipv4, ipv6};
+use super::{Bytes, Packet, ipv4, ipv6, quick};
 use crate::reason::Reason;
 
 const ARP: u16 = 0x0806;
@@ -19,6 +19,18 @@ const TAG: usize = 4;
 /// Why it is dropped, or passes, without them.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, Reason> {
+    match quick::parse(frame) {
+        Some(packet) => Ok(packet),
+        None => whole(frame),
+    }
+}
+
+/// Understands any frame.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn whole<B: Bytes + ?Sized>(frame: &B) -> Result<Packet, Reason> {
     let (ethertype, payload) = untag(frame)?;
     match ethertype {
         IPV4 => ipv4::parse(frame, payload),

@@ -16,10 +16,10 @@ const MIN_HEADER: usize = 20;
 pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet, Reason> {
     let [first_word, identity, life, source, destination] =
         frame.words(start).ok_or(Reason::MalformedIpv4)?;
-    let ([version, _, t0, t1], [_, _, f0, f1]) = (first_word.to_ne_bytes(), identity.to_ne_bytes());
+    let ([version, ..], [_, _, f0, f1]) = (first_word.to_ne_bytes(), identity.to_ne_bytes());
     let [_, protocol, _, _] = life.to_ne_bytes();
     let header_len = usize::from(version & 0x0f) * 4;
-    let total_len = usize::from(u16::from_be_bytes([t0, t1]));
+    let total_len = length(first_word);
     if version >> 4 != 4
         || header_len < MIN_HEADER
         || total_len < header_len
@@ -46,6 +46,13 @@ pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet
     }
     let [source, destination] = [source, destination].map(Address::v4_as_it_lies);
     Ok(Packet { source, destination, kind })
+}
+
+/// The packet's length, of its first word.
+#[inline(always)]
+pub(super) fn length(first: u32) -> usize {
+    let [_, _, t0, t1] = first.to_ne_bytes();
+    usize::from(u16::from_be_bytes([t0, t1]))
 }
 
 /// Loopback, multicast and broadcast are nobody's source, and of "this network" only 0.0.0.0 is one: of a host that asks for

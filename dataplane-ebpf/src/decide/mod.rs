@@ -11,12 +11,13 @@ pub mod cookie;
 mod frame;
 mod ipv4;
 mod ipv6;
+mod quick;
 #[cfg(test)]
 mod tests;
 mod transport;
 pub mod walk;
 
-pub use frame::{parse, untag};
+pub use frame::{parse, untag, whole};
 
 use crate::reason::Reason;
 use crate::wire::listener::SOME_PORT;
@@ -37,6 +38,15 @@ pub trait Bytes {
     /// the verifier does not follow); nothing when the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The first `N` bytes.
+    type Front<const N: usize>: Front;
+
+    /// The first `N` bytes, where the frame has them, in one piece of memory.
+    fn front<const N: usize>(&self) -> Option<Self::Front<N>>;
+
+    /// Whether the frame has `length` bytes in one piece of memory.
+    fn is_near(&self, length: usize) -> bool;
+
     /// Whether the frame has `length` bytes.
     fn reaches(&self, length: usize) -> bool;
 
@@ -51,8 +61,50 @@ pub trait Bytes {
     }
 }
 
+/// Bytes that are known to be there. What reaches beyond them does not compile.
+pub trait Front {
+    /// Two bytes.
+    fn half<const AT: usize>(&self) -> u16;
+
+    /// Four bytes.
+    fn word<const AT: usize>(&self) -> u32;
+
+    /// Eight bytes.
+    fn long<const AT: usize>(&self) -> u64;
+}
+
+impl<const N: usize> Front for [u8; N] {
+    fn half<const AT: usize>(&self) -> u16 {
+        u16::from_ne_bytes(piece::<AT, 2, N>(self))
+    }
+
+    fn word<const AT: usize>(&self) -> u32 {
+        u32::from_ne_bytes(piece::<AT, 4, N>(self))
+    }
+
+    fn long<const AT: usize>(&self) -> u64 {
+        u64::from_ne_bytes(piece::<AT, 8, N>(self))
+    }
+}
+
+/// `L` of the bytes, from `AT` on.
+fn piece<const AT: usize, const L: usize, const N: usize>(bytes: &[u8; N]) -> [u8; L] {
+    const { assert!(AT + L <= N) };
+    core::array::from_fn(|index| bytes[AT + index])
+}
+
 /// A frame that came over a wire.
 impl Bytes for [u8] {
+    type Front<const N: usize> = [u8; N];
+
+    fn front<const N: usize>(&self) -> Option<[u8; N]> {
+        self.first_chunk().copied()
+    }
+
+    fn is_near(&self, length: usize) -> bool {
+        self.reaches(length)
+    }
+
     fn half(&self, offset: usize) -> Option<u16> {
         self.read(offset).map(u16::from_ne_bytes)
     }
@@ -85,6 +137,16 @@ impl Bytes for [u8] {
 pub struct Looped<'a>(pub &'a [u8]);
 
 impl Bytes for Looped<'_> {
+    type Front<const N: usize> = [u8; N];
+
+    fn front<const N: usize>(&self) -> Option<[u8; N]> {
+        self.0.front()
+    }
+
+    fn is_near(&self, length: usize) -> bool {
+        self.0.is_near(length)
+    }
+
     fn half(&self, offset: usize) -> Option<u16> {
         self.0.half(offset)
     }

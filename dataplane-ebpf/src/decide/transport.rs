@@ -33,6 +33,12 @@ pub(super) fn tcp<B: Bytes + ?Sized>(frame: &B, payload: Payload) -> Result<Kind
         return Err(Reason::MalformedTcp);
     }
     let [ports, _, _, rest] = frame.words(payload.start).ok_or(Reason::MalformedTcp)?;
+    segment(ports, rest, payload)
+}
+
+/// TCP by its header's first and fourth word.
+#[inline(always)]
+pub(super) fn segment(ports: u32, rest: u32, payload: Payload) -> Result<Kind, Reason> {
     let ([s0, s1, d0, d1], [words, flags, _, _]) = (ports.to_ne_bytes(), rest.to_ne_bytes());
     let length = usize::from(words >> 4) * 4;
     let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
@@ -65,6 +71,12 @@ pub(super) fn udp<B: Bytes + ?Sized>(frame: &B, payload: Payload) -> Result<Kind
         return Err(Reason::MalformedUdp);
     }
     let Some([ports, rest]) = frame.words(payload.start) else { return Err(Reason::MalformedUdp) };
+    datagram(ports, rest, payload)
+}
+
+/// UDP by its header's two words.
+#[inline(always)]
+pub(super) fn datagram(ports: u32, rest: u32, payload: Payload) -> Result<Kind, Reason> {
     let ([_, _, d0, d1], [l0, l1, _, _]) = (ports.to_ne_bytes(), rest.to_ne_bytes());
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     if length < UDP_HEADER || (!payload.fragmented && length > payload.len) {

@@ -80,15 +80,12 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn tables(&self) -> Option<Judges> {
         let generation = self.0.generation();
-        let first = FIRST.get_ptr(generation)?.cast::<u32>();
-        // SAFETY: words of the first chunk. A trie's entry may be changed in place: each is read once.
-        let word = |index| unsafe { first.add(index).read_volatile() };
-        let head = Head::from_words([word(0), word(1), word(2), word(3), word(4)]);
+        let judges = Judges { generation, first: FIRST.get_ptr(generation)?.cast() };
         // No table was made yet: the filter is closed, never open.
-        if head.cells == 0 {
+        if judges.head(Head::CELLS) == 0 {
             return None;
         }
-        Some(Judges { generation, first, head })
+        Some(judges)
     }
 }
 
@@ -97,10 +94,16 @@ pub(crate) struct Judges {
     generation: u32,
     /// The first chunk, which most tables have nothing behind.
     first: *const u32,
-    head: Head,
 }
 
 impl Judges {
+    /// A word of the head. It is read where it is needed: it lies in a line that every packet meets, and registers are few.
+    #[inline(always)]
+    fn head(&self, word: usize) -> u32 {
+        // SAFETY: a word of the first chunk. A trie's first entry may be changed in place.
+        unsafe { self.first.add(word).read_volatile() }
+    }
+
     /// The chunk of a word, and the word's place in it.
     #[inline(always)]
     fn reach(&self, index: u32) -> Option<(*const u32, usize)> {
@@ -134,12 +137,12 @@ impl Words for Judges {
 impl Tables for Judges {
     #[inline(always)]
     fn any(&self) -> bool {
-        self.head.destinations != 0
+        self.head(Head::DESTINATIONS) != 0
     }
 
     #[inline(always)]
     fn source(&self, source: &Address) -> Result<u32, Reason> {
-        let root = if source.is_v6() { self.head.six } else { self.head.four };
+        let root = self.head(if source.is_v6() { Head::SIX } else { Head::FOUR } as usize);
         let [high, low] = source.bits();
         match sallyport_class(self.first.cast(), self.generation, root, high, low) {
             NO_CLASS => Err(Reason::NoTable),
@@ -149,10 +152,11 @@ impl Tables for Judges {
 
     #[inline(always)]
     fn column(&self, slot: u32) -> Result<u32, Reason> {
-        if self.head.columns == 0 {
+        let columns = self.head(Head::COLUMNS);
+        if columns == 0 {
             return Ok(0);
         }
-        let pair = self.word(self.head.columns.wrapping_add(slot / 2)).ok_or(Reason::NoTable)?;
+        let pair = self.word(columns.wrapping_add(slot / 2)).ok_or(Reason::NoTable)?;
         Ok(if slot % 2 == 0 { pair & 0xffff } else { pair >> 16 })
     }
 
@@ -166,8 +170,8 @@ impl Tables for Judges {
 
     #[inline(always)]
     fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
-        let number = source.wrapping_mul(self.head.destinations).wrapping_add(destination);
-        let index = self.head.cells.wrapping_add(number.wrapping_mul(2));
+        let number = source.wrapping_mul(self.head(Head::DESTINATIONS)).wrapping_add(destination);
+        let index = self.head(Head::CELLS).wrapping_add(number.wrapping_mul(2));
         let (chunk, at) = self.reach(index).ok_or(Reason::NoTable)?;
         // Two words begin at a multiple of two, so they end inside the chunk.
         let at = at & !1;
@@ -187,7 +191,7 @@ extern "C" fn sallyport_class(first: *const Chunk, generation: u32, root: u32, h
     if first.is_null() {
         return NO_CLASS;
     }
-    let nodes = Judges { generation, first: first.cast(), head: Head::from_words([0; Head::WORDS]) };
+    let nodes = Judges { generation, first: first.cast() };
     walk::class(&nodes, root, [high, low]).unwrap_or(NO_CLASS)
 }
 

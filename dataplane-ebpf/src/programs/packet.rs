@@ -6,7 +6,7 @@ use core::array;
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
-use dataplane_ebpf::decide::Bytes;
+use dataplane_ebpf::decide::{Bytes, Front};
 
 /// No header chain we follow reaches farther; the verifier wants the bound spelt out.
 const OFFSET_MAX: usize = 0x7fff;
@@ -16,14 +16,15 @@ const LOOPBACK: u32 = 1;
 /// Loads a number from a packet in one piece: the compiler would load its bytes, because it does not know that a packet may be
 /// read unaligned (the verifier allows it where the processor does, as x86-64 and arm64 do).
 macro_rules! load {
-    ($width:literal, $start:expr, $offset:literal) => {{
+    ($width:literal, $start:expr, $offset:expr) => {{
         let loaded: u64;
         // SAFETY: the number lies inside the packet, as the pointer's type says that was checked.
         unsafe {
             core::arch::asm!(
-                concat!("{number} = *(", $width, " *)({start} + ", $offset, ")"),
+                concat!("{number} = *(", $width, " *)({start} + {offset})"),
                 number = out(reg) loaded,
                 start = in(reg) $start,
+                offset = const $offset,
                 options(readonly, nostack, preserves_flags),
             );
         }
@@ -34,7 +35,43 @@ macro_rules! load {
 /// A frame as XDP has it.
 pub(crate) struct XdpFrame<'a>(pub(crate) &'a XdpContext);
 
+/// The first bytes of a packet, which were checked to be in its first buffer.
+pub(crate) struct XdpFront<const N: usize>(*const [u8; N]);
+
+impl<const N: usize> Front for XdpFront<N> {
+    #[inline(always)]
+    fn half<const AT: usize>(&self) -> u16 {
+        const { assert!(AT + 2 <= N) };
+        load!("u16", self.0, AT) as u16
+    }
+
+    #[inline(always)]
+    fn word<const AT: usize>(&self) -> u32 {
+        const { assert!(AT + 4 <= N) };
+        load!("u32", self.0, AT) as u32
+    }
+
+    #[inline(always)]
+    fn long<const AT: usize>(&self) -> u64 {
+        const { assert!(AT + 8 <= N) };
+        load!("u64", self.0, AT)
+    }
+}
+
 impl Bytes for XdpFrame<'_> {
+    type Front<const N: usize> = XdpFront<N>;
+
+    #[inline(always)]
+    fn front<const N: usize>(&self) -> Option<XdpFront<N>> {
+        self.ptr_at(0).map(XdpFront)
+    }
+
+    #[inline(always)]
+    fn is_near(&self, length: usize) -> bool {
+        // The verifier of Linux 6.12 and before knows no bound of a number whose bytes were swapped.
+        length <= OFFSET_MAX && self.0.data() + length <= self.0.data_end()
+    }
+
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         if offset > OFFSET_MAX {
@@ -97,10 +134,8 @@ impl Bytes for XdpFrame<'_> {
 
     #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
-        // The verifier of Linux 6.12 and before knows no bound of a number whose bytes were swapped.
-        let near = length <= OFFSET_MAX && self.0.data() + length <= self.0.data_end();
         // SAFETY: the helper only reads the context the kernel gave.
-        near || unsafe { bpf_xdp_get_buff_len(self.0.ctx) } >= length as u64
+        self.is_near(length) || unsafe { bpf_xdp_get_buff_len(self.0.ctx) } >= length as u64
     }
 
     #[inline(always)]

@@ -75,8 +75,12 @@ impl Head {
     pub const FOUR: u32 = 0;
     /// The word with the first entry of the IPv6 trie.
     pub const SIX: u32 = 1;
+    /// The word that says how many classes of destinations there are.
+    pub const DESTINATIONS: usize = 2;
     /// The word that says where the cells begin.
     pub const CELLS: usize = 3;
+    /// The word that says where the classes of destinations begin.
+    pub const COLUMNS: usize = 4;
 
     /// As words, in the order in which they lie in the table.
     pub const fn to_words(self) -> [u32; Self::WORDS] {

@@ -256,6 +256,19 @@ proptest! {
         prop_assert_eq!(decide(&Looped(&frame), &lists).reason, reference(&frame, &lists, true));
     }
 
+    /// Whatever the quick way says, the long way says.
+    #[test]
+    fn the_quick_way_says_what_the_long_way_says(frame in frame(), cut in 0_usize..120) {
+        for frame in [&frame[..], &frame[..cut.min(frame.len())]] {
+            if let Some(packet) = quick::parse(frame) {
+                prop_assert_eq!(whole(frame), Ok(packet));
+            }
+            if let Some(packet) = quick::parse(&Looped(frame)) {
+                prop_assert_eq!(whole(&Looped(frame)), Ok(packet));
+            }
+        }
+    }
+
     #[test]
     fn noise_is_judged_as_the_reference_does(noise in vec(any::<u8>(), 0..120), lists in lists()) {
         prop_assert_eq!(decide(&noise[..], &lists).reason, reference(&noise, &lists, false));
@@ -293,11 +306,14 @@ fn a_syn_is_told_from_other_segments() {
 fn the_strategies_reach_every_reason() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut seen = std::collections::BTreeSet::new();
+    let (mut seen, mut quickly) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     for _ in 0..if cfg!(miri) { 0 } else { 20_000 } {
         let (frame, lists) = (frame(), lists()).new_tree(&mut runner).unwrap().current();
         seen.insert(decide(&frame[..], &lists).reason);
+        quickly.extend(quick::parse(&frame[..]).map(|packet| (packet.source.is_v6(), packet.kind.is_tcp())));
     }
+    // TCP and UDP of both families.
+    assert!(cfg!(miri) || quickly.len() == 4, "{quickly:?}");
     let elsewhere = [
         Reason::NotIp,
         Reason::Arp,
