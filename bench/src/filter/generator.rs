@@ -27,13 +27,19 @@ impl Family {
     /// The prefix of that number as address and length. Between two of them lies room for one more, so that no two join.
     pub(crate) fn prefix(self, number: u32) -> String {
         match self {
-            Self::V4 => format!("{}/30", Ipv4Addr::from(V4_BASE + number * 8)),
+            Self::V4 => format!("{}/{}", Ipv4Addr::from(V4_BASE + number * 8), 30 + odd(number)),
             Self::V6 => {
                 let segments = [V6_FIRST, (number >> 15) as u16, (number << 1) as u16, 0, 0, 0, 0, 0];
-                format!("{}/48", Ipv6Addr::from(segments))
+                format!("{}/{}", Ipv6Addr::from(segments), 48 + odd(number))
             }
         }
     }
+}
+
+/// 0 or 1 without a pattern, as lists have none: what lies at one distance in one length, tables can say once.
+fn odd(number: u32) -> u32 {
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b1);
+    (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> 31
 }
 
 /// What becomes of the packets where the filter has the prefixes.
@@ -70,12 +76,18 @@ impl Generator {
         let (frame, draw) = match family {
             Family::V4 => {
                 let host = if sources == Sources::Listed { 1 } else { 5 };
-                (v4_frame(port), Draw { count, stride: 8, base: V4_BASE + host, source: 26, balance: 18 })
+                (
+                    v4_frame(port),
+                    Draw { count, stride: 8, base: V4_BASE + host, wide: None, source: 26, balance: 18 },
+                )
             }
             Family::V6 => {
                 let gap = u32::from(sources == Sources::Unlisted);
                 // The lower 16 bits of the changed words are balanced in the payload: IPv6 has no checksum but UDP's.
-                (v6_frame(port), Draw { count, stride: 2, base: gap, source: 24, balance: 62 })
+                (
+                    v6_frame(port),
+                    Draw { count, stride: 2, base: gap, wide: Some(V6_FIRST), source: 24, balance: 62 },
+                )
             }
         };
         let next = sys::program_array()?;
@@ -96,13 +108,17 @@ impl Generator {
     }
 }
 
-/// How a frame gets its source: 32 bits at `source`, and 16 bits at `balance` that keep every checksum over both as it was.
+/// How a frame gets its source: 32 bits at `source`, and 16 bits at `balance` that keep every checksum over both as it was. It is
+/// written in words as large as a reader's, as a network card's memory is: a word of which a part was just stored makes its reader
+/// wait.
 struct Draw {
     count: u32,
     stride: u32,
     base: u32,
     source: i16,
     balance: i16,
+    /// Where the source is longer: 16 bits that stand before those at `source`. 16 zeros follow.
+    wide: Option<u16>,
 }
 
 impl Draw {
@@ -110,13 +126,21 @@ impl Draw {
     /// BPF, by hand: R6 is the context, R7 the frame, R0 the source, R1 what balances it.
     fn program(&self, length: usize, next: i32, otherwise: Says) -> Vec<u64> {
         let signed = u32::cast_signed;
-        vec![
+        let store = match self.wide {
+            None => vec![op(0x63, 7, 0, self.source, 0)], // frame[source] = r0
+            Some(before) => vec![
+                op(0x67, 0, 0, 0, 16),                           // r0 <<= 16
+                op(0x47, 0, 0, 0, i32::from(before.to_be())),    // r0 |= what stands before it
+                op(0x7b, 7, 0, self.source - 2, 0),              // frame[source - 2] = r0
+            ],
+        };
+        let draw = [
             op(0xbf, 6, 1, 0, 0),                   // r6 = context
             op(0x61, 7, 1, 0, 0),                   // r7 = context.data
             op(0x61, 8, 1, 4, 0),                   // r8 = context.data_end
             op(0xbf, 1, 7, 0, 0),                   // r1 = r7
             op(0x07, 1, 0, 0, length as i32),       // r1 += length
-            op(0x2d, 1, 8, 23, 0),                  // if r1 > r8: to the end
+            op(0x2d, 1, 8, 22 + store.len() as i16, 0), // if r1 > r8: to the end
             op(0x85, 0, 0, 0, 7),                   // r0 = bpf_get_prandom_u32()
             op(0x94, 0, 0, 0, signed(self.count)),  // w0 %= count
             op(0x24, 0, 0, 0, signed(self.stride)), // w0 *= stride
@@ -132,9 +156,10 @@ impl Draw {
             op(0x0f, 1, 2, 0, 0),                   // r1 += r2
             op(0xa7, 1, 0, 0, 0xffff),              // r1 ^= 0xffff
             op(0xdc, 1, 0, 0, 16),                  // r1 to network order
-            op(0x6b, 7, 1, self.balance, 0),        // frame[balance] = r1
+            op(0x63, 7, 1, self.balance, 0),        // frame[balance] = r1, and zeros
             op(0xdc, 0, 0, 0, 32),                  // r0 to network order
-            op(0x63, 7, 0, self.source, 0),         // frame[source] = r0
+        ];
+        let go_on = [
             op(0xbf, 1, 6, 0, 0),                   // r1 = context
             op(0x18, 2, 1, 0, next),                // r2 = the array of the next program
             op(0x00, 0, 0, 0, 0),
@@ -142,7 +167,8 @@ impl Draw {
             op(0x85, 0, 0, 0, 12),                  // bpf_tail_call(r1, r2, r3)
             op(0xb7, 0, 0, 0, otherwise as i32),    // the end: r0 = what is said without a next program
             op(0x95, 0, 0, 0, 0),                   // exit
-        ]
+        ];
+        [&draw[..], &store, &go_on].concat()
     }
 }
 
@@ -206,9 +232,14 @@ mod tests {
 
     #[test]
     fn a_source_is_in_its_prefix_and_a_gap_in_none() {
-        let [first, second] = [0, 1].map(|number| Family::V4.prefix(number));
-        assert_eq!((first.as_str(), second.as_str()), ("11.0.0.0/30", "11.0.0.8/30"));
-        assert_eq!(Family::V6.prefix(0x8001), "2a00:1:2::/48");
+        // Of two and of four addresses the second is one and the sixth none; of halves of a /48 and whole ones the same.
+        for number in [0, 1, 2, 99_999] {
+            let (address, length) = (Ipv4Addr::from(V4_BASE + number * 8), 30 + odd(number));
+            assert_eq!(Family::V4.prefix(number), format!("{address}/{length}"));
+        }
+        assert_eq!(Family::V6.prefix(0x8001), format!("2a00:1:2::/{}", 48 + odd(0x8001)));
+        let odd = (0..100_000).map(odd).sum::<u32>();
+        assert!((49_000..51_000).contains(&odd), "{odd}");
     }
 
     #[test]

@@ -102,6 +102,21 @@ impl Row {
         Spread::of(ratios).text(2)
     }
 
+    /// What it costs more than `base`: the mean of the differences within a round, of the middle three quarters, and its standard
+    /// error.
+    fn more(&self, variant: Variant, base: &[f64]) -> String {
+        let mut differences: Vec<f64> =
+            self.values(variant).iter().zip(base).map(|(ours, theirs)| ours - theirs).collect();
+        differences.sort_by(f64::total_cmp);
+        let outliers = differences.len() / 8;
+        let middle = differences.get(outliers..differences.len() - outliers).unwrap_or_default();
+        let count = middle.len() as f64;
+        let mean = middle.iter().sum::<f64>() / count;
+        let variance = middle.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let ratio = 1.0 + mean / Spread::of(base.to_vec()).0;
+        format!("{mean:.0} ± {:.0}: {ratio:.3}", (variance / count).sqrt())
+    }
+
     /// [`Self::ratio`] of what each costs beyond the generator.
     fn net_ratio(&self, variant: Variant, base: &[f64]) -> String {
         let alone = self.values(Variant::Generator);
@@ -160,6 +175,7 @@ pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
             Variant::NftPrerouting,
         ];
         let ratios = [
+            "Sallyport more than no filter: to it",
             "Sallyport to no filter",
             "with a listener",
             "with a budget",
@@ -176,7 +192,8 @@ pub(crate) fn render(rows: &[Row], changes: &[Change]) -> String {
                 Variant::NftIngress,
                 Variant::NftPrerouting,
             ];
-            let ratios = others.map(|variant| row.ratio(variant, &base));
+            let mut ratios = vec![row.more(Variant::Sallyport, &base)];
+            ratios.extend(others.map(|variant| row.ratio(variant, &base)));
             line(&mut text, row, &passed, &ratios);
         }
     }
