@@ -1,11 +1,20 @@
 //! A submitted form as ordered pairs: what is shown again, reviewed and posted on is what was typed.
 
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::body::Bytes;
+use axum::extract::multipart::MultipartError;
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-/// The longest form that is read: a certificate chain with room to spare.
-const MAX_FORM: usize = 1 << 20;
+use crate::ops::Role;
+use crate::pages::PageError;
+use crate::session::SignedIn;
+
+/// The longest form that is read from somebody who may change nothing, bytes: a name, a password and room to spare.
+const MAX_SMALL: usize = 64 << 10;
+/// The longest form that is read from somebody who may change objects, bytes: the 8 MiB of a prefix set, once in the box and once as
+/// a file, each of their line ends two bytes long here; and what browsers put around fields.
+const MAX_FORM: usize = 32 << 20;
 
 /// The pairs of a form.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,15 +22,20 @@ pub(crate) struct Fields(Vec<(String, String)>);
 
 /// Why a body is no form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLarge;
+pub(crate) enum NoForm {
+    /// It is longer than so many bytes.
+    TooLong(usize),
+    /// It ends before its end, or is not written as forms are.
+    Unreadable,
+}
 
-impl IntoResponse for TooLarge {
+impl IntoResponse for NoForm {
     fn into_response(self) -> Response {
-        (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the form is not text, or is longer than 1 MiB; go back and shorten it",
-        )
-            .into_response()
+        match self {
+            Self::TooLong(limit) => PageError::TooLong(limit),
+            Self::Unreadable => PageError::Unreadable,
+        }
+        .into_response()
     }
 }
 
@@ -106,38 +120,44 @@ fn lines(value: String) -> String {
 }
 
 impl<S: Send + Sync> FromRequest<S> for Fields {
-    type Rejection = TooLarge;
+    type Rejection = NoForm;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, TooLarge> {
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, NoForm> {
+        // The session's guard, around all pages, has found out who this is before any of the body is read.
+        let user = request.extensions().get::<SignedIn>();
+        let changes = user.is_some_and(|user| user.actor.role >= Role::Operator);
+        let limit = if changes { MAX_FORM } else { MAX_SMALL };
+        DefaultBodyLimit::max(limit).apply(&mut request);
         let kind = request
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
             .unwrap_or_default();
         if kind.starts_with("multipart/form-data") {
-            let multipart = Multipart::from_request(request, state).await.map_err(too_large)?;
-            return from_multipart(multipart).await;
+            let multipart =
+                Multipart::from_request(request, state).await.map_err(|_no_boundary| NoForm::Unreadable)?;
+            return from_multipart(multipart, limit).await;
         }
-        let body = axum::body::to_bytes(request.into_body(), MAX_FORM).await.map_err(too_large)?;
+        let body = Bytes::from_request(request, state).await.map_err(|why| no_form(why.status(), limit))?;
         Ok(urlencoded(&body).map(|(key, value)| (key, lines(value))).collect())
     }
 }
 
-fn too_large<E>(_: E) -> TooLarge {
-    TooLarge
+/// What is wrong with a body that axum would answer with `status`.
+fn no_form(status: StatusCode, limit: usize) -> NoForm {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => NoForm::TooLong(limit),
+        _ => NoForm::Unreadable,
+    }
 }
 
 /// Reads a multipart body; a file is a field whose value is its text.
-async fn from_multipart(mut multipart: Multipart) -> Result<Fields, TooLarge> {
+async fn from_multipart(mut multipart: Multipart, limit: usize) -> Result<Fields, NoForm> {
+    let wrong = |why: MultipartError| no_form(why.status(), limit);
     let mut fields = Fields::default();
-    let mut size = 0;
-    while let Some(field) = multipart.next_field().await.map_err(too_large)? {
+    while let Some(field) = multipart.next_field().await.map_err(wrong)? {
         let name = field.name().unwrap_or_default().to_owned();
-        let bytes = field.bytes().await.map_err(too_large)?;
-        size += bytes.len();
-        if size > MAX_FORM {
-            return Err(TooLarge);
-        }
+        let bytes = field.bytes().await.map_err(wrong)?;
         // A file that is not text cannot be PEM; what is left of it says so in the chain's own words.
         fields.0.push((name, lines(String::from_utf8_lossy(&bytes).into_owned())));
     }
@@ -176,7 +196,7 @@ mod tests {
     use super::*;
     use axum::body::Body;
 
-    async fn read(kind: &str, body: impl Into<Body>) -> Result<Fields, TooLarge> {
+    async fn read(kind: &str, body: impl Into<Body>) -> Result<Fields, NoForm> {
         let request = Request::post("/").header(header::CONTENT_TYPE, kind).body(body.into()).unwrap();
         Fields::from_request(request, &()).await
     }
@@ -191,7 +211,8 @@ mod tests {
             ("a.b", "/x y", "1\n2", "%")
         );
         assert!(fields.ticked("on") && !fields.ticked("off"));
-        assert!(read("application/x-www-form-urlencoded", vec![b'a'; MAX_FORM + 1]).await.is_err());
+        let long = read("application/x-www-form-urlencoded", vec![b'a'; MAX_SMALL + 1]).await;
+        assert_eq!(long, Err(NoForm::TooLong(MAX_SMALL)));
     }
 
     #[tokio::test]
@@ -199,7 +220,11 @@ mod tests {
         let body = "--B\r\nContent-Disposition: form-data; name=\"chain_file\"; filename=\"a.pem\"\r\n\r\n-----BEGIN\r\nX\r\n--B--\r\n";
         let fields = read("multipart/form-data; boundary=B", body).await.unwrap();
         assert_eq!(fields.get("chain_file"), "-----BEGIN\nX");
-        assert!(read("multipart/form-data; boundary=B", "--B\r\ncut off").await.is_err());
+        let cut = read("multipart/form-data; boundary=B", "--B\r\ncut off").await;
+        assert_eq!(cut, Err(NoForm::Unreadable));
+        let long = format!("{body}{}", "x".repeat(MAX_SMALL));
+        let long = read("multipart/form-data; boundary=B", long).await;
+        assert_eq!(long, Err(NoForm::TooLong(MAX_SMALL)));
     }
 
     #[test]

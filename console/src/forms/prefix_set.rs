@@ -28,17 +28,26 @@ impl SetForm {
             max_shrink_percent: numbers.read("max_shrink_percent", "spec.source.maxShrinkPercent"),
         });
         let mut problems = numbers.problems;
-        let fetched = match base.map(|object| &object.spec) {
-            Some(Spec::PrefixSet(stored)) if stored.source.is_some() => stored.prefixes.clone(),
-            _ => Vec::new(),
+        let stored = match base.map(|object| &object.spec) {
+            Some(Spec::PrefixSet(stored)) => Some(stored),
+            _ => None,
         };
+        let fetched = stored.filter(|stored| stored.source.is_some()).map(|stored| stored.prefixes.clone());
+        let fetched = fetched.unwrap_or_default();
+        let written = stored.map(|stored| stored.prefixes.clone());
         let prefixes = match (text.trim().is_empty(), &source) {
             // The publisher keeps what was fetched.
             (true, Some(_)) => Vec::new(),
             // It is fetched no longer, and stays.
             (true, None) if !fetched.is_empty() => fetched,
             _ => prefixes_in(text, key.as_deref())
-                .map(|prefixes| prefixes.iter().map(ToString::to_string).collect())
+                .map(|prefixes| {
+                    // The same ones stay as they were written: no change of their order alone, which nobody asked for.
+                    let stored = written.filter(|stored| {
+                        prefixes_in(&stored.join("\n"), None).is_ok_and(|had| had == prefixes)
+                    });
+                    stored.unwrap_or_else(|| prefixes.iter().map(ToString::to_string).collect())
+                })
                 .unwrap_or_else(|why| {
                     let object = format!("{}/{name}", Kind::PrefixSet);
                     problems.push(Problem::new(object, "spec.prefixes", Code::Invalid, why.to_string()));
@@ -99,6 +108,18 @@ mod tests {
         let Spec::PrefixSet(spec) = SetForm::object(&fields, None).unwrap().spec else { unreachable!() };
         assert_eq!(spec.prefixes, ["192.0.2.0/24"]);
         assert_eq!(SetForm::fields("cloud", &spec).get("prefixes"), "192.0.2.0/24");
+    }
+
+    #[test]
+    fn a_list_that_is_looked_at_keeps_its_order() {
+        let prefixes = vec!["198.51.100.0/24".to_owned(), "192.0.2.0/24".to_owned()];
+        let spec = PrefixSetSpec { prefixes, source: None };
+        let base = Object::new("cloud", Spec::PrefixSet(spec.clone()));
+        assert_eq!(SetForm::object(&SetForm::fields("cloud", &spec), Some(&base)).unwrap(), base);
+        let more =
+            SetForm::fields("cloud", &spec).with("prefixes", "198.51.100.0/24\n192.0.2.0/24\n192.0.3.0/24");
+        let Spec::PrefixSet(more) = SetForm::object(&more, Some(&base)).unwrap().spec else { unreachable!() };
+        assert_eq!(more.prefixes, ["192.0.2.0/24", "192.0.3.0/24", "198.51.100.0/24"]);
     }
 
     #[test]

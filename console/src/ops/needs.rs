@@ -151,18 +151,31 @@ impl Ops {
             })
             .sum();
         let xdp = |feature: &&Feature| feature.name == "xdp" || feature.name.starts_with("xdp:");
-        let off: Vec<&Feature> = node.features.iter().filter(xdp).filter(|feature| !feature.on).collect();
+        let (on, off): (Vec<&Feature>, Vec<&Feature>) =
+            node.features.iter().filter(xdp).partition(|feature| feature.on);
         if rules == 0 || off.is_empty() {
             return None;
         }
-        let why: Vec<String> =
-            off.iter().map(|feature| format!("{}: {}", feature.name, feature.detail)).collect();
-        let message = format!(
-            "Node {} does not enforce its {} ({}): every packet passes until it runs as root, without --no-kernel, on an interface that exists",
-            node.name,
-            counted(rules, "packet filter rule"),
-            why.join("; ")
-        );
+        let rules = counted(rules, "packet filter rule");
+        let told = |features: &[&Feature], words: &dyn Fn(&Feature) -> String| {
+            features.iter().map(|feature| words(feature)).collect::<Vec<_>>()
+        };
+        let interface = |feature: &Feature| feature.name.replacen("xdp:", "", 1);
+        let message = match on.is_empty() {
+            true => format!(
+                "Node {} does not enforce its {rules} ({}): every packet passes until it runs as root, without --no-kernel, on an interface that exists",
+                node.name,
+                told(&off, &|feature| format!("{}: {}", feature.name, feature.detail)).join("; ")
+            ),
+            // What to do stands in what the node says of each.
+            false => format!(
+                "Node {} enforces its {rules} on {}, and not on {}: {}",
+                node.name,
+                told(&on, &interface).join(", "),
+                told(&off, &interface).join(", "),
+                told(&off, &|feature| feature.detail.clone()).join("; ")
+            ),
+        };
         Some(Need { severity: Severity::Bad, message, link: format!("/nodes/{}", node.name) })
     }
 

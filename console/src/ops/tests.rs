@@ -156,6 +156,21 @@ async fn rules_that_a_node_does_not_enforce_are_needed() {
     assert!(need.message.contains("Node n1 does not enforce its 1 packet filter rule (xdp: --no-kernel)"));
     assert!(need.message.contains("until it runs as root"));
     assert!(ops.unfiltered(&node("a", true)).is_none());
+    // On some interfaces it is: what passes is said of the others alone.
+    let on = |name: &str, on, detail: &str| Feature { name: name.to_owned(), on, detail: detail.to_owned() };
+    let missing = "there is no interface edge9: name another with --interface";
+    let mut some = node("a", true);
+    some.features = vec![
+        on("xdp:edge0", true, "native"),
+        on("xdp:edge1", true, "native"),
+        on("xdp:edge9", false, missing),
+    ];
+    assert_eq!(
+        ops.unfiltered(&some).unwrap().message,
+        format!("Node n1 enforces its 1 packet filter rule on edge0, edge1, and not on edge9: {missing}")
+    );
+    some.features = vec![on("xdp:edge9", false, missing)];
+    assert!(ops.unfiltered(&some).unwrap().message.contains("every packet passes"));
     assert!(ops.unfiltered(&node("b", false)).is_none());
 }
 

@@ -20,6 +20,15 @@ pub(crate) enum PageError {
     /// What was asked for cannot be done; each sentence says why.
     #[error("{}", .0.join(" "))]
     Refused(Vec<String>),
+    /// A form is longer than so many bytes.
+    #[error(
+        "This form is longer than {} that the console reads.",
+        if *.0 >= 1 << 20 { format!("the {} MiB", .0 >> 20) } else { format!("the {} KiB", .0 >> 10) }
+    )]
+    TooLong(usize),
+    /// A form that cannot be read.
+    #[error("This form came cut off, or is not written as forms are.")]
+    Unreadable,
     /// The console failed.
     #[error(transparent)]
     Ops(OpsError),
@@ -68,6 +77,16 @@ impl IntoResponse for PageError {
             Self::Refused(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "That cannot be done", "Nothing has been changed.")
             }
+            Self::TooLong(_) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "That is too long",
+                "Nothing has been changed. Go back and shorten it; what is long by nature can come as files, with sallyport apply.",
+            ),
+            Self::Unreadable => (
+                StatusCode::BAD_REQUEST,
+                "That cannot be read",
+                "Nothing has been changed. Go back and send it again.",
+            ),
             Self::Ops(OpsError::Store(StoreError::Full)) => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "The disk is full",

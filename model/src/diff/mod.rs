@@ -3,6 +3,7 @@
 //! Never with key material; certificates by name, end and fingerprint.
 
 mod filters;
+mod packet_filter;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

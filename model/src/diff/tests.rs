@@ -107,17 +107,45 @@ fn changes_say_the_fields() {
             json!({"origins": [{"url": "http://a.test"}], "clearText": "allow", "tls": {"verify": "none"}}),
             "clearText (default) → allow; origins +http://a.test, -https://a.test; tls.verify (default) → none",
         ),
-        (
-            "PacketFilter",
-            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"]}]}),
-            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24", "2001:db8::/32"]},
-                {"name": "s", "action": "Allow", "prefixes": ["198.51.100.7"]}]}),
-            "rule r.prefixes +2001:db8::/32; rule s.action (default) → Allow; rule s.prefixes +198.51.100.7",
-        ),
     ] {
         let found = words(&[object(kind, "x", old.clone())], &[object(kind, "x", new)]);
         assert!(found.len() == 1 && found[0].ends_with(&format!(" x: {expected}")), "{found:?}");
         assert!(words(&[object(kind, "x", old.clone())], &[object(kind, "x", old)]).is_empty());
+    }
+}
+
+#[test]
+fn rules_and_budgets_that_are_new_or_gone_are_told_as_a_whole() {
+    for (old, new, expected) in [
+        (
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"]}]}),
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24", "2001:db8::/32"]},
+                {"name": "s", "action": "Allow", "prefixes": ["198.51.100.7"]}]}),
+            "rule s added: allow (198.51.100.7); rule r.prefixes +2001:db8::/32",
+        ),
+        (
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"]},
+                {"name": "edge", "action": "Allow", "prefixSets": ["cloud"], "ports": ["443"], "mode": "Observe"}],
+                "budgets": {"synPressure": {"rate": 3000}, "udpPerSource": {"rate": 50},
+                    "synPerPort": [{"name": "web", "ports": ["80", "443"], "rate": 7},
+                        {"name": "ssh", "ports": ["22"], "rate": 5}]}}),
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"]}],
+                "budgets": {"synPerSource": {"rate": 9, "burst": 20}, "udpPerSource": {"rate": 60},
+                    "synPerPort": [{"name": "ssh", "ports": ["22", "2222"], "rate": 5}]}}),
+            "rule edge removed: allow (set cloud to TCP 443, observed only); \
+             budget synPressure removed: 3000/s, 3000 at once; \
+             budget web of ports 80, 443 removed: 7/s, 7 at once; \
+             budget synPerSource added: 9/s, 20 at once; \
+             budget ssh.ports +2222; budget udpPerSource.rate 50 → 60",
+        ),
+        (
+            json!({"budgets": {"synPressure": {"rate": 3000}}}),
+            json!({"rules": [{"name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"]}]}),
+            "budget synPressure removed: 3000/s, 3000 at once; rule r added: deny (192.0.2.0/24)",
+        ),
+    ] {
+        let filter = |spec| [object("PacketFilter", "x", spec)];
+        assert_eq!(words(&filter(old), &filter(new)), [format!("~ packet filter x: {expected}")]);
     }
 }
 

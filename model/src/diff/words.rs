@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::filters;
+use super::{filters, packet_filter};
 use crate::certificate::{Facts, trust_bundle};
 use crate::digest::Digest;
 use crate::draft::{
-    BudgetSpec, BudgetsSpec, CertificateSpec, ErrorPageSpec, FilterRuleSpec, ListenerSpec, MatchSpec, Object,
-    PortBudgetSpec, PortSpec, RouteSpec, Spec,
+    CertificateSpec, ErrorPageSpec, ListenerSpec, MatchSpec, Object, PortSpec, RouteSpec, Spec,
 };
 
 /// More of a list than this is counted, not told.
@@ -30,11 +29,7 @@ pub(super) fn of(object: &Object) -> String {
                 format!("from {}, now {}", source.url, list(spec.prefixes.iter().cloned()))
             }
         },
-        Spec::PacketFilter(spec) => {
-            let protocols = spec.protocols.iter().map(|list| format!("only {}", list.allow.join(", ")));
-            let budgets = spec.budgets.iter().flat_map(budgets);
-            list(spec.rules.iter().map(rule).chain(protocols).chain(budgets))
-        }
+        Spec::PacketFilter(spec) => list(packet_filter::words(spec).into_iter()),
     }
 }
 
@@ -47,7 +42,11 @@ pub(super) fn between(old: &Object, new: &Object) -> String {
     {
         found.push("private key replaced".to_owned());
     }
-    compare("", &shown(&old.spec), &shown(&new.spec), &mut found);
+    let (mut before, mut after) = (shown(&old.spec), shown(&new.spec));
+    if let (Spec::PacketFilter(old), Spec::PacketFilter(new)) = (&old.spec, &new.spec) {
+        found.extend(packet_filter::whole((old, &mut before), (new, &mut after)));
+    }
+    compare("", &before, &after, &mut found);
     if found.is_empty() { "written differently, same meaning".to_owned() } else { found.join("; ") }
 }
 
@@ -89,20 +88,7 @@ fn shown(spec: &Spec) -> Value {
             fields.insert("origins".to_owned(), urls.into());
         }
         Spec::PacketFilter(spec) => {
-            fields.remove("rules");
-            let rules = spec.rules.iter().map(|rule| {
-                let mut fields = serde_json::to_value(rule).unwrap_or_default();
-                if let Some(fields) = fields.as_object_mut() {
-                    fields.remove("name");
-                }
-                (format!("rule {}", rule.name), fields)
-            });
-            fields.extend(rules.collect::<Vec<_>>());
-            if let Some(budgets) = fields.get_mut("budgets").and_then(Value::as_object_mut) {
-                let ports = spec.budgets.iter().flat_map(|budgets| &budgets.syn_per_port);
-                let ports: Vec<Value> = ports.map(|budget| port_budget(budget).into()).collect();
-                budgets.insert("synPerPort".to_owned(), ports.into());
-            }
+            packet_filter::by_name(spec, fields);
         }
         // As it stands: its entries are told one by one.
         Spec::PrefixSet(_) => {}
@@ -168,7 +154,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// `a, b, c, d and 3 more`.
-fn list(entries: impl Iterator<Item = String>) -> String {
+pub(super) fn list(entries: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = entries.collect();
     let told = all.get(..TOLD.min(all.len())).unwrap_or_default().join(", ");
     if all.len() > TOLD { format!("{told} and {} more", all.len() - TOLD) } else { told }
@@ -225,40 +211,6 @@ fn error_page(page: &ErrorPageSpec) -> String {
     let (status, form) = (page.status.as_deref().unwrap_or("all"), page.form.as_deref().unwrap_or("html"));
     let digest = short(&Digest::of(page.body.as_bytes()).to_string());
     format!("{status} {form} ({} bytes, {digest})", page.body.len())
-}
-
-fn rule(rule: &FilterRuleSpec) -> String {
-    let sets = rule.prefix_sets.iter().map(|set| format!("set {set}"));
-    let sources = list(sets.chain(rule.prefixes.iter().cloned()));
-    let protocols = match (&*rule.protocols, &*rule.ports) {
-        ([], []) => String::new(),
-        ([], _) => "TCP".to_owned(),
-        (some, _) => some.join(", "),
-    };
-    let types = rule.icmp_types.iter().map(ToString::to_string);
-    let details = list(rule.ports.iter().cloned().chain(types));
-    let what: Vec<String> = [protocols, details].into_iter().filter(|text| !text.is_empty()).collect();
-    let what = if what.is_empty() { String::new() } else { format!(" to {}", what.join(" ")) };
-    let observed = if rule.mode.as_deref() == Some("Observe") { ", observed only" } else { "" };
-    format!("{} {} ({sources}{what}{observed})", rule.action.to_lowercase(), rule.name)
-}
-
-fn budgets(spec: &BudgetsSpec) -> Vec<String> {
-    let single = spec.single().into_iter().filter_map(|(_, name, budget)| {
-        let BudgetSpec { rate, burst, mode } = budget?;
-        Some(format!("budget {name} {}", amount(*rate, *burst, mode.as_deref())))
-    });
-    single.chain(spec.syn_per_port.iter().map(|budget| format!("budget {}", port_budget(budget)))).collect()
-}
-
-fn port_budget(budget: &PortBudgetSpec) -> String {
-    let PortBudgetSpec { name, ports, rate, burst, mode } = budget;
-    format!("{name} of ports {} {}", list(ports.iter().cloned()), amount(*rate, *burst, mode.as_deref()))
-}
-
-fn amount(rate: u64, burst: Option<u64>, mode: Option<&str>) -> String {
-    let observed = if mode == Some("Observe") { ", observed only" } else { "" };
-    format!("({rate}/s, {} at once{observed})", burst.unwrap_or(rate))
 }
 
 fn certificate(spec: &CertificateSpec) -> String {

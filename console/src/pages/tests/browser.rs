@@ -131,6 +131,19 @@ impl Browser {
         self.send(request.unwrap()).await
     }
 
+    /// Posts a form as `multipart/form-data`.
+    pub(super) async fn upload(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let part = |(name, value): &(&str, &str)| {
+            format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let body = fields.iter().map(part).collect::<String>() + "--B--\r\n";
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=B")
+            .header("sec-fetch-site", "same-origin")
+            .body(Body::from(body));
+        self.send(request.unwrap()).await
+    }
+
     /// Posts a form with the session's token.
     pub(super) async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let csrf = self.get("/changes").await.csrf().to_owned();
@@ -161,7 +174,7 @@ impl Browser {
                 String::new()
             }
             _ => {
-                let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
+                let bytes = axum::body::to_bytes(response.into_body(), 1 << 26).await.unwrap();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
         };
