@@ -123,6 +123,10 @@ mod tests {
         assert!(matches!(verify(&other, &public, &ours), Err(Unbelievable::Node { .. })));
         let later = verify(&sign(&pair, &body("edge", 2)), &public, &ours).unwrap_err();
         assert!(later.to_string().contains("format 2"), "{later}");
+        // Whatever else is in it that this release does not know.
+        let unread = sign(&pair, &body("edge", 2).replace("\"filter\"", "\"deny\":[],\"filter\""));
+        let unread = verify(&unread, &public, &ours).unwrap_err();
+        assert!(unread.to_string().contains("format 2"), "{unread}");
         let unknown = sign(&pair, &body("edge", 1).replace("\"filter\"", "\"deny\":[],\"filter\""));
         let told = |changed: &SignedSnapshot| crate::sentence(&verify(changed, &public, &ours).unwrap_err());
         let newer = told(&unknown);

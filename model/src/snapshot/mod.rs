@@ -216,7 +216,8 @@ impl Snapshot {
         serde_json::to_string(self)
     }
 
-    /// Reads a body whose signature was verified. The format is looked at first, so that a newer one is named as such.
+    /// Reads a body whose signature was verified. Of one that cannot be read the format counts first, so that a newer one is named
+    /// as such.
     ///
     /// # Errors
     /// See [`InvalidSnapshot`].
@@ -225,11 +226,16 @@ impl Snapshot {
         struct Head {
             format: u64,
         }
-        let head: Head = serde_json::from_str(body).map_err(InvalidSnapshot::of)?;
-        if head.format != u64::from(FORMAT) {
-            return Err(InvalidSnapshot::Format(head.format));
+        // A long body is gone through once: what reads whole has its format in it.
+        let read: Result<Self, _> = serde_json::from_str(body);
+        let format = match &read {
+            Ok(snapshot) => snapshot.format.into(),
+            Err(_) => serde_json::from_str::<Head>(body).map_err(InvalidSnapshot::of)?.format,
+        };
+        if format != u64::from(FORMAT) {
+            return Err(InvalidSnapshot::Format(format));
         }
-        serde_json::from_str(body).map_err(InvalidSnapshot::of)
+        read.map_err(InvalidSnapshot::of)
     }
 }
 
