@@ -120,6 +120,36 @@ fn with_fewer_queues_than_threads_flows_spread() {
         assert_eq!(accepted.len(), 4, "{} clients", clients.len());
     });
     assert_eq!(kernel.packets(Reason::Steered).unwrap(), 64);
+    let how = feature(&kernel, "sk_lookup").detail;
+    assert!(how.contains("by a hash") && how.contains("wire0 has 1 receive queue and"), "{how}");
+    assert!(how.contains("4 threads") && how.contains("`ethtool -L wire0 combined 4`"), "{how}");
+}
+
+/// Whoever takes the filter off opens the gate for a moment, which is put right and told.
+#[test]
+fn a_filter_that_was_taken_off_is_put_back_and_leaves_a_trace() {
+    let (bpffs, wire) = (Bpffs::new(), Wire::new());
+    let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
+    let link = bpffs.root().join("test/links/xdp-wire0");
+    let mut look = || {
+        wire.left.inside(|| kernel.look());
+        feature(&kernel, "xdp:wire0")
+    };
+    assert_eq!(look().detail, "native");
+    for gaps in ["1 time since", "2 times since"] {
+        std::thread::sleep(Duration::from_millis(20));
+        // The link goes with its last reference.
+        std::fs::remove_file(&link).unwrap();
+        let told = look();
+        assert!(told.on && link.exists(), "{told:?}");
+        assert!(
+            told.detail.starts_with("native; found missing and put back ") && told.detail.contains(gaps),
+            "{told:?}"
+        );
+        let ms = told.detail.split("at most ").nth(1).and_then(|rest| rest.strip_suffix(" ms")).unwrap();
+        assert!(ms.parse::<u64>().unwrap() >= 20, "{told:?}");
+        assert_eq!(look(), told);
+    }
 }
 
 /// How many of `count` connections from a processor each thread got.
@@ -154,6 +184,8 @@ fn connections_go_to_the_thread_of_the_processor_that_received_them() {
         kernel.apply(&listeners(&[443])).unwrap();
         (kernel, sockets)
     });
+    let how = |kernel: &Linux| feature(kernel, "sk_lookup").detail;
+    assert_eq!(how(&kernel), "the kernel hands connections to the worker thread of their CPU");
     for to in ["10.99.0.1:443", "[fd99::1]:443", "10.98.0.1:443", "[fd98::1]:443"] {
         for processor in 0..processors {
             let threads = wire.right.inside(|| from_processor(processor, to, 32, &sockets));
@@ -175,6 +207,7 @@ fn connections_go_to_the_thread_of_the_processor_that_received_them() {
         let threads = wire.right.inside(|| from_processor(0, to, 64, &sockets));
         println!("with {few}, which uses one queue, to {to} from processor 0: {threads:?}");
         assert!(threads.iter().all(|count| *count > 0), "{few}: {threads:?}");
+        assert!(how(&kernel).contains(&format!("for {few} has 1 receive queue and")), "{}", how(&kernel));
     }
     kernel.detach().unwrap();
 }

@@ -14,6 +14,7 @@ use super::budgets::{self, Budgets};
 use super::counters::Counters;
 use super::filter::Filter;
 use super::flows::{Flows, Record};
+use super::gaps::Gaps;
 use super::links::{self, Interface, Namespace, State};
 use super::lock::Lock;
 use super::object::{self, Programs};
@@ -74,6 +75,7 @@ pub struct Linux {
     threads: OwnedFd,
     steering: OwnedFd,
     pub(super) interfaces: Vec<Interface>,
+    pub(super) gaps: Gaps,
     pub(super) steer: State,
     /// Whether connections are accepted where steering leads them: said once, and the sockets are made for it.
     pub(super) steered: bool,
@@ -128,6 +130,7 @@ impl Linux {
             threads: slot.open(maps::THREADS)?,
             steering: slot.open(maps::STEERING)?,
             interfaces: Vec::new(),
+            gaps: Gaps::default(),
             steer: State::Off("waiting for the first snapshot".to_owned()),
             steered: false,
             // Tables that an earlier process left may steer something.
@@ -173,20 +176,38 @@ impl Linux {
         }
     }
 
-    /// Whether fewer receive queues than threads would leave threads idle if the CPU chose.
-    fn by_flow(&self, threads: usize) -> bool {
-        self.interfaces
-            .iter()
-            .filter_map(|interface| interface.queues)
-            .any(|queues| (queues as usize) < threads)
+    /// An interface whose receive queues are fewer than the worker threads, of which some would be left idle if the CPU chose.
+    fn short_of_queues(&self) -> Option<(&str, u32)> {
+        let queues =
+            |interface: &Interface| interface.queues.filter(|queues| (*queues as usize) < self.workers);
+        self.interfaces.iter().find_map(|interface| Some((interface.name.as_str(), queues(interface)?)))
     }
 
     /// Writes how a connection's thread is chosen, once there are any.
-    pub(super) fn choose_by_queues(&self) -> Result<(), KernelError> {
+    pub(super) fn choose_by_queues(&mut self) -> Result<(), KernelError> {
         let Ok(count) = threads_in_range(self.workers) else { return Ok(()) };
-        let word = Steering::new(count, self.by_flow(self.workers));
+        let word = Steering::new(count, self.short_of_queues().is_some());
         sys::map_update(self.steering.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
-            .map_err(KernelError::table("writing", maps::STEERING))
+            .map_err(KernelError::table("writing", maps::STEERING))?;
+        if self.asked && self.steer.is_on() {
+            self.steer = State::On(self.how_steered());
+        }
+        Ok(())
+    }
+
+    /// How connections come to worker threads, for people: what the word says that [`Self::choose_by_queues`] writes.
+    pub(super) fn how_steered(&self) -> String {
+        match (self.workers, self.short_of_queues()) {
+            (0, _) => "the kernel hands connections to worker threads".to_owned(),
+            (1, _) => "the kernel hands connections to the one worker thread".to_owned(),
+            (_, None) => "the kernel hands connections to the worker thread of their CPU".to_owned(),
+            (threads, Some((name, queues))) => {
+                let plural = if queues == 1 { "" } else { "s" };
+                format!(
+                    "the kernel hands connections to worker threads by a hash of the client's address and port, for {name} has {queues} receive queue{plural} and there are {threads} threads: with as many queues (`ethtool -L {name} combined {threads}`, where the driver has them) or fewer threads (--threads) each would go to the thread of its CPU"
+                )
+            }
+        }
     }
 
     /// Packets counted under a reason since the counters were made; passes too. Tests prove with it which way a packet went.
@@ -230,7 +251,9 @@ impl Kernel for Linux {
             Progress::Settled => self
                 .interfaces
                 .iter()
-                .map(|interface| interface.state.feature(format!("xdp:{}", interface.name)))
+                .map(|Interface { name, state, .. }| {
+                    self.gaps.told(name, state.feature(format!("xdp:{name}")))
+                })
                 .collect(),
             Progress::Beside { .. } => {
                 let waiting = State::Off("waiting for the first snapshot".to_owned());

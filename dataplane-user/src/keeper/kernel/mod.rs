@@ -7,7 +7,8 @@
 //! - `sys`: bpf(2); `mapped`: arrays as memory; `object`: aya, which loads the ELF object.
 //! - `pins`: where everything is pinned, and whether what is pinned may be taken over; `lock`: whose an instance is.
 //! - `changes`: what the kernel says of interfaces, addresses and routes; `netlink`: what it answers about them.
-//! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone.
+//! - `links`: programs on interfaces and on the namespace; `watch`: puts them back where they are gone; `gaps`: and how long they
+//!   were.
 //! - `beside`: a change of layout, with the new tables beside those in force.
 //! - `tables`: generations; `ranges`: listeners on prefixes and any port; `budgets`: how much may come; `counters`: drops;
 //!   `senders`: who is sending; `flows`: watched packets; `filter`: runs it over a frame; `version`: which kernel it is.
@@ -20,6 +21,7 @@ mod counters;
 mod error;
 mod filter;
 mod flows;
+mod gaps;
 mod inspect;
 mod links;
 mod linux;

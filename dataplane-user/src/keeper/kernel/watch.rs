@@ -5,7 +5,7 @@ use model::report::Feature;
 use super::beside::Progress;
 use super::links::{self, Interface, State};
 use super::linux::{Interfaces, Linux};
-use super::{KernelError, off};
+use super::{KernelError, off, sys};
 
 /// Every how many looks the routes are read, which may be many.
 const ROUTES: u64 = 5;
@@ -15,6 +15,7 @@ impl Linux {
     pub(super) fn attach_filter(&mut self) {
         let names = self.wanted();
         self.interfaces = names.iter().map(|name| self.filter_on(name)).collect();
+        self.note_standing();
         self.keep_only(&names);
     }
 
@@ -27,9 +28,7 @@ impl Linux {
     pub(super) fn attach_steering(&mut self) -> Result<(), KernelError> {
         self.steer = match &self.programs.steer {
             Ok(program) => match links::steer(&self.pins, &self.config.instance, program, &self.namespace) {
-                Ok(()) => {
-                    State::On("the kernel hands connections to the worker thread of their CPU".to_owned())
-                }
+                Ok(()) => State::On(self.how_steered()),
                 Err(error @ KernelError::OtherNamespace { .. }) => return Err(error),
                 Err(error) => State::Off(off::with_causes(&error)),
             },
@@ -131,12 +130,28 @@ impl Linux {
         if find || !self.interfaces.iter().all(there) {
             self.look_at_interfaces();
         }
+        self.note_standing();
         self.look_at_steering();
+    }
+
+    /// Remembers that the filter is on those that have it, which was looked at just now.
+    fn note_standing(&mut self) {
+        let Self { interfaces, gaps, .. } = self;
+        interfaces.iter().filter(|one| one.state.is_on()).for_each(|one| gaps.stands(&one.name));
     }
 
     fn look_at_interfaces(&mut self) {
         let names = self.wanted();
+        // Before anything is attached again.
+        let filtered = links::filtered(&self.pins);
+        let is_gone = |one: &&Interface| {
+            one.state.is_on() && !filtered.contains(&one.name) && sys::interface_index(&one.name).is_some()
+        };
+        let gone: Vec<String> = self.interfaces.iter().filter(is_gone).map(|one| one.name.clone()).collect();
         let looked: Vec<Interface> = names.iter().map(|name| self.look_at(name)).collect();
+        for one in looked.iter().filter(|one| one.state.is_on() && gone.contains(&one.name)) {
+            self.gaps.ended(&one.name);
+        }
         let queues = |interfaces: &[Interface]| interfaces.iter().map(|one| one.queues).collect::<Vec<_>>();
         let changed = queues(&self.interfaces) != queues(&looked);
         self.interfaces = looked;
