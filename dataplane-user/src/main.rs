@@ -310,11 +310,7 @@ fn print_status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
         write!(out, "{}", state.words())?;
     }
     if stale {
-        let seconds = age.as_secs();
-        writeln!(
-            std::io::stderr(),
-            "sallyport-node: this was {seconds} s ago; the keeper does not run any more"
-        )?;
+        writeln!(std::io::stderr(), "sallyport-node: {}", state.silence(age))?;
     }
     Ok(if stale { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 
 use model::link::{ConsoleMessage, NodeMessage};
 use model::snapshot::SnapshotId;
+use node_support::node::freeze;
 use node_support::traffic::{Client, expect_hello, get, origin};
 use node_support::{Console, Node, free_port, id, name, shop, snapshot, wait};
 
@@ -171,6 +172,28 @@ fn two_keepers_do_not_share_a_state_directory() {
     let detach = node.command("detach").output().unwrap();
     assert!(!detach.status.success());
     assert!(String::from_utf8_lossy(&detach.stderr).contains("a node runs"));
+}
+
+#[test]
+fn an_old_status_says_whether_the_keeper_is_there() {
+    let console = Console::start();
+    let mut node = Node::start(&console);
+    node.worker(None);
+    let silence = |node: &Node| {
+        let output = node.command("status").output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let keeper = node.keeper.as_ref().unwrap().id();
+    freeze(keeper);
+    let mut status = node.status().unwrap();
+    status.at_ms -= 20_000;
+    std::fs::write(node.run_dir().join("status.json"), serde_json::to_vec(&status).unwrap()).unwrap();
+    let said = silence(&node);
+    let there = format!("the keeper (process {keeper}) is there and has not answered for 2");
+    assert!(said.contains(&there) && !said.contains("any more"), "{said}");
+    node.kill_keeper();
+    assert!(silence(&node).contains("the keeper does not run any more"));
 }
 
 #[test]

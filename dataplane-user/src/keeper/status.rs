@@ -110,6 +110,18 @@ impl Status {
         self.lines().into_iter().map(visible).collect()
     }
 
+    /// What to say of a status as old as this, which is more than [`STALE`]: its keeper has ended, or is there and does not get to
+    /// write another.
+    pub fn silence(&self, age: Duration) -> String {
+        let (keeper, seconds) = (self.keeper, age.as_secs());
+        match is_keeper(keeper) {
+            true => format!(
+                "this was {seconds} s ago: the keeper (process {keeper}) is there and has not answered for {seconds} s; it was stopped, or waits for a processor or the disk"
+            ),
+            false => format!("this was {seconds} s ago; the keeper does not run any more"),
+        }
+    }
+
     fn lines(&self) -> Vec<String> {
         let node = self.node.as_ref().map_or("not enrolled", Name::as_str);
         let worker =
@@ -268,6 +280,13 @@ impl Keeper {
     }
 }
 
+/// Whether a process is a keeper, of whatever release: when one has ended another process may be given its number. What a process
+/// was started with anybody may read; the keeper's locks and sockets are for its own user.
+fn is_keeper(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"run")
+}
+
 fn worker_status(worker: &Worker) -> WorkerStatus {
     let left = |until: tokio::time::Instant| until.saturating_duration_since(tokio::time::Instant::now());
     WorkerStatus {
@@ -292,15 +311,13 @@ pub fn now_ms() -> i64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_workers_words_say_nothing_to_a_terminal() {
-        let said = "\u{1b}]0;title\u{7}\u{9b}2Jfine\nkeeper    process 1".to_owned();
-        let status = Status {
+    fn status(keeper: u32, said: String) -> Status {
+        Status {
             at_ms: 0,
             version: "0.1.0".to_owned(),
             node: None,
             instance: "default".to_owned(),
-            keeper: 7,
+            keeper,
             worker: None,
             draining: Vec::new(),
             workers: Vec::new(),
@@ -314,7 +331,31 @@ mod tests {
             features: vec![Feature { name: "seccomp".to_owned(), on: true, detail: said }],
             listeners: Vec::new(),
             pins: Vec::new(),
-        };
+        }
+    }
+
+    /// Only whose process is gone has ended, and another process of the same number is no keeper.
+    #[test]
+    fn an_old_status_tells_a_dead_keeper_from_a_silent_one() {
+        let said = |pid| status(pid, String::new()).silence(Duration::from_secs(20));
+        let stranger = said(std::process::id());
+        assert_eq!(stranger, "this was 20 s ago; the keeper does not run any more");
+        // What has ended and was not collected yet has no command line.
+        let mut ended = std::process::Command::new("true").arg("run").spawn().unwrap();
+        rustix::process::waitid(
+            rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&ended)),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+        )
+        .unwrap();
+        assert_eq!(said(ended.id()), stranger);
+        ended.wait().unwrap();
+        assert_eq!(said(ended.id()), stranger);
+    }
+
+    #[test]
+    fn a_workers_words_say_nothing_to_a_terminal() {
+        let said = "\u{1b}]0;title\u{7}\u{9b}2Jfine\nkeeper    process 1".to_owned();
+        let status = status(7, said);
         let words = status.words();
         assert_eq!(words.lines().count(), 8, "{words:?}");
         assert!(words.chars().all(|c| c == '\n' || !c.is_control()), "{words:?}");
