@@ -155,7 +155,8 @@ impl Sockets {
                 if self.open.contains(&place) || prepared.opening.contains(&place) {
                     continue;
                 }
-                match self.bind_place(place, listener.take_over, &machine) {
+                let bound = self.bind_place(place, listener.take_over, &machine);
+                match bound.map_err(|problem| machine.with_all_that_lack(problem, listener.places())) {
                     Ok(bound) => {
                         prepared.opening.push(place);
                         prepared.bound.extend(bound);

@@ -1,5 +1,6 @@
 //! Where a listener accepts, how such a place is bound, and why it cannot be.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -43,12 +44,9 @@ pub enum PlaceError {
         family = if .0.is_ipv6() { "-6 " } else { "" }
     )]
     NotLocal(IpAddr),
-    /// A prefix that no local route covers.
-    #[error(
-        "not every address of {0} is one of this machine's: run `ip {family}route add local {0} dev lo`",
-        family = if .0.net().addr().is_ipv6() { "-6 " } else { "" }
-    )]
-    NotAllLocal(Addresses),
+    /// Prefixes that no local route covers: all of the listener's, so that both families are put right at once.
+    #[error("not every address of {} is one of this machine's: run {}", each(.0, ToString::to_string), each(.0, route))]
+    NotAllLocal(Vec<Addresses>),
     /// A prefix or any port without `sk_lookup`.
     #[error(
         "{0} needs sk_lookup steering, which is off on this node: list single addresses and a port, or see `sallyport-node status` for what steering lacks"
@@ -83,6 +81,17 @@ pub struct CannotOpen {
     pub listener: Name,
     /// Why.
     pub source: PlaceError,
+}
+
+/// What is said of each, one after the other.
+fn each(prefixes: &[Addresses], said: impl Fn(&Addresses) -> String) -> String {
+    prefixes.iter().map(said).collect::<Vec<_>>().join(" and ")
+}
+
+/// The command that makes a prefix this machine's own.
+fn route(prefix: &Addresses) -> String {
+    let family = if prefix.net().addr().is_ipv6() { "-6 " } else { "" };
+    format!("`ip {family}route add local {prefix} dev lo`")
 }
 
 pub(super) fn addresses((address, port): Bound) -> Vec<SocketAddr> {
@@ -151,7 +160,23 @@ impl Machine {
     pub(super) fn check_all_local(&self, addresses: Addresses) -> Result<(), PlaceError> {
         let local = self.local.as_ref().map_err(|error| PlaceError::Routes(again(error)))?;
         let covers = |route: &IpNet| route.contains(&addresses.net());
-        local.iter().any(covers).then_some(()).ok_or(PlaceError::NotAllLocal(addresses))
+        local.iter().any(covers).then_some(()).ok_or_else(|| PlaceError::NotAllLocal(vec![addresses]))
+    }
+
+    /// The same problem with everything that the places have of it.
+    pub(super) fn with_all_that_lack(
+        &self,
+        problem: PlaceError,
+        places: impl Iterator<Item = Place>,
+    ) -> PlaceError {
+        let PlaceError::NotAllLocal(_) = problem else { return problem };
+        let prefix = |place| match place {
+            Place::At(addresses, _) if addresses.single().is_none() => Some(addresses),
+            Place::At(..) | Place::Everywhere(_) => None,
+        };
+        let lacking: BTreeSet<Addresses> =
+            places.filter_map(prefix).filter(|prefix| self.check_all_local(*prefix).is_err()).collect();
+        PlaceError::NotAllLocal(lacking.into_iter().collect())
     }
 }
 

@@ -100,6 +100,20 @@ fn an_address_that_is_not_local_says_the_command() {
     }
 }
 
+/// Documentation's prefixes, which no machine has: both families are put right with one reading.
+#[test]
+fn prefixes_that_are_not_local_are_all_named_with_their_commands() {
+    let mut sockets = Sockets::new(true, 1);
+    let wanted = listener("a", &["127.0.0.1", "192.0.2.0/28", "127.0.0.0/8", "2001:db8:7::/64"], free_port());
+    let error = sockets.prepare(&[&wanted], None).unwrap_err();
+    assert_eq!(
+        error.source.to_string(),
+        "not every address of 192.0.2.0/28 and 2001:db8:7::/64 is one of this machine's: run `ip route add local 192.0.2.0/28 dev lo` and `ip -6 route add local 2001:db8:7::/64 dev lo`"
+    );
+    let one = sockets.prepare(&[&listener("a", &["2001:db8:7::/64"], free_port())], None).unwrap_err();
+    assert!(!one.source.to_string().contains(" and "), "{}", one.source);
+}
+
 #[test]
 fn steered_sockets_are_one_per_thread_and_family() {
     let mut sockets = Sockets::new(true, 3);
