@@ -225,6 +225,8 @@ fn a_capture_has_the_next_packets_of_a_rule_and_says_who_asked() {
     });
     assert!(fine, "{complaint}");
     assert!(said.starts_with("5 packets"), "{said}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600, "packets may hold personal data");
     // Read by somebody else.
     let script = "import struct, sys
 data = open(sys.argv[1], 'rb').read()

@@ -1,6 +1,9 @@
 //! `sallyport flows` and `sallyport capture`.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -178,15 +181,23 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
     let cannot = |source| CliError::Write { path: path.clone(), source };
     // Before anybody waits for packets that could not be kept.
     let new = !path.exists();
-    std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(cannot)?;
+    private().append(true).open(path).map_err(cannot)?;
     let captured = captured(client, options).await;
     if captured.is_err() && new {
         std::fs::remove_file(path).map_err(cannot)?;
     }
     let (file, capture) = captured?;
-    std::fs::write(path, file).map_err(cannot)?;
+    let written = private().write(true).truncate(true).open(path).and_then(|mut to| to.write_all(&file));
+    written.map_err(cannot)?;
     say(&format!("{} packets in {}, {} lost", capture["taken"], path.display(), capture["lost"]));
     Ok(())
+}
+
+/// Packets may hold personal data: a file that is made for them is for its owner alone. One that was there stays as it is.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(0o600);
+    options
 }
 
 /// The file of packets, and what the console says of the capture, which ends there when this does.
@@ -198,22 +209,15 @@ async fn captured(client: &Client, options: &CaptureOptions) -> Result<(Vec<u8>,
         body.insert(name.to_owned(), number.into());
     }
     body.insert("follow".to_owned(), true.into());
-    let (mut lines, mut capture, mut unable) = (Lines::default(), Value::Null, None);
+    let (mut lines, mut progress) = (Lines::default(), Progress::default());
     let look = |bytes: &[u8]| {
         for line in lines.whole(bytes) {
-            capture = serde_json::from_str(&line).unwrap_or_default();
-            unable = capture["problem"].as_str().map(|_why| *unable.get_or_insert_with(Instant::now));
+            progress.hear(serde_json::from_str(&line).unwrap_or_default());
         }
-        let patient = unable.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
-        if patient || capture["taken"] != 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if progress.is_hopeless() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     client.stream("POST", "/api/v1/captures", Some(&Value::Object(body)), look).await?;
-    if let (true, Some(why)) = (capture["running"] == true, capture["problem"].as_str()) {
-        return Err(CliError::CannotCapture(plain(&capture["node"]), why.to_owned()));
-    }
-    if capture["taken"].as_u64().unwrap_or(0) == 0 {
-        return Err(CliError::NothingCaptured(options.seconds));
-    }
+    let capture = progress.outcome(options.seconds)?;
     let mut file = Vec::new();
     let keep = |bytes: &[u8]| {
         file.extend_from_slice(bytes);
@@ -221,6 +225,42 @@ async fn captured(client: &Client, options: &CaptureOptions) -> Result<(Vec<u8>,
     };
     client.stream("GET", &format!("/api/v1/captures/{}/pcap", capture["id"]), None, keep).await?;
     Ok((file, capture))
+}
+
+/// What the console says of a capture, line after line.
+#[derive(Default)]
+struct Progress {
+    capture: Value,
+    /// Why its node captured nothing when that was last told, and since when. The last line, of a capture that has ended, says none.
+    unable: Option<(Instant, String)>,
+}
+
+impl Progress {
+    fn hear(&mut self, capture: Value) {
+        if capture["running"] == true {
+            let why = capture["problem"].as_str();
+            let since = self.unable.take().map(|(since, _)| since);
+            self.unable = why.map(|why| (since.unwrap_or_else(Instant::now), why.to_owned()));
+        }
+        self.capture = capture;
+    }
+
+    fn took_nothing(&self) -> bool {
+        self.capture["taken"].as_u64().unwrap_or(0) == 0
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.took_nothing() && self.unable.as_ref().is_some_and(|(since, _)| since.elapsed() >= PATIENCE)
+    }
+
+    /// The capture, where it took something.
+    fn outcome(self, seconds: u64) -> Result<Value, CliError> {
+        match (self.took_nothing(), self.unable) {
+            (true, Some((_, why))) => Err(CliError::CannotCapture(plain(&self.capture["node"]), why)),
+            (true, None) => Err(CliError::NothingCaptured(seconds)),
+            (false, _) => Ok(self.capture),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -245,5 +285,32 @@ mod tests {
         assert_eq!(counts(512, json!({"drops": 1, "passes": 1})), of("1 to 512"));
         assert_eq!(counts(512, json!({"drops": 512, "passes": 1})), of("512"));
         assert_eq!(counts(4, Value::Null), of("4"));
+    }
+
+    #[test]
+    fn of_a_capture_that_took_nothing_the_nodes_reason_is_told() {
+        let line = |taken: u64, running: bool, problem: Value| json!({"node": "edge", "taken": taken, "running": running, "problem": problem});
+        let outcome = |lines: &[Value]| {
+            let mut progress = Progress::default();
+            lines.iter().for_each(|line| progress.hear(line.clone()));
+            progress.outcome(3).map(|capture| capture["taken"].clone()).map_err(|error| error.to_string())
+        };
+        let (ended, cannot) = (line(0, false, Value::Null), line(0, true, "no such reason".into()));
+        let told = outcome(&[cannot.clone(), ended.clone()]);
+        assert_eq!(told, Err("node edge captures nothing: no such reason".to_owned()));
+        // What it said of before is over once it captures.
+        let told = outcome(&[cannot.clone(), line(0, true, Value::Null), ended]).unwrap_err();
+        assert!(told.contains("within 3 s") && told.contains("mode Observe"), "{told}");
+        assert_eq!(outcome(&[cannot, line(2, false, Value::Null)]), Ok(2.into()));
+    }
+
+    #[test]
+    fn a_capture_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = std::env::temp_dir().join(format!("sallyport-capture-{}", std::process::id()));
+        private().append(true).open(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -181,7 +181,9 @@ pub(crate) enum CliError {
     NobodyTells,
     #[error("node {0} captures nothing: {1}")]
     CannotCapture(String, String),
-    #[error("no such packet came within {0} s")]
+    #[error(
+        "no such packet was dropped within {0} s; what a rule or list in mode Observe is about passes, is never captured, and stands in `sallyport flows`"
+    )]
     NothingCaptured(u64),
     #[error("cannot write YAML")]
     Yaml(#[from] serde_saphyr::SerializeError),
