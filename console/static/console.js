@@ -53,7 +53,9 @@ function compare(a, b) {
 }
 
 function sortBy(table, header, link) {
-  const down = header.getAttribute("aria-sort") === "ascending";
+  // Of figures the largest come first, as the header's link has it.
+  const sorted = header.getAttribute("aria-sort");
+  const down = sorted ? sorted === "ascending" : header.classList.contains("num");
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const column = header.cellIndex;

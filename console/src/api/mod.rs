@@ -39,6 +39,7 @@ pub fn router(ops: Ops) -> Router {
         .route("/api/v1/nodes/{name}/drain", post(nodes::drain))
         .route("/api/v1/nodes/{name}/resume", post(nodes::resume))
         .route("/api/v1/sources", get(senders::list))
+        .route("/api/v1/rules", get(senders::rules))
         .route("/api/v1/status", get(nodes::status))
         .route("/api/v1/prefix-sets/{name}/source", get(sources::show))
         .route("/api/v1/prefix-sets/{name}/fetch", post(sources::fetch))

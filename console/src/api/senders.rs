@@ -1,4 +1,4 @@
-//! Who is sending.
+//! Who is sending, and by which numbers rules are counted.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -43,6 +43,19 @@ impl By {
             Self::Drops => source.sums.drops,
         }
     }
+}
+
+/// The numbers that nodes count rules under, as their metrics and flows have them: of each rule, list of protocols and budget, also of
+/// those that are gone, whose number nothing else gets.
+#[utoipa::path(get, path = "/api/v1/rules", tag = "nodes",
+    responses((status = 200, description = "{\"items\": [{\"id\", \"rule\": \"FILTER/RULE\", \"removed\"}...]}, by id")))]
+pub(super) async fn rules(State(ops): State<Ops>) -> Json<Value> {
+    let items: Vec<Value> = ops
+        .rules()
+        .into_iter()
+        .map(|one| json!({ "id": one.id, "rule": one.label, "removed": one.removed }))
+        .collect();
+    Json(json!({ "items": items }))
 }
 
 /// Who sent to the nodes in the last hour, as far as their packet filters looked at packets.

@@ -228,7 +228,7 @@ async fn the_description_lists_every_url() {
             assert!(!answer.to_string().contains("nothing at this URL"), "{path}: {answer}");
         }
     }
-    assert_eq!(paths.len(), 22);
+    assert_eq!(paths.len(), 23);
 }
 
 #[tokio::test]
@@ -298,4 +298,26 @@ async fn what_is_still_used_says_by_whom_when_it_is_removed() {
     }
     let both = json!({ "remove": ["PrefixSet/feed", "PacketFilter/front"] });
     assert_eq!(api.apply(both).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn rules_are_listed_with_the_numbers_that_metrics_have() {
+    let api = Api::new(Role::Operator).await;
+    let filter = |rule: &str| {
+        json!({ "apiVersion": model::draft::API_VERSION, "kind": "PacketFilter", "metadata": { "name": "edge" },
+            "spec": { "rules": [{ "name": rule, "action": "Deny", "prefixes": ["192.0.2.0/24"] }] } })
+    };
+    for rule in ["old", "bad"] {
+        let (status, answer) = api.apply(json!({ "objects": [filter(rule)] })).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+    let (status, answer) = api.call(Method::GET, "/api/v1/rules", None).await;
+    assert_eq!(status, StatusCode::OK);
+    let items = answer["items"].as_array().unwrap();
+    let told = |item: &Value| (item["rule"].as_str().unwrap().to_owned(), item["removed"] == true);
+    assert_eq!(
+        items.iter().map(told).collect::<Vec<_>>(),
+        [("edge/old".to_owned(), true), ("edge/bad".to_owned(), false)]
+    );
+    assert!(items[0]["id"].as_u64() < items[1]["id"].as_u64());
 }

@@ -1,6 +1,7 @@
 //! The budgets of the packet filter form: a row for each kind, and rows for those of ports.
 
 use model::draft::{BudgetSpec, BudgetsSpec, PortBudgetSpec};
+use model::filter::MOST_RATE;
 use model::problem::{Code, Problem};
 
 use super::fields::Fields;
@@ -68,7 +69,7 @@ pub(super) fn unreadable(fields: &Fields, object: &str) -> Vec<Problem> {
         for part in ["rate", "burst"] {
             let text = fields.trimmed(&format!("{control}.{part}"));
             if !text.is_empty() && text.parse::<u64>().is_err() {
-                let message = format!("\"{text}\" is not a whole number; write digits only");
+                let message = format!("must be a whole number from 1 to {MOST_RATE}, not \"{text}\"");
                 let field = format!("spec.budgets{field}.{part}");
                 problems.push(Problem::new(object, field, Code::Invalid, message));
             }

@@ -1,9 +1,10 @@
 //! Flows: what somebody asks to watch or to capture, read and checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
+use model::draft::Spec;
 use model::flow::{
     CAPTURE_PACKETS_MAX, CAPTURE_SNAP, CAPTURE_SNAP_MAX, Capture, FlowFilter, Protocol, Verdict,
 };
@@ -122,7 +123,41 @@ impl FlowQuery {
     }
 }
 
+/// What a node counts by a number of its own: a rule, a list of protocols or a budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbered {
+    /// The number; nothing else ever gets it.
+    pub id: u32,
+    /// `FILTER/RULE`.
+    pub label: String,
+    /// There is no such rule any more.
+    pub removed: bool,
+}
+
 impl Ops {
+    /// The rules there are and were, by their numbers.
+    pub fn rules(&self) -> Vec<Numbered> {
+        let current = self.current();
+        let filters = current.objects.values().filter_map(|object| match &object.spec {
+            Spec::PacketFilter(spec) => Some(spec.counted(object.name())),
+            Spec::Listener(_)
+            | Spec::Route(_)
+            | Spec::OriginGroup(_)
+            | Spec::Certificate(_)
+            | Spec::TrustBundle(_)
+            | Spec::PrefixSet(_) => None,
+        });
+        let there: BTreeSet<String> = filters.flatten().collect();
+        let numbered = |(label, id): (&String, &u32)| Numbered {
+            id: *id,
+            label: label.clone(),
+            removed: !there.contains(label),
+        };
+        let mut all: Vec<Numbered> = current.rules.iter().map(numbered).collect();
+        all.sort_unstable_by_key(|one| one.id);
+        all
+    }
+
     /// The labels of rules, by their ids; also of rules that are gone.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub(crate) use effect::span;
 pub use effect::{Count, FilterEffect, NodeEffect, PlaceEffect, SourceEffect};
 pub use error::OpsError;
 pub use figures::*;
-pub use flows::{CaptureQuery, FlowQuery};
+pub use flows::{CaptureQuery, FlowQuery, Numbered};
 pub use senders::{Record, Recorded, SentTo, Source};
 pub use setup::OpenError;
 pub use sources::SourceState;

@@ -1,5 +1,7 @@
 //! The packet filter page's budgets: what each lets through, what was over it, and whether SYNs are now.
 
+use std::collections::BTreeMap;
+
 use model::draft::{Object, Spec};
 use model::report::OverBudget;
 
@@ -13,6 +15,8 @@ use crate::ops::{DropSeries, Node};
 pub(super) struct BudgetLine {
     pub(super) filter: String,
     pub(super) name: String,
+    /// What it is counted under in a node's metrics; 0 where it has none yet.
+    pub(super) id: u32,
     /// What it is of, such as `SYNs of one source`.
     pub(super) about: String,
     pub(super) rate: String,
@@ -50,7 +54,13 @@ impl Now {
 }
 
 /// All budgets of a filter.
-pub(super) fn lines(object: &Object, drops: &[DropSeries], grid: Grid, nodes: &[Node]) -> Vec<BudgetLine> {
+pub(super) fn lines(
+    object: &Object,
+    drops: &[DropSeries],
+    grid: Grid,
+    nodes: &[Node],
+    ids: &BTreeMap<String, u32>,
+) -> Vec<BudgetLine> {
     let Spec::PacketFilter(spec) = &object.spec else { return Vec::new() };
     let Some(budgets) = &spec.budgets else { return Vec::new() };
     let make = |name: &str, about: String, rate: u64, burst: Option<u64>, mode: Option<&str>| {
@@ -62,6 +72,7 @@ pub(super) fn lines(object: &Object, drops: &[DropSeries], grid: Grid, nodes: &[
         let parts: Vec<String> = mine.iter().filter(|_| mine.len() > 1).map(part).collect();
         BudgetLine {
             filter: object.metadata.name.clone(),
+            id: ids.get(&label).copied().unwrap_or(0),
             name: name.to_owned(),
             about,
             rate: figure(rate as f64),

@@ -1,6 +1,6 @@
 //! Flows: sampled packets as they come, and captures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use askama::Template;
@@ -19,7 +19,7 @@ use crate::api::pcap_answer;
 use crate::clock::now;
 use crate::flows::{CaptureView, Flow, NodeState, Rates, View};
 use crate::forms::Fields;
-use crate::ops::{CaptureQuery, FlowQuery, Ops, OpsError};
+use crate::ops::{CaptureQuery, FlowQuery, Numbered, Ops, OpsError};
 use crate::session::SignedIn;
 use crate::state::AppState;
 
@@ -28,6 +28,9 @@ const LISTED: usize = 200;
 
 /// Packets on the page: more are kept, and none looks through them.
 const SHOWN: usize = 50;
+
+/// The reason of a SYN that was answered with a cookie.
+const ANSWERED: &str = "syn-cookie";
 
 /// How long a page that is the first to ask waits for the nodes' first answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(600);
@@ -42,6 +45,8 @@ struct Control {
     wrong: Vec<String>,
     /// What can be chosen; text where there is nothing.
     choices: Vec<String>,
+    /// Those of them that are no more.
+    removed: BTreeSet<String>,
 }
 
 struct Row {
@@ -117,7 +122,8 @@ pub(crate) async fn show(
         Err(OpsError::Problems(problems)) => (View::default(), problems),
         Err(error) => return Err(error.into()),
     };
-    let rules = ops.rule_labels().await?;
+    let numbered = ops.rules();
+    let rules = numbered.iter().map(|one| (one.id, one.label.clone())).collect();
     let nodes: Vec<String> =
         ops.nodes().await?.into_iter().filter(|node| !node.revoked).map(|node| node.name).collect();
     let shell = Shell::load(&ops, &user, Section::Flows, "Flows").await?;
@@ -129,7 +135,7 @@ pub(crate) async fn show(
         shell,
         wrong: !problems.is_empty(),
         problems: unplaced.map(|problem| problem.message.clone()).collect(),
-        controls: controls(&query, &problems, nodes, &rules),
+        controls: controls(&query, &problems, nodes, &numbered),
         url: url(&written),
         command: command(&written),
         capturable: problems.is_empty() && (!query.rule.trim().is_empty() || !query.reason.trim().is_empty()),
@@ -144,16 +150,19 @@ pub(crate) async fn show(
     })
 }
 
-fn controls(
-    query: &FlowQuery,
-    problems: &[Problem],
-    nodes: Vec<String>,
-    rules: &BTreeMap<u32, String>,
-) -> Vec<Control> {
+fn controls(query: &FlowQuery, problems: &[Problem], nodes: Vec<String>, all: &[Numbered]) -> Vec<Control> {
     let control = |name: &'static str, label, hint, value: &str, choices| {
         let wrong = problems.iter().filter(|problem| problem.field == name);
         let wrong = wrong.map(|problem| problem.message.clone()).collect();
-        Control { name, label, hint, value: value.trim().to_owned(), wrong, choices }
+        Control {
+            name,
+            label,
+            hint,
+            value: value.trim().to_owned(),
+            wrong,
+            choices,
+            removed: BTreeSet::new(),
+        }
     };
     // What somebody wrote stays, also where it is none of the choices.
     let with = |mut choices: Vec<String>, value: &str| {
@@ -165,17 +174,18 @@ fn controls(
     };
     let verdicts = Verdict::ALL.map(|verdict| verdict.word().to_owned()).to_vec();
     // A list that nobody would scroll through is text.
-    let rules = match rules.len() {
-        0..=LISTED => rules.values().cloned().collect(),
+    let rules: Vec<String> = match all.len() {
+        0..=LISTED => all.iter().map(|one| one.label.clone()).collect(),
         _ => Vec::new(),
     };
+    let removed = all.iter().filter(|one| one.removed).map(|one| one.label.clone()).collect();
     let rules = if rules.is_empty() { rules } else { with(rules, &query.rule) };
     let protocols = ["tcp", "udp", "icmp", "icmpv6"].map(str::to_owned).to_vec();
     vec![
         control("node", "Node", "", &query.node, with(nodes, &query.node)),
         control("verdict", "Verdict", "", &query.verdict, with(verdicts, &query.verdict)),
         control("reason", "Reason", "denied", &query.reason, Vec::new()),
-        control("rule", "Rule", "filter/rule", &query.rule, rules),
+        Control { removed, ..control("rule", "Rule", "filter/rule", &query.rule, rules) },
         control("source", "Source", "192.0.2.0/24", &query.source, Vec::new()),
         control("port", "Port", "443", &query.port, Vec::new()),
         control("protocol", "Protocol", "", &query.protocol, with(protocols, &query.protocol)),
@@ -215,6 +225,8 @@ fn row(flow: &Flow, rules: &BTreeMap<u32, String>) -> Row {
     let (class, verdict) = match event.verdict {
         Verdict::Drop => ("bad", "drop"),
         Verdict::Observed => ("warn", "observed"),
+        // The filter's verdict is that it did not drop it; it went no further all the same.
+        Verdict::Pass if event.reason == ANSWERED => ("warn", "answered"),
         Verdict::Pass => ("good", "pass"),
     };
     let rule = match event.rule {
@@ -321,6 +333,32 @@ mod tests {
     use crate::flows::Told;
 
     #[test]
+    fn a_syn_that_was_answered_is_not_said_to_have_passed() {
+        let event = |reason: &str| FlowEvent {
+            time_ns: 1,
+            interface: "edge0".to_owned(),
+            verdict: Verdict::Pass,
+            reason: reason.to_owned(),
+            rule: 0,
+            source: None,
+            destination: None,
+            source_port: None,
+            destination_port: None,
+            protocol: None,
+            icmp_type: None,
+            bytes: 60,
+            one_in: 1,
+            head: None,
+        };
+        let shown = |reason| {
+            let row = row(&Flow { node: "edge".to_owned(), event: event(reason) }, &BTreeMap::new());
+            (row.verdict, row.class)
+        };
+        assert_eq!(shown("syn-cookie"), ("answered", "warn"));
+        assert_eq!(shown("no-rule"), ("pass", "good"));
+    }
+
+    #[test]
     fn a_nodes_line_says_the_rates_of_a_flood_that_is_over() {
         let mut told = Told::default();
         for (drops, one_in) in [(10, 1), (90_000, 512), (90_000, 1)] {
@@ -330,6 +368,16 @@ mod tests {
         }
         let words = node_row(("edge".to_owned(), NodeState::Watching(told))).words;
         assert_eq!(words, "90,000 dropped or observed (1 in 1 to 512 shown), 0 passed (every one shown)");
+    }
+
+    #[test]
+    fn rules_that_are_gone_are_marked_where_they_can_be_chosen() {
+        let rule = |id, label: &str, removed| Numbered { id, label: label.to_owned(), removed };
+        let all = [rule(1, "edge/bad", false), rule(2, "edge/old", true)];
+        let controls = controls(&FlowQuery::default(), &[], Vec::new(), &all);
+        let rules = controls.iter().find(|control| control.name == "rule").unwrap();
+        assert_eq!(rules.choices, ["edge/bad", "edge/old"]);
+        assert!(rules.removed.contains("edge/old") && !rules.removed.contains("edge/bad"));
     }
 
     #[test]

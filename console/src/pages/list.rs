@@ -174,8 +174,10 @@ impl List {
         (self.page * PAGE).min(self.total)
     }
 
-    pub(crate) fn sort_url(&self, key: &str) -> String {
-        let dir = if self.sorted_by(key) && !self.desc { "desc" } else { "asc" };
+    /// Where a column's header leads: the other way round, or what one looks for first, which of `figures` is the largest.
+    pub(crate) fn sort_url(&self, key: &str, figures: bool) -> String {
+        let desc = if self.sorted_by(key) { !self.desc } else { figures };
+        let dir = if desc { "desc" } else { "asc" };
         self.url(&[("sort", key), ("dir", dir)])
     }
 
@@ -222,11 +224,12 @@ mod tests {
         let (list, page) = apply(&query("", "n", "desc", "2"));
         assert_eq!((list.pages, list.first(), list.last(), page.first()), (3, 101, 200, Some(&149)));
         assert_eq!(list.page_url(3), "/x?sort=n&dir=desc&page=3");
-        assert_eq!(list.sort_url("n"), "/x?sort=n&dir=asc");
+        assert_eq!(list.sort_url("n", true), "/x?sort=n&dir=asc");
+        assert_eq!(list.sort_url("m", true), "/x?sort=m&dir=desc");
         let (list, page) = apply(&query("24 9", "", "", "99"));
         assert_eq!((list.page, list.total, page), (1, 1, vec![249]));
         assert!(list.whole());
-        assert_eq!(list.sort_url("n"), "/x?q=24%209&sort=n&dir=asc");
+        assert_eq!(list.sort_url("n", false), "/x?q=24%209&sort=n&dir=asc");
     }
 
     #[test]

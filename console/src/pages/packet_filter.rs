@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use model::draft::{Kind, Object, PacketFilterSpec, Spec};
+use model::draft::{FilterRuleSpec, Kind, Object, PacketFilterSpec, Spec};
 use model::problem::Problem;
 use model::report::Place;
 
@@ -18,6 +18,7 @@ use super::traffic::Grid;
 use super::{PageResult, page};
 use crate::forms::{Fields, FilterForm, FormView, Opt, SINGLE};
 use crate::ops::{DropSeries, Need, Node, Ops};
+use crate::publish::Current;
 use crate::session::SignedIn;
 
 /// What the figures are of.
@@ -28,6 +29,10 @@ struct Row {
     rule: String,
     deny: bool,
     observed: bool,
+    /// What it is counted under in a node's metrics; 0 where it has none yet.
+    id: u32,
+    /// Why it is not in force, or not as a whole; empty otherwise.
+    waits: String,
     /// Protocols, ports, ICMP types and priority, where it has any.
     about: String,
     prefixes: String,
@@ -148,12 +153,15 @@ pub(crate) async fn list(
     let found = ListQuery::default().fetch(&ops, Kind::PacketFilter).await?;
     let (drops, grid) = (ops.drops(WINDOW).await?, Grid::of(&ops.traffic(WINDOW).await?));
     let nodes = ops.nodes().await?;
-    let lines = found.items.iter().flat_map(|stored| budgets::lines(&stored.object, &drops, grid, &nodes));
+    let current = ops.current();
+    let ids = &current.rules;
+    let lines =
+        found.items.iter().flat_map(|stored| budgets::lines(&stored.object, &drops, grid, &nodes, ids));
     let budgets = lines.collect();
     let filters = found.items.iter().map(|stored| stored.object.metadata.name.clone()).collect();
     let rows = found.items.iter().flat_map(|stored| {
         let Spec::PacketFilter(spec) = &stored.object.spec else { return Vec::new() };
-        rules(&stored.object.metadata.name, spec, &drops, grid)
+        rules(&stored.object.metadata.name, spec, &drops, grid, &current)
     });
     let text = |row: &Row| format!("{} {} {}", row.filter, row.rule, row.prefixes);
     let (list, rows) = query.apply("/packet-filter", rows.collect(), text, order);
@@ -177,8 +185,14 @@ fn order(key: &str, a: &Row, b: &Row) -> Ordering {
     }
 }
 
-fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid) -> Vec<Row> {
-    let row = |rule: &model::draft::FilterRuleSpec| {
+fn rules(
+    filter: &str,
+    spec: &PacketFilterSpec,
+    drops: &[DropSeries],
+    grid: Grid,
+    current: &Current,
+) -> Vec<Row> {
+    let row = |rule: &FilterRuleSpec| {
         let label = format!("{filter}/{}", rule.name);
         let mine = drops.iter().filter(|one| one.rule.as_deref() == Some(&label));
         let (hits, spark) =
@@ -191,6 +205,8 @@ fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid
             rule: rule.name.clone(),
             deny: rule.action == "Deny",
             observed: rule.mode.as_deref() == Some("Observe"),
+            id: current.rules.get(&label).copied().unwrap_or(0),
+            waits: waits(rule, &label, current),
             about: about(rule),
             prefixes: shown.join(", "),
             more: sources.len() - shown.len(),
@@ -202,8 +218,25 @@ fn rules(filter: &str, spec: &PacketFilterSpec, drops: &[DropSeries], grid: Grid
     spec.rules.iter().map(row).collect()
 }
 
+/// `not in force: set cloud-a was never fetched`.
+fn waits(rule: &FilterRuleSpec, label: &str, current: &Current) -> String {
+    let empty = |set: &&String| {
+        let object = current.objects.get(&(Kind::PrefixSet, (*set).clone())).map(|object| &object.spec);
+        matches!(object, Some(Spec::PrefixSet(spec)) if spec.source.is_some() && spec.prefixes.is_empty())
+    };
+    let sets: Vec<String> =
+        rule.prefix_sets.iter().filter(empty).map(|set| format!("set {set} was never fetched")).collect();
+    let compiled = current.compiled.as_ref();
+    let there = compiled.is_none_or(|all| all.filter_rules().any(|known| known.name == label));
+    match (sets.is_empty(), there) {
+        (true, _) => String::new(),
+        (false, true) => sets.join(", "),
+        (false, false) => format!("not in force: {}", sets.join(", ")),
+    }
+}
+
 /// `TCP 443, 8000-8010, priority 10`.
-fn about(rule: &model::draft::FilterRuleSpec) -> String {
+fn about(rule: &FilterRuleSpec) -> String {
     let tcp = (rule.protocols.is_empty() && !rule.ports.is_empty()).then(|| "TCP".to_owned());
     let types: Vec<String> = rule.icmp_types.iter().map(|kind| format!("type {kind}")).collect();
     let what: Vec<String> =

@@ -16,6 +16,7 @@ use super::shell::{Section, Shell};
 use super::{PageError, page};
 use crate::forms::{Fields, FormView, Pem};
 use crate::ops::{Action, ChangeLine, Changes, FilterEffect, OpsError, PublishOptions, Review};
+use crate::publish::HOW;
 use crate::session::SignedIn;
 use crate::state::AppState;
 
@@ -246,7 +247,7 @@ fn draw(
         lines: diff(&plan.changes),
         touches: plan.touches,
         problems: plan.problems,
-        confirmations: plan.confirmations.iter().map(|problem| problem.message.clone()).collect(),
+        confirmations: plan.confirmations.iter().map(|problem| question(&problem.message)).collect(),
         hops,
         effect: plan.effect,
         carried: fields
@@ -263,6 +264,11 @@ fn draw(
         shell,
     })?;
     Ok(if refused { (StatusCode::UNPROCESSABLE_ENTITY, answer).into_response() } else { answer })
+}
+
+/// What has to be confirmed, beside the box that does it.
+fn question(message: &str) -> String {
+    message.strip_suffix(HOW).unwrap_or(message).to_owned()
 }
 
 /// The review of going back to a revision.
@@ -372,5 +378,6 @@ mod tests {
     fn words_for_kinds() {
         assert_eq!(noun("OriginGroup/shop"), "origin group shop");
         assert_eq!(noun("Route/a"), "route a");
+        assert_eq!(question(&format!("would drop you{HOW}")), "would drop you");
     }
 }

@@ -14,6 +14,7 @@ mod words;
 
 pub(crate) use certificates::purpose as key_purpose;
 pub use current::Current;
+pub(crate) use protect::HOW;
 pub use protect::Links;
 pub use words::difference;
 pub(crate) use words::{used_by, users_of};

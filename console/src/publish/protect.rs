@@ -203,13 +203,16 @@ impl<'a> Change<'a> {
     }
 }
 
+/// How such a change is confirmed; the review, which has the tick box, leaves it out.
+pub(crate) const HOW: &str =
+    " (the review's tick box, `sallyport apply --yes`, `\"confirm\": true` in the API)";
+
 /// Where administrators come in, whatever the rules name.
 const SSH: u16 = 22;
 
 fn problem(rule: &FilterRule, what: &str, whose: &str) -> Problem {
     let (filter, name) = rule.name.split_once('/').unwrap_or((&rule.name, ""));
-    let message = format!(
-        "rule {name} {what} {whose}; leave the address out, or confirm that you mean it (the review's tick box, `sallyport apply --yes`, `\"confirm\": true` in the API)"
-    );
+    let message =
+        format!("rule {name} {what} {whose}; leave the address out, or confirm that you mean it{HOW}");
     Problem::new(format!("PacketFilter/{filter}"), "spec.rules", Code::NeedsConfirmation, message)
 }

@@ -84,8 +84,24 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&self, most: u64) -> u64 {
-        let must_be = format!("a whole number from 0 to {most}");
-        self.expect(&must_be, |value| value.as_u64().filter(|number| *number <= most)).unwrap_or_default()
+        let must_be = match most {
+            // What a field really takes the compiler says; this is only what fits.
+            u64::MAX => "a whole number of 0 or more".to_owned(),
+            most => format!("a whole number from 0 to {most}"),
+        };
+        let taken = |value: &Value| value.as_u64().filter(|number| *number <= most);
+        match self.value {
+            // Here nobody meant a text.
+            Some(Value::Number(number)) if self.value.and_then(taken).is_none() => {
+                self.notes.fault(
+                    &self.path,
+                    Code::Invalid,
+                    format!("must be {must_be}, not the number {number}"),
+                );
+                0
+            }
+            _ => self.expect(&must_be, taken).unwrap_or_default(),
+        }
     }
 
     fn text(&self) -> &'a str {

@@ -293,7 +293,8 @@ fn message(set: &Set, prefixes: &[String]) -> String {
     let before: BTreeSet<&String> = set.spec.prefixes.iter().collect();
     let after: BTreeSet<&String> = prefixes.iter().collect();
     let (added, removed) = (after.difference(&before).count(), before.difference(&after).count());
-    format!("the list at {} has {added} prefixes more and {removed} less", set.source.url)
+    let noun = if added == 1 { "prefix" } else { "prefixes" };
+    format!("the list at {} has {added} {noun} more and {removed} less", set.source.url)
 }
 
 /// Says that the fetch is over, however it ends.

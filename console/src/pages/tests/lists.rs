@@ -70,6 +70,31 @@ async fn a_set_of_the_most_prefixes_is_reviewed_and_published_with_the_form() {
 }
 
 #[tokio::test]
+async fn a_rule_whose_set_was_never_fetched_says_that_it_is_not_in_force() {
+    let browser = Browser::administrator().await;
+    let source = serde_json::json!({ "source": { "url": "https://lists.example.com/a.json" } });
+    let rules = serde_json::json!({ "rules": [
+        { "name": "cloud", "action": "Allow", "prefixSets": ["cloud-b"], "ports": ["443"] },
+        { "name": "office", "action": "Allow", "prefixes": ["192.0.2.0/24"], "ports": ["443"] }] });
+    let put = vec![object("PrefixSet", "cloud-b", source), object("PacketFilter", "edge", rules)];
+    let options = PublishOptions { confirm: true, ..PublishOptions::default() };
+    let changes = Changes { put, ..Changes::default() };
+    browser.state.ops.publish(changes, &Actor::console(), options).await.unwrap();
+    let page = browser.get("/packet-filter").await.body;
+    assert_eq!(page.matches("not in force: set cloud-b was never fetched").count(), 1, "{page}");
+    assert_eq!(page.matches("<span class=\"state good\">").count(), 1, "{page}");
+    // What metrics and flows call them.
+    let rules = browser.state.ops.rules();
+    assert_eq!(rules.len(), 2);
+    for rule in &rules {
+        assert!(page.contains(&format!("id {}</span>", rule.id)) && !rule.removed, "{page}");
+    }
+    let gone = Changes::remove(Kind::PacketFilter, "edge");
+    browser.state.ops.publish(gone, &Actor::console(), PublishOptions::default()).await.unwrap();
+    assert!(browser.state.ops.rules().iter().all(|rule| rule.removed));
+}
+
+#[tokio::test]
 async fn a_form_that_is_too_long_is_refused_with_a_page() {
     let browser = Browser::administrator().await;
     let long = "x".repeat(33 << 20);

@@ -120,6 +120,11 @@ async fn who_is_sending_is_told_by_source_and_node() {
     assert!(first < page.find("2001:db8:c::17").unwrap(), "{page}");
     assert!(page.contains("TCP 8443 (https)") && page.contains("1.5 MB"), "{page}");
     assert!(page.contains("in busy times one packet in 8 was looked at"), "{page}");
+    assert!(page.find("Figures are estimates").unwrap() < first, "{page}");
+    assert!(
+        page.contains("/sources?sort=drops&#38;dir=desc\"")
+            && page.contains("/sources?sort=node&#38;dir=asc\"")
+    );
     assert!(
         page.contains("every packet was looked at") && page.contains("its packet filter is off"),
         "{page}"
@@ -145,7 +150,7 @@ async fn a_review_says_what_the_filter_would_have_done() {
     let page = browser.post("/packet-filter/new", &fields).await.body;
     assert_clean("/packet-filter/new", &page);
     assert!(
-        page.contains("it would have dropped about 40960 packets of 2 sources that pass today"),
+        page.contains("it would have dropped about 40,960 packets of 2 sources that pass today"),
         "{page}"
     );
     assert!(page.contains("Figures are estimates"), "{page}");
