@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     rustix::thread::sched_setaffinity(None, &set)?;
     wire::prefer()?;
     std::fs::create_dir_all(&arguments.work_dir)?;
-    let wires = Variant::ALL.into_iter().map(|variant| Ok((variant, Wire::new(variant.label())?)));
+    let wires = Variant::STANDS.into_iter().map(|variant| Ok((variant, Wire::new(variant.label())?)));
     let wires: Vec<(Variant, Wire)> = wires.collect::<Result<_>>()?;
     let mut rows = Vec::new();
     for family in Family::ALL {
@@ -84,16 +84,15 @@ fn main() -> Result<()> {
 
 /// Packets that are made before those that passed are read.
 const READ_AFTER: u32 = 4096;
-/// Rounds until everyone is set up anew: where memory happens to lie is to be nobody's luck for the whole run.
-const STANDING: usize = 8;
+/// Rounds until everyone is set up anew: where memory happens to lie is nobody's luck for long.
+pub(crate) const STANDING: usize = 4;
 /// Packets of a call where none are read.
 const CALL: u32 = 1 << 16;
 
 /// Who filters, on a wire of its own, and who makes the packets of each row in which it takes part.
 struct Stand<'a> {
-    variant: Variant,
     wire: &'a Wire,
-    generators: Vec<(Fate, Generator)>,
+    generators: Vec<(Fate, Variant, Generator)>,
     _in_force: InForce<'a>,
 }
 
@@ -104,15 +103,18 @@ impl<'a> Stand<'a> {
         rows: &[Row],
         (family, count): (Family, u32),
     ) -> Result<Self> {
-        let (variant, name) = (*variant, variant.name());
-        let in_force = InForce::new(wire, &arguments.work_dir, variant, family, count)
-            .map_err(|error| format!("{name}: {error}"))?;
-        let generators = rows.iter().filter(|row| row.has(variant)).map(|row| {
-            let generator = generator(row.fate, variant, family, count)?;
-            generator.go_on_with(in_force.filter())?;
-            Ok((row.fate, generator))
-        });
-        Ok(Self { variant, wire, generators: generators.collect::<Result<_>>()?, _in_force: in_force })
+        let in_force = InForce::new(wire, &arguments.work_dir, *variant, family, count)
+            .map_err(|error| format!("{}: {error}", variant.name()))?;
+        let mut generators = Vec::new();
+        for row in rows {
+            for one in variant.measured().iter().filter(|one| row.has(**one)) {
+                let generator = generator(row.fate, *one, family, count)?;
+                // The same packets on the same wire, which go on without the filter.
+                generator.go_on_with(in_force.filter().filter(|_| *one != Variant::Nothing))?;
+                generators.push((row.fate, *one, generator));
+            }
+        }
+        Ok(Self { wire, generators, _in_force: in_force })
     }
 }
 
@@ -129,16 +131,22 @@ fn measure(arguments: &Arguments, wires: &[(Variant, Wire)], family: Family, cou
         }
         for row in &mut rows {
             let fate = row.fate;
-            for Stand { variant, wire, generators, .. } in &stands {
-                let Some((_, generator)) = generators.iter().find(|(one, _)| *one == fate) else { continue };
+            let all =
+                stands.iter().flat_map(|stand| stand.generators.iter().map(move |one| (stand.wire, one)));
+            let mut turns: Vec<_> = all.filter(|(_, (one, ..))| *one == fate).collect();
+            // Another one begins each time, and goes before or behind each of its neighbours.
+            let first = round % turns.len();
+            turns.rotate_left(first);
+            if round.is_multiple_of(2) {
+                turns.reverse();
+            }
+            for (wire, (_, variant, generator)) in turns {
                 let sample = wire
                     .node(|| one(arguments, wire, generator, (family, fate)))
                     .map_err(|error| format!("{}, {}: {error}", row.title(), variant.name()))?;
                 row.push(*variant, sample);
             }
         }
-        // Another one begins each time, so that nobody always follows the same neighbour.
-        stands.rotate_left(1);
     }
     rows.iter().for_each(|row| println!("{}", row.describe()));
     Ok(rows)

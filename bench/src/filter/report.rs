@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::STANDING;
 use crate::generator::Family;
 use crate::updates::Change;
 use crate::variants::Variant;
@@ -102,17 +103,16 @@ impl Row {
         Spread::of(ratios).text(2)
     }
 
-    /// What it costs more than `base`: the mean of the differences within a round, of the middle three quarters, and its standard
-    /// error.
+    /// What it costs more than `base`: the mean of the differences within a round, and its standard error by what they are from one
+    /// setting up to the next, which rounds of one of them have in common.
     fn more(&self, variant: Variant, base: &[f64]) -> String {
-        let mut differences: Vec<f64> =
+        let differences: Vec<f64> =
             self.values(variant).iter().zip(base).map(|(ours, theirs)| ours - theirs).collect();
-        differences.sort_by(f64::total_cmp);
-        let outliers = differences.len() / 8;
-        let middle = differences.get(outliers..differences.len() - outliers).unwrap_or_default();
-        let count = middle.len() as f64;
-        let mean = middle.iter().sum::<f64>() / count;
-        let variance = middle.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let settings: Vec<f64> =
+            differences.chunks(STANDING).map(|some| Spread::of(some.to_vec()).0).collect();
+        let count = settings.len() as f64;
+        let mean = settings.iter().sum::<f64>() / count;
+        let variance = settings.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
         let ratio = 1.0 + mean / Spread::of(base.to_vec()).0;
         format!("{mean:.0} ± {:.0}: {ratio:.3}", (variance / count).sqrt())
     }

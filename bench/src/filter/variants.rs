@@ -19,6 +19,7 @@ use crate::{Result, sys};
 pub(crate) enum Variant {
     /// The generator drops them itself: what making them costs.
     Generator,
+    /// The generator passes them itself, on Sallyport's wire: there is no difference but the filter.
     Nothing,
     Sallyport,
     /// The same with a listener, for which connections are steered.
@@ -32,13 +33,36 @@ pub(crate) enum Variant {
 impl Variant {
     pub(crate) const ALL: [Self; 7] = [
         Self::Sallyport,
-        Self::NftIngress,
         Self::Nothing,
+        Self::NftIngress,
         Self::Listener,
         Self::NftPrerouting,
         Self::Budget,
         Self::Generator,
     ];
+
+    /// Those that have a wire of their own.
+    pub(crate) const STANDS: [Self; 6] = [
+        Self::Sallyport,
+        Self::NftIngress,
+        Self::Listener,
+        Self::NftPrerouting,
+        Self::Budget,
+        Self::Generator,
+    ];
+
+    /// Who is measured on its wire.
+    pub(crate) const fn measured(self) -> &'static [Self] {
+        match self {
+            Self::Generator => &[Self::Generator],
+            Self::Nothing => &[],
+            Self::Sallyport => &[Self::Sallyport, Self::Nothing],
+            Self::Listener => &[Self::Listener],
+            Self::Budget => &[Self::Budget],
+            Self::NftIngress => &[Self::NftIngress],
+            Self::NftPrerouting => &[Self::NftPrerouting],
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
