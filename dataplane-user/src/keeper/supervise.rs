@@ -170,8 +170,9 @@ impl Worker {
         let mut worker =
             Self::with(working.number, (working.pid, process), Origin::CameBack, channel, events)?;
         worker.phase = if working.draining { Phase::Draining } else { Phase::Serving };
-        // What the former release agreed on with it was bounded by what that one spoke.
-        let same = launch::runs_own_program(working.pid);
+        // What the former release agreed on with it was bounded by what that one spoke. With one that has not said a word yet nothing
+        // is agreed.
+        let same = working.protocol != 0 && launch::runs_own_program(working.pid);
         worker.version = if same { handover::VERSION } else { working.protocol };
         worker.release = working.release.clone();
         (worker.connections, worker.features) = (working.connections, working.features.clone());
@@ -346,7 +347,12 @@ mod tests {
     async fn a_worker_of_the_keepers_own_program_speaks_its_protocol_whatever_the_former_one_spoke() {
         let (events, _heard) = mpsc::channel(8);
         let mut stranger = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
-        for (pid, spoken) in [(std::process::id(), handover::VERSION), (stranger.id(), handover::OLDEST)] {
+        let own = std::process::id();
+        for (pid, protocol, spoken) in [
+            (own, handover::OLDEST, handover::VERSION),
+            (stranger.id(), handover::OLDEST, handover::OLDEST),
+            (own, 0, 0),
+        ] {
             let process = launch::process(pid).unwrap();
             let working = Working {
                 number: 1,
@@ -354,7 +360,7 @@ mod tests {
                 process: Fd::of(&process),
                 channel: Fd::of(&process),
                 draining: false,
-                protocol: handover::OLDEST,
+                protocol,
                 release: "0.1.0".to_owned(),
                 connections: 0,
                 left_ms: None,
@@ -363,7 +369,7 @@ mod tests {
             };
             let (channel, _theirs) = handover::channel::pair().unwrap();
             let worker = Worker::resume(&working, process, channel, &events).unwrap();
-            assert_eq!(worker.version, spoken, "{pid}");
+            assert_eq!(worker.version, spoken, "{pid} {protocol}");
         }
         stranger.kill().unwrap();
         stranger.wait().unwrap();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::flow::{Seen, Watches};
-use dataplane_ebpf::wire::{CPUS_MAX, Steering, THREADS_MAX, maps, socket_index};
+use dataplane_ebpf::wire::{CPUS_MAX, THREADS_MAX, maps, socket_index};
 use model::report::{Drops, Feature, SynPressure};
 
 use super::beside::{Progress, choose};
@@ -22,6 +22,7 @@ use super::pins::{Pins, Slot, pin_over};
 use super::ranges::Ranges;
 use super::senders::{Senders, Taken};
 use super::tables::{Tables, counters};
+use super::threads::threads_in_range;
 use super::{Kernel, KernelError, KernelPlan, netlink, sys};
 
 /// What a node wants of the kernel.
@@ -73,7 +74,7 @@ pub struct Linux {
     flows: Flows,
     sockets: OwnedFd,
     threads: OwnedFd,
-    steering: OwnedFd,
+    pub(super) steering: OwnedFd,
     pub(super) interfaces: Vec<Interface>,
     pub(super) gaps: Gaps,
     pub(super) steer: State,
@@ -83,7 +84,7 @@ pub struct Linux {
     pub(super) asked: bool,
     pub(super) progress: Progress,
     /// How many worker threads there are, once it was said.
-    workers: usize,
+    pub(super) workers: usize,
     pub(super) looks: u64,
 }
 
@@ -176,40 +177,6 @@ impl Linux {
         }
     }
 
-    /// An interface whose receive queues are fewer than the worker threads, of which some would be left idle if the CPU chose.
-    fn short_of_queues(&self) -> Option<(&str, u32)> {
-        let queues =
-            |interface: &Interface| interface.queues.filter(|queues| (*queues as usize) < self.workers);
-        self.interfaces.iter().find_map(|interface| Some((interface.name.as_str(), queues(interface)?)))
-    }
-
-    /// Writes how a connection's thread is chosen, once there are any.
-    pub(super) fn choose_by_queues(&mut self) -> Result<(), KernelError> {
-        let Ok(count) = threads_in_range(self.workers) else { return Ok(()) };
-        let word = Steering::new(count, self.short_of_queues().is_some());
-        sys::map_update(self.steering.as_fd(), &0_u32.to_ne_bytes(), &word.0.to_ne_bytes())
-            .map_err(KernelError::table("writing", maps::STEERING))?;
-        if self.asked && self.steer.is_on() {
-            self.steer = State::On(self.how_steered());
-        }
-        Ok(())
-    }
-
-    /// How connections come to worker threads, for people: what the word says that [`Self::choose_by_queues`] writes.
-    pub(super) fn how_steered(&self) -> String {
-        match (self.workers, self.short_of_queues()) {
-            (0, _) => "the kernel hands connections to worker threads".to_owned(),
-            (1, _) => "the kernel hands connections to the one worker thread".to_owned(),
-            (_, None) => "the kernel hands connections to the worker thread of their CPU".to_owned(),
-            (threads, Some((name, queues))) => {
-                let plural = if queues == 1 { "" } else { "s" };
-                format!(
-                    "the kernel hands connections to worker threads by a hash of the client's address and port, for {name} has {queues} receive queue{plural} and there are {threads} threads: with as many queues (`ethtool -L {name} combined {threads}`, where the driver has them) or fewer threads (--threads) each would go to the thread of its CPU"
-                )
-            }
-        }
-    }
-
     /// Packets counted under a reason since the counters were made; passes too. Tests prove with it which way a packet went.
     ///
     /// # Errors
@@ -234,13 +201,6 @@ impl Linux {
     pub fn generations(&self) -> u32 {
         self.tables.swaps()
     }
-}
-
-fn threads_in_range(threads: usize) -> Result<u32, KernelError> {
-    u32::try_from(threads)
-        .ok()
-        .filter(|threads| (1..=THREADS_MAX).contains(threads))
-        .ok_or(KernelError::Threads { asked: threads })
 }
 
 impl Kernel for Linux {

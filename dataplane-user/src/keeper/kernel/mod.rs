@@ -11,7 +11,7 @@
 //!   were.
 //! - `beside`: a change of layout, with the new tables beside those in force.
 //! - `tables`: generations; `ranges`: listeners on prefixes and any port; `budgets`: how much may come; `counters`: drops;
-//!   `senders`: who is sending; `flows`: watched packets; `filter`: runs it over a frame; `version`: which kernel it is.
+//!   `senders`: who is sending; `flows`: watched packets; `threads`: which worker thread has a connection; `filter`: runs it over a frame; `version`: which kernel it is.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
 mod beside;
@@ -36,6 +36,7 @@ mod ranges;
 mod senders;
 mod sys;
 mod tables;
+mod threads;
 mod version;
 mod watch;
 

@@ -3,6 +3,9 @@
 //! A snapshot from the console is verified, its missing keys are fetched, it is built; then the keeper decides. Only
 //! one is on its way at a time: while it is, nothing more is read from the link.
 
+#[cfg(test)]
+mod unstarted;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -172,40 +175,6 @@ impl Control {
             metrics,
             _lock: lock,
         })
-    }
-
-    /// A worker as it is before its keeper has said anything: without threads, listeners and a sandbox, which would be the
-    /// test's own.
-    #[cfg(test)]
-    pub(super) fn unstarted(channel: OwnedFd) -> Self {
-        let (live, roots) =
-            (Arc::new(ArcSwap::from_pointee(Live::empty())), Arc::new(RootCertStore::empty()));
-        let observe = Arc::new(Observe::new(0, Arc::clone(&live), None).unwrap());
-        let threads = Threads::start(0, &live, &observe, &mpsc::unbounded_channel().0).unwrap();
-        Self {
-            keeper: KeeperLink::new(KeeperChannel::new(channel).unwrap()),
-            threads,
-            live,
-            vault: Vault::new(&[7; 32]).unwrap(),
-            roots,
-            identity: None,
-            settled: None,
-            proposal: None,
-            fetching: None,
-            console: Console::new(),
-            flows: Flows::default(),
-            reporter: Reporter::new(Arc::clone(&observe)),
-            observe,
-            stored: None,
-            secrets: Secrets::default(),
-            labels: BTreeMap::new(),
-            features: Vec::new(),
-            draining: false,
-            settling: None,
-            accepts: false,
-            metrics: None,
-            _lock: None,
-        }
     }
 
     /// Makes the stored snapshot live, then says so.
