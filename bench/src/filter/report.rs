@@ -114,7 +114,10 @@ impl Row {
         let mean = settings.iter().sum::<f64>() / count;
         let variance = settings.iter().map(|one| (one - mean).powi(2)).sum::<f64>() / (count - 1.0);
         let ratio = 1.0 + mean / Spread::of(base.to_vec()).0;
-        format!("{mean:.0} ± {:.0}: {ratio:.3}", (variance / count).sqrt())
+        match settings.len() {
+            0 | 1 => format!("{mean:.0}, error unknown: {ratio:.3}"),
+            _ => format!("{mean:.0} ± {:.0}: {ratio:.3}", (variance / count).sqrt()),
+        }
     }
 
     /// [`Self::ratio`] of what each costs beyond the generator.

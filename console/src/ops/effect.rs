@@ -326,12 +326,11 @@ pub(crate) fn span(span: time::Duration) -> String {
 
 /// `1 packet`, `2 packets`.
 fn plain(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+    format!("{} {noun}{}", grouped(&count.to_string()), if count == 1 { "" } else { "s" })
 }
 
-/// `1,234,567`.
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
+/// Digits with thousands apart: `1,234,567`.
+pub(crate) fn grouped(digits: &str) -> String {
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {

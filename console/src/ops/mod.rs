@@ -23,8 +23,8 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 
 pub use connection::Connection;
-pub(crate) use effect::span;
 pub use effect::{Count, FilterEffect, NodeEffect, PlaceEffect, SourceEffect};
+pub(crate) use effect::{grouped, span};
 pub use error::OpsError;
 pub use figures::*;
 pub use flows::{CaptureQuery, FlowQuery, Numbered};

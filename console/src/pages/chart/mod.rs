@@ -6,6 +6,7 @@ use askama::Template;
 use time::OffsetDateTime;
 
 use super::when;
+use crate::ops::grouped;
 
 const WIDTH: f64 = 332.0;
 const FLOOR: f64 = 104.0;
@@ -106,14 +107,10 @@ pub(crate) fn figure(value: f64) -> String {
         return text.trim_end_matches('0').trim_end_matches('.').to_owned();
     }
     let digits = format!("{value:.0}");
-    let mut text = String::with_capacity(digits.len() + 4);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
+    match digits.strip_prefix('-') {
+        Some(digits) => format!("-{}", grouped(digits)),
+        None => grouped(&digits),
     }
-    text
 }
 
 /// The next round number (1, 2, 5 times a power of ten) not below `value`.
