@@ -17,6 +17,7 @@ use dataplane_ebpf::reason::Reason;
 use model::filter::FilterBudgets;
 use model::report::Feature;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use sallyport_node::handover::message::FilterState;
 use sallyport_node::keeper::kernel::{Config, Kernel, KernelError, Linux, PinKind, detach_instance, pins};
 use sallyport_node::keeper::plan::KernelPlan;
 use support::corpus::{Counts, corpus, judge, plan};
@@ -131,24 +132,27 @@ fn a_filter_that_was_taken_off_is_put_back_and_leaves_a_trace() {
     let (bpffs, wire) = (Bpffs::new(), Wire::new());
     let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
     let link = bpffs.root().join("test/links/xdp-wire0");
+    let state = |attached, gaps| vec![FilterState { interface: "wire0".to_owned(), attached, gaps }];
     let mut look = || {
         wire.left.inside(|| kernel.look());
-        feature(&kernel, "xdp:wire0")
+        (feature(&kernel, "xdp:wire0"), kernel.filters())
     };
-    assert_eq!(look().detail, "native");
-    for gaps in ["1 time since", "2 times since"] {
+    assert_eq!(look().0.detail, "native");
+    assert_eq!(look().1, state(true, 0));
+    for (times, gaps) in [(1, "1 time since"), (2, "2 times since")] {
         std::thread::sleep(Duration::from_millis(20));
         // The link goes with its last reference.
         std::fs::remove_file(&link).unwrap();
-        let told = look();
+        let (told, filters) = look();
         assert!(told.on && link.exists(), "{told:?}");
+        assert_eq!(filters, state(true, times));
         assert!(
             told.detail.starts_with("native; found missing and put back ") && told.detail.contains(gaps),
             "{told:?}"
         );
         let ms = told.detail.split("at most ").nth(1).and_then(|rest| rest.strip_suffix(" ms")).unwrap();
         assert!(ms.parse::<u64>().unwrap() >= 20, "{told:?}");
-        assert_eq!(look(), told);
+        assert_eq!(look(), (told, filters));
     }
 }
 
@@ -342,6 +346,11 @@ fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
     denied();
     let mut kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
     assert!(kernel.steers() && feature(&kernel, "xdp:wire0").detail.contains("waiting"));
+    let filters = wire.left.inside(|| kernel.filters());
+    assert!(
+        matches!(&filters[..], [FilterState { attached: true, .. }]),
+        "the old program filters: {filters:?}"
+    );
     denied();
     assert_eq!(kernel.packets(Reason::Denied).unwrap(), 0, "the old program counts in the old map");
     wire.left.inside(|| {
@@ -356,7 +365,7 @@ fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
     assert!(!bpffs.root().join("test/next").exists());
     drop(kernel);
     let kernel = wire.left.inside(|| Linux::open(bpffs.config(&["wire0"])).unwrap());
-    assert!(feature(&kernel, "xdp:wire0").on);
+    assert!(feature(&kernel, "xdp:wire0").on && kernel.filters()[0].attached);
     assert!(kernel.packets(Reason::Denied).unwrap() > 0, "and now it is taken over");
 }
 

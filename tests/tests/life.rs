@@ -99,6 +99,17 @@ impl Life {
         })
     }
 
+    /// Waits until the node's metrics have the value for the interface of clients.
+    fn metric(&self, name: &str, value: f64) {
+        eventually(&format!("{name} is {value}"), Duration::from_secs(5), || {
+            // A series that is absent adds up to 0 as well.
+            let metrics = self.product.metrics();
+            let series = format!("{name}{{interface=\"c0\"}} {value}");
+            let found = metrics.lines().find(|line| line.starts_with(name));
+            if metrics.lines().any(|line| line == series) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    }
+
     /// The veth between clients and the node, made anew with its addresses and routes.
     fn connect(&self) {
         let (clients, node) = (&self.stage.clients, &self.stage.node);
@@ -349,6 +360,7 @@ fn another_program_is_left_alone_and_named() {
     // While it starts, the keeper may ask for the name.
     let detail = life.feature("xdp:c0", false, "c0 already has the XDP program");
     assert!(detail.contains(&format!("id {theirs}")), "{detail}");
+    life.metric("sallyport_filter_attached", 0.0);
     assert!(detail.contains("left alone") && detail.contains("`ip link set dev c0 xdp off`"), "{detail}");
     assert_eq!(stranger.on(), theirs, "it is still theirs");
     life.serves_friends();
@@ -356,6 +368,8 @@ fn another_program_is_left_alone_and_named() {
     // As it was told, the filter takes its place.
     stranger.off();
     life.feature("xdp:c0", true, "native");
+    life.metric("sallyport_filter_attached", 1.0);
+    life.metric("sallyport_filter_gaps_total", 0.0);
     life.drops_foes();
 
     // Nobody replaces ours, not by force either.
@@ -394,6 +408,8 @@ fn a_link_that_somebody_detached_is_made_again() {
         life.serves_friends();
         life.drops_foes();
     }
+    life.metric("sallyport_filter_attached", 1.0);
+    life.metric("sallyport_filter_gaps_total", 1.0);
     let log = life.product.log();
     let told = log.lines().find(|line| line.contains("the packet filter was not on the interface"));
     assert!(

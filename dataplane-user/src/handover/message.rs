@@ -76,6 +76,9 @@ pub enum ToWorker {
         /// As in a report, where there is such a budget. Since version 6.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         syn_pressure: Option<SynPressure>,
+        /// The packet filter on interfaces; none where there is no filter in the kernel. Since version 7.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        filters: Vec<FilterState>,
     },
     /// Who is sending, for the console.
     Senders(Box<Senders>),
@@ -317,6 +320,18 @@ pub enum ToKeeper {
         /// Accept nothing new.
         on: bool,
     },
+}
+
+/// The packet filter on an interface that is to have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterState {
+    /// The interface's name.
+    pub interface: String,
+    /// The filter stands on it, as of the last look about a second ago.
+    pub attached: bool,
+    /// How often it was found missing and put back since the keeper started.
+    pub gaps: u32,
 }
 
 /// A packet that the kernel's program took for a watch, as it was: only the worker looks into it.

@@ -1,5 +1,5 @@
 //! When the filter was found missing on an interface that had it: somebody took it off, and packets passed unjudged until it was
-//! put back. A log line and the feature's words are what is left of that.
+//! put back. A log line, the feature's words and a metric are what is left of that.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -47,6 +47,11 @@ impl Gaps {
         );
     }
 
+    /// How often it was missing.
+    pub(super) fn times(&self, name: &str) -> u32 {
+        self.0.get(name).map_or(0, |seen| seen.times)
+    }
+
     /// What a feature of the filter says, with what is known of gaps.
     pub(super) fn told(&self, name: &str, feature: Feature) -> Feature {
         match self.0.get(name) {
@@ -81,11 +86,12 @@ mod tests {
         for times in 1..3 {
             let at = gaps.0["eth0"].at;
             gaps.stands_after("eth0", at + Duration::from_millis(170));
+            assert_eq!(gaps.times("eth0"), times);
             let told = gaps.told("eth0", feature(true)).detail;
             assert!(told.contains(&format!("{times} time")) && told.contains("at most 170 ms"), "{told}");
             assert!(told.starts_with("native; "), "{told}");
         }
-        assert_eq!(gaps.told("eth1", feature(true)), feature(true));
+        assert_eq!((gaps.told("eth1", feature(true)), gaps.times("eth1")), (feature(true), 0));
         assert_eq!(gaps.told("eth0", feature(false)), feature(false), "there it says why it is off");
     }
 }

@@ -24,6 +24,7 @@ use super::senders::{Senders, Taken};
 use super::tables::{Tables, counters};
 use super::threads::threads_in_range;
 use super::{Kernel, KernelError, KernelPlan, netlink, sys};
+use crate::handover::message::FilterState;
 
 /// What a node wants of the kernel.
 #[derive(Debug, Clone)]
@@ -227,6 +228,24 @@ impl Kernel for Linux {
         features.extend(self.budgets.feature());
         features.push(bpffs);
         features
+    }
+
+    fn filters(&self) -> Vec<FilterState> {
+        let state = |interface: &String, attached| FilterState {
+            interface: interface.clone(),
+            attached,
+            gaps: self.gaps.times(interface),
+        };
+        match self.progress {
+            Progress::Settled => {
+                self.interfaces.iter().map(|one| state(&one.name, one.state.is_on())).collect()
+            }
+            // The former programs filter until the new tables say everything.
+            Progress::Beside { .. } => {
+                let filtered = links::filtered(&self.pins);
+                self.wanted().iter().map(|name| state(name, filtered.contains(name))).collect()
+            }
+        }
     }
 
     fn steers(&self) -> bool {

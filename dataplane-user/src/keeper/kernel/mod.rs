@@ -48,6 +48,7 @@ use model::report::{Drops, Feature, SynPressure};
 use dataplane_ebpf::wire::flow::{Seen, Watches};
 
 use super::plan::KernelPlan;
+use crate::handover::message::FilterState;
 
 pub use changes::{listen_to_changes, read_changes};
 pub use error::KernelError;
@@ -73,6 +74,11 @@ pub fn monotonic_ms() -> i64 {
 pub trait Kernel: Send {
     /// What is in use and why the rest is not, one sentence each.
     fn features(&self) -> Vec<Feature>;
+
+    /// The filter on every interface that is to have it; none where nothing filters in the kernel.
+    fn filters(&self) -> Vec<FilterState> {
+        Vec::new()
+    }
 
     /// Whether `sk_lookup` steers; when not, the sockets module binds `SO_REUSEPORT` sockets instead.
     fn steers(&self) -> bool;

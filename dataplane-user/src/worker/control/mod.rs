@@ -273,8 +273,9 @@ impl Control {
             ToWorker::Commit { id } => self.commit(id).await,
             ToWorker::Settled { id } => self.settled(id).await,
             ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
-            ToWorker::Figures { drops, features, listeners, syn_pressure } => {
-                self.reporter.take(drops, features, listeners, syn_pressure)
+            ToWorker::Figures { drops, features, listeners, syn_pressure, filters } => {
+                self.observe.filters(filters);
+                self.reporter.take(drops, features, listeners, syn_pressure);
             }
             ToWorker::Senders(senders) => self.reporter.take_senders(*senders),
             ToWorker::Flows { packets, counts, problem } => {

@@ -23,6 +23,7 @@ use super::live::{ListenerLive, Live, OriginLive, RouteLive};
 use super::overload::{Memory, Refusing};
 use super::proxy::Peer;
 use super::refusal::Reason;
+use crate::handover::message::FilterState;
 
 pub use shard::{Open, Shard};
 
@@ -40,6 +41,8 @@ pub struct Observe {
     memory: Arc<Memory>,
     /// As the keeper told it last.
     syn_pressure: Mutex<Option<SynPressure>>,
+    /// As the keeper told it last.
+    filters: Mutex<Vec<FilterState>>,
 }
 
 impl Observe {
@@ -57,6 +60,7 @@ impl Observe {
             denied: AtomicU64::new(0),
             memory: Arc::default(),
             syn_pressure: Mutex::default(),
+            filters: Mutex::default(),
         })
     }
 
@@ -98,6 +102,11 @@ impl Observe {
     /// Whether SYNs of unknown sources are over their budget, as the keeper told it now.
     pub fn syn_pressure(&self, told: Option<SynPressure>) {
         *lock(&self.syn_pressure) = told;
+    }
+
+    /// The packet filter on interfaces, as the keeper told it now.
+    pub fn filters(&self, told: Vec<FilterState>) {
+        *lock(&self.filters) = told;
     }
 
     /// What happened since the report before. Features, and where and how listeners accept, are the keeper's to add.

@@ -10,6 +10,7 @@ use model::report::{Drops, Leg, OverBudget, Place, SynPressure};
 
 use super::totals::{MOST_ROUTES, MOST_RULES, OTHER};
 use super::{Exchange, Observe, OriginPart};
+use crate::handover::message::FilterState;
 use crate::worker::live::{
     Door, GroupLive, ListenerLive, Live, Member, OriginLive, RouteLive, SecurityLive, Target,
 };
@@ -154,6 +155,24 @@ fn pressure_is_told_where_there_is_a_budget_for_it() {
         assert_eq!(samples(&observe.metrics_text()).get(series), Some(&f64::from(u8::from(now))));
     }
     assert_eq!(observe.report().syn_pressure, pressure(true));
+}
+
+#[test]
+fn a_filter_that_is_missing_or_was_is_told() {
+    let observe = observe(1);
+    assert!(!observe.metrics_text().contains("sallyport_filter_"), "nothing filters in the kernel");
+    let state =
+        |interface: &str, attached, gaps| FilterState { interface: interface.to_owned(), attached, gaps };
+    observe.filters(vec![state("eth0", true, 2), state("eth1", false, 0)]);
+    let samples = samples(&observe.metrics_text());
+    for (series, value) in [
+        (r#"sallyport_filter_attached{interface="eth0"}"#, 1.0),
+        (r#"sallyport_filter_attached{interface="eth1"}"#, 0.0),
+        (r#"sallyport_filter_gaps_total{interface="eth0"}"#, 2.0),
+        (r#"sallyport_filter_gaps_total{interface="eth1"}"#, 0.0),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}");
+    }
 }
 
 #[test]

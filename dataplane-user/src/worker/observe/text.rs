@@ -276,6 +276,7 @@ impl Page {
             self.sample("sallyport_overload", &[("refuses", refuses.name())], observe.refusing(refuses));
         }
         self.syn_pressure(observe);
+        self.filters(observe);
         self.memory(observe);
         self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
         self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
@@ -297,6 +298,31 @@ impl Page {
             "1 while SYNs of unknown sources are over their budget; what becomes of those is a label.",
         );
         self.sample("sallyport_syn_pressure", &[("over", over.name())], u8::from(now));
+    }
+
+    fn filters(&mut self, observe: &Observe) {
+        let filters = lock(&observe.filters);
+        if filters.is_empty() {
+            return;
+        }
+        const ATTACHED: &str = "sallyport_filter_attached";
+        self.family(
+            ATTACHED,
+            "gauge",
+            "1 while the packet filter is on the interface, 0 while it is missing there.",
+        );
+        for filter in filters.iter() {
+            self.sample(ATTACHED, &[("interface", &filter.interface)], u8::from(filter.attached));
+        }
+        const GAPS: &str = "sallyport_filter_gaps_total";
+        self.family(
+            GAPS,
+            "counter",
+            "How often the packet filter was found missing on the interface and put back.",
+        );
+        for filter in filters.iter() {
+            self.sample(GAPS, &[("interface", &filter.interface)], filter.gaps);
+        }
     }
 
     fn memory(&mut self, observe: &Observe) {
