@@ -35,6 +35,10 @@ pub const ALPN: &[u8] = b"h2";
 /// A field of the answer to `link`: its console takes [`NodeMessage::Senders`]. One before it would hang up.
 pub const SENDERS: &str = "sallyport-senders";
 
+/// A field of the answer to `flows`: its console takes [`FlowMessage::Refused`](crate::flow::FlowMessage::Refused). One before it
+/// would hang up.
+pub const REFUSALS: &str = "sallyport-flow-refusals";
+
 /// What an operator pastes into a node: `sallyport1.` and the base64url (unpadded) of this as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

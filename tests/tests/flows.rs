@@ -161,6 +161,34 @@ fn a_narrow_filter_tells_its_own_and_a_reader_stays_while_the_worker_is_another_
     assert_eq!(of(&lines, "flow")[0]["sourcePort"], 77, "{lines:#?}");
 }
 
+/// Which reasons there are is the node's to know: who asks for another is told so, and nobody else notices.
+#[test]
+fn a_reason_that_the_node_does_not_know_ends_no_other_watch() {
+    let watched = Watched::new("flowunknown");
+    let unknown = ["flows", "--json", "--reason", "no-such", "--seconds", "6"];
+    let lines = watched.lines(&["--verdict", "drop", "--seconds", "14"], || {
+        let refused = thread::scope(|scope| {
+            let asked = scope.spawn(|| watched.product.cli(&unknown));
+            thread::sleep(SETTLED);
+            watched.send(&[watched.frame4(FOE4, 11, 443)]);
+            asked.join().unwrap()
+        });
+        let told: Vec<Value> = refused.1.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [problem] = &told[..] else { panic!("{refused:?}") };
+        assert_eq!(problem["type"], "problem");
+        assert_eq!(problem["message"], "this node knows no reason \"no-such\"");
+        watched.send(&[watched.frame4(FOE4, 12, 443)]);
+    });
+    let ports: Vec<&Value> =
+        lines.iter().filter(|line| line["type"] == "flow").map(|flow| &flow["sourcePort"]).collect();
+    assert_eq!(ports, [11, 12], "{lines:#?}");
+    let [counts] = &of(&lines, "counts")[..] else { panic!("{lines:#?}") };
+    assert_eq!(counts["matched"]["drops"], 2, "its figures were not begun anew: {counts}");
+    let log = watched.product.log();
+    let said = log.lines().filter(|line| line.contains("no-such")).count();
+    assert_eq!(said, 1, "said once, not with each lease");
+}
+
 /// A flood is told by samples that stand for it, and counted exactly; and what passes is not hidden by it.
 #[test]
 fn samples_add_up_to_the_flood() {

@@ -1,6 +1,5 @@
 //! Captures: the next packets of a kind at one node, with their bytes, for a while.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -8,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use model::flow::{CAPTURE_SNAP_MAX, Capture, Captured, FlowFilter};
 use time::OffsetDateTime;
 
-use super::{ABSENT, Busy, CAPTURES, Hub, Key, Stream, pcap};
+use super::{ABSENT, Busy, CAPTURES, Hub, Key, State, pcap};
 use crate::clock;
 
 /// What is to be captured.
@@ -84,11 +83,12 @@ impl Taking {
         self.until <= now || self.packets.len() >= self.order.capture.packets as usize
     }
 
-    fn view(&self, now: Instant, nodes: &BTreeMap<String, Stream>) -> CaptureView {
+    fn view(&self, now: Instant, state: &State) -> CaptureView {
         let running = !self.has_ended(now);
-        let problem = match nodes.get(&self.order.node) {
+        let refused = || state.watches.get(&self.id)?.refused.get(&self.order.node).cloned();
+        let problem = match state.nodes.get(&self.order.node) {
             _ if !running => None,
-            Some(stream) => stream.cannot.clone(),
+            Some(stream) => stream.cannot.clone().or_else(refused),
             None => Some(ABSENT.to_owned()),
         };
         CaptureView {
@@ -125,7 +125,7 @@ impl Attended {
     pub fn view(&self) -> Option<CaptureView> {
         let (state, now) = (self.hub.lock(), Instant::now());
         let taking = state.captures.iter().find(|taking| taking.id == self.id)?;
-        Some(taking.view(now, &state.nodes))
+        Some(taking.view(now, &state))
     }
 
     /// Lets it go on until it has all or its time is over; its number.
@@ -180,7 +180,7 @@ impl Hub {
     pub fn captures(&self) -> Vec<CaptureView> {
         let now = Instant::now();
         let state = self.lock();
-        state.captures.iter().rev().map(|taking| taking.view(now, &state.nodes)).collect()
+        state.captures.iter().rev().map(|taking| taking.view(now, &state)).collect()
     }
 
     /// What a capture has so far, as a pcap file; nothing where there is no such capture.
@@ -188,6 +188,6 @@ impl Hub {
         let state = self.lock();
         let taking = state.captures.iter().find(|taking| taking.id == id)?;
         let snap = taking.order.capture.snap.min(CAPTURE_SNAP_MAX);
-        Some((taking.view(Instant::now(), &state.nodes), pcap::file(snap, &taking.packets)))
+        Some((taking.view(Instant::now(), &state), pcap::file(snap, &taking.packets)))
     }
 }

@@ -113,6 +113,8 @@ struct Watch {
     readers: usize,
     recent: VecDeque<Arc<Flow>>,
     told: BTreeMap<String, Told>,
+    /// By node, why it does not watch this, while it may watch other things.
+    refused: BTreeMap<String, String>,
     flows: broadcast::Sender<Arc<Flow>>,
 }
 
@@ -153,6 +155,8 @@ impl Hub {
         state.connections += 1;
         let connection = state.connections;
         let (orders, receiver) = watch::channel(Vec::new());
+        // It may be another release by now.
+        state.watches.values_mut().for_each(|watch| drop(watch.refused.remove(node)));
         state.nodes.insert(node.to_owned(), Stream { connection, orders, cannot: None });
         state.order();
         (connection, receiver)
@@ -174,9 +178,12 @@ impl Hub {
         };
         match message {
             FlowMessage::Cannot { reason } => {
-                // It is shown to people, and a node is not believed to keep to one sentence.
-                stream.cannot = Some(reason.chars().filter(|c| !c.is_control()).take(300).collect());
+                stream.cannot = Some(shown(&reason));
                 true
+            }
+            FlowMessage::Refused { watch, reason } => {
+                stream.cannot = None;
+                state.refused(node, watch, &reason)
             }
             FlowMessage::Flows { watch, events, captured, counts } => {
                 stream.cannot = None;
@@ -195,6 +202,11 @@ impl Hub {
         state.tidy(Instant::now());
         state.order();
     }
+}
+
+/// What a node says for people: it is not believed to keep to one sentence.
+fn shown(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 impl State {
@@ -224,8 +236,9 @@ impl State {
         // Also after a restart no number is given twice while a node may remember it.
         let now = u64::try_from(clock::to_ms(clock::now())).unwrap_or(0).saturating_mul(1000);
         self.next = now.max(self.next + 1);
-        let (recent, told, flows) = (VecDeque::new(), BTreeMap::new(), broadcast::Sender::new(BACKLOG));
-        let watch = Watch { key, capture, until, readers: 0, recent, told, flows };
+        let (recent, flows) = (VecDeque::new(), broadcast::Sender::new(BACKLOG));
+        let (told, refused) = (BTreeMap::new(), BTreeMap::new());
+        let watch = Watch { key, capture, until, readers: 0, recent, told, refused, flows };
         self.watches.insert(self.next, watch);
         self.order();
         Ok(self.next)
@@ -264,6 +277,7 @@ impl State {
 
     fn take(&mut self, node: &str, id: u64, events: Vec<FlowEvent>, counts: FlowCounts) {
         let Some(watch) = self.watches.get_mut(&id) else { return };
+        watch.refused.remove(node);
         watch.told.entry(node.to_owned()).or_default().hear(&events, counts);
         if watch.capture.is_some() {
             return;
@@ -279,12 +293,20 @@ impl State {
         }
     }
 
+    /// A node does not watch this; whether that is news.
+    fn refused(&mut self, node: &str, id: u64, reason: &str) -> bool {
+        let asked = |watch: &&mut Watch| watch.key.node.as_ref().is_none_or(|only| only == node);
+        let Some(watch) = self.watches.get_mut(&id).filter(asked) else { return false };
+        let why = shown(reason);
+        watch.refused.insert(node.to_owned(), why.clone()) != Some(why)
+    }
+
     fn view(&self, id: u64) -> View {
         let Some(watch) = self.watches.get(&id) else { return View::default() };
         let nodes =
             self.nodes.iter().filter(|(node, _)| watch.key.node.as_ref().is_none_or(|only| only == *node));
         let state = |(node, stream): (&String, &Stream)| {
-            let state = match (&stream.cannot, watch.told.get(node)) {
+            let state = match (stream.cannot.as_ref().or(watch.refused.get(node)), watch.told.get(node)) {
                 (Some(why), _) => NodeState::Cannot(why.clone()),
                 (None, Some(told)) => NodeState::Watching(*told),
                 (None, None) => NodeState::Asked,

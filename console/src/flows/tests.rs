@@ -133,6 +133,37 @@ fn an_older_stream_of_a_node_says_nothing_any_more() {
     assert_eq!(cannot(new), NodeState::Cannot("no[2J filter".to_owned()));
 }
 
+#[test]
+fn a_watch_that_a_node_refuses_is_told_so_alone() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let (other, _orders) = hub.connected("other");
+    let (fine, wrong) = (hub.read(&key(1)).unwrap(), hub.read(&key(2)).unwrap());
+    let capture = hub.capture(order(1, Duration::from_secs(60))).unwrap().leave();
+    let [first, second, third] = ids(&orders)[..] else { panic!() };
+    assert_eq!(third, capture);
+    let refuse = |connection, watch| {
+        let reason = "this node knows no reason\u{7} \"no-such\"".to_owned();
+        hub.heard("edge", connection, FlowMessage::Refused { watch, reason })
+    };
+    let cannot = NodeState::Cannot("this node knows no reason \"no-such\"".to_owned());
+    hub.heard("edge", connection, told(first, vec![event(1)]));
+    assert!(refuse(connection, second));
+    assert!(!refuse(connection, second), "it is told with every lease, and news once");
+    assert!(!refuse(connection, 99) && !refuse(other, first), "nobody asked; another node's stream");
+    assert!(matches!(fine.nodes()["edge"], NodeState::Watching(_)));
+    assert_eq!((&wrong.nodes()["edge"], &wrong.nodes()["other"]), (&cannot, &NodeState::Asked));
+    // What is told of one watch says nothing of another.
+    hub.heard("edge", connection, told(first, vec![event(2)]));
+    assert_eq!(wrong.nodes()["edge"], cannot);
+    assert_eq!(hub.captures()[0].problem, None);
+    refuse(connection, capture);
+    assert_eq!(hub.captures()[0].problem.as_deref(), Some("this node knows no reason \"no-such\""));
+    // Another release may know it.
+    let (_connection, _orders) = hub.connected("edge");
+    assert_eq!((&wrong.nodes()["edge"], &hub.captures()[0].problem), (&NodeState::Asked, &None));
+}
+
 fn order(packets: u32, lasts: Duration) -> CaptureOrder {
     CaptureOrder {
         node: "edge".to_owned(),

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::digest::Digest;
-use model::link::{EnrolRequest, EnrolResponse, RenewRequest, RenewResponse, SENDERS};
+use model::link::{EnrolRequest, EnrolResponse, REFUSALS, RenewRequest, RenewResponse, SENDERS};
 use serde::de::DeserializeOwned;
 
 use super::Caller;
@@ -147,5 +147,7 @@ async fn flows(
 ) -> Result<Response, Refused> {
     let (name, _) = caller.node(&ops, false, clock::now()).await?;
     let body = super::flows::begin(ops, caller, name, request.into_body());
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+    let stream = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let refusals = (HeaderName::from_static(REFUSALS), HeaderValue::from_static("1"));
+    Ok(([stream, refusals], body).into_response())
 }

@@ -90,6 +90,9 @@ pub enum ToWorker {
         counts: Vec<(u64, FlowCounts)>,
         /// Why nothing is watched, one sentence.
         problem: Option<String>,
+        /// Watches that cannot be, and why, while the others are. Since version 7.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<(u64, String)>,
     },
     /// Write the access log here from now on: its file was moved away. Descriptor: the new file.
     AccessLog,

@@ -322,6 +322,14 @@ pub enum FlowMessage {
         /// Why, one sentence.
         reason: String,
     },
+    /// This cannot be watched here, and everything else can: told with every order that has it, and only to a console that
+    /// answered the stream with [`REFUSALS`](crate::link::REFUSALS).
+    Refused {
+        /// Which.
+        watch: u64,
+        /// Why, one sentence.
+        reason: String,
+    },
 }
 
 /// From console to node.

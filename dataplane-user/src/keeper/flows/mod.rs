@@ -4,6 +4,7 @@
 mod rate;
 mod wanted;
 
+use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +38,8 @@ const HEAD: u32 = 128;
 pub(super) struct Flows {
     ring: Option<AsyncFd<OwnedFd>>,
     places: [Option<Place>; WATCHES_MAX],
+    /// Watches that are asked for and cannot be: said in the log once.
+    refused: BTreeSet<u64>,
     /// Until when, unless the worker asks again.
     until: Option<Instant>,
     look_at: Option<Instant>,
@@ -80,6 +83,41 @@ impl Flows {
 
     fn end(&mut self) {
         (self.places, self.until, self.look_at, self.more) = (Default::default(), None, None, false);
+        self.refused.clear();
+    }
+
+    /// Gives what is asked a place; what had one keeps it, and what is not asked for any more makes room. The places with another
+    /// watch than before, and which watches there cannot be and why: those are nobody else's trouble.
+    fn place(&mut self, asked: Vec<FlowWatch>, seen: &Seen, now: Instant) -> Placed {
+        let (mut anew, mut refused) = (Vec::new(), Vec::new());
+        for place in &mut self.places {
+            place.take_if(|place| !asked.contains(&place.asked));
+        }
+        for asked in asked {
+            if self.places.iter().flatten().any(|place| place.asked.id == asked.id) {
+                continue;
+            }
+            let kernel = match wanted::watch(&asked.filter) {
+                Ok(kernel) => kernel,
+                Err(why) => {
+                    refused.push((asked.id, why));
+                    continue;
+                }
+            };
+            let free = self.places.iter_mut().enumerate().find(|(_, place)| place.is_none());
+            let Some((at, free)) = free else { break };
+            *free = Some(Place::new(asked, kernel, *seen, now));
+            anew.push(at);
+        }
+        Placed { anew, refused }
+    }
+
+    /// Logs what is refused now and was not before.
+    fn note_refused(&mut self, refused: &[(u64, String)]) {
+        for (id, why) in refused.iter().filter(|(id, _)| !self.refused.contains(id)) {
+            tracing::warn!(watch = id, why, "a watch of flows cannot be; the others go on");
+        }
+        self.refused = refused.iter().map(|(id, _)| *id).collect();
     }
 
     fn watches(&self, until: u64) -> [Watch; WATCHES_MAX] {
@@ -91,7 +129,21 @@ impl Flows {
     }
 }
 
+/// What came of asking.
+struct Placed {
+    anew: Vec<usize>,
+    refused: Vec<(u64, String)>,
+}
+
 impl Place {
+    fn new(asked: FlowWatch, kernel: Watch, before: Seen, now: Instant) -> Self {
+        let capture = asked.capture.map(model::flow::Capture::bounded);
+        let (snap, limit) = capture.map_or((HEAD, 0), |capture| (capture.snap, capture.packets));
+        let rates = ByVerdict { drops: Rate::new(now), passes: Rate::new(now) };
+        let kernel = Watch { snap, limit, ..kernel };
+        Self { asked, kernel, begun: monotonic(), before, rates, captured: 0 }
+    }
+
     fn is_full(&self) -> bool {
         self.asked.capture.is_some_and(|capture| self.captured >= capture.bounded().packets)
     }
@@ -139,52 +191,43 @@ impl Place {
 impl Keeper {
     /// The worker asks to watch this, and nothing else, for a while.
     pub(super) async fn watch_flows(&mut self, number: WorkerNumber, asked: Vec<FlowWatch>) {
-        if let Err(problem) = self.enter_watches(asked) {
-            self.flows.end();
-            let problem = Some(problem);
-            self.say(number, &ToWorker::Flows { packets: Vec::new(), counts: Vec::new(), problem }, &[])
-                .await;
+        let (problem, refused) = match self.enter_watches(asked) {
+            Ok(refused) if refused.is_empty() => return,
+            Ok(refused) => (None, refused),
+            Err(problem) => {
+                self.flows.end();
+                (Some(problem), Vec::new())
+            }
+        };
+        // A worker of the release before ends the connection over a field that it does not know.
+        let knows = self.workers.get(&number).is_some_and(|worker| worker.version >= 7);
+        if problem.is_some() || knows {
+            let told = ToWorker::Flows { packets: Vec::new(), counts: Vec::new(), problem, refused };
+            self.say(number, &told, &[]).await;
         }
     }
 
-    fn enter_watches(&mut self, mut asked: Vec<FlowWatch>) -> Result<(), String> {
+    /// Those that cannot be watched, and why; an error where nothing can.
+    fn enter_watches(&mut self, mut asked: Vec<FlowWatch>) -> Result<Vec<(u64, String)>, String> {
         if asked.is_empty() {
             self.flows.end();
             // Where nothing can be watched nothing is.
             let _nothing = self.kernel.watch(&Default::default(), &[]);
-            return Ok(());
+            return Ok(Vec::new());
         }
         asked.truncate(WATCHES_MAX);
         if self.flows.ring.is_none() {
             self.flows.ring = watched_ring(&*self.kernel).map_err(|error| sentence(&error))?;
         }
         let seen = self.kernel.seen().map_err(|error| sentence(&error))?;
-        let (now, mut anew) = (Instant::now(), Vec::new());
-        for place in &mut self.flows.places {
-            place.take_if(|place| !asked.contains(&place.asked));
-        }
-        for asked in asked {
-            let places = &mut self.flows.places;
-            if places.iter().flatten().any(|place| place.asked.id == asked.id) {
-                continue;
-            }
-            let Some(at) = places.iter().position(Option::is_none) else { break };
-            let mut kernel = wanted::watch(&asked.filter)?;
-            let capture = asked.capture.map(model::flow::Capture::bounded);
-            (kernel.snap, kernel.limit) =
-                capture.map_or((HEAD, 0), |capture| (capture.snap, capture.packets));
-            let begun = monotonic();
-            let rates = ByVerdict { drops: Rate::new(now), passes: Rate::new(now) };
-            let place = Place { asked, kernel, begun, before: seen, rates, captured: 0 };
-            if let Some(free) = places.get_mut(at) {
-                *free = Some(place);
-            }
-            anew.push(at);
-        }
+        let now = Instant::now();
+        let Placed { anew, refused } = self.flows.place(asked, &seen, now);
         let lease = Duration::from_secs(LEASE_SECONDS);
         self.flows.until = Some(now + lease);
         self.flows.look_at.get_or_insert(now + PAUSE);
-        self.write_watches(&anew)
+        self.write_watches(&anew)?;
+        self.flows.note_refused(&refused);
+        Ok(refused)
     }
 
     /// Writes what is watched into the kernel, until the lease ends.
@@ -220,7 +263,8 @@ impl Keeper {
         }
         let problem = if moved { self.write_watches(&[]).err() } else { None };
         let Some(number) = self.current else { return };
-        self.say(number, &ToWorker::Flows { packets, counts, problem }, &[]).await;
+        let told = ToWorker::Flows { packets, counts, problem, refused: Vec::new() };
+        self.say(number, &told, &[]).await;
     }
 }
 
@@ -285,9 +329,40 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use model::flow::{Capture, FlowFilter};
 
     use super::*;
+
+    fn asked(id: u64, reason: Option<&str>) -> FlowWatch {
+        let reason = reason.map(|name| name.parse().unwrap());
+        FlowWatch { id, filter: FlowFilter { reason, ..FlowFilter::default() }, capture: None }
+    }
+
+    fn watched(flows: &Flows) -> Vec<Option<u64>> {
+        flows.places.iter().map(|place| Some(place.as_ref()?.asked.id)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_watched_takes_no_place_and_ends_nothing() {
+        let (mut flows, seen) = (Flows::default(), Seen::default());
+        let mut place = |asked: Vec<FlowWatch>| {
+            let Placed { anew, refused } = flows.place(asked, &seen, Instant::now());
+            let refused: Vec<u64> = refused.iter().map(|(id, _)| *id).collect();
+            (watched(&flows), anew, refused)
+        };
+        let none = Vec::<u64>::new();
+        assert_eq!(place(vec![asked(1, None)]), (vec![Some(1), None, None, None], vec![0], none.clone()));
+        let with = |unknown| vec![asked(1, None), asked(unknown, Some("no-such")), asked(3, Some("land"))];
+        assert_eq!(place(with(2)), (vec![Some(1), Some(3), None, None], vec![1], vec![2]));
+        assert_eq!(place(with(2)), (vec![Some(1), Some(3), None, None], vec![], vec![2]), "the next lease");
+        // First or last, and where it alone is asked for.
+        let turned = with(2).into_iter().rev().collect();
+        assert_eq!(place(turned), (vec![Some(1), Some(3), None, None], vec![], vec![2]));
+        let capture = Some(Capture { packets: 3, snap: 60 });
+        let capture = FlowWatch { capture, ..asked(5, Some("no-such")) };
+        assert_eq!(place(vec![capture]), (vec![None; 4], vec![], vec![5]));
+        assert_eq!(place(vec![asked(6, None)]), (vec![Some(6), None, None, None], vec![0], none));
+    }
 
     /// The names in the first column of the table under a heading.
     fn listed<'a>(text: &'a str, heading: &str) -> BTreeSet<&'a str> {

@@ -278,8 +278,9 @@ impl Control {
                 self.reporter.take(drops, features, listeners, syn_pressure);
             }
             ToWorker::Senders(senders) => self.reporter.take_senders(*senders),
-            ToWorker::Flows { packets, counts, problem } => {
+            ToWorker::Flows { packets, counts, problem, refused } => {
                 self.flows.take(&packets, counts);
+                refused.into_iter().for_each(|(watch, reason)| self.flows.refused(watch, reason));
                 if let Some(problem) = problem {
                     self.flows.cannot(problem);
                 }

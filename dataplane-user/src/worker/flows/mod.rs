@@ -47,6 +47,14 @@ impl Flows {
         }
     }
 
+    /// This cannot be watched, and everything else can.
+    pub(super) fn refused(&self, watch: u64, reason: String) {
+        if let Some(out) = &self.out {
+            // As above.
+            let _full = out.try_send(FlowMessage::Refused { watch, reason });
+        }
+    }
+
     /// What the keeper took from the kernel.
     pub(super) fn take(&mut self, packets: &[WatchedPacket], counts: Vec<(u64, FlowCounts)>) {
         let mut found: BTreeMap<u64, (Vec<FlowEvent>, Vec<Captured>)> = BTreeMap::new();

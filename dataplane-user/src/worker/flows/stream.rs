@@ -32,7 +32,7 @@ async fn exchange(connection: &Connection, events: &mpsc::Sender<FromConsole>) -
                     return Ok(());
                 }
             }
-            Some(message) = messages.recv() => outgoing.send(&message).await?,
+            Some(message) = messages.recv() => outgoing.tell_flow(&message).await?,
             else => return Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{Method, Request};
 use model::digest::Digest;
+use model::flow::FlowMessage;
 use model::link::{MAX_FRAME, NodeMessage};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
@@ -182,13 +183,14 @@ impl Connection {
         let (answer, send) = self.request(Method::POST, &format!("/node/v1/{path}"), false).await?;
         let answer = patiently(async { Ok(answer.await?) }).await?;
         let status = answer.status().as_u16();
-        let senders = answer.headers().contains_key(model::link::SENDERS);
+        let takes = |field: &str| answer.headers().contains_key(field);
+        let (senders, refusals) = (takes(model::link::SENDERS), takes(model::link::REFUSALS));
         let mut body = answer.into_body();
         if status != 200 {
             let message = patiently(read_all(&mut body)).await.unwrap_or_default();
             return Err(refused(what, status, &message));
         }
-        Ok((Outgoing { send, senders }, Incoming { body, buffer: BytesMut::new() }))
+        Ok((Outgoing { send, senders, refusals }, Incoming { body, buffer: BytesMut::new() }))
     }
 
     async fn exchange(
@@ -227,6 +229,8 @@ pub struct Outgoing {
     send: SendStream<Bytes>,
     /// The console takes [`NodeMessage::Senders`].
     senders: bool,
+    /// The console takes [`FlowMessage::Refused`].
+    refusals: bool,
 }
 
 impl Outgoing {
@@ -236,6 +240,17 @@ impl Outgoing {
     /// See [`LinkError`].
     pub async fn tell(&mut self, message: &NodeMessage) -> Result<(), LinkError> {
         if matches!(message, NodeMessage::Senders(_)) && !self.senders {
+            return Ok(());
+        }
+        self.send(message).await
+    }
+
+    /// Sends one message of the stream of flows, unless it is one that this console does not take.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn tell_flow(&mut self, message: &FlowMessage) -> Result<(), LinkError> {
+        if matches!(message, FlowMessage::Refused { .. }) && !self.refusals {
             return Ok(());
         }
         self.send(message).await
