@@ -131,6 +131,13 @@ impl Live {
         self.lock().nodes.get(node).is_some_and(|live| live.keys.iter().any(|keys| keys.contains(key)))
     }
 
+    /// What a node reported last on the connection it has now; nothing where it has none, or has not reported on it yet.
+    pub(crate) fn report(&self, node: &str) -> Option<Arc<Report>> {
+        let state = self.lock();
+        let live = state.nodes.get(node).filter(|live| live.connected.is_some())?;
+        live.report.as_ref().map(|(_, report)| Arc::clone(report))
+    }
+
     /// What is known of every node that has connected since this process began.
     pub fn all(&self) -> BTreeMap<String, LiveNode> {
         self.lock().nodes.clone()

@@ -67,9 +67,9 @@ impl Ops {
             }
             _ => begin(&store, &master).await?,
         };
-        let links = Links::default();
-        let publisher =
-            Publisher::open(store.clone(), master.clone(), authority.clone(), links.clone()).await?;
+        let (links, live) = (Links::default(), Live::default());
+        let (own, signing) = (store.clone(), (master.clone(), authority.clone()));
+        let publisher = Publisher::open(own, signing, links.clone(), live.clone()).await?;
         let figures = Figures::load(&store).await?;
         let sources = Sources::load(&store, fetcher).await?;
         let inner = Inner {
@@ -79,7 +79,7 @@ impl Ops {
             signer,
             publisher,
             links,
-            live: Live::default(),
+            live,
             figures,
             sources,
             flows: crate::flows::Hub::default(),

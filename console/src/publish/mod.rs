@@ -5,6 +5,7 @@
 
 mod certificates;
 mod current;
+mod loopback;
 mod prepare;
 mod protect;
 mod sources;
@@ -29,9 +30,11 @@ use model::problem::Code;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::nodes::Live;
 use crate::ops::{Actor, Changes, Connection, OpsError, PublishOptions, Published, Review};
 use crate::secrets::{Authority, MasterKey};
 use crate::store::{NewRevision, ObjectRow, Store};
+use loopback::Loopback;
 use prepare::Prepared;
 use staged::Staged;
 use unconfirmed::Unconfirmed;
@@ -60,6 +63,7 @@ struct Inner {
     master: MasterKey,
     authority: Authority,
     links: Links,
+    live: Live,
     staged: Mutex<Staged>,
     unconfirmed: Unconfirmed,
     // Held while a revision is made: one at a time.
@@ -85,9 +89,9 @@ impl Publisher {
     /// When the store fails or has objects that this release cannot compile.
     pub async fn open(
         store: Store,
-        master: MasterKey,
-        authority: Authority,
+        (master, authority): (MasterKey, Authority),
         links: Links,
+        live: Live,
     ) -> Result<Self, OpsError> {
         let mut cache = FactsCache::default();
         let current = Current::load(&store, &authority, &mut cache).await?;
@@ -96,6 +100,7 @@ impl Publisher {
             master,
             authority,
             links,
+            live,
             staged: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
             gate: tokio::sync::Mutex::new(cache),
@@ -129,8 +134,9 @@ impl Publisher {
         let base = Arc::clone(&self.0.current.borrow());
         let mut prepared = self.prepare(&base, wish, &mut cache).await?;
         prepared.problems.extend(sources::unpermitted(&base, &prepared.put, actor));
+        let loopback = self.loopback().await?;
         let confirmations =
-            prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor, &[]));
+            prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor, &[], &loopback));
         let review = Review {
             base_revision: base.id.revision,
             touches: words::touches(&base.objects, &prepared),
@@ -190,7 +196,8 @@ impl Publisher {
         if prepared.lines.is_empty() && !again && present > 0 {
             return Ok(Published { revision: present, changes: Vec::new(), rollback_at: None });
         }
-        let confirmations = self.0.links.protect(&base, compiled, actor, &options.protect);
+        let loopback = self.loopback().await?;
+        let confirmations = self.0.links.protect(&base, compiled, actor, &options.protect, &loopback);
         if !confirmations.is_empty() && !options.confirm {
             return Err(OpsError::Problems(confirmations));
         }
@@ -273,6 +280,11 @@ impl Publisher {
         let (prepared, taken) = task.await.map_err(|_panicked| OpsError::Stopped)?;
         *cache = taken;
         Ok(prepared)
+    }
+
+    /// Whether a filter may stand on a loopback interface, as of now.
+    async fn loopback(&self) -> Result<Loopback, OpsError> {
+        Ok(Loopback::of(&self.0.store.nodes().await?, |node| self.0.live.report(node)))
     }
 
     async fn old_objects(&self, base: &Current, to: u64) -> Result<Vec<Object>, OpsError> {

@@ -11,6 +11,7 @@ use model::problem::{Code, Problem};
 use model::snapshot::{FilterAction, FilterMode, FilterRule, ProtocolList};
 
 use super::Current;
+use super::loopback::Loopback;
 use crate::ops::Actor;
 
 /// The addresses that nodes and console use to reach each other: both ends of every open link. Cheap to clone.
@@ -35,6 +36,7 @@ impl Links {
         new: &Compiled,
         actor: &Actor,
         people: &[IpAddr],
+        loopback: &Loopback,
     ) -> Vec<Problem> {
         let links = self.all();
         let people: BTreeSet<IpAddr> =
@@ -43,7 +45,7 @@ impl Links {
             links.values().flatten().copied().chain(actor.address).chain(people.iter().copied()).collect();
         let mut problems = Vec::new();
         for nodes in Nodes::of(new) {
-            let rules = |compiled| Rules::of(compiled, nodes, &addresses);
+            let rules = |compiled| Rules::of(compiled, nodes, (&addresses, loopback));
             let before = base.compiled.as_ref().map(rules).unwrap_or_default();
             let after = rules(new);
             if before == after {
@@ -51,7 +53,7 @@ impl Links {
             }
             // Rules that are too many for the tables are refused before this is asked.
             let Some(change) = Change::of(&before, &after, new) else { continue };
-            for problem in change.problems(actor, &people, &links) {
+            for problem in change.problems((actor, loopback), &people, &links) {
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
@@ -84,8 +86,8 @@ struct Rules {
 }
 
 impl Rules {
-    fn of(compiled: &Compiled, nodes: Nodes<'_>, addresses: &BTreeSet<IpAddr>) -> Self {
-        let about = |rule: &FilterRule| about(rule, addresses);
+    fn of(compiled: &Compiled, nodes: Nodes<'_>, whose: (&BTreeSet<IpAddr>, &Loopback)) -> Self {
+        let about = |rule: &FilterRule| about(rule, whose);
         match nodes {
             Nodes::All => Self {
                 rules: compiled.filter_rules().map(about).collect(),
@@ -114,9 +116,10 @@ struct Change<'a> {
 }
 
 /// A rule with those of its prefixes that hold one of the addresses: what it says of them stays the same.
-fn about(rule: &FilterRule, addresses: &BTreeSet<IpAddr>) -> FilterRule {
+fn about(rule: &FilterRule, (addresses, loopback): (&BTreeSet<IpAddr>, &Loopback)) -> FilterRule {
     let holds = |prefix: &&Prefix| addresses.iter().any(|address| prefix.contains(*address));
-    let prefixes = rule.prefixes.iter().filter(holds).copied().collect();
+    let idle = |prefix: &&Prefix| rule.action == FilterAction::Deny && loopback.is_idle(prefix);
+    let prefixes = rule.prefixes.iter().filter(holds).filter(|prefix| !idle(prefix)).copied().collect();
     FilterRule {
         mode: rule.mode,
         priority: rule.priority,
@@ -146,7 +149,7 @@ impl<'a> Change<'a> {
     /// Whom it shuts out: the person who makes it, or a node's link.
     fn problems(
         &self,
-        actor: &Actor,
+        (actor, loopback): (&Actor, &Loopback),
         people: &BTreeSet<IpAddr>,
         links: &BTreeMap<String, [IpAddr; 2]>,
     ) -> Vec<Problem> {
@@ -154,12 +157,14 @@ impl<'a> Change<'a> {
         if let Some(address) = actor.address
             && let Some((rule, what)) = self.shuts_out(address)
         {
+            let own = loopback.told(address);
             let whose =
-                format!("your own address {address}: you may lose access to this console and its machine");
+                format!("your own address {own}: you may lose access to this console and its machine");
             problems.push(problem(rule, &what, &whose));
         }
         for address in people {
             if let Some((rule, what)) = self.shuts_out(*address) {
+                let address = loopback.told(*address);
                 let whose = format!("{address}, from which somebody has signed in to this console");
                 problems.push(problem(rule, &what, &whose));
             }
@@ -168,6 +173,7 @@ impl<'a> Change<'a> {
             if let Some((address, (rule, what))) =
                 ends.iter().find_map(|address| Some((address, self.shuts_out(*address)?)))
             {
+                let address = loopback.told(*address);
                 let whose = format!("{address}, which node {node} and this console use to reach each other");
                 problems.push(problem(rule, &what, &whose));
             }
@@ -204,8 +210,7 @@ impl<'a> Change<'a> {
 }
 
 /// How such a change is confirmed; the review, which has the tick box, leaves it out.
-pub(crate) const HOW: &str =
-    " (the review's tick box, `sallyport apply --yes`, `\"confirm\": true` in the API)";
+pub(crate) const HOW: &str = " (the review's tick box, sallyport apply --yes, \"confirm\": true in the API)";
 
 /// Where administrators come in, whatever the rules name.
 const SSH: u16 = 22;
