@@ -168,11 +168,27 @@ pub(super) async fn pcap(
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let number = id.parse().map_err(|_not_a_number| {
-        ApiError::sentence(StatusCode::NOT_FOUND, "not-found", format!("there is no capture {id:?}"))
-    })?;
-    let (view, file) = ops.pcap(number, &actor).await?;
+    let (view, file) = ops.pcap(number(&id)?, &actor).await?;
     Ok(pcap_answer(&view, file))
+}
+
+/// Ends a capture before its time, whoever began it; what it has can still be downloaded. Of one that has ended nothing changes. The
+/// answer is the capture as `GET /api/v1/captures` has it. Operators; who stopped it is in the audit log.
+#[utoipa::path(post, path = "/api/v1/captures/{id}/stop", tag = "flows", params(("id" = u64, Path)),
+    responses((status = 200, description = "the capture"), (status = 403, body = super::error::Problems),
+              (status = 404, body = super::error::Problems)))]
+pub(super) async fn stop(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!(ops.stop_capture(number(&id)?, &actor).await?)))
+}
+
+fn number(id: &str) -> Result<u64, ApiError> {
+    id.parse().map_err(|_not_a_number| {
+        ApiError::sentence(StatusCode::NOT_FOUND, "not-found", format!("there is no capture {id:?}"))
+    })
 }
 
 /// A file to keep.

@@ -47,6 +47,7 @@ pub fn router(ops: Ops) -> Router {
         .route("/api/v1/flows", get(flows::export))
         .route("/api/v1/captures", get(flows::captures).post(flows::capture))
         .route("/api/v1/captures/{id}/pcap", get(flows::pcap))
+        .route("/api/v1/captures/{id}/stop", post(flows::stop))
         .route("/api/v1/users/{name}/reset", post(nodes::reset_user))
         .route("/api/v1/openapi.json", get(openapi::show))
         .route("/api/v1/{kind}/{name}", get(objects::get).put(objects::put).delete(objects::remove))

@@ -13,7 +13,7 @@ use super::{error, flows, nodes, objects, revisions, senders, sources};
         objects::list, objects::get, objects::put, objects::remove, objects::apply, revisions::list, revisions::get,
         revisions::rollback, revisions::confirm, nodes::list, nodes::enrol, nodes::label, nodes::revoke, nodes::drain, nodes::resume,
         nodes::status, nodes::reset_user, sources::show, sources::fetch, sources::metrics, senders::list, senders::rules,
-        flows::export, flows::captures, flows::capture, flows::pcap
+        flows::export, flows::captures, flows::capture, flows::pcap, flows::stop
     ),
     components(schemas(error::Problems, error::ApiProblem, objects::ApplyRequest)),
     security(("token" = []))

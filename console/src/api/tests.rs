@@ -182,6 +182,7 @@ async fn a_viewer_looks_and_does_not_touch() {
         (Method::POST, "/api/v1/nodes/a/revoke"),
         (Method::POST, "/api/v1/revisions/1/rollback"),
         (Method::POST, "/api/v1/users/a/reset"),
+        (Method::POST, "/api/v1/captures/1/stop"),
     ] {
         let (status, answer) = api.call(method, path, Some(json!({}))).await;
         assert_eq!((status, first(&answer).1), (StatusCode::FORBIDDEN, "forbidden"), "{path}");
@@ -228,7 +229,7 @@ async fn the_description_lists_every_url() {
             assert!(!answer.to_string().contains("nothing at this URL"), "{path}: {answer}");
         }
     }
-    assert_eq!(paths.len(), 23);
+    assert_eq!(paths.len(), 24);
 }
 
 #[tokio::test]
@@ -251,6 +252,27 @@ async fn a_node_that_nobody_knows_is_named_wherever_it_is_asked_for() {
     assert_eq!((status, &answer["total"]), (StatusCode::OK, &json!(0)), "{answer}");
     let [node] = &answer["nodes"].as_array().unwrap()[..] else { panic!("{answer}") };
     assert_eq!(node["why"], "it is revoked, or was never enrolled");
+}
+
+#[tokio::test]
+async fn a_capture_is_stopped_by_its_number() {
+    let api = Api::new(Role::Administrator).await;
+    api.call(Method::POST, "/api/v1/nodes/edge/enrol", Some(json!({}))).await;
+    let begin = json!({ "node": "edge", "reason": "denied" });
+    let (_, begun) = api.call(Method::POST, "/api/v1/captures", Some(begin)).await;
+    let stop = format!("/api/v1/captures/{}/stop", begun["id"]);
+    for running in ["stopped", "stopped again"] {
+        let (status, capture) = api.call(Method::POST, &stop, None).await;
+        assert_eq!(
+            (status, &capture["id"], &capture["running"]),
+            (StatusCode::OK, &begun["id"], &json!(false)),
+            "{running}"
+        );
+    }
+    for nothing in ["7", "x"] {
+        let (status, _) = api.call(Method::POST, &format!("/api/v1/captures/{nothing}/stop"), None).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{nothing}");
+    }
 }
 
 #[tokio::test]

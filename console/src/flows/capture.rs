@@ -176,6 +176,18 @@ impl Hub {
         state.order();
     }
 
+    /// Ends a capture before its time; what it has is kept. Whether it was going on, and what it is now; nothing where there is no such
+    /// capture.
+    pub fn stop(&self, id: u64) -> Option<(bool, CaptureView)> {
+        let view = || {
+            let (state, now) = (self.lock(), Instant::now());
+            Some(state.captures.iter().find(|taking| taking.id == id)?.view(now, &state))
+        };
+        let was_running = view()?.running;
+        self.end(id);
+        Some((was_running, view()?))
+    }
+
     /// All captures, newest first.
     pub fn captures(&self) -> Vec<CaptureView> {
         let now = Instant::now();

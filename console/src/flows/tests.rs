@@ -194,6 +194,28 @@ fn a_capture_that_nothing_comes_for_says_why() {
 }
 
 #[test]
+fn a_capture_that_is_stopped_keeps_what_it_has_and_gives_its_place_free() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let begin = || hub.capture(order(5, Duration::from_secs(60))).map(Attended::leave);
+    let captures: Vec<u64> = (0..WATCHES_MAX).map(|_| begin().unwrap()).collect();
+    assert!(begin().is_err());
+    let (first, captured) = (captures[0], Captured { time_ns: 1, length: 60, bytes: "AQID".to_owned() });
+    let counts = FlowCounts::default();
+    let message = FlowMessage::Flows { watch: first, events: Vec::new(), captured: vec![captured], counts };
+    hub.heard("edge", connection, message);
+    let (was_running, view) = hub.stop(first).unwrap();
+    assert!(was_running && !view.running);
+    assert_eq!((view.taken, hub.pcap(first).unwrap().1.len()), (1, 24 + 16 + 2));
+    assert!(!ids(&orders).contains(&first), "the node is told");
+    // Once more changes nothing, and others go on.
+    assert!(!hub.stop(first).unwrap().0);
+    assert!(hub.captures().iter().filter(|one| one.running).count() == WATCHES_MAX - 1);
+    assert!(begin().is_ok());
+    assert!(hub.stop(99).is_none());
+}
+
+#[test]
 fn a_capture_takes_what_was_asked_for_and_ends() {
     let hub = Hub::default();
     let (connection, orders) = hub.connected("edge");

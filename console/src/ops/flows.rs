@@ -284,6 +284,21 @@ impl Ops {
         self.flows().captures()
     }
 
+    /// Ends a capture, whoever began it, and gives what became of it. What it has is kept; who stopped it is in the audit log.
+    ///
+    /// # Errors
+    /// When there is no such capture, or the actor may not.
+    pub async fn stop_capture(&self, id: u64, actor: &Actor) -> Result<CaptureView, OpsError> {
+        allowed(actor, Role::Operator)?;
+        let (was_running, view) = self.flows().stop(id).ok_or_else(|| no_capture(id))?;
+        if was_running {
+            let act = format!("stopped capture {id} of node {}: {}", view.node, view.filter);
+            self.store().audit(actor, &act).await?;
+            tracing::info!(actor = actor.name, capture = id, act, "capture");
+        }
+        Ok(view)
+    }
+
     /// What a capture has, as a pcap file. Who took it is in the audit log.
     ///
     /// # Errors
@@ -291,11 +306,15 @@ impl Ops {
     pub async fn pcap(&self, id: u64, actor: &Actor) -> Result<(CaptureView, Vec<u8>), OpsError> {
         allowed(actor, Role::Operator)?;
         let found = self.flows().pcap(id);
-        let found = found.ok_or_else(|| OpsError::NotFound(format!("there is no capture {id} any more")))?;
+        let found = found.ok_or_else(|| no_capture(id))?;
         let act = format!("downloaded capture {id} of node {}: {}", found.0.node, found.0.filter);
         self.store().audit(actor, &act).await?;
         Ok(found)
     }
+}
+
+fn no_capture(id: u64) -> OpsError {
+    OpsError::NotFound(format!("there is no capture {id} any more"))
 }
 
 impl From<Busy> for OpsError {

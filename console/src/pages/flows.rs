@@ -4,24 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
-use axum::http::Uri;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::extract::{Query, State};
 use model::flow::{FlowEvent, Verdict};
 use model::problem::Problem;
 use time::OffsetDateTime;
 
+use super::captures::CaptureRow;
 use super::chart::figure;
 use super::shell::{Section, Shell};
-use super::when::{When, absolute};
-use super::{PageError, PageResult, page};
-use crate::api::pcap_answer;
-use crate::clock::now;
-use crate::flows::{CaptureView, Flow, NodeState, Rates, View};
-use crate::forms::Fields;
-use crate::ops::{CaptureQuery, FlowQuery, Numbered, Ops, OpsError};
+use super::when::absolute;
+use super::{PageResult, page};
+use crate::flows::{Flow, NodeState, Rates, View};
+use crate::ops::{FlowQuery, Numbered, Ops, OpsError};
 use crate::session::SignedIn;
-use crate::state::AppState;
 
 /// Rules that can be chosen from a list; of more one is written.
 const LISTED: usize = 200;
@@ -74,11 +69,6 @@ struct NodeRow {
     /// Why it tells nothing.
     cannot: bool,
     lost: u64,
-}
-
-struct CaptureRow {
-    view: CaptureView,
-    at: When,
 }
 
 #[derive(Template)]
@@ -143,10 +133,7 @@ pub(crate) async fn show(
         paused,
         rows: view.flows.iter().take(SHOWN).map(|flow| row(flow, &rules)).collect(),
         nodes: view.nodes.into_iter().map(node_row).collect(),
-        captures: captures
-            .into_iter()
-            .map(|view| CaptureRow { at: When::relative(view.at, now()), view })
-            .collect(),
+        captures: captures.into_iter().map(CaptureRow::of).collect(),
     })
 }
 
@@ -193,7 +180,7 @@ fn controls(query: &FlowQuery, problems: &[Problem], nodes: Vec<String>, all: &[
 }
 
 /// The page's own address with this query.
-fn url(pairs: &[(String, String)]) -> String {
+pub(super) fn url(pairs: &[(String, String)]) -> String {
     let query = pairs.iter().map(|(name, text)| format!("{name}={}", escaped(text)));
     format!("/flows?{}", query.collect::<Vec<_>>().join("&"))
 }
@@ -292,37 +279,6 @@ fn node_row((node, state): (String, NodeState)) -> NodeRow {
             NodeRow { node, words, cannot: false, lost: told.counts.lost }
         }
     }
-}
-
-/// `POST /flows/capture`.
-pub(crate) async fn capture(State(state): State<AppState>, user: SignedIn, fields: Fields) -> PageResult {
-    user.check(fields.get("csrf"))?;
-    let mut query = CaptureQuery {
-        packets: fields.get("packets").to_owned(),
-        snap: fields.get("snap").to_owned(),
-        seconds: fields.get("seconds").to_owned(),
-        ..CaptureQuery::default()
-    };
-    for name in ["node", "reason", "rule", "source", "port", "protocol"] {
-        query.flows.set(name, fields.get(name));
-    }
-    state.ops.capture(&query, &user.actor).await?.leave();
-    let pairs: Vec<(String, String)> =
-        query.flows.pairs().into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-    Ok(Redirect::to(&format!("{}#captures", url(&pairs))).into_response())
-}
-
-/// `GET /flows/captures/{file}`, `file` being `NUMBER.pcap`.
-pub(crate) async fn pcap(
-    State(ops): State<Ops>,
-    Path(file): Path<String>,
-    uri: Uri,
-    user: SignedIn,
-) -> Result<Response, PageError> {
-    let number = file.strip_suffix(".pcap").and_then(|number| number.parse().ok());
-    let number = number.ok_or_else(|| PageError::NotFound(format!("There is no page at {}.", uri.path())))?;
-    let (view, file) = ops.pcap(number, &user.actor).await?;
-    Ok(pcap_answer(&view, file))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub(crate) mod assets;
 mod budgets;
+mod captures;
 mod certificates;
 mod changes;
 mod chart;
@@ -75,8 +76,9 @@ pub fn router() -> Router<AppState> {
         .route("/prefix-sets/{name}/fetch", post(prefix_sets::fetch))
         .route("/sources", get(sources::list))
         .route("/flows", get(flows::show))
-        .route("/flows/capture", post(flows::capture))
-        .route("/flows/captures/{file}", get(flows::pcap))
+        .route("/flows/capture", post(captures::begin))
+        .route("/flows/stop", post(captures::stop))
+        .route("/flows/captures/{file}", get(captures::pcap))
         .route("/nodes", get(nodes::list).post(nodes::enrol))
         .route("/nodes/{name}", get(nodes::show))
         .route("/nodes/{name}/revoke", post(nodes::revoke))

@@ -5,7 +5,7 @@ use model::report::{OverBudget, Overload, Report, SynPressure};
 
 use super::browser::{Answer, Browser};
 use crate::clock;
-use crate::ops::Connection;
+use crate::ops::{Actor, Connection};
 
 const ROUTE: [(&str, &str); 7] = [
     ("host", "shop.example.com"),
@@ -343,4 +343,37 @@ async fn signing_in_and_out() {
     assert_eq!((begun.status, begun.location.as_str()), (StatusCode::SEE_OTHER, "/"));
     assert!(browser.submit("/logout", &[]).await.cookie.contains("Max-Age=0"));
     assert_eq!(browser.get("/").await.location, "/login");
+}
+
+#[tokio::test]
+async fn a_capture_is_stopped_on_the_page_that_began_it() {
+    let browser = Browser::administrator().await;
+    browser.state.ops.enrol_node("edge", &Default::default(), &Actor::console()).await.unwrap();
+    let of = [("node", "edge"), ("reason", "denied"), ("packets", "1000")];
+    let begun = browser.submit("/flows/capture", &of).await;
+    assert_eq!(
+        (begun.status, &*begun.location),
+        (StatusCode::SEE_OTHER, "/flows?node=edge&reason=denied#captures")
+    );
+    let page = browser.get("/flows?node=edge&verdict=drop&reason=denied").await;
+    assert!(page.body.contains("0 of 1,000 packets at edge, going on"), "{}", page.body);
+    // Its form has the page's filter, and leads back to it.
+    let (_, form) = page.body.split_once("action=\"/flows/stop\"").unwrap();
+    let form = form.split("</form>").next().unwrap();
+    let fields = Answer { body: form.to_owned(), ..page }.hidden();
+    let fields: Vec<(&str, &str)> =
+        fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let stranger = browser.post("/flows/stop", &fields[1..]).await;
+    assert_eq!(stranger.status, StatusCode::FORBIDDEN, "without the session's token");
+    assert!(browser.state.ops.captures()[0].running);
+    let stopped = browser.post("/flows/stop", &fields).await;
+    let back = "/flows?node=edge&verdict=drop&reason=denied#captures";
+    assert_eq!((stopped.status, &*stopped.location), (StatusCode::SEE_OTHER, back));
+    assert!(!browser.state.ops.captures()[0].running);
+    let page = browser.get("/flows?node=edge&reason=denied").await.body;
+    assert!(page.contains("0 of 1,000 packets at edge<p>") && !page.contains("/flows/stop"), "{page}");
+    for unknown in ["7", "x", ""] {
+        let answer = browser.submit("/flows/stop", &[("capture", unknown)]).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{unknown:?}");
+    }
 }
