@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use model::draft::Kind;
 use serde::Deserialize;
 
-use crate::ops::{self, MAX_PER_PAGE, Ops, OpsError, Sort, Stored};
+use crate::ops::{self, MAX_PER_PAGE, Ops, OpsError, Sort, Stored, grouped};
 
 /// Rows on one page.
 pub(crate) const PAGE: usize = 100;
@@ -150,7 +150,8 @@ impl List {
 
     /// `12`, or `3 match` under a filter.
     pub(crate) fn words(&self) -> String {
-        if self.q.is_empty() { self.total.to_string() } else { format!("{} match", self.total) }
+        let total = number(self.total);
+        if self.q.is_empty() { total } else { format!("{total} match") }
     }
 
     /// Whether the table can be sorted by a column.
@@ -166,12 +167,17 @@ impl List {
         self.sort == key
     }
 
-    pub(crate) fn first(&self) -> usize {
+    fn first(&self) -> usize {
         (self.page - 1) * PAGE + 1
     }
 
-    pub(crate) fn last(&self) -> usize {
+    fn last(&self) -> usize {
         (self.page * PAGE).min(self.total)
+    }
+
+    /// `1,001 to 1,100 of 2,000`.
+    pub(crate) fn span(&self) -> String {
+        format!("{} to {} of {}", number(self.first()), number(self.last()), number(self.total))
     }
 
     /// Where a column's header leads: the other way round, or what one looks for first, which of `figures` is the largest.
@@ -195,6 +201,10 @@ impl List {
             filter.iter().chain(pairs).map(|(key, value)| format!("{key}={}", escape(value))).collect();
         format!("{}?{}", self.path, query.join("&"))
     }
+}
+
+fn number(of: usize) -> String {
+    grouped(&of.to_string())
 }
 
 /// Percent-encodes all but unreserved characters.
@@ -230,6 +240,16 @@ mod tests {
         assert_eq!((list.page, list.total, page), (1, 1, vec![249]));
         assert!(list.whole());
         assert_eq!(list.sort_url("n", false), "/x?q=24%209&sort=n&dir=asc");
+    }
+
+    #[test]
+    fn figures_are_set_apart() {
+        let rows: Vec<u32> = (0..12_345).collect();
+        let apply =
+            |q| query(q, "", "", "13").apply("/x", rows.clone(), u32::to_string, |_, a, b| a.cmp(b)).0;
+        let (all, some) = (apply(""), apply("1"));
+        assert_eq!((all.words().as_str(), all.span().as_str()), ("12,345", "1,201 to 1,300 of 12,345"));
+        assert_eq!(some.words(), "5,784 match");
     }
 
     #[test]
