@@ -323,3 +323,33 @@ fn captures_that_were_given_up_end_at_console_and_node() {
     });
     assert!(fine && said.starts_with("1 packets"), "{said} {complaint}");
 }
+
+/// Somebody else stops a capture of the command line: it has what came until then, and the node takes nothing more.
+#[test]
+fn a_capture_that_is_stopped_elsewhere_has_what_came_until_then() {
+    let watched = Watched::new("flowstop");
+    let capture = |name: &str, packets: u16| {
+        let file = watched.product.dir().join(name).display().to_string();
+        let options = ["capture", "--rule", &watched.rule, "--packets", "5", "--seconds", "300", "-o", &file];
+        thread::scope(|scope| {
+            let taken = scope.spawn(|| watched.product.cli(&options));
+            thread::sleep(SETTLED);
+            let frames: Vec<_> = (0..packets).map(|port| watched.frame4(FOE4, 3000 + port, 443)).collect();
+            watched.send(&frames);
+            let newest = || watched.api.get("/api/v1/captures")["items"][0].clone();
+            eventually("the packets are there", Duration::from_secs(10), || match newest() {
+                capture if capture["running"] == true && capture["taken"] == packets => Ok(()),
+                capture => Err(capture.to_string()),
+            });
+            let stop = format!("/api/v1/captures/{}/stop", newest()["id"]);
+            let (status, stopped) = watched.api.call("POST", &stop, None).unwrap();
+            assert_eq!((status, &stopped["running"]), (200, &json!(false)), "{stopped}");
+            assert!(stopped["stopped"].is_string(), "{stopped}");
+            taken.join().unwrap()
+        })
+    };
+    let (fine, said, complaint) = capture("two.pcap", 2);
+    assert!(fine && said.starts_with("2 packets"), "{said} {complaint}");
+    let (fine, _, complaint) = capture("none.pcap", 0);
+    assert!(!fine && complaint.contains("stopped it before such a packet was dropped"), "{complaint}");
+}

@@ -110,7 +110,7 @@ fn lines(export: Export) -> impl Stream<Item = Result<Bytes, Infallible>> + Send
 
 /// Captures, newest first. They are kept in memory, eight at most.
 #[utoipa::path(get, path = "/api/v1/captures", tag = "flows",
-    responses((status = 200, description = "{\"items\": [{\"id\", \"node\", \"filter\", \"actor\", \"at\", \"packets\", \"snap\", \"taken\", \"lost\", \"running\", \"problem\"}]}")))]
+    responses((status = 200, description = "{\"items\": [{\"id\", \"node\", \"filter\", \"actor\", \"at\", \"packets\", \"snap\", \"taken\", \"lost\", \"running\", \"problem\", \"stopped\"}]}")))]
 pub(super) async fn captures(State(ops): State<Ops>) -> Json<Value> {
     Json(json!({ "items": ops.captures() }))
 }

@@ -255,7 +255,9 @@ impl Progress {
 
     /// The capture, where it took something.
     fn outcome(self, seconds: u64) -> Result<Value, CliError> {
+        let stopped = self.capture["stopped"].as_str().map(|_by| plain(&self.capture["stopped"]));
         match (self.took_nothing(), self.unable) {
+            (true, _) if let Some(by) = stopped => Err(CliError::Stopped(by)),
             (true, Some((_, why))) => Err(CliError::CannotCapture(plain(&self.capture["node"]), why)),
             (true, None) => Err(CliError::NothingCaptured(seconds)),
             (false, _) => Ok(self.capture),
@@ -301,7 +303,14 @@ mod tests {
         // What it said of before is over once it captures.
         let told = outcome(&[cannot.clone(), line(0, true, Value::Null), ended]).unwrap_err();
         assert!(told.contains("within 3 s") && told.contains("mode Observe"), "{told}");
-        assert_eq!(outcome(&[cannot, line(2, false, Value::Null)]), Ok(2.into()));
+        assert_eq!(outcome(&[cannot.clone(), line(2, false, Value::Null)]), Ok(2.into()));
+        let stopped = |taken| {
+            let mut last = line(taken, false, Value::Null);
+            last["stopped"] = "ann".into();
+            outcome(&[cannot.clone(), last])
+        };
+        assert_eq!(stopped(0), Err("ann stopped it before such a packet was dropped".to_owned()));
+        assert_eq!(stopped(2), Ok(2.into()), "what it had is kept");
     }
 
     #[test]

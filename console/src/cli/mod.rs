@@ -185,6 +185,8 @@ pub(crate) enum CliError {
         "no such packet was dropped within {0} s; what a rule or list in mode Observe is about passes, is never captured, and stands in `sallyport flows`"
     )]
     NothingCaptured(u64),
+    #[error("{0} stopped it before such a packet was dropped")]
+    Stopped(String),
     #[error("cannot write YAML")]
     Yaml(#[from] serde_saphyr::SerializeError),
 }

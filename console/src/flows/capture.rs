@@ -54,6 +54,8 @@ pub struct CaptureView {
     pub running: bool,
     /// Why the node takes nothing at present, while it goes on.
     pub problem: Option<String>,
+    /// Who stopped it, where somebody did before it had all or its time was over.
+    pub stopped: Option<String>,
 }
 
 /// A capture.
@@ -65,6 +67,7 @@ pub(super) struct Taking {
     until: Instant,
     packets: Vec<pcap::Packet>,
     lost: u64,
+    stopped: Option<String>,
 }
 
 impl Taking {
@@ -103,6 +106,7 @@ impl Taking {
             lost: self.lost,
             running,
             problem,
+            stopped: self.stopped.clone(),
         }
     }
 }
@@ -162,7 +166,8 @@ impl Hub {
         }
         let id = state.begin(key, Some(order.capture), until)?;
         let (packets, lost) = (Vec::new(), 0);
-        state.captures.push_back(Taking { id, order, at: clock::now(), until, packets, lost });
+        let taking = Taking { id, order, at: clock::now(), until, packets, lost, stopped: None };
+        state.captures.push_back(taking);
         Ok(Attended { hub: self.clone(), id, left: false })
     }
 
@@ -178,14 +183,20 @@ impl Hub {
 
     /// Ends a capture before its time; what it has is kept. Whether it was going on, and what it is now; nothing where there is no such
     /// capture.
-    pub fn stop(&self, id: u64) -> Option<(bool, CaptureView)> {
-        let view = || {
-            let (state, now) = (self.lock(), Instant::now());
-            Some(state.captures.iter().find(|taking| taking.id == id)?.view(now, &state))
+    pub fn stop(&self, id: u64, by: &str) -> Option<(bool, CaptureView)> {
+        let was_running = {
+            let (mut state, now) = (self.lock(), Instant::now());
+            let taking = state.captures.iter_mut().find(|taking| taking.id == id)?;
+            let running = !taking.has_ended(now);
+            if running {
+                taking.stopped = Some(by.to_owned());
+            }
+            running
         };
-        let was_running = view()?.running;
         self.end(id);
-        Some((was_running, view()?))
+        let state = self.lock();
+        let taking = state.captures.iter().find(|taking| taking.id == id)?;
+        Some((was_running, taking.view(Instant::now(), &state)))
     }
 
     /// All captures, newest first.

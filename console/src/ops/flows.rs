@@ -290,7 +290,7 @@ impl Ops {
     /// When there is no such capture, or the actor may not.
     pub async fn stop_capture(&self, id: u64, actor: &Actor) -> Result<CaptureView, OpsError> {
         allowed(actor, Role::Operator)?;
-        let (was_running, view) = self.flows().stop(id).ok_or_else(|| no_capture(id))?;
+        let (was_running, view) = self.flows().stop(id, &actor.name).ok_or_else(|| no_capture(id))?;
         if was_running {
             let act = format!("stopped capture {id} of node {}: {}", view.node, view.filter);
             self.store().audit(actor, &act).await?;

@@ -371,7 +371,12 @@ async fn a_capture_is_stopped_on_the_page_that_began_it() {
     assert_eq!((stopped.status, &*stopped.location), (StatusCode::SEE_OTHER, back));
     assert!(!browser.state.ops.captures()[0].running);
     let page = browser.get("/flows?node=edge&reason=denied").await.body;
-    assert!(page.contains("0 of 1,000 packets at edge<p>") && !page.contains("/flows/stop"), "{page}");
+    assert!(
+        page.contains("0 of 1,000 packets at edge<p>")
+            && page.contains("; stopped by admin<")
+            && !page.contains("/flows/stop"),
+        "{page}"
+    );
     for unknown in ["7", "x", ""] {
         let answer = browser.submit("/flows/stop", &[("capture", unknown)]).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{unknown:?}");
