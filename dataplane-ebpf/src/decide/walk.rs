@@ -1,6 +1,8 @@
 //! The search for a source's class in a table's trie ([`crate::wire::table`] has its form).
 
-use crate::wire::table::{BITMAP, BITMAP_BITS, COMPARE, NODE, NODE_SHIFT, REST, STEPS_MAX};
+use crate::wire::table::{
+    BITMAP, BITMAP_BITS, COMPARE, LINE, NODE, NODE_SHIFT, PAIRS, REST, STEPS_MAX, WIDE, WIDE_BITS,
+};
 
 /// A table's words.
 pub trait Words {
@@ -33,6 +35,11 @@ pub fn class<W: Words + ?Sized>(words: &W, root: u32, address: [u64; 2]) -> Opti
             let [lower, upper, clear, set] = words.four(at)?;
             let map = u64::from(upper) << 32 | u64::from(lower);
             return Some(if map >> (bits >> (64 - BITMAP_BITS)) & 1 == 0 { clear } else { set });
+        } else if kind == WIDE {
+            let (value, pair) = ((bits >> (64 - WIDE_BITS)) as u32, at & (LINE as u32 - 1));
+            let some = words.word((at - pair).wrapping_add(value / 32))?;
+            let classes = words.word(PAIRS + pair)?;
+            return Some(if some >> (value & 31) & 1 == 0 { classes & 0xffff } else { classes >> 16 });
         } else if kind == REST {
             (entry, bits) = (words.word(at)?, rest);
         } else {

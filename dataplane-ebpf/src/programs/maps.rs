@@ -11,6 +11,7 @@ use dataplane_ebpf::wire::{
     Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_words,
 };
 
+use crate::packet::hidden;
 use crate::ranges;
 
 /// An inner map's number of entries in the definition; userspace makes each as large as it has to be.
@@ -25,7 +26,7 @@ type Listeners = HashMap<[u32; 5], u32, TEMPLATE>;
 type Table = Array<Chunk, TEMPLATE, MAPPED_INNER>;
 
 #[btf_map]
-static FIRST: Array<Chunk, { GENERATIONS as usize }, MAPPED> = Array::new();
+static FIRST_2: Array<Chunk, { GENERATIONS as usize }, MAPPED> = Array::new();
 #[btf_map]
 static TABLES: ArrayOfMaps<Table, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -80,7 +81,7 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn tables(&self) -> Option<Judges> {
         let generation = self.0.generation();
-        let judges = Judges { generation, first: FIRST.get_ptr(generation)?.cast() };
+        let judges = Judges { generation, first: FIRST_2.get_ptr(generation)?.cast() };
         // No table was made yet: the filter is closed, never open.
         if judges.head(Head::CELLS) == 0 {
             return None;
@@ -107,7 +108,7 @@ impl Judges {
     /// The chunk of a word, and the word's place in it.
     #[inline(always)]
     fn reach(&self, index: u32) -> Option<(*const u32, usize)> {
-        let (chunk, at) = (index / CHUNK as u32, index as usize % CHUNK);
+        let (chunk, at) = (index / CHUNK as u32, in_chunk(index));
         if chunk == 0 {
             return Some((self.first, at));
         }
@@ -134,6 +135,40 @@ impl Words for Judges {
     }
 }
 
+/// Where a word stands in its chunk. The compiler must not know why that may be there already: the verifier knows only what it sees.
+#[inline(always)]
+fn in_chunk(index: u32) -> usize {
+    hidden(index.into()) as usize % CHUNK
+}
+
+/// The first chunk alone.
+struct Near(*const u32);
+
+impl Near {
+    /// Where a word stands, if it is here.
+    #[inline(always)]
+    fn at(index: u32) -> Option<usize> {
+        (index < CHUNK as u32).then(|| in_chunk(index))
+    }
+}
+
+impl Words for Near {
+    #[inline(always)]
+    fn word(&self, index: u32) -> Option<u32> {
+        // SAFETY: one of the chunk's words, as for all chunks.
+        Self::at(index).map(|at| unsafe { self.0.add(at).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn four(&self, index: u32) -> Option<[u32; 4]> {
+        // Four words begin at a multiple of four, so they end inside the chunk.
+        let at = Self::at(index)? & !3;
+        // SAFETY: as above.
+        let word = |offset| unsafe { self.0.add(at + offset).read_volatile() };
+        Some([word(0), word(1), word(2), word(3)])
+    }
+}
+
 impl Tables for Judges {
     #[inline(always)]
     fn any(&self) -> bool {
@@ -143,11 +178,12 @@ impl Tables for Judges {
     #[inline(always)]
     fn source(&self, source: &Address) -> Result<u32, Reason> {
         let root = self.head(if source.is_v6() { Head::SIX } else { Head::FOUR } as usize);
-        let [high, low] = source.bits();
-        match sallyport_class(self.first.cast(), self.generation, root, high, low) {
-            NO_CLASS => Err(Reason::NoTable),
-            class => Ok(class),
-        }
+        let (first, [high, low]) = (self.first.cast(), source.bits());
+        let class = match sallyport_class(first, root, high, low) {
+            NO_CLASS => sallyport_class_anywhere(first, self.generation, root, high, low),
+            class => class,
+        };
+        if class == NO_CLASS { Err(Reason::NoTable) } else { Ok(class) }
     }
 
     #[inline(always)]
@@ -180,14 +216,33 @@ impl Tables for Judges {
     }
 }
 
-/// What [`sallyport_class`] gives where there is no table, or where a trie has no end.
+/// What no class is.
 const NO_CLASS: u32 = u32::MAX;
 
-/// The class of an address. A function of its own in the object too: the verifier walks it once for all states in which a
-/// packet may come to it, rather than once for each.
+/// The class of an address, if the way there lies in the first chunk; [`NO_CLASS`] otherwise. Nearly every search is over here, and
+/// without a call in it has all it needs in registers.
+///
+/// A function of its own in the object too, as the next one: the verifier walks it once for all states in which a packet may come
+/// to it, rather than once for each.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn sallyport_class(first: *const Chunk, generation: u32, root: u32, high: u64, low: u64) -> u32 {
+extern "C" fn sallyport_class(first: *const Chunk, root: u32, high: u64, low: u64) -> u32 {
+    if first.is_null() {
+        return NO_CLASS;
+    }
+    walk::class(&Near(first.cast()), root, [high, low]).unwrap_or(NO_CLASS)
+}
+
+/// The class of an address, wherever the way there lies; [`NO_CLASS`] where there is no table, or where a trie has no end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sallyport_class_anywhere(
+    first: *const Chunk,
+    generation: u32,
+    root: u32,
+    high: u64,
+    low: u64,
+) -> u32 {
     if first.is_null() {
         return NO_CLASS;
     }

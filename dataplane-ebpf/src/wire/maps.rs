@@ -1,7 +1,8 @@
 //! The maps: names, and the layout that a pinned one must have before a new object may be loaded over it.
 
-/// Generation -> the first chunk of its table.
-pub const FIRST: &str = "FIRST";
+/// Generation -> the first chunk of its table. The number is of the form that tables have ([`super::table`]): one more whenever
+/// an older program would read a new table wrongly, so that neither release takes the other's for its own.
+pub const FIRST: &str = "FIRST_2";
 /// Outer map: generation -> the other chunks of its table.
 pub const TABLES: &str = "TABLES";
 /// Outer map: generation -> listeners.

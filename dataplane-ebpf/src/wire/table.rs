@@ -1,12 +1,15 @@
-//! The table of one generation: what is known of sources, destinations and both, in words of 32 bits.
+//! The table of one generation: what is known of sources, destinations and both, in words of 32 bits. Its form is part of the
+//! layout, by the number in the name [`super::maps::FIRST`].
 //!
 //! The first [`Chunk`] lies where the kernel finds it without a call, and most tables are no larger. In this order:
 //!
 //! 1. the [`Head`], in the first [`LINE`] words;
-//! 2. the cells, two words each, from [`Head::cells`] on;
-//! 3. the nodes of both tries, in no order;
-//! 4. from [`Head::columns`] on the classes of destinations by slot, 16 bits each, where there is more than one class;
-//! 5. nodes that came later.
+//! 2. the pairs of classes that lines of bits have, from [`PAIRS`] on, a word each: the class where a bit is 0 in its lower
+//!    half, the class where it is 1 in its upper;
+//! 3. the cells, two words each, from [`Head::cells`] on;
+//! 4. the nodes of both tries, in no order;
+//! 5. from [`Head::columns`] on the classes of destinations by slot, 16 bits each, where there is more than one class;
+//! 6. nodes that came later.
 //!
 //! A trie's entry is a word. Below [`NODE`] it is a class: the search is over. Otherwise its upper five bits say what node
 //! follows and the others at which word:
@@ -18,6 +21,8 @@
 //! - [`BITMAP`]: four words in one line: a bit for each value of the next [`BITMAP_BITS`] bits, the lower half of the values first;
 //!   the class where it is 0, the class where it is 1. The search is over. A list has one class, and what is not in it another:
 //!   so a list whose prefixes lie close takes a few bits for each, and stays in the caches.
+//! - [`WIDE`]: a line, with a bit for each value of the next [`WIDE_BITS`] bits, the lowest values in the first word. The entry's
+//!   lowest four bits say which of the [`PAIRS`] of classes it has. The search is over.
 //!
 //! Both families have the same nodes: an address is a string of bits, consumed from the highest on. No node consumes bits of both
 //! halves, so that a search has one word of them in hand.
@@ -39,6 +44,12 @@ pub const NODE: u32 = 1 << NODE_SHIFT;
 pub const NODE_SHIFT: u32 = 27;
 /// Bits that a branch can have at most.
 pub const BITS_MAX: u32 = 20;
+/// The word where the [`LINE`] pairs of classes begin that lines of bits can have. They never change within a table.
+pub const PAIRS: u32 = LINE as u32;
+/// The kind of a line of bits.
+pub const WIDE: u32 = 28;
+/// Bits of an address that a line of bits looks at; behind an address's last bit it takes them for 0.
+pub const WIDE_BITS: u32 = 9;
 /// The kind of a map of bits.
 pub const BITMAP: u32 = 29;
 /// Bits of an address that a map of bits looks at; behind an address's last bit it takes them for 0.
@@ -50,7 +61,8 @@ pub const COMPARE: u32 = 31;
 /// Nodes that a search can pass; the tries are made so that none has more.
 pub const STEPS_MAX: u32 = 40;
 
-const _: () = assert!(CHUNK.is_multiple_of(LINE) && BITS_MAX < BITMAP && BITMAP < REST && REST < COMPARE);
+const _: () = assert!(CHUNK.is_multiple_of(LINE) && 32 * LINE == 1 << WIDE_BITS);
+const _: () = assert!(BITS_MAX < WIDE && WIDE < BITMAP && BITMAP < REST && REST < COMPARE);
 
 /// What a table begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -93,6 +93,14 @@ pub enum KernelError {
         /// Which.
         table: &'static str,
     },
+    /// Prefixes among which a search takes more steps than the programs make; none are known.
+    #[error(
+        "the packet filter's prefixes lie so that a search among them takes {steps} steps or more: leave some of the longest out"
+    )]
+    TooDeep {
+        /// One more than a search can take.
+        steps: u32,
+    },
     /// A link.
     #[error("{doing} {target} failed")]
     Link {

@@ -1,11 +1,12 @@
 //! A plan as the table of a generation spells it.
 
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::table::{COLUMN_WORDS, Head, LINE};
+use dataplane_ebpf::wire::table::{COLUMN_WORDS, Head, LINE, PAIRS, STEPS_MAX};
 use dataplane_ebpf::wire::{self, RuleReason};
 use ipnet::IpNet;
 use model::filter::{Cell, CellVerdict, Compiled};
 
+use crate::keeper::kernel::KernelError;
 use crate::keeper::plan::trie::{Nodes, Prefix};
 
 /// What a generation's table is to hold, but for the sources.
@@ -40,22 +41,29 @@ impl Rules {
     }
 }
 
-/// A whole table's words: head, cells, tries, columns.
-pub(super) fn image(rules: &Rules, sources: &Sources) -> Vec<u32> {
+/// A whole table's words: head, pairs of classes, cells, tries, columns.
+///
+/// # Errors
+/// [`KernelError::TooDeep`].
+pub(super) fn image(rules: &Rules, sources: &Sources) -> Result<Vec<u32>, KernelError> {
     let line = |words: &mut Vec<u32>| words.resize(words.len().next_multiple_of(LINE), 0);
-    let mut words = vec![0; LINE];
+    let mut words = vec![0; 2 * LINE];
     words.extend(&rules.cells);
     line(&mut words);
     let mut nodes = Nodes::new(words.len() as u32);
     let (four, six) = (nodes.trie(&sources.four), nodes.trie(&sources.six));
+    if !nodes.is_shallow() {
+        return Err(KernelError::TooDeep { steps: STEPS_MAX });
+    }
+    words.iter_mut().skip(PAIRS as usize).zip(nodes.pairs()).for_each(|(word, pair)| *word = pair);
     words.append(&mut nodes.words);
     line(&mut words);
     let columns = if rules.columns.is_empty() { 0 } else { words.len() as u32 };
     words.extend(&rules.columns);
     line(&mut words);
-    let head = Head { four, six, destinations: rules.destinations, cells: LINE as u32, columns };
+    let head = Head { four, six, destinations: rules.destinations, cells: 2 * LINE as u32, columns };
     words.iter_mut().zip(head.to_words()).for_each(|(word, head)| *word = head);
-    words
+    Ok(words)
 }
 
 /// The prefixes of both families with their classes, sorted.

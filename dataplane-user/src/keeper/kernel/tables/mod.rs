@@ -135,7 +135,7 @@ impl Tables {
         let (tables, table) = Outer::open(slot, tables, word.generation())?;
         let table = Table::of(first.as_fd(), word.generation(), table)?;
         if table.memory.is_none() {
-            table.memory.store(0, &image(&Rules::default(), &Sources::default()));
+            table.memory.store(0, &image(&Rules::default(), &Sources::default())?);
         }
         let (outer, inner) = Outer::open(slot, listeners, word.generation())?;
         let content = table::read(listeners, &inner)?;
@@ -163,7 +163,7 @@ impl Tables {
         if same_places && self.table.change(&rules, &mut sources) {
             return Ok(());
         }
-        let image = image(&rules, &sources);
+        let image = image(&rules, &sources)?;
         let said = Said { rules, sources, used: image.len() };
         // The tables of an earlier process may say this already.
         if same_places && self.table.said.is_none() && self.table.memory.begins_with(&image) {

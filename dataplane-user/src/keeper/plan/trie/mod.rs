@@ -2,20 +2,23 @@
 //!
 //! A branch has about as many entries as there are prefixes below it, so that whatever the prefixes are, few steps lead to a
 //! class: a trie is as deep as they are uneven. Bits that all prefixes below have in common are compared at once, and so
-//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits, and
-//! maps that say the same are one: prefixes of one length at one distance, or scattered hosts, have few.
+//! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits
+//! (`maps`).
 //!
-//! A change builds anew what the changed prefix reaches, behind what is there, and then enters it with one store: a packet
-//! meets what was or what is.
+//! A change (`patch`) builds anew what the changed prefix reaches, behind what is there, and then enters it with one store: a
+//! packet meets what was or what is.
 
-use std::collections::HashMap;
+mod maps;
+mod patch;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dataplane_ebpf::decide::walk::Words;
 use dataplane_ebpf::wire::table::{
-    BITMAP, BITMAP_BITS, BITS_MAX, COMPARE, LINE, NODE, NODE_SHIFT, REST, STEPS_MAX,
+    BITMAP_BITS, BITS_MAX, COMPARE, LINE, NODE_SHIFT, REST, STEPS_MAX, WIDE_BITS,
 };
 use ipnet::IpNet;
+use maps::{LINE_MIN, Maps, two};
+pub(crate) use patch::patch;
 
 /// Prefixes that are compared one after the other rather than branched on.
 const FEW: usize = 3;
@@ -23,6 +26,10 @@ const FEW: usize = 3;
 const SKIP: u32 = 4;
 /// Bits of a branch at least, where there are as many: 16 entries fill a line.
 const BITS_MIN: u32 = 4;
+/// Bits of the first branch at least: every search begins there, and the least that lists have in common is not worth a step.
+const ROOT: u32 = 8;
+/// Bits of a branch that is made however much of it is empty: a kilobyte.
+const SMALL: u32 = 8;
 /// Bits that one comparison can have.
 const COMPARED: u32 = 32;
 /// Bits of a half of an address: no node consumes bits of both.
@@ -81,8 +88,8 @@ impl Block {
 pub(crate) struct Nodes {
     base: u32,
     pub(crate) words: Vec<u32>,
-    /// Maps of bits by their words: those that say the same are one. Nothing ever changes one in its place.
-    bitmaps: HashMap<[u32; 4], u32>,
+    /// The maps of bits among them.
+    maps: Maps,
     /// How many nodes lie one behind the other where the entry being made stands, and at most so far.
     depth: (u32, u32),
 }
@@ -90,7 +97,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// None yet. `base` is a line's first word.
     pub(crate) fn new(base: u32) -> Self {
-        Self { base, words: Vec::new(), bitmaps: HashMap::new(), depth: (0, 0) }
+        Self { base, words: Vec::new(), maps: Maps::default(), depth: (0, 0) }
     }
 
     /// The first entry of the trie of these prefixes, sorted.
@@ -99,6 +106,12 @@ impl Nodes {
             Some((everything, others)) if everything.length == 0 => self.entry(others, 0, everything.class),
             _ => self.entry(prefixes, 0, 0),
         }
+    }
+
+    /// Whether every search comes to an end within the steps there can be. So it is in a trie that is built as a whole: all nodes
+    /// take four bits or more, but for the last few prefixes' and the one in the middle of an address.
+    pub(crate) fn is_shallow(&self) -> bool {
+        self.depth.1 < STEPS_MAX
     }
 
     /// As [`Self::entry`], for an entry behind bits that were consumed: with the first half of an address another node begins.
@@ -133,7 +146,9 @@ impl Nodes {
         self.deeper(|nodes| {
             if let Some(classes) = few_bits.then(|| two(prefixes, outer)).flatten() {
                 nodes.bitmap(prefixes, at, classes)
-            } else if common >= at + SKIP {
+            } else if let Some((classes, pair)) = nodes.pair_of_line(prefixes, at, outer) {
+                nodes.line(prefixes, at, (classes, pair))
+            } else if common >= at + if at == 0 { ROOT } else { SKIP } {
                 nodes.comparison(prefixes, at, common, outer)
             } else if prefixes.len() <= FEW {
                 nodes.comparison(prefixes, at, first.length, outer)
@@ -159,24 +174,6 @@ impl Nodes {
         let other = self.entry(others, at, outer);
         self.write(node, &[block.part(at, length), length, same, other]);
         COMPARE << NODE_SHIFT | (self.base + node)
-    }
-
-    /// Which of two classes an address has whose bits behind `at` are few.
-    fn bitmap(&mut self, prefixes: &[Prefix], at: u32, [clear, set]: [u16; 2]) -> u32 {
-        let mut map = 0_u64;
-        for prefix in prefixes {
-            let over = (at + BITMAP_BITS).saturating_sub(prefix.length);
-            let covered = (u64::MAX >> (64 - (1 << over))) << prefix.block().part(at, BITMAP_BITS);
-            if prefix.class == set { map |= covered } else { map &= !covered }
-        }
-        let words = [map as u32, (map >> 32) as u32, clear.into(), set.into()];
-        let node = self.bitmaps.get(&words).copied().unwrap_or_else(|| {
-            let node = self.reserve(4, 4);
-            self.write(node, &words);
-            self.bitmaps.insert(words, node);
-            node
-        });
-        BITMAP << NODE_SHIFT | (self.base + node)
     }
 
     fn branch(&mut self, prefixes: &[Prefix], at: u32, outer: u16) -> u32 {
@@ -225,142 +222,68 @@ fn left_of_half(at: u32) -> u32 {
     HALF - at % HALF
 }
 
-/// Bits that a branch on prefixes behind `at` has. Where maps of bits can follow, it leaves them their bits; otherwise it has two to
-/// four entries a prefix; eight where nothing more comes below.
+/// Bits that a branch on prefixes behind `at` has. Where maps of bits can follow, it leaves them their bits, whatever a few of the
+/// prefixes are; where nothing more comes below, it has up to eight entries a prefix; otherwise two to four, if they are not in one
+/// place: large tables are slow by the lines that packets touch, and fast as long as the kernel has them in one piece.
 fn bits_of_branch(prefixes: &[Prefix], at: u32, outer: u16) -> u32 {
     let (rest, count) = (rest(prefixes, at), prefixes.len());
-    let enough = (2 * count).ilog2().clamp(BITS_MIN, BITS_MAX);
+    let least = if at == 0 { ROOT } else { BITS_MIN };
+    let enough = (2 * count).ilog2().clamp(least, BITS_MAX);
+    let lines = usual(prefixes).saturating_sub(at + WIDE_BITS);
+    if (least..=BITS_MAX).contains(&lines) && count >> lines >= LINE_MIN && are_lists(prefixes, at, lines) {
+        return lines;
+    }
     if rest > BITMAP_BITS && rest - BITMAP_BITS <= enough && two(prefixes, outer).is_some() {
         return rest - BITMAP_BITS;
     }
     if rest <= BITS_MAX && 1 << rest <= 8 * count {
         return rest;
     }
-    enough.min(rest)
+    filled(prefixes, at, (enough.min(SMALL), enough)).min(rest)
+}
+
+/// The most bits of which a quarter of the values or more have prefixes.
+fn filled(prefixes: &[Prefix], at: u32, (least, most): (u32, u32)) -> u32 {
+    // How many neighbours differ in which bit first: so many values more does it take to tell all apart up to there.
+    let mut differ = [0_u64; BITS_MAX as usize];
+    for (one, next) in prefixes.iter().zip(prefixes.iter().skip(1)) {
+        let same = (one.bits ^ next.bits).leading_zeros().saturating_sub(at);
+        if let Some(count) = differ.get_mut(same as usize) {
+            *count += 1;
+        }
+    }
+    let values = |bits: u32| 1 + differ.iter().take(bits as usize).sum::<u64>();
+    (least..=most).rev().find(|bits| 4 * values(*bits) >= 1 << bits).unwrap_or(least)
+}
+
+/// Whether most prefixes are among others of their class alone, as far as their next `bits` say.
+fn are_lists(prefixes: &[Prefix], at: u32, bits: u32) -> bool {
+    let place = |prefix: &Prefix| prefix.block().part(at, bits);
+    let together = prefixes.chunk_by(|one, next| place(one) == place(next));
+    let alike = together
+        .filter(|some| some.iter().zip(some.iter().skip(1)).all(|(one, next)| one.class == next.class));
+    2 * alike.map(<[Prefix]>::len).sum::<usize>() >= prefixes.len()
+}
+
+/// The length that all but a sixteenth of the prefixes do not exceed: a host or two in a list of networks are no reason to spread it.
+fn usual(prefixes: &[Prefix]) -> u32 {
+    let mut lengths = [0_usize; 129];
+    for prefix in prefixes {
+        if let Some(count) = lengths.get_mut(prefix.length as usize) {
+            *count += 1;
+        }
+    }
+    let mut longer = 0;
+    let length = (0..129_u32).rev().zip(lengths.iter().rev()).find(|(_, count)| {
+        longer += *count;
+        16 * longer > prefixes.len()
+    });
+    length.map_or(0, |(length, _)| length)
 }
 
 /// How many bits behind the first `at` the longest prefix has.
 fn rest(prefixes: &[Prefix], at: u32) -> u32 {
     prefixes.iter().map(|prefix| prefix.length).max().map_or(0, |longest| longest - at)
-}
-
-/// What is in none of the prefixes has one class, and what is in one has it or another one: both, where there are no more.
-fn two(prefixes: &[Prefix], outer: u16) -> Option<[u16; 2]> {
-    let other = prefixes.iter().map(|prefix| prefix.class).find(|class| *class != outer).unwrap_or(outer);
-    prefixes.iter().all(|prefix| [outer, other].contains(&prefix.class)).then_some([outer, other])
-}
-
-/// New nodes and, by the word where it stands, each entry that is stored once they are in the table.
-#[derive(Debug)]
-pub(crate) struct Patch {
-    pub(crate) nodes: Nodes,
-    pub(crate) entries: Vec<(u32, u32)>,
-}
-
-/// What makes a trie, whose first entry stands at the word `root`, say what `prefixes` say, if it does already but for `changed`:
-/// that one came, went or has another class. New nodes lie from `base` on. Nothing where the trie would be too deep, or the
-/// words are none.
-pub(crate) fn patch(
-    words: &impl Words,
-    root: u32,
-    prefixes: &[Prefix],
-    changed: Prefix,
-    base: u32,
-) -> Option<Patch> {
-    let changed = changed.block();
-    let mut patch = Patch { nodes: Nodes::new(base), entries: Vec::new() };
-    let (mut place, mut entry, mut at, mut aside) = (root, words.word(root)?, 0, Vec::new());
-    // Whether the place is in the half that `at` is in: where the first ends, it may stand before the node that leads on.
-    let mut in_half = true;
-    for steps in 0..STEPS_MAX {
-        patch.nodes.depth.0 = steps;
-        let (kind, node) = (entry >> NODE_SHIFT, entry & (NODE - 1));
-        let here = Block::around(changed.bits, at);
-        if matches!(kind, 0 | BITMAP) || changed.length <= at {
-            patch.anew(prefixes, here, &aside, (place, in_half));
-            return patch.if_shallow();
-        }
-        if kind == REST {
-            (place, entry, in_half) = (node, words.word(node)?, true);
-        } else if kind == COMPARE {
-            let [value, length, same, other] = words.four(node)?;
-            let shared = length.min(changed.length - at);
-            let differ = (changed.part(at, shared) ^ (value >> (length - shared))) != 0;
-            if differ {
-                let bits = here.bits | (u128::from(value) << (128 - length)) >> at;
-                aside.push(Block { bits, length: at + length });
-                (place, entry) = (node + 3, other);
-            } else if changed.length >= at + length {
-                (place, entry, at) = (node + 2, same, at + length);
-                in_half = at != HALF;
-                aside.clear();
-            } else {
-                patch.anew(prefixes, here, &aside, (place, in_half));
-                return patch.if_shallow();
-            }
-        } else {
-            let over = (at + kind).saturating_sub(changed.length);
-            let (first, count) = (changed.part(at, kind), 1_u32 << over);
-            if over == 0 {
-                (place, at) = (node + first, at + kind);
-                entry = words.word(place)?;
-                in_half = at != HALF;
-                aside.clear();
-            } else if count <= SINGLY {
-                patch.nodes.depth.0 = steps + 1;
-                let length = at + kind;
-                for index in first..first + count {
-                    let bits = here.bits | (u128::from(index) << (128 - kind)) >> at;
-                    patch.anew(prefixes, Block { bits, length }, &[], (node + index, length != HALF));
-                }
-                return patch.if_shallow();
-            } else {
-                patch.anew(prefixes, here, &aside, (place, in_half));
-                return patch.if_shallow();
-            }
-        }
-    }
-    None
-}
-
-impl Patch {
-    /// Nothing where a search could pass more nodes than it may: changes side by side make a trie deeper, and then it has to be
-    /// built as a whole.
-    fn if_shallow(self) -> Option<Self> {
-        (self.nodes.depth.1 < STEPS_MAX).then_some(self)
-    }
-
-    /// Builds the entry at a place from all prefixes in a block, without those in the blocks aside.
-    fn anew(&mut self, prefixes: &[Prefix], block: Block, aside: &[Block], (place, in_half): (u32, bool)) {
-        let start = prefixes.partition_point(|one| (one.bits, one.length) <= (block.bits, block.length));
-        let rest = prefixes.get(start..).unwrap_or_default();
-        let count = rest.partition_point(|one| block.holds(one.block()));
-        let inside = rest.get(..count).unwrap_or_default();
-        let outer = outer(prefixes, block);
-        let here = |one: &&Prefix| !aside.iter().any(|block| block.holds(one.block()));
-        let without: Vec<Prefix>;
-        let inside = if aside.is_empty() {
-            inside
-        } else {
-            without = inside.iter().filter(here).copied().collect();
-            &without
-        };
-        let entry = match in_half {
-            true => self.nodes.entry(inside, block.length, outer),
-            false => self.nodes.below(inside, block.length, outer),
-        };
-        self.entries.push((place, entry));
-    }
-}
-
-/// The class of the longest prefix around a block.
-fn outer(prefixes: &[Prefix], block: Block) -> u16 {
-    let of = |length| {
-        let around = Block::around(block.bits, length);
-        let found = prefixes.binary_search_by_key(&(around.bits, length), |one| (one.bits, one.length));
-        found.ok().and_then(|at| prefixes.get(at)).map(|one| one.class)
-    };
-    (0..=block.length).rev().find_map(of).unwrap_or(0)
 }
 
 #[cfg(test)]

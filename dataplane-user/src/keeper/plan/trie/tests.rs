@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use dataplane_ebpf::decide::walk;
-use dataplane_ebpf::wire::table::STEPS_MAX;
+use dataplane_ebpf::decide::walk::{self, Words};
+use dataplane_ebpf::wire::table::{PAIRS, STEPS_MAX};
 use proptest::prelude::*;
 
 use super::*;
@@ -34,9 +34,10 @@ fn sorted(map: &Map) -> Vec<Prefix> {
 
 /// A trie whose first entry stands at word 0.
 fn built(map: &Map) -> Memory {
-    let mut nodes = Nodes::new(LINE as u32);
-    let mut words = vec![0; LINE];
+    let mut nodes = Nodes::new(2 * LINE as u32);
+    let mut words = vec![0; 2 * LINE];
     words[0] = nodes.trie(&sorted(map));
+    words.iter_mut().skip(PAIRS as usize).zip(nodes.pairs()).for_each(|(word, pair)| *word = pair);
     words.append(&mut nodes.words);
     Memory { words, ..Memory::default() }
 }
@@ -159,14 +160,32 @@ fn no_shape_of_prefixes_is_deep_or_large() {
         .collect();
     let pairs: Map = (0..20_000_u128).map(|number| ((number << 100, 28 + (number % 2) as u32), 1)).collect();
     let list: Map = (0..20_000_u128).map(|number| (((11_u128 << 120) | number << 99, 30), 1)).collect();
+    let uneven: Map = (0..20_000_u128)
+        .map(|number| (((11_u128 << 120) | number << 98, 30 + (next() >> 127) as u32), 1))
+        .collect();
+    // More pairs of classes than a table has room for.
+    let mixed: Map = (0..20_000_u128)
+        .map(|number| (((11_u128 << 120) | number << 97, 32), 1 + (number / 256) as u16))
+        .collect();
+    let apart: Map = uneven.clone().into_iter().chain([((0, 32), 2), ((200 << 120, 32), 3)]).collect();
+    let hosts_too: Map = (0..100_u128)
+        .map(|number| (((11_u128 << 120) | (200 * number) << 105 | 5 << 96, 32), 2))
+        .chain(
+            (0..20_000_u128).map(|number| (((11_u128 << 120) | number << 105, 23 + (number % 2) as u32), 1)),
+        )
+        .collect();
     for (name, map, bytes, steps) in [
-        ("list", list, 1, 3),
+        ("hosts too", hosts_too, 10, 6),
+        ("apart", apart, 1, 6),
+        ("uneven", uneven, 1, 4),
+        ("mixed", mixed, 1, 4),
+        ("list", list, 1, 4),
         ("nested", nested, 64, 24),
         ("stairs", stairs, 64, 24),
         ("hosts", hosts, 56, 12),
         ("nets", nets, 48, 8),
         ("close", close, 8, 6),
-        ("pairs", pairs, 1, 3),
+        ("pairs", pairs, 1, 4),
     ] {
         let memory = built(&map);
         let each = memory.words.len() * 4 / map.len();
@@ -178,6 +197,28 @@ fn no_shape_of_prefixes_is_deep_or_large() {
         println!("{name}: {each} bytes a prefix, {deepest} steps");
         assert!(each <= bytes && deepest <= steps, "{name}: {each} bytes a prefix, {deepest} steps");
     }
+}
+
+/// Few prefixes below each other are what makes a trie deep: at any distance it has room to spare.
+#[test]
+fn no_distance_makes_a_trie_too_deep() {
+    let mut deepest = (0, 0, 0);
+    for (distance, beside) in
+        (1..=40_u32).flat_map(|distance| [1_u16, 2, 5, 17].map(|beside| (distance, beside)))
+    {
+        let mut map = Map::new();
+        for length in (1..=128_u32).filter(|length| length % distance == 0) {
+            for number in 0..beside {
+                let turned = u128::MAX ^ u128::from(number) << (128 - length);
+                map.insert((Block::around(turned, length).bits, length), 1 + number);
+            }
+        }
+        let mut nodes = Nodes::new(2 * LINE as u32);
+        nodes.trie(&sorted(&map));
+        deepest = deepest.max((nodes.depth.1, distance, beside));
+    }
+    println!("deepest: {deepest:?}");
+    assert!(deepest.0 + 4 <= STEPS_MAX, "{deepest:?}");
 }
 
 /// As [`slow`], by length.
