@@ -11,7 +11,7 @@ use crate::flows;
 use crate::judged::Judged;
 use crate::maps::{self, InForce};
 use crate::packet::XdpFrame;
-use crate::sample::sample;
+use crate::sample::sampled;
 
 /// Judges a frame and counts it.
 #[inline(always)]
@@ -24,10 +24,10 @@ pub(crate) fn filter(context: &XdpContext) -> Reason {
         Err(reason) => return unread(context, word, reason),
     };
     let decision = judge(&packet, &tables).unwrap_or_else(Decision::without_rule);
-    let (sample, then) = (sample(), budget::then(word, &packet, decision));
+    let (sampled, then) = (sampled(), budget::then(word, &packet, decision));
     // What follows is asked of few packets only, however many there are.
-    if sample.is_some() || word.is_watched() || then != Then::Done {
-        Judged::leave(word, &packet, decision, sample);
+    if sampled != 0 || word.is_watched() || then != Then::Done {
+        Judged::leave(word, &packet, decision, sampled);
         if then == Then::Spend {
             // Counts and tells by itself, and comes back only where it is missing.
             cookie::enter(context, Tail::Spend);

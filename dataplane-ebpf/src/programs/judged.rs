@@ -25,7 +25,7 @@ pub(crate) struct Judged {
     pub(crate) rule: u32,
     pub(crate) counter: u32,
     word: u32,
-    /// One more than the exponent of the sample that the packet is; 0 where it is none.
+    /// As [`crate::sample::sampled`] says.
     sampled: u32,
     reserved: u32,
 }
@@ -36,7 +36,7 @@ static JUDGED: PerCpuArray<Judged, 1> = PerCpuArray::new();
 impl Judged {
     /// Leaves a packet for what follows.
     #[inline(always)]
-    pub(crate) fn leave(word: Active, packet: &Packet, decision: Decision, sample: Option<Sample>) {
+    pub(crate) fn leave(word: Active, packet: &Packet, decision: Decision, sampled: u32) {
         let Some(judged) = JUDGED.get_ptr_mut(0) else { return };
         // SAFETY: this CPU's own aligned value, which lives as long as the program runs; it does not interrupt itself.
         unsafe {
@@ -48,7 +48,7 @@ impl Judged {
             (*judged).rule = decision.rule;
             (*judged).counter = decision.counter;
             (*judged).word = word.0;
-            (*judged).sampled = sample.map_or(0, |sample| sample.shift + 1);
+            (*judged).sampled = sampled;
         }
     }
 
