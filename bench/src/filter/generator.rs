@@ -23,13 +23,62 @@ impl Family {
             Self::V6 => "IPv6",
         }
     }
+}
+
+/// How far prefixes are from one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// Each beside the next, as in lists of networks that somebody was given.
+    Close,
+    /// All over the address space, as in lists of hosts that were seen to attack.
+    Apart,
+}
+
+/// The prefixes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) family: Family,
+    pub(crate) count: u32,
+    pub(crate) lie: Lie,
+}
+
+impl List {
+    /// Prefixes that are apart, at most: the next would be among addresses that are nobody's source.
+    const APART_MOST: u32 = 100_000;
+
+    /// Parses `1000` or `1000-apart`.
+    pub(crate) fn parse(text: &str) -> std::result::Result<(u32, Lie), String> {
+        let (number, lie, most) = match text.strip_suffix("-apart") {
+            Some(number) => (number, Lie::Apart, Self::APART_MOST),
+            None => (text, Lie::Close, 1_000_000),
+        };
+        match number.parse() {
+            Ok(count) if (1..=most).contains(&count) => Ok((count, lie)),
+            _ => Err(format!(
+                "{text:?}: a number from 1 to 1,000,000, or one to {} and -apart",
+                Self::APART_MOST
+            )),
+        }
+    }
+
+    /// From one prefix to the next, in addresses or in networks of 48 bits, and how many of them belong to a prefix and the gap behind it.
+    const fn stride(self) -> (u32, u32) {
+        match (self.family, self.lie) {
+            (Family::V4, Lie::Close) => (8, 8),
+            (Family::V4, Lie::Apart) => (19_001, 8),
+            (Family::V6, Lie::Close) => (2, 2),
+            (Family::V6, Lie::Apart) => (40_001, 2),
+        }
+    }
 
     /// The prefix of that number as address and length. Between two of them lies room for one more, so that no two join.
     pub(crate) fn prefix(self, number: u32) -> String {
-        match self {
-            Self::V4 => format!("{}/{}", Ipv4Addr::from(V4_BASE + number * 8), 30 + odd(number)),
-            Self::V6 => {
-                let segments = [V6_FIRST, (number >> 15) as u16, (number << 1) as u16, 0, 0, 0, 0, 0];
+        let (stride, room) = self.stride();
+        let at = (number * stride) & !(room - 1);
+        match self.family {
+            Family::V4 => format!("{}/{}", Ipv4Addr::from(V4_BASE + at), 30 + odd(number)),
+            Family::V6 => {
+                let segments = [V6_FIRST, (at >> 16) as u16, at as u16, 0, 0, 0, 0, 0];
                 format!("{}/{}", Ipv6Addr::from(segments), 48 + odd(number))
             }
         }
@@ -69,16 +118,17 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    /// Sources are drawn from `count` prefixes (or the gaps behind them), evenly. Where no filter is entered, it says
+    /// Sources are drawn from the prefixes (or the gaps behind them), evenly. Where no filter is entered, it says
     /// the second part of `to` of each frame itself.
-    pub(crate) fn new(family: Family, sources: Sources, count: u32, to: (Socket, Says)) -> Result<Self> {
+    pub(crate) fn new(list: List, sources: Sources, to: (Socket, Says)) -> Result<Self> {
         let (port, otherwise) = (to.0.port(), to.1);
-        let (frame, draw) = match family {
+        let (count, (stride, room)) = (list.count, list.stride());
+        let (frame, draw) = match list.family {
             Family::V4 => {
                 let host = if sources == Sources::Listed { 1 } else { 5 };
                 (
                     v4_frame(port),
-                    Draw { count, stride: 8, base: V4_BASE + host, wide: None, source: 26, balance: 18 },
+                    Draw { count, stride, room, base: V4_BASE + host, wide: None, source: 26, balance: 18 },
                 )
             }
             Family::V6 => {
@@ -86,7 +136,7 @@ impl Generator {
                 // The lower 16 bits of the changed words are balanced in the payload: IPv6 has no checksum but UDP's.
                 (
                     v6_frame(port),
-                    Draw { count, stride: 2, base: gap, wide: Some(V6_FIRST), source: 24, balance: 62 },
+                    Draw { count, stride, room, base: gap, wide: Some(V6_FIRST), source: 24, balance: 62 },
                 )
             }
         };
@@ -114,6 +164,7 @@ impl Generator {
 struct Draw {
     count: u32,
     stride: u32,
+    room: u32,
     base: u32,
     source: i16,
     balance: i16,
@@ -140,10 +191,11 @@ impl Draw {
             op(0x61, 8, 1, 4, 0),                   // r8 = context.data_end
             op(0xbf, 1, 7, 0, 0),                   // r1 = r7
             op(0x07, 1, 0, 0, length as i32),       // r1 += length
-            op(0x2d, 1, 8, 22 + store.len() as i16, 0), // if r1 > r8: to the end
+            op(0x2d, 1, 8, 23 + store.len() as i16, 0), // if r1 > r8: to the end
             op(0x85, 0, 0, 0, 7),                   // r0 = bpf_get_prandom_u32()
             op(0x94, 0, 0, 0, signed(self.count)),  // w0 %= count
             op(0x24, 0, 0, 0, signed(self.stride)), // w0 *= stride
+            op(0x54, 0, 0, 0, signed(!(self.room - 1))), // w0 &= where a prefix can begin
             op(0x04, 0, 0, 0, signed(self.base)),   // w0 += base
             op(0xbf, 1, 0, 0, 0),                   // r1 = r0
             op(0x77, 1, 0, 0, 16),                  // r1 >>= 16
@@ -233,13 +285,26 @@ mod tests {
     #[test]
     fn a_source_is_in_its_prefix_and_a_gap_in_none() {
         // Of two and of four addresses the second is one and the sixth none; of halves of a /48 and whole ones the same.
+        let list = |family, lie| List { family, count: 100_000, lie };
         for number in [0, 1, 2, 99_999] {
             let (address, length) = (Ipv4Addr::from(V4_BASE + number * 8), 30 + odd(number));
-            assert_eq!(Family::V4.prefix(number), format!("{address}/{length}"));
+            assert_eq!(list(Family::V4, Lie::Close).prefix(number), format!("{address}/{length}"));
         }
-        assert_eq!(Family::V6.prefix(0x8001), format!("2a00:1:2::/{}", 48 + odd(0x8001)));
+        assert_eq!(list(Family::V6, Lie::Close).prefix(0x8001), format!("2a00:1:2::/{}", 48 + odd(0x8001)));
+        // The last ones that are apart are no loopback addresses, and have not come round.
+        assert!(list(Family::V4, Lie::Apart).prefix(99_999).starts_with("124."));
+        assert!(list(Family::V6, Lie::Apart).prefix(99_999).starts_with("2a00:ee6c:"));
         let odd = (0..100_000).map(odd).sum::<u32>();
         assert!((49_000..51_000).contains(&odd), "{odd}");
+    }
+
+    #[test]
+    fn a_list_is_a_number_and_how_it_lies() {
+        assert_eq!(List::parse("1000000"), Ok((1_000_000, Lie::Close)));
+        assert_eq!(List::parse("100000-apart"), Ok((100_000, Lie::Apart)));
+        for text in ["0", "1000001", "100001-apart", "-apart", "ten"] {
+            assert!(List::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

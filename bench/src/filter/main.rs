@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rustix::thread::CpuSet;
 
-use crate::generator::{Family, Generator, Says, Sources};
+use crate::generator::{Family, Generator, Lie, List, Says, Sources};
 use crate::report::{Fate, Row, Sample};
 use crate::variants::{InForce, Variant};
 use crate::wire::{Socket, Wire};
@@ -32,9 +32,9 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + S
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Numbers of prefixes, each from 1 to 1,000,000.
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 100_000], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    prefixes: Vec<u32>,
+    /// Numbers of prefixes, each from 1 to 1,000,000; with -apart, to 100,000, all over the address space.
+    #[arg(long, value_delimiter = ',', default_values = ["10", "1000", "100000", "100000-apart"], value_parser = List::parse)]
+    prefixes: Vec<(u32, Lie)>,
     /// Rounds; each measures everyone once, the median of all counts.
     #[arg(long, default_value_t = 40)]
     rounds: usize,
@@ -60,8 +60,9 @@ fn main() -> Result<()> {
     let wires: Vec<(Variant, Wire)> = wires.collect::<Result<_>>()?;
     let mut rows = Vec::new();
     for family in Family::ALL {
-        for count in &arguments.prefixes {
-            rows.extend(measure(&arguments, &wires, family, *count)?);
+        for (count, lie) in &arguments.prefixes {
+            let list = List { family, count: *count, lie: *lie };
+            rows.extend(measure(&arguments, &wires, list)?);
         }
     }
     drop(wires);
@@ -101,14 +102,14 @@ impl<'a> Stand<'a> {
         arguments: &Arguments,
         (variant, wire): &'a (Variant, Wire),
         rows: &[Row],
-        (family, count): (Family, u32),
+        list: List,
     ) -> Result<Self> {
-        let in_force = InForce::new(wire, &arguments.work_dir, *variant, family, count)
+        let in_force = InForce::new(wire, &arguments.work_dir, *variant, list)
             .map_err(|error| format!("{}: {error}", variant.name()))?;
         let mut generators = Vec::new();
         for row in rows {
             for one in variant.measured().iter().filter(|one| row.has(**one)) {
-                let generator = generator(row.fate, *one, family, count)?;
+                let generator = generator(row.fate, *one, list)?;
                 // The same packets on the same wire, which go on without the filter.
                 generator.go_on_with(in_force.filter().filter(|_| *one != Variant::Nothing))?;
                 generators.push((row.fate, *one, generator));
@@ -120,13 +121,13 @@ impl<'a> Stand<'a> {
 
 /// Interleaves: everyone stands beside everyone else, and is measured once before anyone is measured again, so that a slow
 /// moment hits all.
-fn measure(arguments: &Arguments, wires: &[(Variant, Wire)], family: Family, count: u32) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = Fate::ALL.into_iter().map(|fate| Row::new(family, count, fate)).collect();
+fn measure(arguments: &Arguments, wires: &[(Variant, Wire)], list: List) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = Fate::ALL.into_iter().map(|fate| Row::new(list, fate)).collect();
     let mut stands = Vec::new();
     for round in 0..arguments.rounds {
         if round.is_multiple_of(STANDING) {
             stands.clear();
-            let anew = wires.iter().map(|wire| Stand::new(arguments, wire, &rows, (family, count)));
+            let anew = wires.iter().map(|wire| Stand::new(arguments, wire, &rows, list));
             stands = anew.collect::<Result<Vec<Stand<'_>>>>()?;
         }
         for row in &mut rows {
@@ -142,7 +143,7 @@ fn measure(arguments: &Arguments, wires: &[(Variant, Wire)], family: Family, cou
             }
             for (wire, (_, variant, generator)) in turns {
                 let sample = wire
-                    .node(|| one(arguments, wire, generator, (family, fate)))
+                    .node(|| one(arguments, wire, generator, (list.family, fate)))
                     .map_err(|error| format!("{}, {}: {error}", row.title(), variant.name()))?;
                 row.push(*variant, sample);
             }
@@ -152,14 +153,14 @@ fn measure(arguments: &Arguments, wires: &[(Variant, Wire)], family: Family, cou
     Ok(rows)
 }
 
-fn generator(fate: Fate, variant: Variant, family: Family, count: u32) -> Result<Generator> {
+fn generator(fate: Fate, variant: Variant, list: List) -> Result<Generator> {
     let says = if variant == Variant::Generator { Says::Drop } else { Says::Pass };
     let (sources, socket) = match fate {
         Fate::Dropped => (Sources::Listed, Socket::Full),
         Fate::Read => (Sources::Unlisted, Socket::Read),
         Fate::Full => (Sources::Unlisted, Socket::Full),
     };
-    Generator::new(family, sources, count, (socket, says))
+    Generator::new(list, sources, (socket, says))
 }
 
 /// Measures in this thread, in the node's network namespace.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::STANDING;
-use crate::generator::Family;
+use crate::generator::{Lie, List};
 use crate::updates::Change;
 use crate::variants::Variant;
 
@@ -47,21 +47,20 @@ impl Sample {
 
 /// One kind of packet and everyone who met it, round by round.
 pub(crate) struct Row {
-    family: Family,
-    count: u32,
+    list: List,
     pub(crate) fate: Fate,
     samples: Vec<(Variant, Vec<Sample>)>,
 }
 
 impl Row {
-    pub(crate) fn new(family: Family, count: u32, fate: Fate) -> Self {
+    pub(crate) fn new(list: List, fate: Fate) -> Self {
         let takes_part = |variant: &Variant| match fate {
             Fate::Dropped => variant.drops(),
             Fate::Read | Fate::Full => variant.passes(),
         };
         let samples =
             Variant::ALL.into_iter().filter(takes_part).map(|variant| (variant, Vec::new())).collect();
-        Self { family, count, fate, samples }
+        Self { list, fate, samples }
     }
 
     pub(crate) fn has(&self, variant: Variant) -> bool {
@@ -84,7 +83,13 @@ impl Row {
     }
 
     pub(crate) fn title(&self) -> String {
-        format!("{}, {}, {}", self.family.name(), thousands(self.count), self.fate.name())
+        format!("{}, {}", self.prefixes(), self.fate.name())
+    }
+
+    /// Which prefixes these are.
+    fn prefixes(&self) -> String {
+        let apart = if self.list.lie == Lie::Apart { " apart" } else { "" };
+        format!("{} {}{apart}", self.list.family.name(), thousands(self.list.count))
     }
 
     fn values(&self, variant: Variant) -> Vec<f64> {
@@ -218,7 +223,7 @@ fn head(text: &mut String, variants: &[Variant], ratios: &[&str]) {
 fn line(text: &mut String, row: &Row, variants: &[Variant], ratios: &[String]) {
     let values = variants.iter().map(|variant| Spread::of(row.values(*variant)).text(0));
     let cells: Vec<String> = values.chain(ratios.iter().cloned()).collect();
-    let _ = writeln!(text, "| {} {} | {} |", row.family.name(), thousands(row.count), cells.join(" | "));
+    let _ = writeln!(text, "| {} | {} |", row.prefixes(), cells.join(" | "));
 }
 
 fn thousands(number: u32) -> String {

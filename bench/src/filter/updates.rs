@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sallyport_node::keeper::kernel::Kernel;
 
 use crate::Result;
-use crate::generator::Family;
+use crate::generator::{Family, Lie, List};
 use crate::variants::{Nft, Node, rule};
 use crate::wire::Wire;
 
@@ -25,15 +25,16 @@ pub(crate) struct Change {
 pub(crate) fn measure(wire: &Wire, work: &Path) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for family in Family::ALL {
-        changes.extend(sallyport(wire, family)?);
-        changes.extend(nft(wire, work, family)?);
+        let list = List { family, count: MANY, lie: Lie::Close };
+        changes.extend(sallyport(wire, list)?);
+        changes.extend(nft(wire, work, list)?);
     }
     Ok(changes)
 }
 
-fn sallyport(wire: &Wire, family: Family) -> Result<[Change; 6]> {
+fn sallyport(wire: &Wire, list: List) -> Result<[Change; 6]> {
     let mut node = Node::open(wire)?;
-    let changed = |what: &str| Change { title: format!("{}: {what}", family.name()), times: Vec::new() };
+    let changed = |what: &str| Change { title: format!("{}: {what}", list.family.name()), times: Vec::new() };
     let mut changes = [
         changed("100,000 prefixes replaced, Sallyport: rules to tables"),
         changed("100,000 prefixes replaced, Sallyport: tables into the kernel, one generation"),
@@ -45,7 +46,7 @@ fn sallyport(wire: &Wire, family: Family) -> Result<[Change; 6]> {
     let [compile_all, apply_all, all, compile_one, apply_one, one] = &mut changes;
     for round in 0..=ROUNDS as u32 {
         let first = round % 2 * MANY;
-        let (compile, apply) = change(wire, &mut node, family, first..first + MANY, 1)?;
+        let (compile, apply) = change(wire, &mut node, list, first..first + MANY, 1)?;
         // The first fills empty tables.
         if round > 0 {
             compile_all.times.push(compile);
@@ -56,7 +57,7 @@ fn sallyport(wire: &Wire, family: Family) -> Result<[Change; 6]> {
     let first = ROUNDS as u32 % 2 * MANY;
     for round in 0..ROUNDS as u32 * 2 {
         let last = first + MANY + (round + 1) % 2;
-        let (compile, apply) = change(wire, &mut node, family, first..last, 0)?;
+        let (compile, apply) = change(wire, &mut node, list, first..last, 0)?;
         compile_one.times.push(compile);
         apply_one.times.push(apply);
         one.times.push(compile + apply);
@@ -68,11 +69,11 @@ fn sallyport(wire: &Wire, family: Family) -> Result<[Change; 6]> {
 fn change(
     wire: &Wire,
     node: &mut Node,
-    family: Family,
+    list: List,
     numbers: std::ops::Range<u32>,
     generations: u32,
 ) -> Result<(Duration, Duration)> {
-    let rule = rule(family, numbers)?;
+    let rule = rule(list, numbers)?;
     let begin = Instant::now();
     let plan = node.plan(wire, rule, &[])?;
     let compiled = begin.elapsed();
@@ -85,9 +86,9 @@ fn change(
     }
 }
 
-fn nft(wire: &Wire, work: &Path, family: Family) -> Result<[Change; 2]> {
+fn nft(wire: &Wire, work: &Path, list: List) -> Result<[Change; 2]> {
     let hook = "type filter hook prerouting priority raw";
-    let nft = Nft::load(wire, work, "inet", hook, family, MANY)?;
+    let nft = Nft::load(wire, work, "inet", hook, list)?;
     let timed = |text: String| -> Result<Duration> {
         let begin = Instant::now();
         nft.run(&text)?;
@@ -96,14 +97,14 @@ fn nft(wire: &Wire, work: &Path, family: Family) -> Result<[Change; 2]> {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS as u32 {
         let first = round % 2 * MANY;
-        let elements = nft.elements("add", family, first..first + MANY);
+        let elements = nft.elements("add", list, first..first + MANY);
         all.push(timed(format!("flush set inet bench listed\n{elements}"))?);
     }
     for round in 0..ROUNDS * 2 {
         let verb = if round % 2 == 0 { "add" } else { "delete" };
-        one.push(timed(nft.elements(verb, family, std::iter::once(2 * MANY)))?);
+        one.push(timed(nft.elements(verb, list, std::iter::once(2 * MANY)))?);
     }
-    let title = |what: &str| format!("{}: {what}", family.name());
+    let title = |what: &str| format!("{}: {what}", list.family.name());
     Ok([
         Change { title: title("100,000 prefixes replaced, `nft -f`, one transaction"), times: all },
         Change { title: title("one prefix more or less among 100,000, `nft -f`"), times: one },

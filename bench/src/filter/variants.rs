@@ -10,7 +10,7 @@ use model::listen::Bound;
 use sallyport_node::keeper::kernel::{Config, Filter, Kernel, Linux, detach_instance};
 use sallyport_node::keeper::plan::KernelPlan;
 
-use crate::generator::{Family, pass_all};
+use crate::generator::{Family, List, pass_all};
 use crate::wire::{INTERFACE, Wire};
 use crate::{Result, sys};
 
@@ -108,27 +108,21 @@ pub(crate) enum InForce<'a> {
 }
 
 impl<'a> InForce<'a> {
-    /// Puts a variant in force with the first `count` prefixes of a family.
-    pub(crate) fn new(
-        wire: &'a Wire,
-        work: &Path,
-        variant: Variant,
-        version: Family,
-        count: u32,
-    ) -> Result<Self> {
+    /// Puts a variant in force with a list.
+    pub(crate) fn new(wire: &'a Wire, work: &Path, variant: Variant, list: List) -> Result<Self> {
         let pass = || {
             let program = sys::load(&pass_all())?;
             wire.node(|| Ok(sys::attach(program.as_fd(), wire.index)?))
         };
         let nft = |family, hook: &str| {
-            Ok(Self::Nft { _tables: Nft::load(wire, work, family, hook, version, count)?, _link: pass()? })
+            Ok(Self::Nft { _tables: Nft::load(wire, work, family, hook, list)?, _link: pass()? })
         };
         match variant {
             Variant::Generator | Variant::Nothing => Ok(Self::Nothing { _link: pass()? }),
             Variant::Sallyport | Variant::Listener | Variant::Budget => {
                 let mut node = Node::open(wire)?;
                 let listeners: &[Bound] = if variant == Variant::Listener { &[(None, 443)] } else { &[] };
-                let mut plan = node.plan(wire, rule(version, 0..count)?, listeners)?;
+                let mut plan = node.plan(wire, rule(list, 0..list.count)?, listeners)?;
                 if variant == Variant::Budget {
                     plan.budgets.udp_per_source = Some(ample());
                 }
@@ -206,9 +200,9 @@ fn ample() -> FilterBudget {
 }
 
 /// A rule that denies these prefixes.
-pub(crate) fn rule(family: Family, numbers: impl Iterator<Item = u32>) -> Result<FilterRule> {
+pub(crate) fn rule(list: List, numbers: impl Iterator<Item = u32>) -> Result<FilterRule> {
     let prefixes =
-        numbers.map(|number| family.prefix(number).parse()).collect::<std::result::Result<_, _>>()?;
+        numbers.map(|number| list.prefix(number).parse()).collect::<std::result::Result<_, _>>()?;
     Ok(FilterRule::new(7, "bench/listed", FilterAction::Deny, prefixes))
 }
 
@@ -225,10 +219,9 @@ impl<'a> Nft<'a> {
         work: &Path,
         family: &'static str,
         hook: &str,
-        version: Family,
-        count: u32,
+        list: List,
     ) -> Result<Self> {
-        let (kind, field) = match version {
+        let (kind, field) = match list.family {
             Family::V4 => ("ipv4_addr", "ip saddr"),
             Family::V6 => ("ipv6_addr", "ip6 saddr"),
         };
@@ -236,14 +229,14 @@ impl<'a> Nft<'a> {
             "table {family} bench {{\n set listed {{ type {kind}; flags interval; }}\n chain in {{ {hook}; {field} @listed counter drop; }}\n}}\n"
         );
         let nft = Self { wire, family, file: work.join("bench.nft") };
-        text.push_str(&nft.elements("add", version, 0..count));
+        text.push_str(&nft.elements("add", list, 0..list.count));
         nft.run(&text)?;
         Ok(nft)
     }
 
     /// The text that adds or deletes elements, a thousand a line.
-    pub(crate) fn elements(&self, verb: &str, version: Family, numbers: impl Iterator<Item = u32>) -> String {
-        let all: Vec<String> = numbers.map(|number| version.prefix(number)).collect();
+    pub(crate) fn elements(&self, verb: &str, list: List, numbers: impl Iterator<Item = u32>) -> String {
+        let all: Vec<String> = numbers.map(|number| list.prefix(number)).collect();
         all.chunks(1000).fold(String::new(), |mut text, some| {
             let _ = writeln!(text, "{verb} element {} bench listed {{ {} }}", self.family, some.join(", "));
             text
