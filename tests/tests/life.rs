@@ -166,12 +166,13 @@ impl Life {
 #[test]
 fn an_interface_made_anew_gets_the_filter_back() {
     let life = Life::filters("lifeanew");
-    for round in ["first", "second"] {
+    for (gaps, round) in [(1, "first"), (2, "second")] {
         life.stage.node.ip("link del c0");
         let gone = life.feature("xdp:c0", false, "there is no interface c0");
         assert!(gone.contains("gets the filter within a second after it is there"), "{round}: {gone}");
         life.connect();
         life.feature("xdp:c0", true, "native");
+        life.metric("sallyport_filter_gaps_total", f64::from(gaps));
         life.serves_friends();
         life.drops_foes();
     }
@@ -387,8 +388,12 @@ fn another_program_is_left_alone_and_named() {
     assert!(detail.contains("left alone"), "{detail}");
     assert_eq!(stranger.on(), theirs);
     life.serves_friends();
+    life.metric("sallyport_filter_attached", 0.0);
     stranger.off();
-    life.feature("xdp:c0", true, "native");
+    // However long his stood there, that was one gap.
+    life.feature("xdp:c0", true, "native; found missing and put back 1 time since the keeper started");
+    life.metric("sallyport_filter_attached", 1.0);
+    life.metric("sallyport_filter_gaps_total", 1.0);
     life.drops_foes();
 }
 

@@ -1,5 +1,7 @@
 //! Keeps the programs where they belong: interfaces come and go, are made anew and change their names.
 
+use std::time::Instant;
+
 use model::report::Feature;
 
 use super::beside::Progress;
@@ -15,7 +17,7 @@ impl Linux {
     pub(super) fn attach_filter(&mut self) {
         let names = self.wanted();
         self.interfaces = names.iter().map(|name| self.filter_on(name)).collect();
-        self.note_standing();
+        self.note_gaps();
         self.keep_only(&names);
     }
 
@@ -130,14 +132,20 @@ impl Linux {
         if find || !self.interfaces.iter().all(there) {
             self.look_at_interfaces();
         }
-        self.note_standing();
+        self.note_gaps();
         self.look_at_steering();
     }
 
-    /// Remembers that the filter is on those that have it, which was looked at just now.
-    fn note_standing(&mut self) {
-        let Self { interfaces, gaps, .. } = self;
-        interfaces.iter().filter(|one| one.state.is_on()).for_each(|one| gaps.stands(&one.name));
+    /// Remembers on which interfaces the filter is and on which it is not, which was looked at just now.
+    fn note_gaps(&mut self) {
+        let now = Instant::now();
+        for Interface { name, state, .. } in &self.interfaces {
+            match state {
+                State::On(_) => self.gaps.filtered(name, now),
+                State::Off(_) if sys::interface_index(name).is_some() => self.gaps.open(name),
+                State::Off(_) => self.gaps.absent(name, now),
+            }
+        }
     }
 
     fn look_at_interfaces(&mut self) {
@@ -147,14 +155,13 @@ impl Linux {
         let is_gone = |one: &&Interface| {
             one.state.is_on() && !filtered.contains(&one.name) && sys::interface_index(&one.name).is_some()
         };
-        let gone: Vec<String> = self.interfaces.iter().filter(is_gone).map(|one| one.name.clone()).collect();
+        // They were open also where they are filtered again at once.
+        self.interfaces.iter().filter(is_gone).for_each(|one| self.gaps.open(&one.name));
         let looked: Vec<Interface> = names.iter().map(|name| self.look_at(name)).collect();
-        for one in looked.iter().filter(|one| one.state.is_on() && gone.contains(&one.name)) {
-            self.gaps.ended(&one.name);
-        }
         let queues = |interfaces: &[Interface]| interfaces.iter().map(|one| one.queues).collect::<Vec<_>>();
         let changed = queues(&self.interfaces) != queues(&looked);
         self.interfaces = looked;
+        self.gaps.keep_only(&names);
         self.keep_only(&names);
         if changed && let Err(error) = self.choose_by_queues() {
             tracing::warn!(error = off::with_causes(&error), "steering is not told of other queues");
