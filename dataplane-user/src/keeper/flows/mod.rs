@@ -2,9 +2,9 @@
 //! program leaves in its ring goes to the worker. Nobody looks into the packets here: their bytes were written by strangers.
 
 mod rate;
+mod refused;
 mod wanted;
 
-use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use self::rate::Rate;
+use self::refused::Refused;
 use super::kernel::{Kernel, Record, interface_name};
 use super::run::Keeper;
 use super::supervise::WorkerNumber;
@@ -38,8 +39,7 @@ const HEAD: u32 = 128;
 pub(super) struct Flows {
     ring: Option<AsyncFd<OwnedFd>>,
     places: [Option<Place>; WATCHES_MAX],
-    /// Watches that are asked for and cannot be: said in the log once.
-    refused: BTreeSet<u64>,
+    refused: Refused,
     /// Until when, unless the worker asks again.
     until: Option<Instant>,
     look_at: Option<Instant>,
@@ -110,14 +110,6 @@ impl Flows {
             anew.push(at);
         }
         Placed { anew, refused }
-    }
-
-    /// Logs what is refused now and was not before.
-    fn note_refused(&mut self, refused: &[(u64, String)]) {
-        for (id, why) in refused.iter().filter(|(id, _)| !self.refused.contains(id)) {
-            tracing::warn!(watch = id, why, "a watch of flows cannot be; the others go on");
-        }
-        self.refused = refused.iter().map(|(id, _)| *id).collect();
     }
 
     fn watches(&self, until: u64) -> [Watch; WATCHES_MAX] {
@@ -226,7 +218,7 @@ impl Keeper {
         self.flows.until = Some(now + lease);
         self.flows.look_at.get_or_insert(now + PAUSE);
         self.write_watches(&anew)?;
-        self.flows.note_refused(&refused);
+        self.flows.refused.note(&refused, now);
         Ok(refused)
     }
 
@@ -329,6 +321,8 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use model::flow::{Capture, FlowFilter};
 
     use super::*;
