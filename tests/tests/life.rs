@@ -423,6 +423,25 @@ fn a_link_that_somebody_detached_is_made_again() {
     );
 }
 
+/// The worker answers for metrics as long as it lives; what the keeper told is no news for ever.
+#[test]
+fn metrics_tell_nothing_of_a_filter_that_no_keeper_looks_at() {
+    let life = Life::filters("lifesilent");
+    life.metric("sallyport_filter_attached", 1.0);
+    let keeper = life.product.pids(Role::Keeper)[0];
+    life.product.signal(keeper, rustix::process::Signal::STOP);
+    eventually("the filter's series are left out", Duration::from_secs(10), || {
+        let metrics = life.product.metrics();
+        let told = metrics.lines().find(|line| line.contains("sallyport_filter_")).map(str::to_owned);
+        told.map_or(Ok(()), Err)
+    });
+    life.serves_friends();
+    life.product.signal(keeper, rustix::process::Signal::CONT);
+    life.metric("sallyport_filter_attached", 1.0);
+    life.metric("sallyport_filter_gaps_total", 0.0);
+    life.drops_foes();
+}
+
 /// In a mount namespace of its own the node sees a /sys without a BPF file system.
 #[test]
 fn a_bpf_file_system_is_mounted_where_there_is_none() {

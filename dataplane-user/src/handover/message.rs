@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use model::digest::Digest;
 use model::flow::{FlowCounts, FlowWatch, Verdict};
@@ -14,6 +15,9 @@ use zeroize::Zeroize;
 
 /// The most descriptors one message carries (the kernel's own bound is 253).
 pub const MAX_DESCRIPTORS: usize = 128;
+
+/// How often the keeper tells [`ToWorker::Figures`]; later while it is busy.
+pub const FIGURES_EVERY: Duration = Duration::from_secs(1);
 
 /// From keeper to worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,7 +69,7 @@ pub enum ToWorker {
         /// Why, one sentence.
         reason: String,
     },
-    /// The keeper's part of the next report.
+    /// The keeper's part of the next report, each [`FIGURES_EVERY`].
     Figures {
         /// Kernel drops since the figures before.
         drops: Vec<Drops>,

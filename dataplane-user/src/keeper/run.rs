@@ -36,7 +36,7 @@ use super::stop::{self, Signals};
 use super::store::Store;
 use super::supervise::{Backoff, Worker, WorkerEvent, WorkerNumber};
 use super::upgrade::Upgrade;
-use crate::handover::message::{ConsoleState, MAX_DESCRIPTORS, SocketInfo};
+use crate::handover::message::{ConsoleState, FIGURES_EVERY, MAX_DESCRIPTORS, SocketInfo};
 use crate::handover::succession::Succession;
 use crate::handover::{ToWorker, replace};
 use crate::sentence;
@@ -248,7 +248,7 @@ impl Keeper {
     ) {
         self.follow = Follow::begin(self.settings.kernel);
         let (ask, mut asked) = mpsc::channel(4);
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut tick = tokio::time::interval(FIGURES_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while self.stop_at.is_none() || !self.workers.is_empty() || self.is_awaiting() {
             tokio::select! {

@@ -183,7 +183,7 @@ impl Status {
 }
 
 impl Keeper {
-    /// Once a second.
+    /// Once a second, which is [`FIGURES_EVERY`](crate::handover::message::FIGURES_EVERY).
     pub(super) async fn tick(&mut self) {
         self.check_transition();
         self.check_launches().await;

@@ -8,13 +8,14 @@ mod shard;
 #[cfg(test)]
 mod tests;
 mod text;
+mod told;
 mod totals;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use model::report::{Drops, Leg, Overload, Report, SynPressure};
@@ -28,6 +29,7 @@ use crate::handover::message::FilterState;
 pub use shard::{Open, Shard};
 
 use shard::{Shared, lock};
+use told::Told;
 use totals::Totals;
 
 /// All figures of the process.
@@ -39,10 +41,8 @@ pub struct Observe {
     totals: Mutex<Totals>,
     denied: AtomicU64,
     memory: Arc<Memory>,
-    /// As the keeper told it last.
-    syn_pressure: Mutex<Option<SynPressure>>,
-    /// As the keeper told it last.
-    filters: Mutex<Vec<FilterState>>,
+    syn_pressure: Told<Option<SynPressure>>,
+    filters: Told<Vec<FilterState>>,
 }
 
 impl Observe {
@@ -59,8 +59,8 @@ impl Observe {
             totals: Mutex::default(),
             denied: AtomicU64::new(0),
             memory: Arc::default(),
-            syn_pressure: Mutex::default(),
-            filters: Mutex::default(),
+            syn_pressure: Told::default(),
+            filters: Told::default(),
         })
     }
 
@@ -101,12 +101,12 @@ impl Observe {
 
     /// Whether SYNs of unknown sources are over their budget, as the keeper told it now.
     pub fn syn_pressure(&self, told: Option<SynPressure>) {
-        *lock(&self.syn_pressure) = told;
+        self.syn_pressure.tell(told, Instant::now());
     }
 
     /// The packet filter on interfaces, as the keeper told it now.
     pub fn filters(&self, told: Vec<FilterState>) {
-        *lock(&self.filters) = told;
+        self.filters.tell(told, Instant::now());
     }
 
     /// What happened since the report before. Features, and where and how listeners accept, are the keeper's to add.
@@ -116,12 +116,16 @@ impl Observe {
 
     /// The text of `/metrics`.
     pub fn metrics_text(&self) -> String {
+        self.metrics_text_at(Instant::now())
+    }
+
+    fn metrics_text_at(&self, now: Instant) -> String {
         let mut page = text::Page::new();
         let mut totals = lock(&self.totals);
         totals.collect(&self.shards);
         page.totals(&totals);
         drop(totals);
-        page.present(self, &self.live.load());
+        page.present(self, &self.live.load(), now);
         page.finish()
     }
 

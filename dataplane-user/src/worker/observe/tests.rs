@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use model::name::Name;
@@ -176,6 +176,25 @@ fn a_filter_that_is_missing_or_was_is_told() {
 }
 
 #[test]
+fn what_a_keeper_said_is_not_told_for_long_after_it_is_silent() {
+    let observe = observe(1);
+    observe.filters(vec![FilterState { interface: "eth0".to_owned(), attached: true, gaps: 1 }]);
+    observe.syn_pressure(Some(SynPressure { now: true, over: OverBudget::Drop }));
+    let told = |text: &str| {
+        ["sallyport_filter_attached", "sallyport_filter_gaps_total", "sallyport_syn_pressure"]
+            .map(|family| text.contains(family))
+    };
+    // It was told a moment ago.
+    let told_at = Instant::now();
+    assert_eq!(told(&observe.metrics_text_at(told_at + Duration::from_secs(4))), [true; 3]);
+    let late = observe.metrics_text_at(told_at + Duration::from_secs(6));
+    assert_eq!(told(&late), [false; 3]);
+    assert!(samples(&late).contains_key("sallyport_threads"), "the worker's own figures stay");
+    observe.filters(vec![FilterState { interface: "eth0".to_owned(), attached: true, gaps: 1 }]);
+    assert_eq!(told(&observe.metrics_text()), [true, true, true], "another keeper tells");
+}
+
+#[test]
 fn threads_are_added_up_and_reports_are_differences() {
     let observe = observe(2);
     let (listener, route, leg) = (listener("l"), route(1), leg("TLSv1.3"));
@@ -318,7 +337,7 @@ fn a_log_that_does_not_flow_loses_lines_and_says_how_many_but_holds_nobody_up() 
     let shard = observe.shard(0).unwrap();
     let (listener, leg) = (listener("l"), leg("TLSv1.3"));
     let path = format!("/{}", "x".repeat(8000));
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let told = 2500;
     for _ in 0..told {
         shard.exchange(&Exchange { path: &path, ..exchange(&listener, None, &leg) });

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Instant;
 
 use model::report::{Histogram, SynPressure};
 
 use super::Observe;
-use super::shard::lock;
 use super::totals::{MOST_ORIGINS, Totals};
 use crate::worker::live::{Live, OriginLive};
 use crate::worker::origin::health::clock;
@@ -237,8 +237,8 @@ impl Page {
         }
     }
 
-    /// What is so at this moment.
-    pub(super) fn present(&mut self, observe: &Observe, live: &Live) {
+    /// What is so at this moment, `now`.
+    pub(super) fn present(&mut self, observe: &Observe, live: &Live, now: Instant) {
         self.family(
             "sallyport_log_lines_dropped_total",
             "counter",
@@ -275,8 +275,8 @@ impl Page {
         for refuses in [Refusing::Connections, Refusing::Requests] {
             self.sample("sallyport_overload", &[("refuses", refuses.name())], observe.refusing(refuses));
         }
-        self.syn_pressure(observe);
-        self.filters(observe);
+        self.syn_pressure(observe, now);
+        self.filters(observe, now);
         self.memory(observe);
         self.family("sallyport_snapshot_epoch", "gauge", "The epoch of the snapshot in force.");
         self.sample("sallyport_snapshot_epoch", &[], live.id.epoch);
@@ -290,8 +290,8 @@ impl Page {
         self.sample("sallyport_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     }
 
-    fn syn_pressure(&mut self, observe: &Observe) {
-        let Some(SynPressure { now, over }) = *lock(&observe.syn_pressure) else { return };
+    fn syn_pressure(&mut self, observe: &Observe, at: Instant) {
+        let Some(SynPressure { now, over }) = observe.syn_pressure.at(at).flatten() else { return };
         self.family(
             "sallyport_syn_pressure",
             "gauge",
@@ -300,8 +300,8 @@ impl Page {
         self.sample("sallyport_syn_pressure", &[("over", over.name())], u8::from(now));
     }
 
-    fn filters(&mut self, observe: &Observe) {
-        let filters = lock(&observe.filters);
+    fn filters(&mut self, observe: &Observe, at: Instant) {
+        let filters = observe.filters.at(at).unwrap_or_default();
         if filters.is_empty() {
             return;
         }
@@ -311,7 +311,7 @@ impl Page {
             "gauge",
             "1 while the packet filter is on the interface, 0 while it is missing there.",
         );
-        for filter in filters.iter() {
+        for filter in &filters {
             self.sample(ATTACHED, &[("interface", &filter.interface)], u8::from(filter.attached));
         }
         const GAPS: &str = "sallyport_filter_gaps_total";
@@ -320,7 +320,7 @@ impl Page {
             "counter",
             "How often the packet filter was found missing on the interface and put back.",
         );
-        for filter in filters.iter() {
+        for filter in &filters {
             self.sample(GAPS, &[("interface", &filter.interface)], filter.gaps);
         }
     }

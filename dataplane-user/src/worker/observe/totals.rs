@@ -213,7 +213,7 @@ impl Totals {
             connections: observe.connections(),
             threads: u32::try_from(observe.shards.len()).unwrap_or(u32::MAX),
             overload: observe.overload(),
-            syn_pressure: *lock(&observe.syn_pressure),
+            syn_pressure: observe.syn_pressure.at(Instant::now()).flatten(),
         }
     }
 }
