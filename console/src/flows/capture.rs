@@ -127,9 +127,7 @@ impl Attended {
 
     /// How far it is; nothing where it has ended and made room for another.
     pub fn view(&self) -> Option<CaptureView> {
-        let (state, now) = (self.hub.lock(), Instant::now());
-        let taking = state.captures.iter().find(|taking| taking.id == self.id)?;
-        Some(taking.view(now, &state))
+        self.hub.capture_view(self.id)
     }
 
     /// Lets it go on until it has all or its time is over; its number.
@@ -144,6 +142,21 @@ impl Drop for Attended {
         if !self.left {
             self.hub.end(self.id);
         }
+    }
+}
+
+impl State {
+    fn capture(&self, id: u64, now: Instant) -> Option<CaptureView> {
+        let taking = self.captures.iter().find(|taking| taking.id == id)?;
+        Some(taking.view(now, self))
+    }
+
+    fn end(&mut self, id: u64, now: Instant) {
+        if let Some(taking) = self.captures.iter_mut().find(|taking| taking.id == id) {
+            taking.until = taking.until.min(now);
+        }
+        self.tidy(now);
+        self.order();
     }
 }
 
@@ -173,30 +186,23 @@ impl Hub {
 
     /// Ends a capture; what it has is kept.
     fn end(&self, id: u64) {
-        let (mut state, now) = (self.lock(), Instant::now());
-        if let Some(taking) = state.captures.iter_mut().find(|taking| taking.id == id) {
-            taking.until = taking.until.min(now);
-        }
-        state.tidy(now);
-        state.order();
+        self.lock().end(id, Instant::now());
     }
 
-    /// Ends a capture before its time; what it has is kept. Whether it was going on, and what it is now; nothing where there is no such
-    /// capture.
-    pub fn stop(&self, id: u64, by: &str) -> Option<(bool, CaptureView)> {
-        let was_running = {
-            let (mut state, now) = (self.lock(), Instant::now());
-            let taking = state.captures.iter_mut().find(|taking| taking.id == id)?;
-            let running = !taking.has_ended(now);
-            if running {
-                taking.stopped = Some(by.to_owned());
-            }
-            running
-        };
-        self.end(id);
-        let state = self.lock();
-        let taking = state.captures.iter().find(|taking| taking.id == id)?;
-        Some((was_running, taking.view(Instant::now(), &state)))
+    /// Ends a capture before its time; what it has is kept. What it is now, and nothing where there is no such capture.
+    pub fn stop(&self, id: u64, by: &str) -> Option<CaptureView> {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let taking = state.captures.iter_mut().find(|taking| taking.id == id)?;
+        if !taking.has_ended(now) {
+            taking.stopped = Some(by.to_owned());
+        }
+        state.end(id, now);
+        state.capture(id, now)
+    }
+
+    /// A capture; nothing where there is no such one.
+    pub fn capture_view(&self, id: u64) -> Option<CaptureView> {
+        self.lock().capture(id, Instant::now())
     }
 
     /// All captures, newest first.

@@ -204,14 +204,13 @@ fn a_capture_that_is_stopped_keeps_what_it_has_and_gives_its_place_free() {
     let counts = FlowCounts::default();
     let message = FlowMessage::Flows { watch: first, events: Vec::new(), captured: vec![captured], counts };
     hub.heard("edge", connection, message);
-    let (was_running, view) = hub.stop(first, "ben").unwrap();
-    assert!(was_running && !view.running);
+    let view = hub.stop(first, "ben").unwrap();
+    assert!(!view.running);
     assert_eq!(view.stopped.as_deref(), Some("ben"));
     assert_eq!((view.taken, hub.pcap(first).unwrap().1.len()), (1, 24 + 16 + 2));
     assert!(!ids(&orders).contains(&first), "the node is told");
     // Once more changes nothing, and others go on.
-    assert!(!hub.stop(first, "cara").unwrap().0);
-    assert_eq!(hub.captures().pop().unwrap().stopped.as_deref(), Some("ben"));
+    assert_eq!(hub.stop(first, "cara").unwrap(), view);
     assert!(hub.captures().iter().filter(|one| one.running).count() == WATCHES_MAX - 1);
     assert!(begin().is_ok());
     assert!(hub.stop(99, "ben").is_none());

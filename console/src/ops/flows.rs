@@ -284,19 +284,22 @@ impl Ops {
         self.flows().captures()
     }
 
-    /// Ends a capture, whoever began it, and gives what became of it. What it has is kept; who stopped it is in the audit log.
+    /// Ends a capture, whoever began it, and gives what became of it. What it has is kept; who stopped it is in the audit log. Where
+    /// that cannot be written the capture goes on, to the end of its time at most, and may be stopped once more.
     ///
     /// # Errors
-    /// When there is no such capture, or the actor may not.
+    /// When there is no such capture, the actor may not, or the store fails.
     pub async fn stop_capture(&self, id: u64, actor: &Actor) -> Result<CaptureView, OpsError> {
         allowed(actor, Role::Operator)?;
-        let (was_running, view) = self.flows().stop(id, &actor.name).ok_or_else(|| no_capture(id))?;
-        if was_running {
-            let act = format!("stopped capture {id} of node {}: {}", view.node, view.filter);
-            self.store().audit(actor, &act).await?;
-            tracing::info!(actor = actor.name, capture = id, act, "capture");
+        let view = self.flows().capture_view(id).ok_or_else(|| no_capture(id))?;
+        if !view.running {
+            return Ok(view);
         }
-        Ok(view)
+        let act = format!("stopped capture {id} of node {}: {}", view.node, view.filter);
+        // Before it ends: a repeat finds nothing to stop, and would write nothing. Of two who do it at once both are in the log.
+        self.store().audit(actor, &act).await?;
+        tracing::info!(actor = actor.name, capture = id, act, "capture");
+        self.flows().stop(id, &actor.name).ok_or_else(|| no_capture(id))
     }
 
     /// What a capture has, as a pcap file. Who took it is in the audit log.

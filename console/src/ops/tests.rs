@@ -3,8 +3,10 @@ use std::time::Duration;
 use model::draft::Kind;
 use model::report::{Drops, Feature, Histogram, Leg, Place, Report, RouteReport};
 use serde_json::json;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnectOptions;
 
-use super::{ListQuery, Node, OpenError, Role, Severity, Sort};
+use super::{CaptureQuery, FlowQuery, ListQuery, Node, OpenError, OpsError, Role, Severity, Sort};
 use crate::clock;
 use crate::testing::{Directory, object, operator, publish, shop};
 
@@ -207,6 +209,33 @@ async fn a_lost_or_wrong_master_key_is_named_and_no_new_one_is_made() {
     directory.open().await;
 }
 
+/// The audit log has whoever stopped a capture: while it cannot be written, nobody does.
+#[tokio::test]
+async fn a_stop_that_is_in_no_audit_log_is_none() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    ops.enrol_node("n1", &model::labels::Labels::default(), &super::Actor::console()).await.unwrap();
+    let flows = FlowQuery { node: "n1".to_owned(), reason: "denied".to_owned(), ..FlowQuery::default() };
+    let query = CaptureQuery { flows, ..CaptureQuery::default() };
+    let id = ops.capture(&query, &operator()).await.unwrap().leave();
+    let file = SqliteConnectOptions::new().filename(directory.path().join("console.sqlite"));
+    let mut database = sqlx::SqliteConnection::connect_with(&file).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END";
+    sqlx::query(full).execute(&mut database).await.unwrap();
+    let refused = ops.stop_capture(id, &operator()).await.unwrap_err();
+    assert!(matches!(refused, OpsError::Store(_)), "{refused}");
+    let [going_on] = &ops.captures()[..] else { panic!() };
+    assert_eq!((going_on.running, &going_on.stopped), (true, &None));
+    sqlx::query("DROP TRIGGER full").execute(&mut database).await.unwrap();
+    for actor in [operator(), super::Actor { name: "ben".to_owned(), ..operator() }] {
+        let stopped = ops.stop_capture(id, &actor).await.unwrap();
+        assert_eq!((stopped.running, stopped.stopped.as_deref()), (false, Some("olga")));
+    }
+    let acts = "SELECT actor || ' ' || act FROM audit WHERE act LIKE 'stopped%'";
+    let acts: Vec<String> = sqlx::query_scalar(acts).fetch_all(&mut database).await.unwrap();
+    assert_eq!(acts, [format!("olga stopped capture {id} of node n1: reason denied")]);
+}
+
 #[tokio::test]
 async fn users_and_tokens() {
     let directory = Directory::new();
@@ -219,7 +248,7 @@ async fn users_and_tokens() {
     // A reset keeps the role; a new user becomes administrator.
     ops.reset_user("ann", false, &root).await.unwrap();
     // A slip of the pen makes nobody an administrator.
-    assert!(matches!(ops.reset_user("bob", false, &root).await, Err(super::OpsError::NotFound(_))));
+    assert!(matches!(ops.reset_user("bob", false, &root).await, Err(OpsError::NotFound(_))));
     ops.reset_user("bob", true, &root).await.unwrap();
     let roles: Vec<_> = ops.users().await.unwrap().into_iter().map(|user| (user.name, user.role)).collect();
     assert_eq!(roles, [("ann".to_owned(), Role::Viewer), ("bob".to_owned(), Role::Administrator)]);
