@@ -188,7 +188,10 @@ impl Hub {
             FlowMessage::Flows { watch, events, captured, counts } => {
                 stream.cannot = None;
                 state.take(node, watch, events, counts);
-                if let Some(taking) = state.captures.iter_mut().find(|taking| taking.id == watch) {
+                // What is still on its way when a capture ends is no part of it: what it has was told by then, or fetched.
+                let (now, captures) = (Instant::now(), state.captures.iter_mut());
+                let mut going_on = captures.filter(|taking| !taking.has_ended(now));
+                if let Some(taking) = going_on.find(|taking| taking.id == watch) {
                     taking.take(captured, counts.lost);
                 }
                 true

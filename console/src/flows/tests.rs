@@ -217,6 +217,35 @@ fn a_capture_that_is_stopped_keeps_what_it_has_and_gives_its_place_free() {
 }
 
 #[test]
+fn what_is_on_its_way_when_a_capture_is_stopped_is_no_part_of_it() {
+    let hub = Hub::default();
+    let (connection, orders) = hub.connected("edge");
+    let tell = |watch, lost| {
+        let captured = vec![Captured { time_ns: 1, length: 60, bytes: "AQID".to_owned() }];
+        let counts = FlowCounts { lost, ..FlowCounts::default() };
+        hub.heard("edge", connection, FlowMessage::Flows { watch, events: Vec::new(), captured, counts });
+    };
+    let begin = || hub.capture(order(5, Duration::from_secs(60))).unwrap();
+    let (stopped, other) = (begin().leave(), begin().leave());
+    let given_up = begin();
+    let up = given_up.id();
+    assert_eq!(ids(&orders), [stopped, other, up]);
+    for id in [stopped, other, up] {
+        tell(id, 0);
+    }
+    let view = hub.stop(stopped, "ben").unwrap();
+    drop(given_up);
+    for id in [stopped, other, up] {
+        tell(id, 3);
+    }
+    let file = |id| hub.pcap(id).unwrap();
+    assert_eq!(file(stopped).0, view, "whoever stopped it was told how much it has");
+    assert_eq!(file(stopped).1.len(), 24 + 16 + 2);
+    assert_eq!((file(up).0.taken, file(up).0.lost), (1, 0));
+    assert_eq!((file(other).0.taken, file(other).0.lost), (2, 3));
+}
+
+#[test]
 fn a_capture_takes_what_was_asked_for_and_ends() {
     let hub = Hub::default();
     let (connection, orders) = hub.connected("edge");
