@@ -256,12 +256,16 @@ impl Progress {
     /// The capture, where it took something.
     fn outcome(self, seconds: u64) -> Result<Value, CliError> {
         let stopped = self.capture["stopped"].as_str().map(|_by| plain(&self.capture["stopped"]));
-        match (self.took_nothing(), self.unable) {
-            (true, _) if let Some(by) = stopped => Err(CliError::Stopped(by)),
-            (true, Some((_, why))) => Err(CliError::CannotCapture(plain(&self.capture["node"]), why)),
-            (true, None) => Err(CliError::NothingCaptured(seconds)),
-            (false, _) => Ok(self.capture),
+        if !self.took_nothing() {
+            return Ok(self.capture);
         }
+        let node = plain(&self.capture["node"]);
+        Err(match (stopped, self.unable) {
+            (Some(by), Some((_, why))) => CliError::StoppedUnable { by, node, why },
+            (Some(by), None) => CliError::Stopped(by),
+            (None, Some((_, why))) => CliError::CannotCapture(node, why),
+            (None, None) => CliError::NothingCaptured(seconds),
+        })
     }
 }
 
@@ -304,13 +308,17 @@ mod tests {
         let told = outcome(&[cannot.clone(), line(0, true, Value::Null), ended]).unwrap_err();
         assert!(told.contains("within 3 s") && told.contains("mode Observe"), "{told}");
         assert_eq!(outcome(&[cannot.clone(), line(2, false, Value::Null)]), Ok(2.into()));
-        let stopped = |taken| {
+        let stopped = |before: Value, taken| {
             let mut last = line(taken, false, Value::Null);
             last["stopped"] = "ann".into();
-            outcome(&[cannot.clone(), last])
+            outcome(&[before, last])
         };
-        assert_eq!(stopped(0), Err("ann stopped it before such a packet was dropped".to_owned()));
-        assert_eq!(stopped(2), Ok(2.into()), "what it had is kept");
+        let fine = line(0, true, Value::Null);
+        assert_eq!(stopped(fine, 0), Err("ann stopped it before such a packet was dropped".to_owned()));
+        // Who waits longer next time would wait in vain.
+        let both = "ann stopped it; until then node edge captured nothing: no such reason";
+        assert_eq!(stopped(cannot.clone(), 0), Err(both.to_owned()));
+        assert_eq!(stopped(cannot, 2), Ok(2.into()), "what it had is kept");
     }
 
     #[test]

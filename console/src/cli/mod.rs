@@ -187,6 +187,8 @@ pub(crate) enum CliError {
     NothingCaptured(u64),
     #[error("{0} stopped it before such a packet was dropped")]
     Stopped(String),
+    #[error("{by} stopped it; until then node {node} captured nothing: {why}")]
+    StoppedUnable { by: String, node: String, why: String },
     #[error("cannot write YAML")]
     Yaml(#[from] serde_saphyr::SerializeError),
 }
