@@ -134,13 +134,14 @@ impl Publisher {
         let base = Arc::clone(&self.0.current.borrow());
         let mut prepared = self.prepare(&base, wish, &mut cache).await?;
         prepared.problems.extend(sources::unpermitted(&base, &prepared.put, actor));
-        let loopback = self.loopback().await?;
-        let confirmations =
-            prepared.compiled.as_ref().map(|new| self.0.links.protect(&base, new, actor, &[], &loopback));
+        let confirmations = match &prepared.compiled {
+            Some(new) => self.0.links.protect(&base, new, actor, &[], &self.loopback(new).await?),
+            None => Vec::new(),
+        };
         let review = Review {
             base_revision: base.id.revision,
             touches: words::touches(&base.objects, &prepared),
-            confirmations: confirmations.unwrap_or_default(),
+            confirmations,
             problems: prepared.problems,
             changes: prepared.lines,
             effect: None,
@@ -196,7 +197,7 @@ impl Publisher {
         if prepared.lines.is_empty() && !again && present > 0 {
             return Ok(Published { revision: present, changes: Vec::new(), rollback_at: None });
         }
-        let loopback = self.loopback().await?;
+        let loopback = self.loopback(compiled).await?;
         let confirmations = self.0.links.protect(&base, compiled, actor, &options.protect, &loopback);
         if !confirmations.is_empty() && !options.confirm {
             return Err(OpsError::Problems(confirmations));
@@ -282,9 +283,9 @@ impl Publisher {
         Ok(prepared)
     }
 
-    /// Whether a filter may stand on a loopback interface, as of now.
-    async fn loopback(&self) -> Result<Loopback, OpsError> {
-        Ok(Loopback::of(&self.0.store.nodes().await?, |node| self.0.live.report(node)))
+    /// Whether rules may meet what comes over a loopback interface, by what is to be in force and where filters stand now.
+    async fn loopback(&self, new: &Compiled) -> Result<Loopback, OpsError> {
+        Ok(Loopback::of(new, &self.0.store.nodes().await?, |node| self.0.live.report(node)))
     }
 
     async fn old_objects(&self, base: &Current, to: u64) -> Result<Vec<Object>, OpsError> {

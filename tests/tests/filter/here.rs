@@ -1,8 +1,13 @@
-//! Who works on the console's own machine, which is the node's too: no filter meets what comes over loopback.
+//! Who works on the console's own machine, which is the node's too: no XDP filter meets what comes over loopback, and the worker asks
+//! the rules about whatever a listener accepts there.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use sallyport_tests::client::Dial;
+use sallyport_tests::stage::{HOST, NODE4, NODE6};
 use sallyport_tests::{eventually, objects};
 use serde_json::{Value, json};
 
@@ -17,9 +22,15 @@ fn apply(place: &Place, rule: &Value) -> (bool, String) {
     (done, out + &err)
 }
 
+/// The node's listener, at these addresses.
+fn listen_at(place: &Place, addresses: &[IpAddr]) {
+    place.apply(&[objects::object("Listener", "https", json!({ "addresses": addresses, "port": 443 }))]);
+}
+
 #[test]
 fn loopback_prefixes_need_no_second_word_and_who_may_come_through_a_tunnel_does() {
     let place = Place::new("filterhere", &[]);
+    listen_at(&place, &[NODE4.into(), NODE6.into()]);
     // Both have a loopback address: this command line, and the node's link.
     eventually("the node has said where its filter stands", Duration::from_secs(15), || {
         match apply(&place, &json!({ "name": "r", "action": "Deny", "prefixSets": ["bogons"] })) {
@@ -33,6 +44,26 @@ fn loopback_prefixes_need_no_second_word_and_who_may_come_through_a_tunnel_does(
         assert!(!done && said.contains("your own address 127.0.0.1 (the end of a tunnel"), "{said}");
         assert!(said.contains("sallyport apply --yes") && !said.contains('`'), "{said}");
     }
+}
+
+#[test]
+fn with_a_listener_there_they_do() {
+    let place = Place::new("filterlocal", &[]);
+    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
+    let get = || place.stage.node.inside(|| Dial { target, ..place.stage.dial() }.get(HOST, "/"));
+    assert_eq!(get().unwrap().status, 200, "a client on the node's own machine is served");
+    let rule = json!({ "name": "r", "action": "Deny", "prefixSets": ["bogons"] });
+    let wanted = "your own address 127.0.0.1 (listener https accepts at loopback addresses too";
+    eventually("the node has said where its filter stands", Duration::from_secs(15), || {
+        match apply(&place, &rule) {
+            (false, said) if said.contains(wanted) => Ok(()),
+            (_, said) => Err(said),
+        }
+    });
+    // It is no idle question: whoever answers it shuts out those clients.
+    place.apply(&[objects::object("PacketFilter", "here", json!({ "rules": [rule] }))]);
+    let refused = get().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionReset, "{refused}");
 }
 
 #[test]

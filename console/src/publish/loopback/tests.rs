@@ -37,6 +37,21 @@ async fn asked_at(ops: &Ops, address: &str, rule: serde_json::Value) -> Vec<Stri
     asked
 }
 
+/// Publishes what [`shop`] has, with its listener at these addresses.
+async fn shop_at(ops: &Ops, addresses: &[&str], port: serde_json::Value) {
+    let listener = object("Listener", "https", json!({ "addresses": addresses, "port": port }));
+    let others = shop().into_iter().filter(|object| object.kind() != Kind::Listener);
+    publish(ops, others.chain([listener]).collect()).await.unwrap();
+}
+
+/// A node that is enrolled and connected, and whose filter stands on no loopback interface.
+async fn filters_elsewhere(ops: &Ops, name: &str) {
+    enrolled(ops, name).await;
+    let (connection, _orders) = ops.live().connected(name, "127.0.0.1:9".parse().unwrap(), false);
+    let features = vec![Feature { name: "xdp:eth0".to_owned(), on: true, detail: String::new() }];
+    ops.live().reported(name, connection, clock::now(), Report { features, ..Report::default() });
+}
+
 fn deny(prefixes: &[&str]) -> serde_json::Value {
     json!({ "name": "r", "action": "Deny", "prefixes": prefixes })
 }
@@ -45,7 +60,7 @@ fn deny(prefixes: &[&str]) -> serde_json::Value {
 async fn loopback_prefixes_ask_for_a_second_word_unless_no_filter_can_be_on_lo() {
     let directory = Directory::new();
     let ops = directory.open().await;
-    publish(&ops, shop()).await.unwrap();
+    shop_at(&ops, &["192.0.2.1", "2001:db8::1"], json!(443)).await;
     let here = "127.0.0.1".parse().unwrap();
     ops.links().opened("n1", [here, here]);
     let loopback = || deny(&["127.0.0.0/8", "::1/128"]);
@@ -91,16 +106,57 @@ async fn loopback_prefixes_ask_for_a_second_word_unless_no_filter_can_be_on_lo()
     refused("node n1 is not connected").await;
 }
 
+/// The worker asks the rules about whom a listener accepts, wherever filters stand.
+#[tokio::test]
+async fn loopback_prefixes_ask_for_a_second_word_where_a_listener_accepts_there() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    filters_elsewhere(&ops, "n1").await;
+    let (both, v4, v6) = ((true, true), (true, false), (false, true));
+    let places: [(&[&str], serde_json::Value, (bool, bool)); 9] = [
+        (&[], json!(443), both),
+        (&["127.0.0.1"], json!(443), v4),
+        (&["192.0.2.1", "127.9.0.0/16"], json!(443), v4),
+        (&["64.0.0.0/2"], json!(443), v4),
+        (&["127.0.0.0/8"], json!("any"), v4),
+        (&["::1"], json!("any"), v6),
+        (&["::1", "192.0.2.0/24"], json!(443), v6),
+        (&["126.0.0.0/7", "::1"], json!(443), both),
+        (&["192.0.2.0/24", "2001:db8::/32", "128.0.0.0/8", "126.0.0.0/8"], json!("any"), (false, false)),
+    ];
+    for (addresses, port, (by_v4, by_v6)) in places {
+        shop_at(&ops, addresses, port).await;
+        for (address, meets) in [("127.0.0.1", by_v4), ("::ffff:127.0.0.1", by_v4), ("::1", by_v6)] {
+            let bogons = json!({ "name": "r", "action": "Deny", "prefixSets": ["bogons"] });
+            for rule in [deny(&["127.0.0.0/8", "::1"]), bogons] {
+                let asked = asked_at(&ops, address, rule).await;
+                assert_eq!(asked.len(), usize::from(meets), "{addresses:?}, {address}: {asked:?}");
+                let why =
+                    format!("your own address {address} (listener https accepts at loopback addresses too");
+                assert!(asked.iter().all(|one| one.contains(&why)), "{asked:?}");
+            }
+        }
+    }
+    // What counts is what is to be in force: a listener that comes with the rule, and one that goes.
+    let actor = Actor { address: "127.0.0.1".parse().ok(), ..operator() };
+    let filter = || object("PacketFilter", "f", json!({ "rules": [deny(&["127.0.0.0/8"])] }));
+    let with = |addresses: &[&str]| {
+        let listener = object("Listener", "https", json!({ "addresses": addresses, "port": 443 }));
+        Changes { put: vec![filter(), listener], ..Changes::default() }
+    };
+    let asked = async |changes: &Changes| ops.plan(changes, &actor).await.unwrap().confirmations.len();
+    assert_eq!(asked(&with(&["127.0.0.1"])).await, 1);
+    shop_at(&ops, &["127.0.0.1"], json!(443)).await;
+    assert_eq!(asked(&with(&["192.0.2.1"])).await, 0);
+}
+
 /// A loopback address may be the end of a tunnel: whom the filter then meets is not known.
 #[tokio::test]
 async fn rules_that_may_meet_who_comes_through_a_tunnel_ask_whatever_nodes_say() {
     let directory = Directory::new();
     let ops = directory.open().await;
-    publish(&ops, shop()).await.unwrap();
-    enrolled(&ops, "n1").await;
-    let (connection, _orders) = ops.live().connected("n1", "127.0.0.1:9".parse().unwrap(), false);
-    let features = vec![Feature { name: "xdp:eth0".to_owned(), on: true, detail: String::new() }];
-    ops.live().reported("n1", connection, clock::now(), Report { features, ..Report::default() });
+    shop_at(&ops, &["192.0.2.1", "2001:db8::1"], json!(443)).await;
+    filters_elsewhere(&ops, "n1").await;
     let ssh =
         |prefixes: &[&str]| json!({ "name": "r", "action": "Allow", "prefixes": prefixes, "ports": ["22"] });
     // Who names loopback among those who may come has thought of it.
