@@ -174,7 +174,7 @@ const APPLY: [&str; 8] =
 /// Many objects at once: all of them, or none.
 #[utoipa::path(post, path = "/api/v1/apply", tag = "objects", request_body = ApplyRequest,
     responses((status = 200, description = "{\"revision\": n, \"changes\": [{\"action\", \"object\", \"words\"}...]}"),
-              (status = 409, description = "It needs a confirmation, or another revision came first", body = super::error::Problems),
+              (status = 409, description = "It needs a confirmation, another revision came first, or one waits to be confirmed", body = super::error::Problems),
               (status = 422, body = super::error::Problems)))]
 pub(super) async fn apply(
     State(ops): State<Ops>,
@@ -217,7 +217,7 @@ pub(super) async fn apply(
         let published = ops.publish(changes, &actor, options).await?;
         return Ok(Json(serde_json::to_value(published).unwrap_or_default()));
     }
-    let review = ops.plan(&changes, &actor).await?;
+    let review = ops.plan_with(&changes, &actor, &options).await?;
     if !review.problems.is_empty() {
         return Err(ApiError::problems(review.problems));
     }

@@ -300,6 +300,41 @@ async fn a_wrong_field_is_no_conflict() {
 }
 
 #[tokio::test]
+async fn a_dry_run_refuses_what_publishing_would_and_everything_waits_for_a_trial() {
+    let api = Api::new(Role::Operator).await;
+    let listener = |name: &str, port: u16| json!({ "apiVersion": model::draft::API_VERSION, "kind": "Listener", "metadata": { "name": name }, "spec": { "port": port } });
+    assert_eq!(api.apply(json!({ "objects": [listener("https", 8443)] })).await.0, StatusCode::OK);
+    let wrong = async |extra: (&str, Value), expected: (StatusCode, (&str, &str))| {
+        for dry_run in [true, false] {
+            let mut body = json!({ "objects": [listener("more", 9000)], "dryRun": dry_run });
+            body[extra.0] = extra.1.clone();
+            let (status, answer) = api.apply(body).await;
+            assert_eq!((status, first(&answer)), expected, "{answer}");
+        }
+    };
+    for base in [0, 9] {
+        wrong(("baseRevision", json!(base)), (StatusCode::CONFLICT, ("", "conflict"))).await;
+    }
+    for after in [4, 86_401] {
+        let expected = (StatusCode::UNPROCESSABLE_ENTITY, ("rollbackAfterSeconds", "invalid"));
+        wrong(("rollbackAfterSeconds", json!(after)), expected).await;
+    }
+    let risky = json!({ "objects": [listener("risky", 9001)], "rollbackAfterSeconds": 60 });
+    assert_eq!(api.apply(risky).await.0, StatusCode::OK);
+    wrong(("message", json!("innocent")), (StatusCode::CONFLICT, ("", "conflict"))).await;
+    let put = api.call(Method::PUT, "/api/v1/listeners/more", Some(listener("more", 9000))).await;
+    let delete = api.call(Method::DELETE, "/api/v1/listeners/https", None).await;
+    for (status, answer) in [put, delete] {
+        assert_eq!((status, first(&answer)), (StatusCode::CONFLICT, ("", "conflict")), "{answer}");
+    }
+    let (_, waiting) = api.call(Method::GET, "/api/v1/revisions/2", None).await;
+    assert_eq!(waiting["rollbackTo"], 1, "{waiting}");
+    let back = api.call(Method::POST, "/api/v1/revisions/1/rollback", Some(json!({}))).await;
+    assert_eq!((back.0, &back.1["revision"]), (StatusCode::OK, &json!(3)), "{}", back.1);
+    assert_eq!(api.apply(json!({ "objects": [listener("more", 9000)] })).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn what_is_still_used_says_by_whom_when_it_is_removed() {
     let api = Api::new(Role::Operator).await;
     let document = |kind: &str, name: &str, spec: Value| json!({ "apiVersion": model::draft::API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec });

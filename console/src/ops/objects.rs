@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::digest::Digest;
 use model::draft::{Kind, ListenerSpec, Object, Spec};
-use model::problem::Code;
+use model::problem::{Code, Problem};
 use time::OffsetDateTime;
 
 use super::{
@@ -19,6 +19,20 @@ use crate::store::RevisionRow;
 /// Rollback by itself happens within these bounds.
 const ROLLBACK_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
+
+/// What is wrong with the time of a rollback by itself; `present` is the newest revision.
+fn untimely(options: &PublishOptions, present: u64) -> Option<Problem> {
+    let message = match options.rollback_after? {
+        after if !ROLLBACK_AFTER.contains(&after) => {
+            "rolls back after 5 seconds at the earliest and a day at the latest; choose a time between"
+        }
+        _ if present == 0 => {
+            "this is the first revision, so there is none to roll back to; publish it without a time"
+        }
+        _ => return None,
+    };
+    Some(Problem::new("", "rollbackAfterSeconds", Code::Invalid, message))
+}
 
 impl Ops {
     /// One page of objects, searched and sorted in SQL.
@@ -95,12 +109,26 @@ impl Ops {
     /// # Errors
     /// When the actor may not, or the store fails.
     pub async fn plan(&self, changes: &Changes, actor: &Actor) -> Result<Review, OpsError> {
-        allowed(actor, Role::Operator)?;
-        self.planned(Wish::Changes(changes.clone()), actor).await
+        self.plan_with(changes, actor, &PublishOptions::default()).await
     }
 
-    async fn planned(&self, wish: Wish, actor: &Actor) -> Result<Review, OpsError> {
-        let Planned { mut review, base, compiled } = self.0.publisher.plan(wish, actor).await?;
+    /// What publishing these changes in this way would do.
+    ///
+    /// # Errors
+    /// As [`Ops::plan`].
+    pub async fn plan_with(
+        &self,
+        changes: &Changes,
+        actor: &Actor,
+        options: &PublishOptions,
+    ) -> Result<Review, OpsError> {
+        allowed(actor, Role::Operator)?;
+        self.planned(Wish::Changes(changes.clone()), actor, options).await
+    }
+
+    async fn planned(&self, wish: Wish, actor: &Actor, options: &PublishOptions) -> Result<Review, OpsError> {
+        let Planned { mut review, base, compiled } = self.0.publisher.plan(wish, actor, options).await?;
+        review.problems.extend(untimely(options, base.id.revision));
         if let Some(compiled) = compiled {
             review.effect = self.filter_effect(base, compiled).await?;
         }
@@ -143,7 +171,7 @@ impl Ops {
     /// When there is no such revision.
     pub async fn plan_rollback(&self, to: u64, actor: &Actor) -> Result<Review, OpsError> {
         allowed(actor, Role::Operator)?;
-        self.planned(Wish::Rollback(to), actor).await
+        self.planned(Wish::Rollback(to), actor, &PublishOptions::default()).await
     }
 
     /// Keeps a private key (PEM) in memory for an hour, sealed, so that a form can carry its digest from review to publish.
@@ -236,16 +264,9 @@ impl Ops {
 
     async fn grant(&self, wish: Wish, actor: &Actor, options: PublishOptions) -> Result<Published, OpsError> {
         allowed(actor, Role::Operator)?;
-        if options.rollback_after.is_some_and(|after| !ROLLBACK_AFTER.contains(&after)) {
-            let message =
-                "rolls back after 5 seconds at the earliest and a day at the latest; choose a time between";
-            return Err(OpsError::problem("", "rollbackAfterSeconds", Code::Invalid, message));
-        }
         let before = self.current().id.revision;
-        if options.rollback_after.is_some() && before == 0 {
-            let message =
-                "this is the first revision, so there is none to roll back to; publish it without a time";
-            return Err(OpsError::problem("", "rollbackAfterSeconds", Code::Invalid, message));
+        if let Some(untimely) = untimely(&options, before) {
+            return Err(OpsError::Problems(vec![untimely]));
         }
         let published = self.0.publisher.publish(wish, actor, options).await?;
         if published.revision != before {
@@ -296,6 +317,7 @@ impl Ops {
             message: row.message,
             changes: row.changes,
             rollback_at: row.rollback.map(|(at, _)| at),
+            rollback_to: row.rollback.map(|(_, to)| to),
             nodes,
         })
     }

@@ -212,6 +212,8 @@ pub struct Revision {
     /// When it rolls back unless confirmed; absent when it needs no confirmation or has been confirmed.
     #[serde(with = "crate::clock::rfc3339::option")]
     pub rollback_at: Option<OffsetDateTime>,
+    /// To which revision it rolls back then.
+    pub rollback_to: Option<u64>,
     /// Who answered it, node by node: every node that ever did.
     pub nodes: Vec<NodeAnswer>,
 }

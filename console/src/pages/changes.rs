@@ -62,6 +62,8 @@ struct ChangePage {
     /// Some node has not answered yet: the page looks again.
     waiting: bool,
     rollback_at: Option<When>,
+    /// The revision its button goes back to: where it would go by itself, the one before the newest, or this one.
+    back_to: u64,
     compared: Option<(u64, Vec<DiffLine>)>,
     others: Vec<u64>,
 }
@@ -223,6 +225,10 @@ fn change(
         refused: count("bad") > 0,
         waiting: count("wait") > 0,
         rollback_at: revision.rollback_at.map(|at| When::relative(at, now())),
+        back_to: match newest {
+            true => revision.rollback_to.unwrap_or(revision.number.saturating_sub(1)),
+            false => revision.number,
+        },
         answers,
         compared,
         others,

@@ -174,16 +174,28 @@ pub(crate) async fn remove(
     let changes = Changes::remove(kind, name);
     let title = format!("Remove {}", noun(&format!("{kind:?}/{name}")));
     let publishing = fields.get("step") == "publish";
+    let mut refused = None;
     let submission = Submission { section, title, action, fields, changes: Ok(changes.clone()) };
     if publishing {
         match publish(state, user, &submission.fields, changes.clone()).await {
             Ok(revision) => return Ok(Redirect::to(&format!("/changes/{revision}")).into_response()),
-            Err(OpsError::Problems(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => refused = Some(error),
         }
     }
-    let plan = state.ops.plan(&changes, &user.actor).await?;
+    let plan = with_refusal(state.ops.plan(&changes, &user.actor).await?, refused)?;
     show(state, user, &submission, &changes, plan, false).await
+}
+
+/// The review with what publishing it was refused for: some of that, such as a time or another revision that came first, only
+/// publishing finds.
+fn with_refusal(mut plan: Review, refused: Option<OpsError>) -> Result<Review, OpsError> {
+    match refused {
+        None => {}
+        Some(error) if error.needs_confirmation() => {}
+        Some(OpsError::Problems(problems)) => plan.problems = problems,
+        Some(error) => return Err(error),
+    }
+    Ok(plan)
 }
 
 async fn review(
@@ -279,16 +291,16 @@ pub(crate) async fn rollback(
     fields: Fields,
 ) -> Result<Response, PageError> {
     user.check(fields.get("csrf"))?;
+    let mut refused = None;
     if fields.get("step") == "publish" {
         match state.ops.rollback(number, &user.actor, options(&fields)).await {
             Ok(published) => {
                 return Ok(Redirect::to(&format!("/changes/{}", published.revision)).into_response());
             }
-            Err(OpsError::Problems(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => refused = Some(error),
         }
     }
-    let plan = state.ops.plan_rollback(number, &user.actor).await?;
+    let plan = with_refusal(state.ops.plan_rollback(number, &user.actor).await?, refused)?;
     let title = format!("Roll back to revision {number}");
     let shell = Shell::load(&state.ops, user, Section::Changes, &title).await?;
     let action = format!("/changes/{number}/rollback");

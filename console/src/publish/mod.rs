@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use model::compile::{Compiled, FactsCache};
 use model::digest::Digest;
 use model::draft::Object;
-use model::problem::Code;
+use model::problem::{Code, Problem};
 use tokio::sync::watch;
 
 use crate::clock;
@@ -129,11 +129,18 @@ impl Publisher {
     ///
     /// # Errors
     /// When the store fails or the revision to return to does not exist; problems of the change itself are in the review.
-    pub async fn plan(&self, wish: Wish, actor: &Actor) -> Result<Planned, OpsError> {
+    pub async fn plan(
+        &self,
+        wish: Wish,
+        actor: &Actor,
+        options: &PublishOptions,
+    ) -> Result<Planned, OpsError> {
         let mut cache = self.0.gate.lock().await;
         let base = Arc::clone(&self.0.current.borrow());
+        let obstacle = self.obstacle(&base, &wish, options).await?;
         let mut prepared = self.prepare(&base, wish, &mut cache).await?;
         prepared.problems.extend(sources::unpermitted(&base, &prepared.put, actor));
+        prepared.problems.extend(obstacle);
         let confirmations = match &prepared.compiled {
             Some(new) => self.0.links.protect(&base, new, actor, &[], &self.loopback(new).await?),
             None => Vec::new(),
@@ -174,11 +181,8 @@ impl Publisher {
         let mut cache = self.0.gate.lock().await;
         let base = Arc::clone(&self.0.current.borrow());
         let present = base.id.revision;
-        if let Some(seen) = options.base_revision.filter(|seen| *seen != present) {
-            let message = format!(
-                "revision {present} was published since you looked at revision {seen}; look at the change again and repeat it"
-            );
-            return Err(OpsError::problem("", "", Code::Conflict, message));
+        if let Some(obstacle) = self.obstacle(&base, &wish, &options).await? {
+            return Err(OpsError::Problems(vec![obstacle]));
         }
         let (epoch, again) = match wish {
             Wish::Again { epoch } => (epoch.max(base.id.epoch), true),
@@ -204,6 +208,31 @@ impl Publisher {
         }
         cache.keep_only(compiled);
         self.write(&base, prepared, (epoch, again), actor, &options).await
+    }
+
+    /// What forbids any wish of this kind now, whatever its objects: a revision that waits, or one that its author has not
+    /// seen.
+    async fn obstacle(
+        &self,
+        base: &Current,
+        wish: &Wish,
+        options: &PublishOptions,
+    ) -> Result<Option<Problem>, OpsError> {
+        let newest = self.0.store.newest().await?;
+        if let Some(waiting) = unconfirmed::in_the_way(newest.as_ref(), wish, options) {
+            return Ok(Some(waiting));
+        }
+        let present = base.id.revision;
+        let unseen = options.base_revision.filter(|seen| *seen != present).map(|seen| {
+            let message = match seen > present {
+                true => format!("there is no revision {seen} to start from; the newest is {present}"),
+                false => format!(
+                    "revision {present} was published since you looked at revision {seen}; look at the change again and repeat it"
+                ),
+            };
+            Problem::new("", "", Code::Conflict, message)
+        });
+        Ok(unseen)
     }
 
     async fn write(

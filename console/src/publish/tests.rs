@@ -290,6 +290,57 @@ async fn an_unconfirmed_revision_goes_back_by_itself_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn while_a_revision_waits_nothing_else_is_published() {
+    let directory = Directory::new();
+    let mut ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    publish(&ops, vec![object("Listener", "second", json!({ "port": 9000 }))]).await.unwrap();
+    let try_it =
+        PublishOptions { rollback_after: Some(Duration::from_secs(60)), ..PublishOptions::default() };
+    let risky = || Changes::put(object("Listener", "risky", json!({ "port": 9001 })));
+    let innocent = || Changes::put(object("PrefixSet", "other", json!({ "prefixes": ["192.0.2.0/24"] })));
+    let waiting = ops.publish(risky(), &operator(), try_it.clone()).await.unwrap();
+    assert_eq!(waiting.revision, 3);
+    let until = ops.revision(3).await.unwrap().unwrap().rollback_at.unwrap();
+    let forbidden = |error: OpsError| {
+        let text = error.to_string();
+        let said = ["revision 3", &operator().name, "sallyport confirm 3", "rollback 2", "/changes/3"];
+        assert!(said.iter().all(|part| text.contains(part)), "{text}");
+        assert_eq!(codes(error), [(String::new(), Code::Conflict)]);
+    };
+    // Also over another start of the console, and for changes that change nothing.
+    for restart in [false, true] {
+        if restart {
+            drop(ops);
+            ops = directory.open().await;
+        }
+        forbidden(ops.publish(innocent(), &operator(), PublishOptions::default()).await.unwrap_err());
+        forbidden(ops.publish(innocent(), &operator(), try_it.clone()).await.unwrap_err());
+        forbidden(ops.publish(risky(), &operator(), PublishOptions::default()).await.unwrap_err());
+        forbidden(ops.rollback(1, &operator(), PublishOptions::default()).await.unwrap_err());
+        forbidden(ops.rollback(2, &operator(), try_it.clone()).await.unwrap_err());
+        forbidden(OpsError::Problems(ops.plan(&innocent(), &operator()).await.unwrap().problems));
+        forbidden(OpsError::Problems(ops.plan_rollback(1, &operator()).await.unwrap().problems));
+        assert_eq!(ops.plan_rollback(2, &operator()).await.unwrap().problems, []);
+    }
+    assert_eq!(ops.revision(3).await.unwrap().unwrap().rollback_at, Some(until));
+    // A new number for the same objects takes the wait along, and where it goes back to.
+    ops.renumber("other labels".to_owned()).await.unwrap();
+    let renumbered = ops.revision(4).await.unwrap().unwrap();
+    assert_eq!((renumbered.rollback_at, renumbered.rollback_to), (Some(until), Some(2)));
+    assert!(ops.publish(innocent(), &operator(), PublishOptions::default()).await.is_err());
+    // Going back now ends it.
+    assert_eq!(ops.rollback(2, &operator(), PublishOptions::default()).await.unwrap().revision, 5);
+    assert!(ops.compare(2, 5).await.unwrap().is_empty());
+    ops.publish(innocent(), &operator(), PublishOptions::default()).await.unwrap();
+    // So does a confirmation.
+    let waiting = ops.publish(risky(), &operator(), try_it).await.unwrap();
+    let newcomer = Actor { connection: Some(Connection::accepted()), ..operator() };
+    ops.confirm(waiting.revision, &newcomer).await.unwrap();
+    publish(&ops, vec![object("Listener", "second", json!({ "port": 9002 }))]).await.unwrap();
+}
+
+#[tokio::test]
 async fn two_editors_of_one_revision_and_a_viewer() {
     let directory = Directory::new();
     let ops = directory.open().await;

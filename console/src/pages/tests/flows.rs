@@ -241,7 +241,24 @@ async fn a_revision_that_waits_is_kept_from_a_new_connection() {
     let refused = browser.submit(&keep, &[]).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(refused.body.contains("opened after it was published"), "{}", refused.body);
-    assert!(browser.get(&published.location).await.body.contains("Keep it"));
+    let page = browser.get(&published.location).await.body;
+    assert!(page.contains("Keep it") && page.contains("nothing else is published"), "{page}");
+    // Meanwhile other forms say so, and keep what was typed.
+    for step in ["", "publish"] {
+        let fields = [("name", "innocent"), ("port", "9998"), ("min_version", "1.3"), ("step", step)];
+        let form = browser.submit("/listeners/new", &fields).await;
+        assert_eq!(form.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(form.body.contains("waits until") && form.body.contains("value=\"9998\""), "{}", form.body);
+        let removal = browser.submit("/listeners/https/remove", &[("step", step)]).await;
+        assert!(removal.body.contains("waits until"), "{}", removal.body);
+    }
+    // Going back is no trial of its own.
+    let number = published.location.rsplit('/').next().unwrap().parse::<u64>().unwrap();
+    let back = format!("/changes/{}/rollback", number - 1);
+    assert!(page.contains(&back), "{page}");
+    let again = browser.submit(&back, &[("step", "publish"), ("rollback_after", "2")]).await;
+    assert!(again.status == StatusCode::UNPROCESSABLE_ENTITY && again.body.contains("waits until"));
+    assert!(browser.submit(&back, &[]).await.body.contains("value=\"publish\""));
     browser.over = None;
     assert_eq!(browser.submit(&keep, &[]).await.location, published.location);
     assert!(!browser.get(&published.location).await.body.contains("Keep it"));
