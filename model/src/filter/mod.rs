@@ -31,7 +31,7 @@ pub use bogons::{BOGONS, bogons};
 pub use budget::{FilterBudget, FilterBudgets, MOST_PORT_BUDGETS, MOST_RATE, PortBudget};
 pub use effect::{Affected, How, affected};
 pub use fetched::{Source, everybody};
-pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, prefixes_in};
+pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, NotPrefix, prefixes_in};
 pub use index::{Index, Verdict};
 pub use rule::{
     FilterAction, FilterMode, FilterRule, ICMP, ICMPV6, InvalidPorts, PortRange, ProtocolList, TCP, UDP,
