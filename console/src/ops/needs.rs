@@ -131,7 +131,7 @@ impl Ops {
         }
     }
 
-    /// Rules that a node has and does not enforce.
+    /// Rules that a node has and does not enforce; without any, interfaces of its own on which it could not.
     pub(crate) fn unfiltered(&self, node: &Node) -> Option<Need> {
         let current = self.current();
         let rules: usize = current
@@ -139,7 +139,7 @@ impl Ops {
             .values()
             .filter_map(|object| match &object.spec {
                 Spec::PacketFilter(spec) if selects(&spec.node_selector, node) => {
-                    Some(spec.rules.len() + usize::from(spec.protocols.is_some()))
+                    Some(spec.counted("").len())
                 }
                 Spec::PacketFilter(_)
                 | Spec::Listener(_)
@@ -153,7 +153,18 @@ impl Ops {
         let xdp = |feature: &&Feature| feature.name == "xdp" || feature.name.starts_with("xdp:");
         let (on, off): (Vec<&Feature>, Vec<&Feature>) =
             node.features.iter().filter(xdp).partition(|feature| feature.on);
-        if rules == 0 || off.is_empty() {
+        let link = format!("/nodes/{}", node.name);
+        if rules == 0 {
+            // A node without the filter at all (--no-kernel) lacks nothing as long as there is no rule: one that was given an
+            // interface is meant to filter there.
+            let told = off.iter().filter_map(|feature| {
+                Some(format!("{} ({})", feature.name.strip_prefix("xdp:")?, feature.detail))
+            });
+            let told = told.collect::<Vec<_>>().join(", ");
+            let message = format!("Node {} has its packet filter off on {told}", node.name);
+            return (!told.is_empty()).then_some(Need { severity: Severity::Warning, message, link });
+        }
+        if off.is_empty() {
             return None;
         }
         let rules = counted(rules, "packet filter rule");
@@ -176,7 +187,7 @@ impl Ops {
                 told(&off, &|feature| feature.detail.clone()).join("; ")
             ),
         };
-        Some(Need { severity: Severity::Bad, message, link: format!("/nodes/{}", node.name) })
+        Some(Need { severity: Severity::Bad, message, link })
     }
 
     fn certificates_need(&self, needs: &mut Vec<Need>) {

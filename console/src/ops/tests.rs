@@ -174,6 +174,21 @@ async fn rules_that_a_node_does_not_enforce_are_needed() {
     some.features = vec![on("xdp:edge9", false, missing)];
     assert!(ops.unfiltered(&some).unwrap().message.contains("every packet passes"));
     assert!(ops.unfiltered(&node("b", false)).is_none());
+    // Without a rule it is said of interfaces that the node was to filter on, once for all of them.
+    let mut idle = node("b", true);
+    let (busy, none) =
+        (on("xdp:edge8", false, "another program is attached"), on("xdp:edge9", false, missing));
+    idle.features = vec![on("xdp:edge0", true, "native"), busy, none];
+    let need = ops.unfiltered(&idle).unwrap();
+    assert_eq!((need.severity, &*need.link), (Severity::Warning, "/nodes/n1"));
+    let said = format!("off on edge8 (another program is attached), edge9 ({missing})");
+    assert!(need.message.ends_with(&said), "{}", need.message);
+    idle.features.truncate(1);
+    assert!(ops.unfiltered(&idle).is_none());
+    // A budget alone is something to enforce too.
+    let budget = json!({ "budgets": { "udpPerSource": { "rate": 5 } }, "nodeSelector": { "matchLabels": { "site": "c" } } });
+    publish(&ops, vec![object("PacketFilter", "budget", budget)]).await.unwrap();
+    assert_eq!(ops.unfiltered(&node("c", false)).unwrap().severity, Severity::Bad);
 }
 
 #[tokio::test]
