@@ -217,7 +217,10 @@ const SSH: u16 = 22;
 
 fn problem(rule: &FilterRule, what: &str, whose: &str) -> Problem {
     let (filter, name) = rule.name.split_once('/').unwrap_or((&rule.name, ""));
-    let message =
-        format!("rule {name} {what} {whose}; leave the address out, or confirm that you mean it{HOW}");
+    let remedy = match rule.action {
+        FilterAction::Allow => "add the address to it",
+        FilterAction::Deny => "leave the address out",
+    };
+    let message = format!("rule {name} {what} {whose}; {remedy}, or confirm that you mean it{HOW}");
     Problem::new(format!("PacketFilter/{filter}"), "spec.rules", Code::NeedsConfirmation, message)
 }
