@@ -10,6 +10,7 @@ use dataplane_ebpf::wire::flow::Watches;
 use dataplane_ebpf::wire::{Address, Cell};
 use model::report::{Drops, Feature, Place};
 
+use super::senders::Taken;
 use super::tables::spelt;
 use super::{Kernel, KernelError, KernelPlan};
 
@@ -22,6 +23,8 @@ pub struct Memory {
     threads: usize,
     drops: BTreeMap<(Reason, u32), u64>,
     refuse: bool,
+    /// One packet in 2^n is looked at, and for how many packets samples stand that were not taken.
+    pub(in crate::keeper) sampled: Option<(u32, u64)>,
     detached: bool,
 }
 
@@ -117,6 +120,20 @@ impl Kernel for Memory {
 
     fn steers(&self) -> bool {
         !self.detached
+    }
+
+    fn sampling(&self) -> Result<Option<(u32, u64)>, KernelError> {
+        Ok(self.sampled)
+    }
+
+    fn set_sampling(&mut self, shift: u32) -> Result<(), KernelError> {
+        self.sampled = self.sampled.map(|(_, waiting)| (shift, waiting));
+        Ok(())
+    }
+
+    fn take_senders(&mut self) -> Result<Taken, KernelError> {
+        let waiting = self.sampled.as_mut().map(|(_, waiting)| std::mem::take(waiting));
+        Ok(Taken { sampled: waiting.unwrap_or(0), ..Taken::default() })
     }
 
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {

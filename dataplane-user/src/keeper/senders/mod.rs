@@ -36,6 +36,8 @@ pub(super) struct Sending {
     /// When the rate was measured last, and what waited then.
     measured: Option<(i64, u64)>,
     taken: Option<i64>,
+    /// The largest n since: what a flood left in the kernel is worth that much, also when it is over before it is taken.
+    busiest: u32,
     /// When which worker was told.
     told: Option<(i64, WorkerNumber)>,
     written: i64,
@@ -53,6 +55,7 @@ impl Sending {
             return Ok(());
         };
         self.on = true;
+        self.busiest = self.busiest.max(shift);
         let (since, before) = self.measured.unwrap_or((now, waiting));
         if let Some(per_second) = rate(waiting.saturating_sub(before), now - since) {
             // On each CPU: another's write may have come between, so it is written until it is there.
@@ -63,7 +66,7 @@ impl Sending {
             let taken = kernel.take_senders()?;
             let came = taken.sampled != 0 || !taken.senders.is_empty();
             self.news = (self.news.0 || came, self.news.1 || came);
-            self.hour.add(now, shift, &taken);
+            self.hour.add(now, std::mem::take(&mut self.busiest), &taken);
             (self.taken, self.measured) = (Some(now), Some((now, 0)));
         }
         Ok(())

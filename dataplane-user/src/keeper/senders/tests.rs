@@ -6,8 +6,9 @@ use dataplane_ebpf::wire::{Address, slot};
 use model::senders::{MOST_SENDERS, Senders, Sums};
 use proptest::prelude::*;
 
+use super::Sending;
 use super::hour::{Hour, Written};
-use crate::keeper::kernel::Taken;
+use crate::keeper::kernel::{Memory, Taken};
 
 const MINUTE: i64 = 60_000;
 
@@ -73,6 +74,25 @@ fn what_was_pushed_out_is_among_the_others_once() {
     assert_eq!((record.others.packets, record.total().packets), (6, 18));
     hour.add(10_000, 0, &Taken::default());
     assert_eq!(hour.record(10_000, 0).total().packets, 18);
+}
+
+/// A flood that is over before its sums are taken was sampled all the same.
+#[test]
+fn one_in_so_many_is_that_of_the_busiest_second() {
+    let (mut sending, mut kernel) = (Sending::default(), Memory::default());
+    let mut look = |second: i64, waiting: u64| {
+        kernel.sampled = Some((kernel.sampled.map_or(0, |(shift, _)| shift), waiting));
+        sending.look(&mut kernel, second * 1000).unwrap();
+        let looked_at = kernel.sampled.unwrap().0;
+        (looked_at, sending.hour.record(second * 1000, 0).shift)
+    };
+    assert_eq!(look(100, 0), (0, 0));
+    assert_eq!(look(101, 40_000).0, 3);
+    assert_eq!(look(102, 75_000).0, 3);
+    assert_eq!(look(103, 75_000).0, 0);
+    assert_eq!(look(104, 75_000).0, 0);
+    assert_eq!(look(105, 75_000), (0, 3));
+    assert_eq!(look(110, 20), (0, 3), "of the hour");
 }
 
 /// A spray of a million sources, each a sample, and three that send steadily.
