@@ -220,9 +220,9 @@ impl Keeper {
         let drops = std::mem::take(&mut self.drops);
         let (features, listeners) = (self.features(), self.listeners());
         // A worker of the release before ends the connection over a field that it does not know.
-        let version = self.workers.get(&number).map_or(0, |worker| worker.version);
-        let syn_pressure = self.kernel.syn_pressure().filter(|_| version >= 6);
-        let filters = if version >= 7 { self.kernel.filters() } else { Vec::new() };
+        let knows = self.workers.get(&number).is_some_and(|worker| worker.version >= 7);
+        let syn_pressure = self.kernel.syn_pressure();
+        let filters = if knows { self.kernel.filters() } else { Vec::new() };
         let figures = ToWorker::Figures { drops, features, listeners, syn_pressure, filters };
         self.say(number, &figures, &[]).await;
     }

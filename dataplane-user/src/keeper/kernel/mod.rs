@@ -11,7 +11,8 @@
 //!   were.
 //! - `beside`: a change of layout, with the new tables beside those in force.
 //! - `tables`: generations; `ranges`: listeners on prefixes and any port; `budgets`: how much may come; `counters`: drops;
-//!   `senders`: who is sending; `flows`: watched packets; `threads`: which worker thread has a connection; `filter`: runs it over a frame; `version`: which kernel it is.
+//!   `senders`: who is sending; `flows`: watched packets; `threads`: which worker thread has a connection; `filter`: runs it over
+//!   a frame; `version`: which kernel it is.
 //! - [`Linux`] joins them; [`Off`] says why there is nothing; [`Memory`] is the twin for tests.
 
 mod beside;
