@@ -73,7 +73,8 @@ fn one(rules: &Ranked<'_>, held: &[u32], facts: &Facts) -> Cell {
     Cell { rule, verdict, observed }
 }
 
-/// What happens to a later fragment that may be for any of these: what they have in common, else a drop if one is dropped.
+/// What happens to a later fragment that may be for any of these: what they have in common, else a drop if one is dropped. Of
+/// cells that are all the same this is the cell, whether their destinations were told apart or not.
 fn hidden(cells: impl Iterator<Item = Cell>) -> Cell {
     let cells: Vec<Cell> = cells.collect();
     let lowest = |id: fn(&Cell) -> u32| cells.iter().map(id).filter(|id| *id != 0).min().unwrap_or(0);
@@ -84,6 +85,5 @@ fn hidden(cells: impl Iterator<Item = Cell>) -> Cell {
         }
         _ => return Cell { rule: 0, verdict: CellVerdict::NoRule, observed: lowest(|cell| cell.observed) },
     };
-    let observed = if verdict.is_drop() { 0 } else { lowest(|cell| cell.observed) };
-    Cell { rule: lowest(|cell| cell.rule), verdict, observed }
+    Cell { rule: lowest(|cell| cell.rule), verdict, observed: lowest(|cell| cell.observed) }
 }

@@ -157,13 +157,12 @@ fn slow(world: &World, source: IpAddr, destination: IpAddr, payload: Payload) ->
     let same = cells.iter().all(|cell| cell.verdict == cells[0].verdict);
     let lowest = |of: fn(&Cell) -> u32| cells.iter().map(of).filter(|id| *id != 0).min().unwrap_or(0);
     match cells.iter().any(|cell| cell.verdict.is_drop()) {
-        true if same => Cell { rule: lowest(|cell| cell.rule), ..bare(cells[0].verdict) },
-        true => bare(CellVerdict::Fragment),
-        false if same => Cell {
+        _ if same => Cell {
             rule: lowest(|cell| cell.rule),
             verdict: cells[0].verdict,
             observed: lowest(|cell| cell.observed),
         },
+        true => bare(CellVerdict::Fragment),
         false => Cell { observed: lowest(|cell| cell.observed), ..bare(CellVerdict::NoRule) },
     }
 }
@@ -338,6 +337,32 @@ proptest! {
 
 fn prefixes(texts: &[&str]) -> Vec<Prefix> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// What is not allowed and would be denied besides says so, in a later fragment as elsewhere: whether types are told apart
+/// by another rule or not.
+#[test]
+fn a_later_fragment_that_is_not_allowed_says_who_would_deny_it() {
+    let rule = |id, action, text: &str| FilterRule::new(id, "f/r", action, prefixes(&[text]));
+    let allow = FilterRule { protocols: vec![ICMP], ..rule(1, FilterAction::Allow, "10.0.0.0/32") };
+    let deny = FilterRule { mode: FilterMode::Observe, ..rule(2, FilterAction::Deny, "::/0") };
+    let types = FilterRule { icmp_types: vec![3], ..rule(3, FilterAction::Allow, "10.0.0.1/32") };
+    let [source, to] = ["2001:db8::", "10.0.0.0"].map(|text| text.parse().unwrap());
+    for rules in [vec![allow.clone(), deny.clone()], vec![allow, deny, types]] {
+        let world = World {
+            rules,
+            protocols: Vec::new(),
+            listeners: Vec::new(),
+            ranges: Vec::new(),
+            own: Vec::new(),
+        };
+        let index = Index::of(&compile(world.inputs()).unwrap());
+        for payload in [Payload::Icmp(3), Payload::Later(ICMP)] {
+            let expected = Cell { rule: 0, verdict: CellVerdict::NotAllowed, observed: 2 };
+            assert_eq!(index.cell(source, to, payload), expected, "{payload:?}");
+            assert_eq!(slow(&world, source, to, payload), expected, "{payload:?}");
+        }
+    }
 }
 
 /// `count` prefixes of an own /24 each.
