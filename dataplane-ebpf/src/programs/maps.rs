@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_map;
 use dataplane_ebpf::decide::Tables;
 use dataplane_ebpf::decide::walk::{self, Words};
 use dataplane_ebpf::reason::{Reason, SLOTS};
-use dataplane_ebpf::wire::table::{CHUNK, Chunk, Head};
+use dataplane_ebpf::wire::table::{CHUNK, Chunk, Head, LINE};
 use dataplane_ebpf::wire::{
     Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_words,
 };
@@ -26,7 +26,7 @@ type Listeners = HashMap<[u32; 5], u32, TEMPLATE>;
 type Table = Array<Chunk, TEMPLATE, MAPPED_INNER>;
 
 #[btf_map]
-static FIRST_2: Array<Chunk, { GENERATIONS as usize }, MAPPED> = Array::new();
+static FIRST_3: Array<Chunk, { GENERATIONS as usize }, MAPPED> = Array::new();
 #[btf_map]
 static TABLES: ArrayOfMaps<Table, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -81,7 +81,7 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn tables(&self) -> Option<Judges> {
         let generation = self.0.generation();
-        let judges = Judges { generation, first: FIRST_2.get_ptr(generation)?.cast() };
+        let judges = Judges { generation, first: FIRST_3.get_ptr(generation)?.cast() };
         // No table was made yet: the filter is closed, never open.
         if judges.head(Head::CELLS) == 0 {
             return None;
@@ -116,7 +116,33 @@ impl Judges {
     }
 }
 
+/// A line of a table.
+pub(crate) struct Line(*const u32);
+
+impl walk::Line for Line {
+    #[inline(always)]
+    fn word<const AT: usize>(&self) -> u32 {
+        const { assert!(AT < LINE) };
+        // SAFETY: one of the line's words, which lie in one chunk. An entry may be changed in place: it is read once.
+        unsafe { self.0.add(AT).read_volatile() }
+    }
+}
+
 impl Words for Judges {
+    type Line = Line;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<Line> {
+        let (chunk, at) = self.reach(index)?;
+        // SAFETY: a line begins at a multiple of its words, so it ends inside the chunk.
+        Some(Line(unsafe { chunk.add(at & !(LINE - 1)) }))
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u64) -> u64 {
+        hidden(number)
+    }
+
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
         let (chunk, at) = self.reach(index)?;
@@ -153,6 +179,19 @@ impl Near {
 }
 
 impl Words for Near {
+    type Line = Line;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<Line> {
+        // SAFETY: as for all chunks.
+        Self::at(index).map(|at| Line(unsafe { self.0.add(at & !(LINE - 1)) }))
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u64) -> u64 {
+        hidden(number)
+    }
+
     #[inline(always)]
     fn word(&self, index: u32) -> Option<u32> {
         // SAFETY: one of the chunk's words, as for all chunks.

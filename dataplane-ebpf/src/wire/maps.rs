@@ -2,7 +2,7 @@
 
 /// Generation -> the first chunk of its table. The number is of the form that tables have ([`super::table`]): one more whenever
 /// an older program would read a new table wrongly, so that neither release takes the other's for its own.
-pub const FIRST: &str = "FIRST_2";
+pub const FIRST: &str = "FIRST_3";
 /// Outer map: generation -> the other chunks of its table.
 pub const TABLES: &str = "TABLES";
 /// Outer map: generation -> listeners.

@@ -23,6 +23,13 @@
 //!   so a list whose prefixes lie close takes a few bits for each, and stays in the caches.
 //! - [`WIDE`]: a line, with a bit for each value of the next [`WIDE_BITS`] bits, the lowest values in the first word. The entry's
 //!   lowest four bits say which of the [`PAIRS`] of classes it has. The search is over.
+//! - [`RUNS`]: a line about the next [`RUNS_BITS`] bits: where runs of values end that have one class, in their order; the last run
+//!   has no end, and places left over have the highest value. The last word says which class of the pair, named as for [`WIDE`], the
+//!   first run has, 0 or 1; the others alternate. The search is over. Or the last word is an entry of a node, with which the search
+//!   goes on at the same bit: what the line said was too much for it, or has changed.
+//! - [`SPREAD`]: two words in one line: how many bits, 1 to [`BITS_MAX`]; the entry of a [`WIDE`] or [`RUNS`] line. The lines for the
+//!   other values of these bits lie behind it in their order: a branch whose entries are counted rather than read, which spares
+//!   the line in which the entry would stand.
 //!
 //! Both families have the same nodes: an address is a string of bits, consumed from the highest on. No node consumes bits of both
 //! halves, so that a search has one word of them in hand.
@@ -46,6 +53,14 @@ pub const NODE_SHIFT: u32 = 27;
 pub const BITS_MAX: u32 = 20;
 /// The word where the [`LINE`] pairs of classes begin that lines of bits can have. They never change within a table.
 pub const PAIRS: u32 = LINE as u32;
+/// The kind of a row of lines.
+pub const SPREAD: u32 = 26;
+/// The kind of a line of ends of runs.
+pub const RUNS: u32 = 27;
+/// Bits of an address that a line of ends looks at; behind an address's last bit it takes them for 0.
+pub const RUNS_BITS: u32 = 32;
+/// Ends that a line has room for.
+pub const ENDS: usize = LINE - 1;
 /// The kind of a line of bits.
 pub const WIDE: u32 = 28;
 /// Bits of an address that a line of bits looks at; behind an address's last bit it takes them for 0.
@@ -62,7 +77,9 @@ pub const COMPARE: u32 = 31;
 pub const STEPS_MAX: u32 = 40;
 
 const _: () = assert!(CHUNK.is_multiple_of(LINE) && 32 * LINE == 1 << WIDE_BITS);
-const _: () = assert!(BITS_MAX < WIDE && WIDE < BITMAP && BITMAP < REST && REST < COMPARE);
+const _: () = assert!(
+    BITS_MAX < SPREAD && SPREAD < RUNS && RUNS < WIDE && WIDE < BITMAP && BITMAP < REST && REST < COMPARE
+);
 
 /// What a table begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -101,6 +101,16 @@ pub enum KernelError {
         /// One more than a search can take.
         steps: u32,
     },
+    /// Prefixes whose tries are larger than entries can say.
+    #[error(
+        "the packet filter's prefixes take {words} words, and a table has {most} at most: leave some out"
+    )]
+    TooLarge {
+        /// What they take.
+        words: usize,
+        /// What there can be.
+        most: u32,
+    },
     /// A link.
     #[error("{doing} {target} failed")]
     Link {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dataplane_ebpf::decide::walk::Words;
+use dataplane_ebpf::wire::table::LINE;
 
 /// The values of an array made with `BPF_F_MMAPABLE`, shared with the programs that read them.
 #[derive(Debug)]
@@ -51,12 +52,19 @@ impl Mapped {
 }
 
 impl Words for Mapped {
+    type Line = [u32; LINE];
+
     fn word(&self, index: u32) -> Option<u32> {
         self.0.get(index as usize).map(|word| word.load(Ordering::Relaxed))
     }
 
     fn four(&self, index: u32) -> Option<[u32; 4]> {
         Some([self.word(index)?, self.word(index + 1)?, self.word(index + 2)?, self.word(index + 3)?])
+    }
+
+    fn line(&self, index: u32) -> Option<[u32; LINE]> {
+        let line: &[_; LINE] = self.0.get(index as usize / LINE * LINE..)?.first_chunk()?;
+        Some(line.each_ref().map(|word| word.load(Ordering::Relaxed)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A plan as the table of a generation spells it.
 
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::table::{COLUMN_WORDS, Head, LINE, PAIRS, STEPS_MAX};
+use dataplane_ebpf::wire::table::{COLUMN_WORDS, Head, LINE, NODE, PAIRS, STEPS_MAX};
 use dataplane_ebpf::wire::{self, RuleReason};
 use ipnet::IpNet;
 use model::filter::{Cell, CellVerdict, Compiled};
@@ -44,7 +44,7 @@ impl Rules {
 /// A whole table's words: head, pairs of classes, cells, tries, columns.
 ///
 /// # Errors
-/// [`KernelError::TooDeep`].
+/// [`KernelError::TooDeep`], [`KernelError::TooLarge`].
 pub(super) fn image(rules: &Rules, sources: &Sources) -> Result<Vec<u32>, KernelError> {
     let line = |words: &mut Vec<u32>| words.resize(words.len().next_multiple_of(LINE), 0);
     let mut words = vec![0; 2 * LINE];
@@ -61,6 +61,10 @@ pub(super) fn image(rules: &Rules, sources: &Sources) -> Result<Vec<u32>, Kernel
     let columns = if rules.columns.is_empty() { 0 } else { words.len() as u32 };
     words.extend(&rules.columns);
     line(&mut words);
+    // Whatever comes later, in the slack behind, has its room below that too.
+    if words.len() + words.len() / 4 > NODE as usize {
+        return Err(KernelError::TooLarge { words: words.len(), most: NODE });
+    }
     let head = Head { four, six, destinations: rules.destinations, cells: 2 * LINE as u32, columns };
     words.iter_mut().zip(head.to_words()).for_each(|(word, head)| *word = head);
     Ok(words)

@@ -75,6 +75,8 @@ impl Memory {
 }
 
 impl Words for Memory {
+    type Line = [u32; LINE];
+
     fn word(&self, index: u32) -> Option<u32> {
         match index.checked_sub(CHUNK as u32) {
             None => self.first.word(index),
@@ -86,6 +88,13 @@ impl Words for Memory {
         match index.checked_sub(CHUNK as u32) {
             None => self.first.four(index),
             Some(index) => self.rest.four(index),
+        }
+    }
+
+    fn line(&self, index: u32) -> Option<[u32; LINE]> {
+        match index.checked_sub(CHUNK as u32) {
+            None => self.first.line(index),
+            Some(index) => self.rest.line(index),
         }
     }
 }

@@ -7,14 +7,14 @@
 use std::collections::HashMap;
 
 use dataplane_ebpf::decide::walk::Words;
-use dataplane_ebpf::wire::table::{BITMAP, BITMAP_BITS, LINE, NODE_SHIFT, PAIRS, WIDE, WIDE_BITS};
+use dataplane_ebpf::wire::table::{BITMAP, LINE, NODE_SHIFT, PAIRS, WIDE, WIDE_BITS};
 
 use super::{Nodes, Prefix, left_of_half, rest};
 
 /// Prefixes from which a line is worth its 64 bytes.
 pub(super) const LINE_MIN: usize = 8;
 
-/// The maps of bits of a table, or of a change of it. Nothing ever changes one in its place.
+/// The maps of bits of a table, or of a change of it. Nothing ever changes one of these in its place: many entries may lead there.
 #[derive(Debug, Default)]
 pub(super) struct Maps {
     small: HashMap<[u32; 4], u32>,
@@ -34,11 +34,16 @@ impl Maps {
     }
 
     /// The number of a pair of classes.
-    fn pair(&mut self, classes: [u16; 2]) -> Option<u32> {
+    pub(super) fn pair(&mut self, classes: [u16; 2]) -> Option<u32> {
+        self.pair_but_for(0, classes)
+    }
+
+    /// As [`Self::pair`], but the last few numbers are left to others.
+    pub(super) fn pair_but_for(&mut self, others: usize, classes: [u16; 2]) -> Option<u32> {
         let known = self.pairs.iter().position(|pair| *pair == classes);
         let number = known.or_else(|| {
             let next = self.pairs.len();
-            (!self.closed && next < LINE).then(|| {
+            (!self.closed && next + others < LINE).then(|| {
                 self.pairs.push(classes);
                 next
             })
@@ -55,9 +60,18 @@ impl Nodes {
 
     /// Which of two classes an address has whose bits behind `at` are few.
     pub(super) fn bitmap(&mut self, prefixes: &[Prefix], at: u32, classes: [u16; 2]) -> u32 {
-        let [lower, upper] = map(prefixes, at, BITMAP_BITS, classes);
-        let [clear, set] = classes.map(u32::from);
-        let words = [lower, upper, clear, set];
+        let mut map = [0; 2];
+        fill(&mut map, prefixes, at, classes);
+        let ([lower, upper], [clear, set]) = (map, classes.map(u32::from));
+        self.small([lower, upper, clear, set])
+    }
+
+    /// A class as a node, for where a class has no place.
+    pub(super) fn class(&mut self, class: u16) -> u32 {
+        self.small([0, 0, class.into(), class.into()])
+    }
+
+    fn small(&mut self, words: [u32; 4]) -> u32 {
         let node = self.maps.small.get(&words).copied().unwrap_or_else(|| {
             let node = self.reserve(4, 4);
             self.write(node, &words);
@@ -83,7 +97,8 @@ impl Nodes {
 
     /// As [`Self::bitmap`], in a line.
     pub(super) fn line(&mut self, prefixes: &[Prefix], at: u32, (classes, pair): ([u16; 2], u32)) -> u32 {
-        let words = map(prefixes, at, WIDE_BITS, classes);
+        let mut words = [0; LINE];
+        fill(&mut words, prefixes, at, classes);
         let node = self.maps.lines.get(&words).copied().unwrap_or_else(|| {
             let node = self.reserve(LINE as u32, LINE as u32);
             self.write(node, &words);
@@ -94,19 +109,18 @@ impl Nodes {
     }
 }
 
-/// For each value of the `bits` behind `at`, lowest bit of the first word first, whether it has the second class.
-fn map<const WORDS: usize>(prefixes: &[Prefix], at: u32, bits: u32, [_, set]: [u16; 2]) -> [u32; WORDS] {
-    let mut map = [0_u32; WORDS];
+/// Says in a map whose bits are 0, for each value of the next bits from the first word's lowest on, whether it has the second class.
+pub(super) fn fill(map: &mut [u32], prefixes: &[Prefix], at: u32, [_, set]: [u16; 2]) {
+    let bits = (u32::BITS * map.len() as u32).ilog2();
     for prefix in prefixes {
         let first = prefix.block().part(at, bits);
         let end = first + (1 << (at + bits).saturating_sub(prefix.length));
-        for (word, number) in map.iter_mut().zip(0_u32..) {
-            let start = 32 * number;
-            let covered = below(end.saturating_sub(start)) & !below(first.saturating_sub(start));
+        let words = map.get_mut(first as usize / 32..end.div_ceil(32) as usize).unwrap_or_default();
+        for (word, start) in words.iter_mut().zip((first / 32 * 32..).step_by(32)) {
+            let covered = below(end - start) & !below(first.saturating_sub(start));
             if prefix.class == set { *word |= covered } else { *word &= !covered }
         }
     }
-    map
 }
 
 /// A word's lowest bits.

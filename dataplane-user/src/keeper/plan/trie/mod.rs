@@ -3,13 +3,14 @@
 //! A branch has about as many entries as there are prefixes below it, so that whatever the prefixes are, few steps lead to a
 //! class: a trie is as deep as they are uneven. Bits that all prefixes below have in common are compared at once, and so
 //! are few prefixes, one after the other. Where only two classes are left, the last bits are looked up in a map of bits
-//! (`maps`).
+//! (`maps`) or among the ends of runs (`rows`).
 //!
 //! A change (`patch`) builds anew what the changed prefix reaches, behind what is there, and then enters it with one store: a
 //! packet meets what was or what is.
 
 mod maps;
 mod patch;
+mod rows;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -19,6 +20,7 @@ use dataplane_ebpf::wire::table::{
 use ipnet::IpNet;
 use maps::{LINE_MIN, Maps, two};
 pub(crate) use patch::patch;
+use rows::{ROW_BITS, are_different};
 
 /// Prefixes that are compared one after the other rather than branched on.
 const FEW: usize = 3;
@@ -148,6 +150,10 @@ impl Nodes {
                 nodes.bitmap(prefixes, at, classes)
             } else if let Some((classes, pair)) = nodes.pair_of_line(prefixes, at, outer) {
                 nodes.line(prefixes, at, (classes, pair))
+            } else if let Some(node) = nodes.row_of_bits(prefixes, at, outer) {
+                node
+            } else if let Some(node) = nodes.runs(prefixes, at, outer) {
+                node
             } else if common >= at + if at == 0 { ROOT } else { SKIP } {
                 nodes.comparison(prefixes, at, common, outer)
             } else if prefixes.len() <= FEW {
@@ -177,29 +183,21 @@ impl Nodes {
     }
 
     fn branch(&mut self, prefixes: &[Prefix], at: u32, outer: u16) -> u32 {
-        let bits = bits_of_branch(prefixes, at, outer).min(left_of_half(at));
+        let bits = match bits_of_branch(prefixes, at, outer) {
+            Some(bits) => bits,
+            None => match self.row_of_runs(prefixes, at, outer) {
+                Some(node) => return node,
+                None => filled(prefixes, at),
+            },
+        };
+        let bits = bits.min(left_of_half(at));
         let entries = 1_u32 << bits;
         let node = self.reserve(entries, entries.min(LINE as u32));
-        let (mut classes, mut done) = (vec![outer; entries as usize], 0);
-        let mut filled: Vec<(u32, u32)> = Vec::new();
-        while let Some(prefix) = prefixes.get(done) {
-            let index = prefix.block().part(at, bits);
-            if let Some(over) = (at + bits).checked_sub(prefix.length) {
-                let covered = classes.iter_mut().skip(index as usize).take(1 << over);
-                covered.for_each(|class| *class = prefix.class);
-                done += 1;
-            } else {
-                let below = prefixes.get(done..).unwrap_or_default();
-                let count = below.partition_point(|one| one.block().part(at, bits) == index);
-                let class = classes.get(index as usize).copied().unwrap_or(outer);
-                let entry = self.below(below.get(..count).unwrap_or_default(), at + bits, class);
-                filled.push((index, entry));
-                done += count;
-            }
-        }
-        let words: Vec<u32> = classes.into_iter().map(u32::from).collect();
+        let Below { classes, longer } = Below::of(prefixes, at, bits, outer);
+        let words: Vec<u32> = classes.iter().copied().map(u32::from).collect();
         self.write(node, &words);
-        for (index, entry) in filled {
+        for (index, class, below) in longer {
+            let entry = self.below(below, at + bits, class);
             self.write(node + index, &[entry]);
         }
         bits << NODE_SHIFT | (self.base + node)
@@ -217,33 +215,72 @@ impl Nodes {
     }
 }
 
+/// What there is for each value of the next few bits.
+struct Below<'a> {
+    /// The class of what is in no longer prefix.
+    classes: Vec<u16>,
+    /// The longer prefixes, where there are any: the value, its class, and they.
+    longer: Vec<(u32, u16, &'a [Prefix])>,
+}
+
+impl<'a> Below<'a> {
+    fn of(prefixes: &'a [Prefix], at: u32, bits: u32, outer: u16) -> Self {
+        let (mut classes, mut longer) = (vec![outer; 1 << bits], Vec::new());
+        for some in prefixes.chunk_by(|one, next| one.block().part(at, bits) == next.block().part(at, bits)) {
+            let index = some.first().map_or(0, |first| first.block().part(at, bits));
+            // Sorted, so those that are shorter come first, and what they hold comes later.
+            let (over, below) = some.split_at(some.partition_point(|one| one.length <= at + bits));
+            for prefix in over {
+                let covered = classes.iter_mut().skip(index as usize).take(1 << (at + bits - prefix.length));
+                covered.for_each(|class| *class = prefix.class);
+            }
+            if !below.is_empty() {
+                longer.push((index, classes.get(index as usize).copied().unwrap_or(outer), below));
+            }
+        }
+        Self { classes, longer }
+    }
+}
+
 /// Bits of the same half behind the first `at`.
 fn left_of_half(at: u32) -> u32 {
     HALF - at % HALF
 }
 
-/// Bits that a branch on prefixes behind `at` has. Where maps of bits can follow, it leaves them their bits, whatever a few of the
-/// prefixes are; where nothing more comes below, it has up to eight entries a prefix; otherwise two to four, if they are not in one
-/// place: large tables are slow by the lines that packets touch, and fast as long as the kernel has them in one piece.
-fn bits_of_branch(prefixes: &[Prefix], at: u32, outer: u16) -> u32 {
+/// Bits that a branch has on prefixes behind `at` that lie close. Where maps of bits can follow, it leaves them their bits, whatever a
+/// few of the prefixes are; where nothing more comes below, it has up to eight entries a prefix.
+fn bits_of_branch(prefixes: &[Prefix], at: u32, outer: u16) -> Option<u32> {
     let (rest, count) = (rest(prefixes, at), prefixes.len());
-    let least = if at == 0 { ROOT } else { BITS_MIN };
-    let enough = (2 * count).ilog2().clamp(least, BITS_MAX);
+    let least = least(at);
     let lines = usual(prefixes).saturating_sub(at + WIDE_BITS);
-    if (least..=BITS_MAX).contains(&lines) && count >> lines >= LINE_MIN && are_lists(prefixes, at, lines) {
-        return lines;
+    if (least..=BITS_MAX).contains(&lines) && count >> lines >= LINE_MIN {
+        // Fewer would be a row already, could they be one.
+        let rows = lines.checked_sub(ROW_BITS).filter(|rows| *rows > 0).map(|rows| rows.max(least));
+        let rows = rows.filter(|rows| are_lists(prefixes, at, *rows) && are_different(prefixes, at, lines));
+        if rows.is_some() {
+            return rows;
+        }
+        if are_lists(prefixes, at, lines) {
+            return Some(lines);
+        }
     }
-    if rest > BITMAP_BITS && rest - BITMAP_BITS <= enough && two(prefixes, outer).is_some() {
-        return rest - BITMAP_BITS;
+    let maps = rest.checked_sub(BITMAP_BITS).filter(|bits| (1..=count.ilog2()).contains(bits));
+    if let Some(maps) = maps.filter(|_| two(prefixes, outer).is_some()) {
+        return Some(maps);
     }
-    if rest <= BITS_MAX && 1 << rest <= 8 * count {
-        return rest;
-    }
-    filled(prefixes, at, (enough.min(SMALL), enough)).min(rest)
+    (rest <= BITS_MAX && 1 << rest <= 8 * count).then_some(rest)
 }
 
-/// The most bits of which a quarter of the values or more have prefixes.
-fn filled(prefixes: &[Prefix], at: u32, (least, most): (u32, u32)) -> u32 {
+/// Bits of a branch at least.
+fn least(at: u32) -> u32 {
+    if at == 0 { ROOT } else { BITS_MIN }
+}
+
+/// Bits of a branch on prefixes that are far from one another: the most of which a quarter of the values or more have prefixes. Large
+/// tables are slow by the lines that packets touch, and fast as long as the kernel has them in one piece.
+fn filled(prefixes: &[Prefix], at: u32) -> u32 {
+    let most = (2 * prefixes.len()).ilog2().clamp(least(at), BITS_MAX);
+    let least = most.min(SMALL);
     // How many neighbours differ in which bit first: so many values more does it take to tell all apart up to there.
     let mut differ = [0_u64; BITS_MAX as usize];
     for (one, next) in prefixes.iter().zip(prefixes.iter().skip(1)) {
@@ -253,7 +290,8 @@ fn filled(prefixes: &[Prefix], at: u32, (least, most): (u32, u32)) -> u32 {
         }
     }
     let values = |bits: u32| 1 + differ.iter().take(bits as usize).sum::<u64>();
-    (least..=most).rev().find(|bits| 4 * values(*bits) >= 1 << bits).unwrap_or(least)
+    let bits = (least..=most).rev().find(|bits| 4 * values(*bits) >= 1 << bits).unwrap_or(least);
+    bits.min(rest(prefixes, at))
 }
 
 /// Whether most prefixes are among others of their class alone, as far as their next `bits` say.

@@ -14,6 +14,13 @@ struct Memory {
 }
 
 impl Words for Memory {
+    type Line = [u32; LINE];
+
+    fn line(&self, index: u32) -> Option<[u32; LINE]> {
+        self.reads.set(self.reads.get() + 1);
+        self.words.get(index as usize / LINE * LINE..)?.first_chunk().copied()
+    }
+
     fn word(&self, index: u32) -> Option<u32> {
         self.reads.set(self.reads.get() + 1);
         self.words.get(index as usize).copied()
@@ -139,6 +146,97 @@ proptest! {
     }
 }
 
+/// Numbers without a pattern.
+struct Random(u128);
+
+impl Random {
+    fn next(&mut self) -> u128 {
+        let mut half = || {
+            self.0 = self.0.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
+            self.0 >> 64
+        };
+        half() << 64 | half()
+    }
+
+    fn below(&mut self, end: u128) -> u128 {
+        (self.next() >> 64) % end
+    }
+}
+
+/// Prefixes that have `bits` bits from `at` on, behind those of `base`. They gather in some places, or do not.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    at: u32,
+    bits: u32,
+    base: u128,
+    gathers: bool,
+}
+
+/// A prefix of a list: of its class and about its length, or seldom not.
+fn listed(random: &mut Random, List { at, bits, base, gathers }: List) -> ((u128, u32), u16) {
+    let (length, class) = match random.below(80) {
+        0 => (at + bits + random.below(9) as u32, 1),
+        1 => (at + random.below(u128::from(bits)) as u32, 1 + random.below(2) as u16),
+        2 => (at + bits, random.below(3) as u16),
+        3 => ((at + bits + 40).min(128), 1),
+        _ => (at + bits - random.below(2) as u32, 1),
+    };
+    let place = if gathers { random.next() | random.next() } else { random.next() };
+    let block = Block::around(base | (place >> at), length.min(128));
+    ((block.bits, block.length), class)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Lists that rows of lines are made of, of bits and of ends, and their changes in place.
+    #[test]
+    fn a_list_is_what_its_prefixes_say_and_changes_in_place(
+        seed in any::<u128>(), count in 500_u32..1500, place in 0_usize..4, denser in -1_i32..12, gathers in any::<bool>(),
+    ) {
+        let mut random = Random(seed);
+        let (at, base) = [(0, 0), (8, 11_u128 << 120), (32, 0x2001_0db8 << 96), (57, 0x2001_0db8 << 96)][place];
+        let list = List { at, bits: (count.ilog2() as i32 + denser).clamp(4, 24) as u32, base, gathers };
+        let mut map: Map = (0..count).map(|_| listed(&mut random, list)).collect();
+        let mut memory = built(&map);
+        for address in interesting(&map) {
+            prop_assert_eq!(fast(&memory, address), slow_for(&map, address), "{:x}", address);
+        }
+        for _ in 0..30 {
+            let before = map.clone();
+            let ((bits, length), class) = listed(&mut random, list);
+            let there = map.keys().nth(random.below(map.len() as u128) as usize).copied().unwrap();
+            let (key, class) = if random.below(2) == 0 { (there, map[&there]) } else { ((bits, length), class) };
+            if map.get(&key) == Some(&class) { map.remove(&key); } else { map.insert(key, class); }
+            let base = memory.words.len().next_multiple_of(LINE) as u32;
+            let changed = Prefix { bits: key.0, length: key.1, class };
+            let Some(patch) = patch(&memory, 0, &sorted(&map), changed, base) else {
+                prop_assert!(false, "too deep");
+                continue;
+            };
+            memory.words.resize(base as usize, 0);
+            memory.words.extend(&patch.nodes.words);
+            let last = key.0 | u128::MAX.checked_shr(key.1).unwrap_or(0);
+            let mut asked = vec![key.0, last, last.wrapping_add(1), key.0.wrapping_sub(1)];
+            asked.extend((0..20).map(|_| key.0 | (random.next() >> key.1.min(127))));
+            asked.extend((0..20).map(|_| listed(&mut random, list).0.0));
+            for (at, word) in patch.entries {
+                memory.words[at as usize] = word;
+                for address in &asked {
+                    let class = fast(&memory, *address);
+                    prop_assert!([slow_for(&before, *address), slow_for(&map, *address)].contains(&class), "{:x}", address);
+                }
+            }
+            for address in &asked {
+                prop_assert_eq!(fast(&memory, *address), slow_for(&map, *address), "{:x}", address);
+            }
+        }
+        for address in interesting(&map) {
+            prop_assert_eq!(fast(&memory, address), slow_for(&map, address), "{:x}", address);
+        }
+    }
+}
+
 /// The shapes that tempt a trie to be deep or large.
 #[test]
 fn no_shape_of_prefixes_is_deep_or_large() {
@@ -148,11 +246,8 @@ fn no_shape_of_prefixes_is_deep_or_large() {
     let stairs: Map = (1..=128)
         .map(|length| ((Block::around(turns ^ (1 << (128 - length)), length).bits, length), 1))
         .collect();
-    let mut random = 1_u128;
-    let mut next = || {
-        random = random.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
-        (random >> 64 << 64) | random.rotate_right(57)
-    };
+    let mut random = Random(1);
+    let mut next = || random.next();
     let hosts: Map = (0..20_000).map(|_| (((0x2001_0db8_u128 << 96) | (next() >> 64), 128), 1)).collect();
     let nets: Map = (0..20_000).map(|_| ((Block::around(next(), 48).bits, 48), 1)).collect();
     let close: Map = (0..20_000_u128)
@@ -175,7 +270,7 @@ fn no_shape_of_prefixes_is_deep_or_large() {
         )
         .collect();
     for (name, map, bytes, steps) in [
-        ("hosts too", hosts_too, 10, 6),
+        ("hosts too", hosts_too, 28, 5),
         ("apart", apart, 1, 6),
         ("uneven", uneven, 1, 4),
         ("mixed", mixed, 1, 4),
@@ -187,16 +282,44 @@ fn no_shape_of_prefixes_is_deep_or_large() {
         ("close", close, 8, 6),
         ("pairs", pairs, 1, 4),
     ] {
-        let memory = built(&map);
-        let each = memory.words.len() * 4 / map.len();
-        let deepest = interesting(&map).into_iter().map(|address| {
-            assert_eq!(fast(&memory, address), slow_for(&map, address), "{name} {address:x}");
-            memory.reads.get()
-        });
-        let deepest = deepest.max().unwrap();
-        println!("{name}: {each} bytes a prefix, {deepest} steps");
-        assert!(each <= bytes && deepest <= steps, "{name}: {each} bytes a prefix, {deepest} steps");
+        assert_shape(name, &map, bytes, steps);
     }
+}
+
+/// Everything in it is found, in so many steps at most, and it takes so many bytes for each prefix at most.
+fn assert_shape(name: &str, map: &Map, bytes: usize, steps: u32) {
+    let memory = built(map);
+    let each = memory.words.len() * 4 / map.len();
+    let deepest = interesting(map).into_iter().map(|address| {
+        assert_eq!(fast(&memory, address), slow_for(map, address), "{name} {address:x}");
+        memory.reads.get()
+    });
+    let deepest = deepest.max().unwrap();
+    println!("{name}: {each} bytes a prefix, {deepest} steps");
+    assert!(each <= bytes && deepest <= steps, "{name}: {each} bytes a prefix, {deepest} steps");
+}
+
+/// Rows of lines are for lists that fill them.
+#[test]
+fn rows_are_made_where_they_are_worth_it() {
+    // Seven beside each other, here and there: rows of lines would be empty but for a few.
+    let clusters: Map = (0..20_000_u128)
+        .map(|number| {
+            let start = (number / 7).wrapping_mul(0x9e37_79b9_7f4a_7c15) % (1 << 25) / 64 * 64;
+            (((start + 2 * (number % 7)) << 103, 25), 1)
+        })
+        .collect();
+    let mut random = Random(1);
+    // A list within what another rule has a class for.
+    let covered: Map = (0..5_000)
+        .map(|_| {
+            let length = 20 + (random.next() >> 125) as u32;
+            ((Block::around(random.next(), length).bits, length), 2)
+        })
+        .chain([((0, 1), 1), ((1 << 127, 1), 1)])
+        .collect();
+    assert_shape("clusters", &clusters, 16, 6);
+    assert_shape("covered", &covered, 27, 6);
 }
 
 /// Few prefixes below each other are what makes a trie deep: at any distance it has room to spare.
