@@ -52,8 +52,13 @@ impl From<Problem> for ApiProblem {
 impl ApiError {
     /// One sentence about the request itself.
     pub(super) fn sentence(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        let (object, field) = (String::new(), String::new());
-        let problem = ApiProblem { object, field, code: code.to_owned(), message: message.into() };
+        Self::at(status, code, String::new(), message)
+    }
+
+    /// The same about a parameter of the query.
+    pub(super) fn at(status: StatusCode, code: &str, field: String, message: impl Into<String>) -> Self {
+        let problem =
+            ApiProblem { object: String::new(), field, code: code.to_owned(), message: message.into() };
         Self { status, problems: vec![problem] }
     }
 

@@ -7,6 +7,7 @@ mod flows;
 mod nodes;
 mod objects;
 mod openapi;
+mod query;
 mod revisions;
 mod senders;
 mod sources;

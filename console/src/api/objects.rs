@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use model::draft::{Kind, Object, parse};
 use model::problem::{Code, Problem};
@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::ApiError;
 use super::body::{Fields, JsonBody};
+use super::query::Asked;
 use crate::ops::{Actor, Changes, ListQuery, Ops, OpsError, PublishOptions, Published, Sort};
 
 /// What is wanted of a list.
@@ -68,15 +69,8 @@ pub(super) fn documents(objects: impl IntoIterator<Item = Object>) -> Vec<Value>
               (status = 401, body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(wanted) = wanted.map_err(|error| {
-        ApiError::sentence(
-            StatusCode::BAD_REQUEST,
-            "invalid",
-            format!("the query cannot be read: {}", error.body_text()),
-        )
-    })?;
     let kind = wanted.kind.as_deref().map(kind).transpose()?;
     if wanted.page.is_none() && wanted.search.is_empty() {
         let items = documents(ops.export(kind, wanted.name.as_deref()).await?);
@@ -119,7 +113,7 @@ pub(super) async fn put(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
     Path((segment, name)): Path<(String, String)>,
-    Query(options): Query<Confirm>,
+    Asked(options): Asked<Confirm>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Published>, ApiError> {
     let kind = kind(&segment)?;
@@ -139,6 +133,7 @@ pub(super) async fn put(
 
 /// The answer to a needed confirmation, in a query.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Confirm {
     #[serde(default)]
     confirm: bool,
@@ -159,7 +154,7 @@ pub(super) async fn remove(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
     Path((segment, name)): Path<(String, String)>,
-    Query(options): Query<Confirm>,
+    Asked(options): Asked<Confirm>,
 ) -> Result<Json<Published>, ApiError> {
     let kind = kind(&segment)?;
     if ops.get(kind, &name).await?.is_none() {

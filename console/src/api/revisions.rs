@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiError;
 use super::body::{Fields, JsonBody};
+use super::query::Asked;
 use crate::ops::{Actor, Ops, OpsError, Page, PublishOptions, Published, Revision};
 
 /// Which page.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Wanted {
     #[serde(default)]
     page: u32,
@@ -34,7 +35,7 @@ fn number(text: &str) -> Result<u64, ApiError> {
     responses((status = 200, description = "{\"items\": [revision...], \"total\": n}")))]
 pub(super) async fn list(
     State(ops): State<Ops>,
-    Query(wanted): Query<Wanted>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<Json<Page<Revision>>, ApiError> {
     Ok(Json(ops.revisions(wanted.page, wanted.per_page).await?))
 }

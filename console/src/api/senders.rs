@@ -1,13 +1,12 @@
 //! Who is sending, and by which numbers rules are counted.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiError;
+use super::query::Asked;
 use crate::ops::{Ops, Source};
 
 /// Sources in an answer, unless asked otherwise.
@@ -68,12 +67,8 @@ pub(super) async fn rules(State(ops): State<Ops>) -> Json<Value> {
               (status = 422, description = "There is no such node", body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(wanted) = wanted.map_err(|error| {
-        let sentence = format!("the query cannot be read: {}", error.body_text());
-        ApiError::sentence(StatusCode::BAD_REQUEST, "invalid", sentence)
-    })?;
     let (nodes, mut items) = ops.senders(wanted.node.as_deref()).await?;
     let total = items.len();
     // Equal ones stay by packets.

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -189,8 +189,16 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
     let (file, capture) = captured?;
     let written = private().write(true).truncate(true).open(path).and_then(|mut to| to.write_all(&file));
     written.map_err(cannot)?;
-    say(&format!("{} packets in {}, {} lost", capture["taken"], path.display(), capture["lost"]));
+    say(&kept(&capture, path));
     Ok(())
+}
+
+/// What became of a capture: somebody may have stopped it before it had all.
+fn kept(capture: &Value, path: &Path) -> String {
+    let stopped =
+        capture["stopped"].as_str().map(|_by| format!("; {} stopped it", plain(&capture["stopped"])));
+    let stopped = stopped.unwrap_or_default();
+    format!("{} packets in {}, {} lost{stopped}", capture["taken"], path.display(), capture["lost"])
 }
 
 /// Packets may hold personal data: a file that is made for them is for its owner alone. One that was there stays as it is.
@@ -291,6 +299,15 @@ mod tests {
         assert_eq!(counts(512, json!({"drops": 1, "passes": 1})), of("1 to 512"));
         assert_eq!(counts(512, json!({"drops": 512, "passes": 1})), of("512"));
         assert_eq!(counts(4, Value::Null), of("4"));
+    }
+
+    #[test]
+    fn a_capture_says_who_stopped_it() {
+        let said = |stopped: Value| {
+            kept(&json!({"taken": 3, "lost": 1, "stopped": stopped}), Path::new("drops.pcap"))
+        };
+        assert_eq!(said(Value::Null), "3 packets in drops.pcap, 1 lost");
+        assert_eq!(said("ann".into()), "3 packets in drops.pcap, 1 lost; ann stopped it");
     }
 
     #[test]

@@ -36,7 +36,13 @@ fn reasons(filter: &FlowFilter) -> Result<u64, String> {
         return Err(format!("this node knows no reason {:?}", name.as_str()));
     }
     let both = Reason::ALL.iter().filter(|reason| of_verdict(reason) && named(reason));
-    Ok(both.fold(0, |mask, reason| mask | 1 << reason.number()))
+    match (both.fold(0, |mask, reason| mask | 1 << reason.number()), &filter.reason, filter.verdict) {
+        // Nothing would ever come of it, and its place is somebody else's.
+        (0, Some(name), Some(verdict)) => {
+            Err(format!("no packet of reason {:?} has the verdict {}", name.as_str(), verdict.word()))
+        }
+        (mask, ..) => Ok(mask),
+    }
 }
 
 /// Two ranges of slots.
@@ -115,7 +121,8 @@ mod tests {
         let bit = |reason: Reason| 1_u64 << reason.number();
         assert_eq!(mask(Some(Verdict::Observed), None), Ok(bit(Reason::Observed)));
         assert_eq!(mask(None, Some("land")), Ok(bit(Reason::Land)));
-        assert_eq!(mask(Some(Verdict::Pass), Some("land")), Ok(0));
+        let never = "no packet of reason \"land\" has the verdict pass".to_owned();
+        assert_eq!(mask(Some(Verdict::Pass), Some("land")), Err(never));
         let all = [Verdict::Drop, Verdict::Observed, Verdict::Pass]
             .map(|verdict| mask(Some(verdict), None).unwrap());
         assert_eq!(all.iter().sum::<u64>(), mask(None, None).unwrap());
