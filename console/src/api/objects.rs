@@ -66,6 +66,7 @@ pub(super) fn documents(objects: impl IntoIterator<Item = Object>) -> Vec<Value>
            ("page" = Option<u32>, Query, description = "From 1; without it everything is given"),
            ("perPage" = Option<u32>, Query, description = "Objects on a page")),
     responses((status = 200, description = "{\"items\": [object...], \"total\": n}"),
+              (status = 400, body = super::error::Problems),
               (status = 401, body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
@@ -108,6 +109,7 @@ pub(super) async fn get(
 #[utoipa::path(put, path = "/api/v1/{kind}/{name}", tag = "objects",
     params(("kind" = String, Path), ("name" = String, Path), ("confirm" = Option<bool>, Query)),
     responses((status = 200, description = "{\"revision\": n, \"changes\": [...]}"),
+              (status = 400, body = super::error::Problems),
               (status = 409, body = super::error::Problems), (status = 422, body = super::error::Problems)))]
 pub(super) async fn put(
     State(ops): State<Ops>,
@@ -149,6 +151,7 @@ impl From<Confirm> for PublishOptions {
 #[utoipa::path(delete, path = "/api/v1/{kind}/{name}", tag = "objects",
     params(("kind" = String, Path), ("name" = String, Path), ("confirm" = Option<bool>, Query)),
     responses((status = 200, description = "{\"revision\": n, \"changes\": [...]}"),
+              (status = 400, body = super::error::Problems),
               (status = 404, body = super::error::Problems), (status = 422, body = super::error::Problems)))]
 pub(super) async fn remove(
     State(ops): State<Ops>,

@@ -32,7 +32,8 @@ fn number(text: &str) -> Result<u64, ApiError> {
 /// Revisions, newest first.
 #[utoipa::path(get, path = "/api/v1/revisions", tag = "revisions",
     params(("page" = Option<u32>, Query), ("perPage" = Option<u32>, Query)),
-    responses((status = 200, description = "{\"items\": [revision...], \"total\": n}")))]
+    responses((status = 200, description = "{\"items\": [revision...], \"total\": n}"),
+              (status = 400, body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
     Asked(wanted): Asked<Wanted>,

@@ -195,9 +195,7 @@ pub(crate) async fn capture(client: &Client, options: &CaptureOptions) -> Result
 
 /// What became of a capture: somebody may have stopped it before it had all.
 fn kept(capture: &Value, path: &Path) -> String {
-    let stopped =
-        capture["stopped"].as_str().map(|_by| format!("; {} stopped it", plain(&capture["stopped"])));
-    let stopped = stopped.unwrap_or_default();
+    let stopped = capture["stopped"].as_str().map(|by| format!("; {by} stopped it")).unwrap_or_default();
     format!("{} packets in {}, {} lost{stopped}", capture["taken"], path.display(), capture["lost"])
 }
 

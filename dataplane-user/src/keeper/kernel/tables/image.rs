@@ -61,13 +61,20 @@ pub(super) fn image(rules: &Rules, sources: &Sources) -> Result<Vec<u32>, Kernel
     let columns = if rules.columns.is_empty() { 0 } else { words.len() as u32 };
     words.extend(&rules.columns);
     line(&mut words);
-    // Whatever comes later, in the slack behind, has its room below that too.
-    if words.len() + words.len() / 4 > NODE as usize {
-        return Err(KernelError::TooLarge { words: words.len(), most: NODE });
-    }
+    entries_reach(words.len())?;
     let head = Head { four, six, destinations: rules.destinations, cells: 2 * LINE as u32, columns };
     words.iter_mut().zip(head.to_words()).for_each(|(word, head)| *word = head);
     Ok(words)
+}
+
+/// Whether entries can say where each of so many words is, and what comes later in the slack behind them: an eighth, and less than
+/// an eighth for what begins a chunk.
+fn entries_reach(words: usize) -> Result<(), KernelError> {
+    const MOST: u32 = NODE / 5 * 4;
+    if words > MOST as usize {
+        return Err(KernelError::TooLarge { words, most: MOST });
+    }
+    Ok(())
 }
 
 /// The prefixes of both families with their classes, sorted.
@@ -153,6 +160,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// An entry has 27 bits for a place: behind that it would be another kind of node.
+    #[test]
+    fn a_table_that_entries_do_not_reach_is_refused() {
+        assert!(entries_reach(100_000_000).is_ok());
+        let refused = entries_reach(NODE as usize).unwrap_err().to_string();
+        let said = "the packet filter's prefixes take 134217728 words, and a table has 107374180 at most: leave some out";
+        assert_eq!(refused, said);
+    }
 
     /// The model numbers slots without knowing the kernel's side.
     #[test]
