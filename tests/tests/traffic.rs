@@ -181,10 +181,8 @@ fn interim_responses_expectations_and_forms_of_requests() {
         let (said, took) = out.trim().split_once('\n').expect("two lines");
         assert!(said.starts_with(&format!("PUT /put {length} ")), "{out}");
         assert!(took.parse::<f64>().expect("seconds") < 10.0, "{out}");
-        if version == "--http1.1" {
-            let out = place.curl(&[&[version], &put[..], &["https://shop.walk.test/early"]].concat());
-            assert!(out.starts_with("not you"), "{out}");
-        }
+        let out = place.curl(&[&[version], &put[..], &["https://shop.walk.test/early"]].concat());
+        assert!(out.starts_with("not you"), "{out}");
 
         let out = place.curl(&[version, "-I", "https://shop.walk.test/head"]);
         assert!(out.contains(" 200") && out.to_lowercase().contains("content-length: "), "{out}");
@@ -203,8 +201,7 @@ fn interim_responses_expectations_and_forms_of_requests() {
     let out = place.stage.clients.run("nghttp", &arguments);
     assert!(out.contains("x-down: 7"), "{out}");
 
-    // An answer before the upload, over HTTP/2: whole, and then the stream is closed without an error (RFC 9113, 8.1;
-    // curl 7.88 takes that for one).
+    // An answer before the upload, over HTTP/2: whole, and then the stream is closed without an error (RFC 9113, 8.1).
     let target = format!("https://{NODE4}/early");
     let arguments = ["-v", "-y", "-H", &authority, "-d", &place.ca, "--expect-continue", &target];
     let out = place.stage.clients.run("nghttp", &arguments);
@@ -220,6 +217,79 @@ fn interim_responses_expectations_and_forms_of_requests() {
         connection.answer().expect("an answer")
     });
     assert!(said.text().starts_with("POST /half 3 "), "{}", said.text());
+}
+
+/// A request that is refused unread: whether to the console, curl's options and URL, the status.
+type Refused = (bool, Vec<String>, &'static str);
+
+/// What the proxy refuses, and the console.
+fn refused(place: &Place, dir: &str) -> Vec<Refused> {
+    let access = fs::read_to_string(place.product.dir().join("state/console/cli.json")).expect("cli.json");
+    let access: Value = serde_json::from_str(&access).expect("JSON");
+    let word = |name: &str| access[name].as_str().expect("text").to_owned();
+    let (console, token, console_ca) = (word("url"), word("token"), format!("{dir}/console-ca.pem"));
+    fs::write(&console_ca, word("ca")).expect("the console's CA");
+    let mut shut = objects::route("shut", &["shut.walk.test"], "front", "group");
+    shut["spec"].as_object_mut().expect("fields").remove("originGroup");
+    shut["spec"]["filters"] = json!({ "directResponse": { "statusCode": 403 } });
+    place.product.applied(place.api.apply(&[shut]));
+    let proxy = |host: &str, status| {
+        let resolve = format!("*:443:{NODE4}");
+        let options = ["--cacert", &place.ca, "--resolve", &resolve, &format!("https://{host}.walk.test/")];
+        (false, options.map(str::to_owned).to_vec(), status)
+    };
+    let console = |path: &str, more: &[&str], status| {
+        let url = format!("{console}{path}");
+        let options = [&["--cacert", &console_ca], more, &[&url]].concat();
+        (true, options.into_iter().map(str::to_owned).collect(), status)
+    };
+    let token = ["-H", &format!("Authorization: Bearer {token}")];
+    vec![
+        proxy("nothing", "404"),
+        // No word of which curl could know that it has all of them.
+        proxy("shut", "403"),
+        console("/api/v1/nowhere", &token, "404"),
+        console("/healthz", &[], "405"),
+        console("/api/v1/apply", &[], "401"),
+        console("/login", &[], "403"),
+        // curl says that it sends a form.
+        console("/api/v1/apply", &token, "415"),
+    ]
+}
+
+/// curl 7.88 forgets an answer over HTTP/2 whose stream is reset while it sends, whatever the code.
+#[test]
+fn refusals_are_not_lost_on_clients_that_are_still_sending() {
+    const TRIES: usize = 30;
+    let (place, dir) = (Place::new("unread", "http_origin.py"), "/var/tmp/sallyport-test-unread-peers");
+    let [small, large] = ["small", "large"].map(|name| format!("{dir}/{name}"));
+    fs::write(&small, "{}").expect("a small body");
+    fs::write(&large, vec![b'7'; 200_000]).expect("a large body");
+    let refused = refused(&place, dir);
+    let curl = |(console, options, _): &Refused, how: &[&str]| {
+        let space = if *console { &place.stage.node } else { &place.stage.clients };
+        let said = ["-sS", "--max-time", "10", "-w", "%{http_code}", "-o", "/dev/null"];
+        let options = options.iter().map(String::as_str);
+        let arguments: Vec<_> = said.into_iter().chain(how.iter().copied()).chain(options).collect();
+        let script = "exec curl \"$@\" < /dev/zero";
+        space.try_run("sh", &[&["-c", script, "curl"][..], &arguments].concat())
+    };
+    let lost = |refused: &Refused, tries: usize, how: &[&str]| {
+        let said = (0..tries).map(|_| curl(refused, how));
+        let lost: Vec<_> = said.filter(|(ok, out, _)| !ok || out != refused.2).collect();
+        assert!(lost.is_empty(), "{how:?} {refused:?}: {} of {tries}: {:?}", lost.len(), lost[0]);
+    };
+    for refused in &refused {
+        for version in ["--http2", "--http1.1"] {
+            for body in [&small, &large] {
+                lost(refused, TRIES, &[version, "--data-binary", &format!("@{body}")]);
+            }
+        }
+        // A body without end, and of nobody knows what kind.
+        if refused.2 != "415" {
+            lost(refused, 5, &["--http2", "-X", "POST", "-T", "-"]);
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! bounded time, a flood of connections a bounded number.
 
 mod files;
+mod linger;
 mod owner;
 mod serve;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, Version, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::Tls;
+use super::linger::linger;
 use crate::nodes::Caller;
 use crate::ops::Connection;
 
@@ -138,13 +139,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
     let this = Connection::accepted();
     let router = match port.nodes {
         true => port.router.layer(axum::Extension(Caller { peer, local, certificate })),
-        false => {
-            let told = from_fn_with_state(this.clone(), say_close);
-            port.router
-                .layer(told)
-                .layer(axum::Extension(ConnectInfo(peer)))
-                .layer(axum::Extension(this.clone()))
-        }
+        false => for_people(port.router, peer, &this),
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_headers(100);
@@ -173,6 +168,15 @@ async fn connection(stream: TcpStream, peer: SocketAddr, port: Port, mut stop: w
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended early");
     }
+}
+
+/// The URLs of people and tools, over their connection.
+fn for_people(router: Router, peer: SocketAddr, this: &Connection) -> Router {
+    router
+        .layer(from_fn(linger))
+        .layer(from_fn_with_state(this.clone(), say_close))
+        .layer(axum::Extension(ConnectInfo(peer)))
+        .layer(axum::Extension(this.clone()))
 }
 
 /// Tells a client of HTTP/1 that its connection ends with this answer (RFC 9112, 9.6).

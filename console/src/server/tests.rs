@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -16,8 +16,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::testing::serve_console;
 use crate::ops::{Actor, Ops, Role};
@@ -194,4 +196,57 @@ async fn a_followed_capture_says_its_end_and_then_no_more() {
         .collect();
     let [before @ .., false] = &running[..] else { panic!("{running:?}") };
     assert!(!before.is_empty() && before.iter().all(|running| *running), "{running:?}");
+}
+
+/// A request to `path` over HTTP/2 whose body comes from the sender, which is closed when the stream is reset.
+///
+/// The answer is whole although the request is not, and never without a word.
+async fn refused(wire: &mut Wire, path: &str) -> (u16, mpsc::Sender<Bytes>) {
+    let Wire::Two(sender) = wire else { panic!("HTTP/1.1") };
+    let (body, pieces) = mpsc::channel(1);
+    let pieces = ReceiverStream::new(pieces).map(Ok::<_, std::convert::Infallible>);
+    let request = Request::post(format!("https://localhost{path}")).body(Body::from_stream(pieces)).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let length: usize = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    let said = tokio::time::timeout(Duration::from_secs(1), answer.into_body().collect()).await.unwrap();
+    let said = said.unwrap().to_bytes();
+    assert!(length > 0 && said.len() == length, "{path}: {length} {said:?}");
+    (status, body)
+}
+
+#[tokio::test]
+async fn no_reset_follows_a_refusal_whose_requests_body_ends_soon() {
+    let console = Console::new().await;
+    let mut wire = console.connect(true).await;
+    for (path, expected) in [
+        ("/api/v1/apply", 401),
+        ("/nowhere", 403),
+        ("/api/v1/nowhere", 401),
+        ("/healthz", 405),
+        ("/login", 403),
+    ] {
+        let (status, body) = refused(&mut wire, path).await;
+        assert_eq!(status, expected, "{path}");
+        let reset = tokio::time::timeout(Duration::from_millis(100), body.closed()).await;
+        assert!(reset.is_err(), "{path}: reset");
+        body.send(Bytes::from_static(&[7; 200_000])).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_refused_body_without_end_is_cut_off() {
+    let console = Console::new().await;
+    let mut wire = console.connect(true).await;
+    let (_, body) = refused(&mut wire, "/nowhere").await;
+    let (_, silent) = refused(&mut wire, "/nowhere").await;
+    let began = std::time::Instant::now();
+    let mut sent = 0;
+    while body.send(Bytes::from_static(&[7; 16 * 1024])).await.is_ok() {
+        sent += 16 * 1024;
+    }
+    // At the bound, and a window of what was on its way.
+    assert!((1 << 20..3 << 20).contains(&sent), "{sent}");
+    tokio::time::timeout(Duration::from_secs(5), silent.closed()).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
 }

@@ -219,6 +219,55 @@ fn the_last_stream_there_is() {
     });
 }
 
+/// Requests that are refused at once, with bodies that never end: their answers are whole, and their streams are free
+/// again after the two seconds for which a client may still be sending.
+#[test]
+fn refused_requests_without_end() {
+    const CONNECTIONS: usize = 5;
+    const STREAMS: u32 = 128;
+    let siege = Siege::new("abuse-h2-refused", json!({}));
+    let dial = dial(&siege);
+    let before = siege.count("no-route");
+    let mut block = vec![0x83, 0x87, 0x84, 1, 17];
+    block.extend_from_slice(b"nowhere.walk.test");
+    let (seen, ()) = siege.endure(|| {
+        attackers(&siege.stage.clients, THREADS, |_| {
+            let open = |_| {
+                let mut connection = dial.open().expect("handshake");
+                connection.send(PREFACE).expect("the preface");
+                for id in (1..2 * STREAMS).step_by(2) {
+                    // All of them together are within the first window of a connection.
+                    let piece = frame(0, 0, id, &[7; 400]);
+                    connection.send(&[frame(1, END_HEADERS, id, &block), piece].concat()).expect("a request");
+                }
+                (Instant::now(), connection)
+            };
+            for (began, mut connection) in (0..CONNECTIONS).map(open).collect::<Vec<_>>() {
+                let (mut read, mut more) = (Vec::new(), [0; 16 * 1024]);
+                let of = |read: &[u8], wanted: fn(u8, u8) -> bool| {
+                    frames(read).iter().filter(|(kind, flags, ..)| wanted(*kind, *flags)).count()
+                };
+                while of(&read, |kind, _| kind == 3) < STREAMS as usize {
+                    assert!(began.elapsed() < Duration::from_secs(10), "streams are held");
+                    let count = std::io::Read::read(connection.stream(), &mut more).expect("more");
+                    assert!(
+                        count > 0,
+                        "closed: {:?}",
+                        frames(&read).into_iter().rfind(|(kind, ..)| *kind == 7)
+                    );
+                    read.extend_from_slice(&more[..count]);
+                }
+                let resets = frames(&read).into_iter().filter(|(kind, ..)| *kind == 3);
+                assert!(resets.map(|(.., code)| code).all(|code| code == [0; 4]), "a reset is an error");
+                assert_eq!(of(&read, |kind, flags| kind == 0 && flags & 1 == 1), STREAMS as usize);
+            }
+        });
+    });
+    siege.counted("no-route", before, THREADS * CONNECTIONS * STREAMS as usize);
+    // A stream that is read on from keeps what any open one does, and none of its body.
+    seen.unaffected().grew_at_most((THREADS * CONNECTIONS) as u64 * (1 << 20));
+}
+
 /// What honest clients do that looks like an attack from afar: none of it ends a connection.
 #[test]
 fn honest_clients_meet_no_limit() {

@@ -16,9 +16,10 @@ use crate::worker::http::request::{self, HeadBounds, Raw, Request};
 use crate::worker::http::rewound::Rewound;
 use crate::worker::refusal::Reason;
 
-/// After our last answer, how long and how much we read on so that the client gets to see it.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// After our last answer, how long and how much we read on so that the client gets to see it. Of HTTP/2 that holds for a
+/// stream: it is what the client may have on its way there when it is answered.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER_BYTES: usize = 1024 * 1024;
 
 /// How long a client that has just connected may take to its first request when the connection is to close: it could not
 /// have known.

@@ -19,7 +19,8 @@ use tokio::time::{Duration, Instant};
 
 use super::connection::Hop;
 use super::context::ThreadCtx;
-use super::exchange::exchange;
+use super::exchange::{After, exchange};
+use super::linger::{Nudge, Nudges, linger};
 use super::timer::Timer;
 use crate::worker::http::guard::{Flood, Guarded, Peer};
 use crate::worker::http::h2::{H2, Streams, raw};
@@ -76,10 +77,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             say_goodbye(stream.clone(), &PROTOCOL_ERROR).await;
         }
         Some(Ok(connection)) => {
-            let share = Streams::default();
-            let mut driver = Driver::new(connection, stream.clone(), share.clone());
+            let (share, nudge) = (Streams::default(), Nudge::default());
+            let mut driver = Driver::new(connection, stream.clone(), share.clone(), nudge.clone());
             let mut streams = FuturesUnordered::new();
-            let start = |request, respond| one(ctx, hop, &share, request, respond);
+            let start = |request, respond| one(ctx, hop, (&share, &nudge), request, respond);
             let ended = poll_fn(|cx| driver.poll(cx, (ctx, hop), &mut streams, start, &mut timer)).await;
             match (stream.flood(), ended) {
                 (Some(flood), _) => ctx.tell.flood(flood, &hop.listener().name),
@@ -136,11 +137,11 @@ fn builder(limits: &Limits) -> Builder {
     builder
 }
 
-/// One stream: read -> exchange.
+/// One stream: read -> exchange -> linger.
 async fn one(
     ctx: &ThreadCtx,
     hop: &Hop,
-    share: &Streams,
+    (share, nudge): (&Streams, &Nudge),
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
@@ -159,7 +160,9 @@ async fn one(
         client.begin(request);
     }
     let mut timer = ctx.timers.get();
-    exchange(ctx, hop, request, &mut client, &mut timer, false).await;
+    if exchange(ctx, hop, request, &mut client, &mut timer, false).await != After::Abort {
+        linger(ctx, &mut client, &mut timer, nudge).await;
+    }
 }
 
 /// Says why a connection broke. A client that goes away between requests is not worth a word.
@@ -180,6 +183,7 @@ struct Driver<S: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<Shared<S>, Bytes>,
     stream: Shared<S>,
     share: Streams,
+    nudges: Nudges,
     /// A flood has been answered with GOAWAY.
     calmed: bool,
     served: u32,
@@ -188,9 +192,14 @@ struct Driver<S: AsyncRead + AsyncWrite + Unpin> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    fn new(connection: Connection<Shared<S>, Bytes>, stream: Shared<S>, share: Streams) -> Self {
-        let idle_since = Instant::now();
-        Self { connection, stream, share, calmed: false, served: 0, idle_since, parting: None }
+    fn new(
+        mut connection: Connection<Shared<S>, Bytes>,
+        stream: Shared<S>,
+        share: Streams,
+        nudge: Nudge,
+    ) -> Self {
+        let (idle_since, nudges) = (Instant::now(), Nudges::new(nudge, connection.ping_pong()));
+        Self { connection, stream, share, nudges, calmed: false, served: 0, idle_since, parting: None }
     }
 
     fn poll<F: Future<Output = ()>>(
@@ -224,6 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let before = streams.len();
             self.share.are(before);
             while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+            self.nudges.poll(cx);
             if !accepted && before == streams.len() {
                 break;
             }

@@ -13,6 +13,7 @@ mod h2c;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod idle;
+mod linger;
 mod pace;
 pub mod passthrough;
 pub(crate) mod record;

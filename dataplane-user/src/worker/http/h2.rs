@@ -110,6 +110,25 @@ impl H2 {
         }
     }
 
+    /// Reads the rest of the request's body and throws it away: until its end, or when more than `bound` bytes have come.
+    pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>, bound: &mut usize) -> Poll<()> {
+        while !self.ended {
+            match ready!(self.hold(cx)) {
+                Ok(true) => {}
+                Ok(false) => self.ended = true,
+                Err(_gone) => break,
+            }
+            let read = std::mem::take(&mut self.held).len();
+            self.owed += read;
+            self.release();
+            match bound.checked_sub(read) {
+                Some(left) => *bound = left,
+                None => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn hold(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Reason>> {
         while self.held.is_empty() {
             match ready!(self.body.poll_data(cx)) {

@@ -10,7 +10,7 @@ use crate::worker::refusal::Reason;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\nhi";
 
-async fn connect(bench: &Bench) -> SendRequest<Bytes> {
+pub(super) async fn connect(bench: &Bench) -> SendRequest<Bytes> {
     let stream = bench.connect_as(256 * 1024, true, None);
     let (send, connection) = client::handshake(stream).await.unwrap();
     tokio::task::spawn_local(async move { drop(connection.await) });
@@ -21,7 +21,7 @@ fn get(uri: &str) -> Request<()> {
     Request::get(uri).body(()).unwrap()
 }
 
-async fn body_of(response: Response<h2::RecvStream>) -> (Vec<u8>, Option<HeaderMap>) {
+pub(super) async fn body_of(response: Response<h2::RecvStream>) -> (Vec<u8>, Option<HeaderMap>) {
     let (mut body, mut all) = (response.into_body(), Vec::new());
     while let Some(piece) = body.data().await {
         let piece = piece.unwrap();

@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, sleep, timeout};
 
 use super::bench::{Bench, answering, local, origin, read_all, read_head, read_some};
+use crate::worker::hops::http1::LINGER;
 use crate::worker::refusal::Reason;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -73,8 +74,8 @@ fn an_early_answer_over_http2_is_whole_and_the_rest_of_the_upload_is_not_wanted(
         let mut body = response.into_body();
         assert_eq!(body.data().await.unwrap().unwrap(), "not you");
         assert!(body.is_end_stream());
-        // RFC 9113, 8.1.
-        let reset = timeout(Duration::from_secs(2), std::future::poll_fn(|cx| up.poll_reset(cx))).await;
+        // RFC 9113, 8.1; when it has had the time to end.
+        let reset = timeout(2 * LINGER, std::future::poll_fn(|cx| up.poll_reset(cx))).await;
         assert_eq!(reset.unwrap().unwrap(), h2::Reason::NO_ERROR);
     });
 }

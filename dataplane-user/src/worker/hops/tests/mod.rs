@@ -9,6 +9,7 @@ mod h2c;
 mod http1;
 mod http2;
 mod kinds;
+mod linger;
 mod origin_http2;
 mod pace;
 mod refusals;

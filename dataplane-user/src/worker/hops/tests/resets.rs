@@ -20,19 +20,19 @@ const REFUSED_STREAM: u8 = 7;
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// A client of frames.
-struct Client {
+pub(super) struct Client {
     stream: DuplexStream,
     read: Vec<u8>,
 }
 
 impl Client {
-    async fn connect(bench: &Bench, pipe: usize) -> Self {
+    pub(super) async fn connect(bench: &Bench, pipe: usize) -> Self {
         let mut stream = bench.connect_as(pipe, true, None);
         stream.write_all(PREFACE).await.unwrap();
         Self { stream, read: Vec::new() }
     }
 
-    async fn say(&mut self, bytes: &[u8]) {
+    pub(super) async fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
@@ -49,7 +49,7 @@ impl Client {
         }
     }
 
-    async fn frame(&mut self) -> (u8, u32, Vec<u8>) {
+    pub(super) async fn frame(&mut self) -> (u8, u32, Vec<u8>) {
         loop {
             if let Some(([a, b, c, kind, _, stream @ ..], rest)) = self.read.split_first_chunk::<9>()
                 && let Some(payload) = rest.get(..u32::from_be_bytes([0, *a, *b, *c]) as usize)
