@@ -256,10 +256,15 @@ impl Product {
 
     /// The node's metrics.
     pub fn metrics(&self) -> String {
+        self.told("/metrics")
+    }
+
+    /// What the node answers on its port for metrics and health.
+    pub fn told(&self, path: &str) -> String {
         let text = self.space.inside(|| -> std::io::Result<String> {
             let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 9464)))?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)

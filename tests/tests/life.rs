@@ -79,6 +79,25 @@ impl Life {
         }
     }
 
+    /// Nobody leads connections to the listener, and whoever asks is told so, and what to do.
+    fn refuses_and_says_so(&self) {
+        assert!(self.get(self.stage.dial(), CLIENT4).is_err(), "there is no steering");
+        let why = "steering is off, so every connection is refused";
+        eventually("the node is not ready", Duration::from_secs(5), || {
+            let answer = self.product.told("/readyz");
+            let said = answer.starts_with("HTTP/1.1 503 ") && answer.contains(why);
+            if said { Ok(()) } else { Err(answer) }
+        });
+        let (_, words, _) = self.node(&["status"]);
+        assert!(words.contains(&format!("on no address (steered) - {why}")), "{words}");
+        eventually("the console says what to do", Duration::from_secs(12), || {
+            let (_, words, _) = self.product.cli(&["status"]);
+            let need = words.lines().find(|line| line.contains("does not accept on node"));
+            let told = need.is_some_and(|need| need.contains(why) && need.contains("restart the node"));
+            if told && !words.contains("without --no-kernel") { Ok(()) } else { Err(words) }
+        });
+    }
+
     fn denied(&self) -> u64 {
         probe::reason(self.product.instance(), Reason::Denied.number())
     }
@@ -502,6 +521,7 @@ fn detach_removes_everything_and_says_what() {
     let (ok, _, err) = life.node(&["detach", "--instance", &instance]);
     assert!(!ok && err.contains("a node runs") && err.contains("--force"), "{err}");
     life.drops_foes();
+    assert!(life.product.told("/readyz").starts_with("HTTP/1.1 200 "));
     let (ok, out, err) = life.node(&["detach", "--force", "--instance", &instance]);
     assert!(ok && err.contains("has no packet filter and no steering now"), "{out}{err}");
     assert_nothing_left(&life, &out, &pins);
@@ -509,6 +529,7 @@ fn detach_removes_everything_and_says_what() {
     life.feature("xdp:c0", false, "was removed while the node runs: restart the node");
     life.feature("sk_lookup", false, "restart the node");
     assert!(!probe::has_pins(&instance));
+    life.refuses_and_says_so();
 
     // After a crash of everything too.
     let again = Instant::now();

@@ -51,7 +51,8 @@ fn listener_lines(listener: &Value) -> Vec<String> {
         list("addresses").iter().map(plain).chain(list("ranges").iter().map(range)).collect();
     let problem = listener["problem"].as_str().map_or_else(String::new, |problem| format!("  {problem}"));
     let (name, mode) = (plain(&listener["listener"]), plain(&listener["mode"]));
-    let mut lines = vec![format!("  listener {name} ({mode}) {}{problem}", places.join(", "))];
+    let places = if places.is_empty() { "on no address".to_owned() } else { places.join(", ") };
+    let mut lines = vec![format!("  listener {name} ({mode}) {places}{problem}")];
     let left = |left: &Value| format!("    left to {}: {}", plain(&left["owner"]), plain(&left["at"]));
     lines.extend(list("leftOut").iter().map(left));
     lines

@@ -172,13 +172,15 @@ impl Ops {
             features.iter().map(|feature| words(feature)).collect::<Vec<_>>()
         };
         let interface = |feature: &Feature| feature.name.replacen("xdp:", "", 1);
+        // What to do stands in what the node says of each, but of the flag it says no more than its name.
+        let told_off = off.iter().any(|feature| feature.detail.contains("--no-kernel"));
+        let advice = if told_off { " until it runs as root, without --no-kernel" } else { "" };
         let message = match on.is_empty() {
             true => format!(
-                "Node {} does not enforce its {rules} ({}): every packet passes until it runs as root, without --no-kernel, on an interface that exists",
+                "Node {} does not enforce its {rules}, so every packet passes{advice} ({})",
                 node.name,
                 told(&off, &|feature| format!("{}: {}", feature.name, feature.detail)).join("; ")
             ),
-            // What to do stands in what the node says of each.
             false => format!(
                 "Node {} enforces its {rules} on {}, and not on {}: {}",
                 node.name,
@@ -323,13 +325,26 @@ fn nodes_need(nodes: &[Node], needs: &mut Vec<Need>) {
             let message = format!("Node {} has too much to do, {}", node.name, overload.sentence());
             needs.push(Need { severity: Severity::Bad, message, link: link.clone() });
         }
+        let mut refusing: BTreeMap<&str, Vec<&Name>> = BTreeMap::new();
         for listener in &node.listeners {
             if let Some(why) = &listener.problem {
-                let message =
-                    format!("Listener {} does not accept on node {}: {why}", listener.listener, node.name);
-                let link = format!("/listeners/{}", listener.listener);
-                needs.push(Need { severity: Severity::Bad, message, link });
+                refusing.entry(why).or_default().push(&listener.listener);
             }
         }
+        needs.extend(refusing.into_iter().map(|(why, listeners)| refuse(node, &listeners, why)));
     }
+}
+
+/// Listeners of a node that do not accept for the same reason: where steering is gone, that is all of them.
+fn refuse(node: &Node, listeners: &[&Name], why: &str) -> Need {
+    let (message, link) = match listeners {
+        [one] => {
+            (format!("Listener {one} does not accept on node {}", node.name), format!("/listeners/{one}"))
+        }
+        several => (
+            format!("{} do not accept on node {}", counted(several.len(), "listener"), node.name),
+            format!("/nodes/{}", node.name),
+        ),
+    };
+    Need { severity: Severity::Bad, message: format!("{message}: {why}"), link }
 }

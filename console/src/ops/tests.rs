@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use model::draft::Kind;
-use model::report::{Drops, Feature, Histogram, Leg, Place, Report, RouteReport};
+use model::report::{Drops, Feature, Histogram, Leg, ListenerReport, Place, Report, RouteReport};
 use serde_json::json;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -126,15 +126,9 @@ async fn needs_name_clear_text_and_an_empty_console() {
     assert!(!needs.iter().any(|need| need.link == "/listeners/open"));
 }
 
-#[tokio::test]
-async fn rules_that_a_node_does_not_enforce_are_needed() {
-    let directory = Directory::new();
-    let ops = directory.open().await;
-    let rules = json!({ "rules": [{ "name": "bad", "action": "Deny", "prefixes": ["203.0.113.0/24"] }],
-        "nodeSelector": { "matchLabels": { "site": "a" } } });
-    publish(&ops, vec![object("PacketFilter", "edge", rules)]).await.unwrap();
-    let feature = |on| Feature { name: "xdp".to_owned(), on, detail: "--no-kernel".to_owned() };
-    let node = |site: &str, on| Node {
+/// A node `n1` of this site, with its packet filter on or off.
+fn node(site: &str, on: bool) -> Node {
+    Node {
         name: "n1".to_owned(),
         labels: [("site".to_owned(), site.to_owned())].into(),
         said_labels: std::collections::BTreeMap::new(),
@@ -147,16 +141,51 @@ async fn rules_that_a_node_does_not_enforce_are_needed() {
         applied: None,
         refused: None,
         certificate_ends: None,
-        features: vec![feature(on)],
+        features: vec![Feature { name: "xdp".to_owned(), on, detail: "--no-kernel".to_owned() }],
         listeners: Vec::new(),
         connections: 0,
         threads: 1,
         overload: None,
         syn_pressure: None,
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_listeners_from_accepting_is_said_once() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let listener = |name: &str, problem: &str| ListenerReport {
+        listener: name.parse().unwrap(),
+        mode: "steered".to_owned(),
+        addresses: Vec::new(),
+        ranges: Vec::new(),
+        left_out: Vec::new(),
+        connections: 0,
+        problem: Some(problem.to_owned()),
     };
+    let mut node = node("a", true);
+    node.listeners =
+        vec![listener("a", "no steering"), listener("b", "port taken"), listener("c", "no steering")];
+    let needs = ops.needs_of(&[node]).await.unwrap();
+    let bad = needs.iter().filter(|need| need.severity == Severity::Bad);
+    let said: Vec<(&str, &str)> = bad.map(|need| (&*need.message, &*need.link)).collect();
+    let expected = [
+        ("2 listeners do not accept on node n1: no steering", "/nodes/n1"),
+        ("Listener b does not accept on node n1: port taken", "/listeners/b"),
+    ];
+    assert_eq!(said, expected);
+}
+
+#[tokio::test]
+async fn rules_that_a_node_does_not_enforce_are_needed() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let rules = json!({ "rules": [{ "name": "bad", "action": "Deny", "prefixes": ["203.0.113.0/24"] }],
+        "nodeSelector": { "matchLabels": { "site": "a" } } });
+    publish(&ops, vec![object("PacketFilter", "edge", rules)]).await.unwrap();
     let need = ops.unfiltered(&node("a", false)).unwrap();
-    assert!(need.message.contains("Node n1 does not enforce its 1 packet filter rule (xdp: --no-kernel)"));
-    assert!(need.message.contains("until it runs as root"));
+    let said = "Node n1 does not enforce its 1 packet filter rule, so every packet passes until it runs as root, without --no-kernel (xdp: --no-kernel)";
+    assert_eq!(need.message, said);
     assert!(ops.unfiltered(&node("a", true)).is_none());
     // On some interfaces it is: what passes is said of the others alone.
     let on = |name: &str, on, detail: &str| Feature { name: name.to_owned(), on, detail: detail.to_owned() };
@@ -172,7 +201,11 @@ async fn rules_that_a_node_does_not_enforce_are_needed() {
         format!("Node n1 enforces its 1 packet filter rule on edge0, edge1, and not on edge9: {missing}")
     );
     some.features = vec![on("xdp:edge9", false, missing)];
-    assert!(ops.unfiltered(&some).unwrap().message.contains("every packet passes"));
+    // The flag is nothing to do with it.
+    let said = format!(
+        "Node n1 does not enforce its 1 packet filter rule, so every packet passes (xdp:edge9: {missing})"
+    );
+    assert_eq!(ops.unfiltered(&some).unwrap().message, said);
     assert!(ops.unfiltered(&node("b", false)).is_none());
     // Without a rule it is said of interfaces that the node was to filter on, once for all of them.
     let mut idle = node("b", true);

@@ -163,13 +163,9 @@ impl Status {
             let addresses = listener.addresses.iter().map(ToString::to_string);
             let places: Vec<String> =
                 addresses.chain(listener.ranges.iter().map(ToString::to_string)).collect();
+            let places = if places.is_empty() { "no address".to_owned() } else { places.join(", ") };
             let problem = listener.problem.as_ref().map_or(String::new(), |problem| format!(" - {problem}"));
-            lines.push(format!(
-                "listener  {} on {} ({}){problem}",
-                listener.listener,
-                places.join(", "),
-                listener.mode
-            ));
+            lines.push(format!("listener  {} on {places} ({}){problem}", listener.listener, listener.mode));
             let left_out = |left: &LeftOut| format!("left out  {}: {left}", listener.listener);
             lines.extend(listener.left_out.iter().map(left_out));
         }
@@ -228,10 +224,17 @@ impl Keeper {
     }
 
     fn listeners(&self) -> Vec<ListenerReport> {
-        self.in_force
-            .as_ref()
-            .map(|snapshot| self.sockets.report(snapshot, &self.problems, &self.busy))
-            .unwrap_or_default()
+        let Some(snapshot) = &self.in_force else { return Vec::new() };
+        let mut listeners = self.sockets.report(snapshot, &self.problems, &self.busy);
+        if let Some(why) = self.kernel.steering_gone() {
+            let gone = format!("steering is off, so every connection is refused: {why}");
+            listeners.iter_mut().for_each(|listener| {
+                listener.addresses.clear();
+                listener.ranges.clear();
+                listener.problem = Some(gone.clone());
+            });
+        }
+        listeners
     }
 
     /// Writes `status.json` when it says something new, or has not been written for a while.

@@ -252,6 +252,13 @@ impl Kernel for Linux {
         self.steered || (self.progress != Progress::Settled && self.programs.steer.is_ok())
     }
 
+    fn steering_gone(&self) -> Option<&str> {
+        match &self.steer {
+            State::Off(why) if self.steered => Some(why),
+            State::Off(_) | State::On(_) => None,
+        }
+    }
+
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {
         self.counters.prepare([counters(&plan.filter), budgets::counters(&plan.budgets)].concat());
         self.budgets.apply(&plan.budgets, |rule| self.counters.of(rule))?;

@@ -84,6 +84,11 @@ pub trait Kernel: Send {
     /// Whether `sk_lookup` steers; when not, the sockets module binds `SO_REUSEPORT` sockets instead.
     fn steers(&self) -> bool;
 
+    /// Why connections to the sockets that steering leads to are refused: it was there, and is gone.
+    fn steering_gone(&self) -> Option<&str> {
+        None
+    }
+
     /// Puts a plan in force as one new generation: every packet is judged by the old tables or by the new ones.
     /// A failure leaves the old generation in force.
     ///

@@ -274,7 +274,7 @@ impl Control {
             ToWorker::Settled { id } => self.settled(id).await,
             ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
             ToWorker::Figures { drops, features, listeners, syn_pressure, filters } => {
-                self.observe.filters(filters);
+                self.observe.keeper(filters, &listeners);
                 self.reporter.take(drops, features, listeners, syn_pressure);
             }
             ToWorker::Senders(senders) => self.reporter.take_senders(*senders),

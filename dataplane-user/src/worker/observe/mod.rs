@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use model::report::{Drops, Leg, Overload, Report, SynPressure};
+use model::report::{Drops, Leg, ListenerReport, Overload, Report, SynPressure};
 
 use super::live::{ListenerLive, Live, OriginLive, RouteLive};
 use super::overload::{Memory, Refusing};
@@ -43,6 +43,8 @@ pub struct Observe {
     memory: Arc<Memory>,
     syn_pressure: Told<Option<SynPressure>>,
     filters: Told<Vec<FilterState>>,
+    /// Why no listener accepts, where none does.
+    unreachable: Told<Option<String>>,
 }
 
 impl Observe {
@@ -61,6 +63,7 @@ impl Observe {
             memory: Arc::default(),
             syn_pressure: Told::default(),
             filters: Told::default(),
+            unreachable: Told::default(),
         })
     }
 
@@ -109,6 +112,23 @@ impl Observe {
         self.filters.tell(told, Instant::now());
     }
 
+    /// Both of the keeper's words.
+    pub fn keeper(&self, filters: Vec<FilterState>, listeners: &[ListenerReport]) {
+        self.filters(filters);
+        self.listeners(listeners);
+    }
+
+    /// Where listeners accept, as the keeper told it now.
+    pub fn listeners(&self, told: &[ListenerReport]) {
+        let accepts = |one: &ListenerReport| !(one.addresses.is_empty() && one.ranges.is_empty());
+        let why = |one: &ListenerReport| {
+            Some(format!("listener {} does not accept: {}", one.listener, one.problem.as_ref()?))
+        };
+        // One that accepts is enough to be sent traffic.
+        let unreachable = if told.iter().any(accepts) { None } else { told.iter().find_map(why) };
+        self.unreachable.tell(unreachable, Instant::now());
+    }
+
     /// What happened since the report before. Features, and where and how listeners accept, are the keeper's to add.
     pub fn report(&self) -> Report {
         lock(&self.totals).report(self, &self.live.load())
@@ -150,7 +170,8 @@ impl Observe {
         self.shards.iter().filter(|shared| shared.accepting.load(Ordering::Relaxed)).count()
     }
 
-    /// Whether traffic can be taken: a snapshot is in force, and where it has listeners every thread accepts.
+    /// Whether traffic can be taken: a snapshot is in force, and where it has listeners every thread accepts and connections to one of
+    /// them at least arrive.
     ///
     /// # Errors
     /// Why not, one sentence.
@@ -163,7 +184,11 @@ impl Observe {
         if accepting < threads && !live.listeners.is_empty() {
             return Err(format!("{accepting} of {threads} threads accept connections"));
         }
-        Ok(())
+        // Listeners that the last word was about may be gone.
+        match self.unreachable.at(Instant::now()).flatten() {
+            Some(why) if !live.listeners.is_empty() => Err(why),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use model::name::Name;
-use model::report::{Drops, Leg, OverBudget, Place, SynPressure};
+use model::report::{Drops, Leg, ListenerReport, OverBudget, Place, SynPressure};
 
 use super::totals::{MOST_ROUTES, MOST_RULES, OTHER};
 use super::{Exchange, Observe, OriginPart};
@@ -327,6 +327,36 @@ fn an_origin_fails_until_it_answers_again() {
     other.origin(&origin, Ok("192.0.2.7:443".parse().unwrap()));
     let report = observe.report();
     assert_eq!((report.origins[0].failing.as_deref(), report.origins[0].failures), (None, 0));
+}
+
+/// Threads accept from sockets, whoever leads connections to them.
+#[test]
+fn a_node_whose_listeners_nobody_can_reach_is_not_ready() {
+    let observe = observe(0);
+    let mut live = Live::empty();
+    live.id.revision = 1;
+    live.listeners.insert(name("https"), Arc::new(listener("https")));
+    observe.live.store(Arc::new(live));
+    let report = |addresses: &[&str], problem: Option<&str>| ListenerReport {
+        listener: name("https"),
+        mode: "steered".to_owned(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        ranges: Vec::new(),
+        left_out: Vec::new(),
+        connections: 0,
+        problem: problem.map(str::to_owned),
+    };
+    let (there, gone) = (report(&["0.0.0.0:443"], None), report(&[], Some("steering is off")));
+    let ready = |told: &[&ListenerReport]| {
+        observe.listeners(&told.iter().copied().cloned().collect::<Vec<_>>());
+        observe.ready()
+    };
+    assert_eq!(observe.ready(), Ok(()), "before the keeper said a word");
+    assert_eq!(ready(&[&there]), Ok(()));
+    let why = "listener https does not accept: steering is off".to_owned();
+    assert_eq!(ready(&[&gone]), Err(why));
+    assert_eq!(ready(&[&gone, &there]), Ok(()));
+    assert_eq!(ready(&[]), Ok(()), "a snapshot is on its way");
 }
 
 #[test]
