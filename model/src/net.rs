@@ -21,6 +21,9 @@ pub enum InvalidPrefix {
         "a prefix is an address with an optional /length, such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.7"
     )]
     Syntax,
+    /// The address is one, the length is none.
+    #[error("the length behind the / is a number from 0 to {0}")]
+    Length(u8),
     /// Bits behind the prefix length are set.
     #[error("the address has bits set behind its /length; write {0}")]
     HostBits(IpNet),
@@ -52,11 +55,14 @@ impl std::str::FromStr for Prefix {
     type Err = InvalidPrefix;
 
     fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
-        let net = match text.contains('/') {
-            true => text.parse::<IpNet>().ok(),
-            false => text.parse::<IpAddr>().ok().map(IpNet::from),
-        }
-        .ok_or(InvalidPrefix::Syntax)?;
+        let net = match text.split_once('/') {
+            Some((address, _)) => text.parse::<IpNet>().map_err(|_no_prefix| match address.parse() {
+                Ok(IpAddr::V4(_)) => InvalidPrefix::Length(32),
+                Ok(IpAddr::V6(_)) => InvalidPrefix::Length(128),
+                Err(_) => InvalidPrefix::Syntax,
+            })?,
+            None => text.parse::<IpAddr>().map(IpNet::from).map_err(|_no_address| InvalidPrefix::Syntax)?,
+        };
         if net.trunc() != net {
             return Err(InvalidPrefix::HostBits(net.trunc()));
         }

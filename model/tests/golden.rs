@@ -100,6 +100,7 @@ fn run(text: &str) -> Result<Snapshot, Vec<Problem>> {
         internal_ca: &pems["ca.pem"],
         rule_ids: &rule_ids,
         removed: &removed,
+        refused: &BTreeSet::new(),
         now: datetime!(2026-06-01 00:00 UTC),
     };
     let compiled = compile(input)?;

@@ -164,7 +164,9 @@ fn parsed(object: &str, hosts: &[String]) -> Result<Vec<HostPattern>, Vec<Proble
             Err(why) => {
                 let why: model::name::InvalidHost = why;
                 let field = format!("spec.internalCa.hostnames[{index}]");
-                problems.push(Problem::new(object, field, Code::Invalid, why.to_string()));
+                // As the compiler says it of a route's host, beside which a form shows it once.
+                let message = format!("{host:?} is not valid: {why}");
+                problems.push(Problem::new(object, field, Code::Invalid, message));
             }
         }
     }

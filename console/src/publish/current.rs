@@ -46,6 +46,7 @@ impl Current {
             internal_ca: authority.pem(),
             rule_ids: &rules,
             removed: &BTreeSet::new(),
+            refused: &BTreeSet::new(),
             now: clock::now(),
         };
         let compiled = compile_with(input, cache, &in_force).map_err(OpsError::Problems)?;

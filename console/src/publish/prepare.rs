@@ -60,6 +60,7 @@ impl Maker<'_> {
         let resolver = Resolver { master: self.master, authority: self.authority, now: clock::now() };
         let mut named = BTreeSet::new();
         let mut issued = BTreeMap::new();
+        let mut refused = BTreeSet::new();
         for mut object in changes.put {
             let key = object_key(&object);
             if !named.insert(key.clone()) {
@@ -80,6 +81,7 @@ impl Maker<'_> {
                     }
                     Err(found) => {
                         problems.extend(found);
+                        refused.insert(key);
                         continue;
                     }
                 }
@@ -90,7 +92,7 @@ impl Maker<'_> {
         if changes.prune {
             objects.retain(|key, _| named.contains(key));
         }
-        let mut prepared = self.compare(base, objects, keys, problems, cache);
+        let mut prepared = self.compare(base, objects, keys, (problems, refused), cache);
         // Each publish issues anew: the fingerprint of what a review was made with would be nobody's.
         for line in &mut prepared.lines {
             if let Some(hosts) = issued.get(&line.object) {
@@ -106,7 +108,7 @@ impl Maker<'_> {
             objects.into_iter().map(|object| (object_key(&object), object)).collect();
         let tolerated = objects.values().map(Object::label).collect();
         let prepared = self.differ(base, objects);
-        self.compile(base, prepared, &tolerated, cache)
+        self.compile(base, prepared, (&tolerated, &BTreeSet::new()), cache)
     }
 
     fn compare(
@@ -114,7 +116,7 @@ impl Maker<'_> {
         base: &Current,
         objects: BTreeMap<(Kind, String), Object>,
         keys: BTreeMap<Digest, Vec<u8>>,
-        problems: Vec<Problem>,
+        (problems, refused): (Vec<Problem>, BTreeSet<(Kind, String)>),
         cache: &mut FactsCache,
     ) -> Prepared {
         let mut prepared = self.differ(base, objects);
@@ -124,7 +126,7 @@ impl Maker<'_> {
         let changed: BTreeSet<String> = prepared.put.iter().map(Object::label).collect();
         let in_force =
             prepared.objects.values().map(Object::label).filter(|label| !changed.contains(label)).collect();
-        self.compile(base, prepared, &in_force, cache)
+        self.compile(base, prepared, (&in_force, &refused), cache)
     }
 
     fn differ(&self, base: &Current, objects: BTreeMap<(Kind, String), Object>) -> Prepared {
@@ -168,7 +170,7 @@ impl Maker<'_> {
         &self,
         base: &Current,
         mut prepared: Prepared,
-        in_force: &BTreeSet<String>,
+        (in_force, refused): (&BTreeSet<String>, &BTreeSet<(Kind, String)>),
         cache: &mut FactsCache,
     ) -> Prepared {
         let objects: Vec<Object> = prepared.objects.values().cloned().collect();
@@ -183,10 +185,12 @@ impl Maker<'_> {
             internal_ca: self.authority.pem(),
             rule_ids: &rule_ids,
             removed: &removed,
+            refused,
             now: clock::now(),
         };
         match compile_with(input, cache, in_force) {
-            Ok(compiled) => prepared.compiled = Some(compiled),
+            // What was refused is missing in it.
+            Ok(compiled) => prepared.compiled = refused.is_empty().then_some(compiled),
             Err(found) => prepared.problems.extend(found),
         }
         prepared

@@ -59,6 +59,24 @@ async fn what_does_not_compile_changes_nothing() {
     assert_eq!(ops.current().id.revision, 1);
 }
 
+/// A certificate that cannot be issued is not missing: it was wanted, and what is wrong with it is said once.
+#[tokio::test]
+async fn nothing_follows_from_a_certificate_that_is_refused() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    let hosts = json!(["shop.example.com", "bad_host!"]);
+    let wrong = vec![
+        object("Certificate", "new", json!({ "internalCa": { "hostnames": hosts } })),
+        object("Route", "new", json!({ "hostnames": hosts, "originGroup": "shop", "certificate": "new" })),
+    ];
+    let OpsError::Problems(problems) = publish(&ops, wrong).await.unwrap_err() else { panic!() };
+    let said: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    // The same of both, so that a form with one control for both says it once.
+    assert!(said[0].starts_with("\"bad_host!\" is not valid: every label") && said[0] == said[1], "{said:?}");
+}
+
 #[tokio::test]
 async fn rollback_is_a_new_revision_with_the_old_objects() {
     let directory = Directory::new();

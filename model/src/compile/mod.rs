@@ -49,6 +49,8 @@ pub struct Input<'a> {
     pub rule_ids: &'a BTreeMap<String, u32>,
     /// What was there and goes with this change, so that whoever still names it is told so.
     pub removed: &'a BTreeSet<(Kind, String)>,
+    /// What is wanted and is not among `objects`, because something is wrong with it that is told already: whoever names it is right to.
+    pub refused: &'a BTreeSet<(Kind, String)>,
     /// The time certificates are judged at.
     pub now: OffsetDateTime,
 }
@@ -102,7 +104,7 @@ pub fn compile_with(
 ) -> Result<Compiled, Vec<Problem>> {
     let mut problems = Vec::new();
     let objects = catalogue(input.objects, &mut problems);
-    let names = Names::of(objects.iter().map(|(kind, name, _)| (*kind, name)), input.removed);
+    let names = Names::of(objects.iter().map(|(kind, name, _)| (*kind, name)), input.removed, input.refused);
     let mut compiled = Compiled::new(input.internal_ca);
     for (kind, name, object) in &objects {
         let mut at = At::new(&mut problems, format!("{kind}/{name}"));

@@ -19,18 +19,20 @@ const MOST_COMPARED: usize = 30;
 pub(super) struct Names {
     names: BTreeMap<Kind, BTreeSet<Name>>,
     removed: BTreeSet<(Kind, String)>,
+    refused: BTreeSet<(Kind, String)>,
 }
 
 impl Names {
     pub(super) fn of<'a>(
         objects: impl Iterator<Item = (Kind, &'a Name)>,
         removed: &BTreeSet<(Kind, String)>,
+        refused: &BTreeSet<(Kind, String)>,
     ) -> Self {
         let mut names: BTreeMap<Kind, BTreeSet<Name>> = BTreeMap::new();
         for (kind, name) in objects {
             names.entry(kind).or_default().insert(name.clone());
         }
-        Self { names, removed: removed.clone() }
+        Self { names, removed: removed.clone(), refused: refused.clone() }
     }
 
     pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = &Name> {
@@ -108,6 +110,9 @@ impl<'p> At<'p> {
     ) -> Option<Name> {
         if let Some(name) = names.get(kind, text) {
             return Some(name.clone());
+        }
+        if names.refused.contains(&(kind, text.to_owned())) {
+            return None;
         }
         if names.goes(kind, text) {
             let message = format!(

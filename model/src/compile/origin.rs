@@ -53,7 +53,12 @@ pub(super) fn lower(
     let mut origins = Vec::with_capacity(spec.origins.len());
     for (index, origin) in spec.origins.iter().enumerate() {
         let field = format!("spec.origins[{index}].url");
-        let Some((secured, address)) = url(&field, &origin.url, at) else { continue };
+        let Some((secured, address)) = url(&field, &origin.url, at) else {
+            if !group.clear_text && origin.url.to_ascii_lowercase().starts_with("http://") {
+                at.problem(&*field, Code::Invalid, clear_text(""));
+            }
+            continue;
+        };
         if !seen.insert((secured, address.clone())) {
             at.problem(&*field, Code::Duplicate, format!("{address} is in this group twice; remove one"));
         }
@@ -137,10 +142,7 @@ fn origin(
 ) -> Option<Origin> {
     if !secured {
         if !group.clear_text {
-            let message = format!(
-                "http:// sends everything to {address} in clear text; write https://, or say `clearText: allow` for this group"
-            );
-            at.problem(field, Code::Invalid, message);
+            at.problem(field, Code::Invalid, clear_text(&format!(" to {address}")));
             return None;
         }
         return Some(Origin { address, security: OriginSecurity::ClearText, share });
@@ -154,6 +156,12 @@ fn origin(
         false => OriginSecurity::Unverified { sni: expected },
     };
     Some(Origin { address, security, share })
+}
+
+fn clear_text(whereto: &str) -> String {
+    format!(
+        "http:// sends everything{whereto} in clear text; write https://, or say `clearText: allow` for this group"
+    )
 }
 
 /// `https://host[:port]` or `http://host[:port]`; whether it is TLS, and where. What could be a password is not repeated.

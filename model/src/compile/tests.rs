@@ -33,6 +33,7 @@ fn input<'a>(
         internal_ca: "CA",
         rule_ids,
         removed: &NOTHING,
+        refused: &NOTHING,
         now: datetime!(2026-06-01 00:00 UTC),
     }
 }

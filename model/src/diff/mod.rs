@@ -2,6 +2,7 @@
 //!
 //! Never with key material; certificates by name, end and fingerprint.
 
+mod defaults;
 mod filters;
 mod packet_filter;
 mod words;

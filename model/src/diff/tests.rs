@@ -74,20 +74,20 @@ fn changes_say_the_fields() {
             "Listener",
             json!({"port": 443}),
             json!({"port": 443, "tls": {"minVersion": "1.3"}, "limits": {"streams": 5}}),
-            "limits.streams (default) → 5; tls.minVersion (default) → 1.3",
+            "limits.streams 128 → 5; tls.minVersion 1.2 → 1.3",
         ),
         (
             "Listener",
             json!({"port": 443, "takeOver": true}),
             json!({"port": 443, "addresses": ["2001:db8::1"]}),
-            "addresses +2001:db8::1; takeOver true → (default)",
+            "addresses +2001:db8::1; takeOver true → false",
         ),
         (
             "Listener",
             json!({"port": 80, "protocol": "HTTP"}),
             json!({"port": 80, "protocol": "HTTP",
                 "http": {"h2cPrefixes": ["10.0.0.0/8"], "clearText": "allow"}}),
-            "http.clearText (default) → allow; http.h2cPrefixes +10.0.0.0/8",
+            "http.clearText refused → allow; http.h2cPrefixes +10.0.0.0/8",
         ),
         (
             "Route",
@@ -102,10 +102,16 @@ fn changes_say_the_fields() {
             "origins in another order: https://b.test, https://a.test",
         ),
         (
+            "PacketFilter",
+            json!({"rules": [{"name": "walkers", "action": "Deny", "prefixes": ["192.0.2.0/24"], "mode": "Observe"}]}),
+            json!({"rules": [{"name": "walkers", "action": "Deny", "prefixes": ["192.0.2.0/24"]}]}),
+            "rule walkers.mode Observe → Enforce",
+        ),
+        (
             "OriginGroup",
             json!({"origins": [{"url": "https://a.test"}]}),
             json!({"origins": [{"url": "http://a.test"}], "clearText": "allow", "tls": {"verify": "none"}}),
-            "clearText (default) → allow; origins +http://a.test, -https://a.test; tls.verify (default) → none",
+            "clearText refused → allow; origins +http://a.test, -https://a.test; tls.verify on → none",
         ),
     ] {
         let found = words(&[object(kind, "x", old.clone())], &[object(kind, "x", new)]);

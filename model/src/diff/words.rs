@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{filters, packet_filter};
+use super::{defaults, filters, packet_filter};
 use crate::certificate::{Facts, trust_bundle};
 use crate::digest::Digest;
 use crate::draft::{
@@ -117,7 +117,13 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
             }
         }
         (Value::Array(old), Value::Array(new)) => entries(path, old, new, found),
-        (old, new) => found.push(format!("{path} {} → {}", plain(old), plain(new))),
+        (old, new) => {
+            let side = |value: &Value| match defaults::of(path) {
+                Some(unsaid) if value.is_null() => unsaid.to_owned(),
+                _ => plain(value),
+            };
+            found.push(format!("{path} {} → {}", side(old), side(new)));
+        }
     }
 }
 

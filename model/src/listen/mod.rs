@@ -116,6 +116,9 @@ pub enum InvalidAddresses {
         "is no IPv4 or IPv6 address or prefix; write one such as 192.0.2.1, 2001:db8::1, 10.0.7.0/24 or 2001:db8:7::/64"
     )]
     Syntax,
+    /// The address is one, the length is none.
+    #[error("has no length behind its / that there is; write a number from 1 to {0}")]
+    Length(u8),
     /// Bits behind the prefix length are set.
     #[error("has bits set behind its /{}; write {} for the prefix, or {} for the one address", .0.prefix_len(), .0.trunc(), .0.addr())]
     HostBits(IpNet),
@@ -156,7 +159,10 @@ impl std::str::FromStr for Addresses {
     fn from_str(text: &str) -> Result<Self, InvalidAddresses> {
         let net = match text.parse::<IpAddr>() {
             Ok(address) => IpNet::from(address),
-            Err(_) => text.parse().map_err(|_neither| InvalidAddresses::Syntax)?,
+            Err(_) => text.parse().map_err(|_neither| match text.parse::<Prefix>() {
+                Err(InvalidPrefix::Length(most)) => InvalidAddresses::Length(most),
+                _ => InvalidAddresses::Syntax,
+            })?,
         };
         if net.prefix_len() == 0 || net.addr().is_unspecified() {
             return Err(InvalidAddresses::Every);
@@ -166,6 +172,7 @@ impl std::str::FromStr for Addresses {
             Ok(prefix) => Ok(Self(prefix)),
             Err(InvalidPrefix::HostBits(_)) => Err(InvalidAddresses::HostBits(net)),
             Err(InvalidPrefix::Mapped) => Err(InvalidAddresses::Mapped(as_ipv4(net)?)),
+            Err(InvalidPrefix::Length(most)) => Err(InvalidAddresses::Length(most)),
             Err(InvalidPrefix::Syntax) => Err(InvalidAddresses::Syntax),
         }
     }

@@ -26,8 +26,10 @@ fn addresses_are_parsed_and_written_as_people_write_them() {
         ("224.0.0.0/8", "is a multicast address; nothing can connect to it"),
         ("::ffff:10.0.7.0/120", "is IPv4; write 10.0.7.0/24"),
         ("::ffff:192.0.2.1", "is IPv4; write 192.0.2.1"),
+        ("10.0.7.0/33", "has no length behind its / that there is; write a number from 1 to 32"),
+        ("2001:db8::/129", "has no length behind its / that there is; write a number from 1 to 128"),
         (
-            "10.0.7.0/33",
+            "10.0.7/24",
             "is no IPv4 or IPv6 address or prefix; write one such as 192.0.2.1, 2001:db8::1, 10.0.7.0/24 or 2001:db8:7::/64",
         ),
     ] {

@@ -57,8 +57,8 @@ impl Loopback {
     ) -> Self {
         let filtered = filtered(nodes, report);
         let judged = |loopback: IpNet| {
-            let accepting = || new.listeners().find(|listener| accepts_at(listener, loopback));
-            filtered.clone().or_else(|| accepting().map(judges)).map_or(Judged::Never, Judged::Perhaps)
+            let accepting = || new.listeners().filter(|listener| accepts_at(listener, loopback));
+            filtered.clone().or_else(|| judging(accepting())).map_or(Judged::Never, Judged::Perhaps)
         };
         Self { v4: judged(V4), v6: judged(V6) }
     }
@@ -117,12 +117,21 @@ fn accepts_at(listener: &Listener, loopback: IpNet) -> bool {
     })
 }
 
-/// What such a listener does.
-fn judges(listener: &Listener) -> String {
-    format!(
-        "listener {} accepts at loopback addresses too, and asks the rules about its clients",
-        listener.name
-    )
+/// What such listeners do; nothing where there is none. So many are named.
+fn judging<'a>(listeners: impl Iterator<Item = &'a Listener>) -> Option<String> {
+    const NAMED: usize = 4;
+    let names: Vec<&str> = listeners.map(|listener| listener.name.as_str()).collect();
+    let what = "at loopback addresses too, and";
+    Some(match &names[..] {
+        [] => return None,
+        [one] => format!("listener {one} accepts {what} asks the rules about its clients"),
+        some => {
+            let further = some.len().saturating_sub(NAMED);
+            let more = if further > 0 { format!(" and {further} more") } else { String::new() };
+            let named = some.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+            format!("listeners {named}{more} accept {what} ask the rules about their clients")
+        }
+    })
 }
 
 #[cfg(test)]

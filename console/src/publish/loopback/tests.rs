@@ -137,6 +137,18 @@ async fn loopback_prefixes_ask_for_a_second_word_where_a_listener_accepts_there(
             }
         }
     }
+    // All of them are named, so that nobody changes one and is asked again about the next.
+    let listener = |name: &str, port: u16| {
+        object("Listener", name, json!({ "addresses": ["127.0.0.1", "192.0.2.1"], "port": port }))
+    };
+    publish(&ops, vec![listener("https", 443), listener("more", 8443)]).await.unwrap();
+    let asked = asked_at(&ops, "127.0.0.1", deny(&["127.0.0.0/8"])).await;
+    let why =
+        "(listeners https, more accept at loopback addresses too, and ask the rules about their clients";
+    assert!(asked.len() == 1 && asked[0].contains(why), "{asked:?}");
+    ops.publish(Changes::remove(Kind::Listener, "more"), &operator(), PublishOptions::default())
+        .await
+        .unwrap();
     // What counts is what is to be in force: a listener that comes with the rule, and one that goes.
     let actor = Actor { address: "127.0.0.1".parse().ok(), ..operator() };
     let filter = || object("PacketFilter", "f", json!({ "rules": [deny(&["127.0.0.0/8"])] }));

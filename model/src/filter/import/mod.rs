@@ -83,9 +83,9 @@ pub enum NotPrefix {
 }
 
 impl NotPrefix {
-    /// Whether it may be a note as well: no address at all.
+    /// Whether it may be a note as well: no address at all, or one with something else behind a slash.
     fn is_other_text(self) -> bool {
-        self == Self::Invalid(InvalidPrefix::Syntax)
+        matches!(self, Self::Invalid(InvalidPrefix::Syntax | InvalidPrefix::Length(_)))
     }
 }
 
