@@ -50,11 +50,19 @@ pub(crate) enum ClientError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "nobody answers at https://{0}: the console is not running; start it (`sallyport up`), or name another with --state-dir, or --server"
+    )]
+    NotRunning(String),
+    #[error(
+        "the console at https://{0} is another one than was meant: its certificate is not of the CA that it is verified against; name the one that runs there with --state-dir (or its CA with --ca, beside --server)"
+    )]
+    Another(String),
     #[error("the console did not answer within {} s", PATIENCE.as_secs())]
     TimedOut,
     #[error("the console refuses the token: it knows none like it, or it was revoked")]
     Token,
-    /// 409 and 422.
+    /// 400, 409 and 422.
     #[error("refused")]
     Problems(Vec<Problem>),
     /// One sentence of the console's.
@@ -95,6 +103,11 @@ impl Client {
         Ok(Self { authority, token: token.to_owned(), tls: Arc::new(tls), ca: ca.to_owned() })
     }
 
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.authority)
+    }
+
     /// One call; the status and the JSON that came back (null when it was none).
     pub(crate) async fn call(
         &self,
@@ -105,7 +118,7 @@ impl Client {
         let exchange = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
         exchange
             .map_err(|_elapsed| ClientError::TimedOut)?
-            .map_err(|source| ClientError::Unreachable { authority: self.authority.clone(), source })
+            .map_err(|source| unreachable(&self.authority, source))
     }
 
     /// A call that must succeed.
@@ -131,7 +144,7 @@ impl Client {
         body: Option<&Value>,
         mut piece: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
-        let unreachable = |source| ClientError::Unreachable { authority: self.authority.clone(), source };
+        let unreachable = |source| unreachable(&self.authority, source);
         let (mut sender, connection) = self.connect().await.map_err(unreachable)?;
         let request = self.request(method, path, body).map_err(unreachable)?;
         let exchange = async {
@@ -213,12 +226,23 @@ async fn with_connection<T>(
     }
 }
 
+/// Why there is no console to talk to: of the usual causes what to do.
+fn unreachable(authority: &str, source: std::io::Error) -> ClientError {
+    let authority = authority.to_owned();
+    let cause = source.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match (source.kind(), cause) {
+        (std::io::ErrorKind::ConnectionRefused, _) => ClientError::NotRunning(authority),
+        (_, Some(rustls::Error::InvalidCertificate(_))) => ClientError::Another(authority),
+        _ => ClientError::Unreachable { authority, source },
+    }
+}
+
 /// What a refusal says.
 fn refused(status: u16, value: &Value) -> ClientError {
     let problems = serde_json::from_value::<Vec<Problem>>(value["problems"].clone()).unwrap_or_default();
     match (status, problems.as_slice()) {
         (401, _) => ClientError::Token,
-        (409 | 422, [_, ..]) => ClientError::Problems(problems),
+        (400 | 409 | 422, [_, ..]) => ClientError::Problems(problems),
         (_, [problem, ..]) => ClientError::Status { status, said: problem.to_string() },
         // Codes of the API alone (`fault`, `not-found`): the sentence says it.
         _ => match value["problems"][0]["message"].as_str() {

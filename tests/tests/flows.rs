@@ -174,6 +174,7 @@ fn a_reason_that_the_node_does_not_know_ends_no_other_watch() {
             asked.join().unwrap()
         });
         let told: Vec<Value> = refused.1.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(!refused.0 && refused.2.contains("no node told of packets"), "{refused:?}");
         let [problem] = &told[..] else { panic!("{refused:?}") };
         assert_eq!(problem["type"], "problem");
         assert_eq!(problem["message"], "this node knows no reason \"no-such\"");

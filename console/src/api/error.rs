@@ -52,14 +52,19 @@ impl From<Problem> for ApiProblem {
 impl ApiError {
     /// One sentence about the request itself.
     pub(super) fn sentence(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        Self::at(status, code, String::new(), message)
+        let problem = ApiProblem {
+            object: String::new(),
+            field: String::new(),
+            code: code.to_owned(),
+            message: message.into(),
+        };
+        Self { status, problems: vec![problem] }
     }
 
-    /// The same about a parameter of the query.
-    pub(super) fn at(status: StatusCode, code: &str, field: String, message: impl Into<String>) -> Self {
-        let problem =
-            ApiProblem { object: String::new(), field, code: code.to_owned(), message: message.into() };
-        Self { status, problems: vec![problem] }
+    /// What is wrong with the parameters of a query.
+    pub(super) fn query(problems: Vec<Problem>) -> Self {
+        let problems = problems.into_iter().map(ApiProblem::from).collect();
+        Self { status: StatusCode::BAD_REQUEST, problems }
     }
 
     /// What is wrong with objects.

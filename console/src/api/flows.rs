@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
-use model::problem::{Code, Problem};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::ApiError;
 use super::body::{Fields, JsonBody};
+use super::query::{Asked, Parameters, Wanted};
 use crate::flows::{Attended, NodeState, Reader, counts_line, flow_line, problem_line};
-use crate::ops::{Actor, CaptureQuery, FlowQuery, Ops};
+use crate::ops::{Actor, CaptureQuery, FlowQuery, Ops, OpsError};
 
 /// Lines of an export unless something else is said, and at most.
 const LIMIT: (u64, u64) = (1_000, 100_000);
@@ -36,45 +36,47 @@ const BEAT: Duration = Duration::from_millis(500);
            ("protocol" = Option<String>, Query, description = "tcp, udp, icmp, icmpv6 or a number"),
            ("limit" = Option<u64>, Query, description = "1 to 100000, 1000 when absent"),
            ("seconds" = Option<u64>, Query, description = "1 to 600, 10 when absent")),
-    responses((status = 200, description = "application/x-ndjson"), (status = 409, body = super::error::Problems),
-              (status = 422, body = super::error::Problems)))]
+    responses((status = 200, description = "application/x-ndjson"), (status = 400, body = super::error::Problems),
+              (status = 409, body = super::error::Problems), (status = 422, body = super::error::Problems)))]
 pub(super) async fn export(
     State(ops): State<Ops>,
-    Query(pairs): Query<Vec<(String, String)>>,
+    Asked(Export { flows, limit, seconds }): Asked<Export>,
 ) -> Result<Response, ApiError> {
-    let (mut flows, mut limit, mut seconds) = (FlowQuery::default(), LIMIT.0, SECONDS.0);
-    let mut problems = Vec::new();
-    for (name, text) in &pairs {
-        match name.as_str() {
-            "limit" => limit = bounded(name, text, LIMIT, &mut problems),
-            "seconds" => seconds = bounded(name, text, SECONDS, &mut problems),
-            name if flows.set(name, text) => {}
-            unknown => {
-                let known = "node, verdict, reason, rule, source, port, protocol, limit, seconds";
-                let why = format!("there is no parameter {unknown:?}; there are {known}");
-                problems.push(Problem::new("", unknown, Code::UnknownField, why));
-            }
-        }
-    }
-    if !problems.is_empty() {
-        return Err(ApiError::problems(problems));
-    }
-    let (rules, reader) = (ops.rule_labels().await?, ops.read_flows(&flows).await?);
+    let reader = match ops.read_flows(&flows).await {
+        // With what is wrong with rules and nodes, for all of it is said at once.
+        Err(OpsError::Problems(problems)) if flows.is_unreadable() => return Err(ApiError::query(problems)),
+        read => read?,
+    };
+    let rules = ops.rule_labels().await?;
     let until = Instant::now() + Duration::from_secs(seconds);
-    let lines = lines(Export { reader, rules, left: limit, until, missed: 0 });
+    let lines = lines(Lines { reader, rules, left: limit, until, missed: 0 });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn bounded(name: &str, text: &str, (usual, most): (u64, u64), problems: &mut Vec<Problem>) -> u64 {
-    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
-    number.unwrap_or_else(|| {
-        let why = format!("this is a number from 1 to {most}, not {text:?}");
-        problems.push(Problem::new("", name, Code::Invalid, why));
-        usual
-    })
+/// What is wanted of flows.
+#[derive(Debug)]
+pub(super) struct Export {
+    flows: FlowQuery,
+    limit: u64,
+    seconds: u64,
 }
 
-struct Export {
+impl Wanted for Export {
+    const NAMES: &'static [&'static str] =
+        &["node", "verdict", "reason", "rule", "source", "port", "protocol", "limit", "seconds"];
+
+    fn read(parameters: &mut Parameters) -> Self {
+        let mut flows = FlowQuery::default();
+        for name in &Self::NAMES[..7] {
+            flows.set(name, parameters.text(name).unwrap_or_default());
+        }
+        let mut number = |name, (usual, most)| parameters.number(name, 1..=most).unwrap_or(usual);
+        let (limit, seconds) = (number("limit", LIMIT), number("seconds", SECONDS));
+        Self { flows, limit, seconds }
+    }
+}
+
+struct Lines {
     reader: Reader,
     rules: BTreeMap<u32, String>,
     left: u64,
@@ -82,7 +84,7 @@ struct Export {
     missed: u64,
 }
 
-fn lines(export: Export) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+fn lines(export: Lines) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     stream::unfold(Some(export), |export| async {
         let mut export = export?;
         while export.left > 0 {

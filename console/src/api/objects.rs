@@ -7,26 +7,37 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use model::draft::{Kind, Object, parse};
 use model::problem::{Code, Problem};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::ApiError;
 use super::body::{Fields, JsonBody};
-use super::query::Asked;
-use crate::ops::{Actor, Changes, ListQuery, Ops, OpsError, PublishOptions, Published, Sort};
+use super::query::{Asked, Parameters, Wanted};
+use crate::ops::{Actor, Changes, ListQuery, MAX_PER_PAGE, Ops, OpsError, PublishOptions, Published, Sort};
 
 /// What is wanted of a list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    kind: Option<String>,
+#[derive(Debug)]
+pub(super) struct List {
+    kind: Option<Kind>,
     name: Option<String>,
-    #[serde(default)]
-    search: String,
+    search: Option<String>,
     page: Option<u32>,
-    #[serde(rename = "perPage")]
     per_page: Option<u32>,
+}
+
+impl Wanted for List {
+    const NAMES: &'static [&'static str] = &["kind", "name", "search", "page", "perPage"];
+
+    fn read(parameters: &mut Parameters) -> Self {
+        Self {
+            kind: parameters.parsed("kind", Kind::parse),
+            name: parameters.text("name").map(str::to_owned),
+            search: parameters.text("search").map(str::to_owned),
+            page: parameters.number("page", 1..=u32::MAX),
+            per_page: parameters.number("perPage", 1..=MAX_PER_PAGE),
+        }
+    }
 }
 
 /// The body of `apply`. (For the description; bodies are read field by field, so that every problem is named.)
@@ -58,28 +69,28 @@ pub(super) fn documents(objects: impl IntoIterator<Item = Object>) -> Vec<Value>
     objects.into_iter().map(|object| object.to_value()).collect()
 }
 
-/// All objects, or a page of them.
+/// All objects that are of the kind and the name, or a page of those that match besides.
 #[utoipa::path(get, path = "/api/v1/objects", tag = "objects",
     params(("kind" = Option<String>, Query, description = "Only this kind"),
            ("name" = Option<String>, Query, description = "Only this name"),
-           ("search" = Option<String>, Query, description = "Words that must occur"),
-           ("page" = Option<u32>, Query, description = "From 1; without it everything is given"),
-           ("perPage" = Option<u32>, Query, description = "Objects on a page")),
+           ("search" = Option<String>, Query, description = "Up to four words that must each occur"),
+           ("page" = Option<u32>, Query, description = "From 1; without this, perPage and search everything is given"),
+           ("perPage" = Option<u32>, Query, description = "Objects on a page, 1 to 1000; 50 unless given")),
     responses((status = 200, description = "{\"items\": [object...], \"total\": n}"),
               (status = 400, body = super::error::Problems),
               (status = 401, body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
-    Asked(wanted): Asked<Wanted>,
+    Asked(wanted): Asked<List>,
 ) -> Result<Json<Value>, ApiError> {
-    let kind = wanted.kind.as_deref().map(kind).transpose()?;
-    if wanted.page.is_none() && wanted.search.is_empty() {
-        let items = documents(ops.export(kind, wanted.name.as_deref()).await?);
+    if wanted.page.or(wanted.per_page).is_none() && wanted.search.is_none() {
+        let items = documents(ops.export(wanted.kind, wanted.name.as_deref()).await?);
         return Ok(Json(json!({ "total": items.len(), "items": items })));
     }
     let query = ListQuery {
-        kind,
-        search: wanted.search,
+        kind: wanted.kind,
+        name: wanted.name,
+        search: wanted.search.unwrap_or_default(),
         sort: Sort::Name,
         page: wanted.page.unwrap_or(1),
         per_page: wanted.per_page.unwrap_or(0),
@@ -134,11 +145,17 @@ pub(super) async fn put(
 }
 
 /// The answer to a needed confirmation, in a query.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Confirm {
-    #[serde(default)]
     confirm: bool,
+}
+
+impl Wanted for Confirm {
+    const NAMES: &'static [&'static str] = &["confirm"];
+
+    fn read(parameters: &mut Parameters) -> Self {
+        Self { confirm: parameters.flag("confirm") }
+    }
 }
 
 impl From<Confirm> for PublishOptions {

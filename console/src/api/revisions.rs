@@ -5,22 +5,29 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiError;
 use super::body::{Fields, JsonBody};
-use super::query::Asked;
-use crate::ops::{Actor, Ops, OpsError, Page, PublishOptions, Published, Revision};
+use super::query::{Asked, Parameters, Wanted};
+use crate::ops::{Actor, MAX_PER_PAGE, Ops, OpsError, Page, PublishOptions, Published, Revision};
 
 /// Which page.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Wanted {
-    #[serde(default)]
+#[derive(Debug)]
+pub(super) struct Part {
     page: u32,
-    #[serde(default)]
     per_page: u32,
+}
+
+impl Wanted for Part {
+    const NAMES: &'static [&'static str] = &["page", "perPage"];
+
+    fn read(parameters: &mut Parameters) -> Self {
+        Self {
+            page: parameters.number("page", 1..=u32::MAX).unwrap_or(1),
+            per_page: parameters.number("perPage", 1..=MAX_PER_PAGE).unwrap_or(0),
+        }
+    }
 }
 
 fn number(text: &str) -> Result<u64, ApiError> {
@@ -36,7 +43,7 @@ fn number(text: &str) -> Result<u64, ApiError> {
               (status = 400, body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
-    Asked(wanted): Asked<Wanted>,
+    Asked(wanted): Asked<Part>,
 ) -> Result<Json<Page<Revision>>, ApiError> {
     Ok(Json(ops.revisions(wanted.page, wanted.per_page).await?))
 }

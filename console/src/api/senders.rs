@@ -2,29 +2,39 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiError;
-use super::query::Asked;
+use super::query::{Asked, Parameters, Wanted};
 use crate::ops::{Ops, Source};
 
 /// Sources in an answer, unless asked otherwise.
-const USUAL: usize = 100;
+const USUAL: u32 = 100;
 
 /// What is wanted of the sources.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+#[derive(Debug)]
+pub(super) struct Talkers {
     node: Option<String>,
-    #[serde(default)]
     sort: By,
-    top: Option<usize>,
+    top: u32,
+}
+
+impl Wanted for Talkers {
+    const NAMES: &'static [&'static str] = &["node", "sort", "top"];
+
+    fn read(parameters: &mut Parameters) -> Self {
+        let sorts =
+            [("packets", By::Packets), ("bytes", By::Bytes), ("syns", By::Syns), ("drops", By::Drops)];
+        Self {
+            node: parameters.text("node").map(str::to_owned),
+            sort: parameters.choice("sort", &sorts).unwrap_or_default(),
+            top: parameters.number("top", 0..=u32::MAX).unwrap_or(USUAL),
+        }
+    }
 }
 
 /// What they are sorted by, most first.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) enum By {
     #[default]
     Packets,
@@ -67,16 +77,15 @@ pub(super) async fn rules(State(ops): State<Ops>) -> Json<Value> {
               (status = 422, description = "There is no such node", body = super::error::Problems)))]
 pub(super) async fn list(
     State(ops): State<Ops>,
-    Asked(wanted): Asked<Wanted>,
+    Asked(wanted): Asked<Talkers>,
 ) -> Result<Json<Value>, ApiError> {
     let (nodes, mut items) = ops.senders(wanted.node.as_deref()).await?;
     let total = items.len();
     // Equal ones stay by packets.
     items.sort_by_key(|source| std::cmp::Reverse(wanted.sort.of(source)));
     items.truncate(match wanted.top {
-        Some(0) => usize::MAX,
-        Some(top) => top,
-        None => USUAL,
+        0 => usize::MAX,
+        top => usize::try_from(top).unwrap_or(usize::MAX),
     });
     Ok(Json(json!({ "nodes": nodes, "items": items, "total": total })))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CliError, documents, plain, say};
+use super::{CliError, documents, numbers, plain, say};
 use crate::client::{Client, ClientError};
 
 /// How long nodes may take to answer a revision.
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     #[arg(short, long, default_value = "")]
     message: String,
     /// Roll back by itself unless `sallyport confirm` comes within so many seconds
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::number::<u32>)]
     rollback_after: Option<u32>,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::{CliError, plain, say};
+use super::{CliError, complain, numbers, plain, say};
 use crate::client::Client;
 
 /// For so long a node may say that it cannot: its link may come back, and what it said last may be of before.
@@ -46,10 +46,10 @@ pub(crate) struct Options {
     #[arg(long)]
     verdict: Option<String>,
     /// Packets after which it ends
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = numbers::number::<u64>)]
     limit: u64,
     /// Seconds after which it ends
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = numbers::number::<u64>)]
     seconds: u64,
     /// JSON lines, as the API gives them
     #[arg(long)]
@@ -61,13 +61,13 @@ pub(crate) struct CaptureOptions {
     #[command(flatten)]
     filter: Filter,
     /// How many packets
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = numbers::number::<u64>)]
     packets: u64,
     /// Bytes of each at most
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = numbers::number::<u64>)]
     snap: u64,
     /// Seconds after which it ends
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = numbers::number::<u64>)]
     seconds: u64,
     /// Where the pcap file goes
     #[arg(long, short, value_name = "FILE")]
@@ -99,20 +99,48 @@ pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliErr
             byte => path.push_str(&format!("%{byte:02X}")),
         });
     }
-    let (mut lines, mut told) = (Lines::default(), false);
+    let (mut lines, mut told) = (Lines::default(), Told::default());
     let print = |bytes: &[u8]| {
         for line in lines.whole(bytes) {
-            told = true;
-            match serde_json::from_str(&line) {
-                Ok(value) if !options.json => say(&words(&value)),
-                _ => say(&line),
+            let value: Value = serde_json::from_str(&line).unwrap_or_default();
+            match told.hear(&value) {
+                // Whoever reads JSON finds it among the lines.
+                Some(problem) if !options.json => complain(&problem),
+                Some(_) | None if options.json => say(&line),
+                Some(_) | None => say(&words(&value)),
             }
         }
         ControlFlow::Continue(())
     };
     client.stream("GET", &path, None, print).await?;
-    // Each node has a line at the end, if only to say why it tells nothing.
-    if told { Ok(()) } else { Err(CliError::NobodyTells) }
+    told.outcome()
+}
+
+/// Whether any node told of packets.
+#[derive(Default)]
+struct Told {
+    some: bool,
+    silent: bool,
+}
+
+impl Told {
+    /// Each node has a line at the end, if only to say why it tells nothing: that is given.
+    fn hear(&mut self, line: &Value) -> Option<CliError> {
+        if line["type"] != "problem" {
+            self.some = true;
+            return None;
+        }
+        self.silent = true;
+        Some(CliError::TellsNothing(plain(&line["node"]), plain(&line["message"])))
+    }
+
+    fn outcome(self) -> Result<(), CliError> {
+        match (self.some, self.silent) {
+            (true, _) => Ok(()),
+            (false, true) => Err(CliError::AllSilent),
+            (false, false) => Err(CliError::NobodyTells),
+        }
+    }
 }
 
 /// Lines that come in pieces.
@@ -162,7 +190,7 @@ fn words(line: &Value) -> String {
             line["lost"],
             line["missed"],
         ),
-        _ => format!("node {}: {}", text("node"), text("message")),
+        _ => plain(line),
     }
 }
 
@@ -297,6 +325,25 @@ mod tests {
         assert_eq!(counts(512, json!({"drops": 1, "passes": 1})), of("1 to 512"));
         assert_eq!(counts(512, json!({"drops": 512, "passes": 1})), of("512"));
         assert_eq!(counts(4, Value::Null), of("4"));
+    }
+
+    #[test]
+    fn it_fails_where_no_node_tells_of_packets() {
+        let outcome = |lines: &[Value]| {
+            let mut told = Told::default();
+            let problems = lines.iter().filter_map(|line| told.hear(line)).map(|problem| problem.to_string());
+            let problems = problems.collect::<Vec<_>>();
+            (problems, told.outcome().map_err(|error| error.to_string()))
+        };
+        let problem = json!({"type": "problem", "node": "edge", "message": "it knows no reason \"denyed\""});
+        let said = vec!["node edge tells of no packets: it knows no reason \"denyed\"".to_owned()];
+        assert_eq!(
+            outcome(std::slice::from_ref(&problem)),
+            (said.clone(), Err(CliError::AllSilent.to_string()))
+        );
+        let counts = json!({"type": "counts", "node": "other"});
+        assert_eq!(outcome(&[counts, problem]), (said, Ok(())), "the others did");
+        assert_eq!(outcome(&[]), (Vec::new(), Err(CliError::NobodyTells.to_string())));
     }
 
     #[test]

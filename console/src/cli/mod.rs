@@ -8,6 +8,7 @@ mod documents;
 mod export;
 mod flows;
 mod nodes;
+pub(crate) mod numbers;
 pub(crate) mod places;
 mod sources;
 mod status;
@@ -79,13 +80,17 @@ pub(crate) enum Command {
     Capture(flows::CaptureOptions),
     /// Make an earlier revision's objects the newest revision
     Rollback {
+        #[arg(value_parser = numbers::number::<u64>)]
         revision: u64,
         /// Do not wait for the nodes
         #[arg(long)]
         no_wait: bool,
     },
     /// Confirm a revision that would roll back by itself
-    Confirm { revision: u64 },
+    Confirm {
+        #[arg(value_parser = numbers::number::<u64>)]
+        revision: u64,
+    },
     /// Fetch a prefix set's list now, from where it says
     Fetch {
         /// The prefix set
@@ -112,16 +117,16 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConsoleOptions {
     /// Where people and tools reach the console, HTTPS (repeatable) [default: 127.0.0.1:9443]
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::address)]
     pub(crate) console_listen: Vec<SocketAddr>,
     /// Where nodes reach the console, mutual TLS (repeatable) [default: 127.0.0.1:9444]
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::address)]
     pub(crate) node_listen: Vec<SocketAddr>,
     /// What nodes are told to connect to, host:port [default: where they reach the console]
     #[arg(long)]
     pub(crate) node_address: Option<String>,
     /// On the first start, make a listener `https` on this port
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::number::<u16>)]
     pub(crate) first_listener: Option<u16>,
     /// Prefix sets may be fetched from this network too, although it is not public, such as 10.1.0.0/16 (repeatable)
     #[arg(long, value_name = "PREFIX")]
@@ -179,6 +184,10 @@ pub(crate) enum CliError {
     },
     #[error("no connected node tells of packets; `sallyport node list` shows which there are")]
     NobodyTells,
+    #[error("node {0} tells of no packets: {1}")]
+    TellsNothing(String, String),
+    #[error("no node told of packets: what each says stands above")]
+    AllSilent,
     #[error("node {0} captures nothing: {1}")]
     CannotCapture(String, String),
     #[error(
@@ -342,7 +351,7 @@ pub(crate) fn say(line: &str) {
 #[expect(clippy::print_stderr, reason = "a command's complaint")]
 pub(crate) fn complain(error: &CliError) {
     if let CliError::Client(ClientError::Problems(problems)) = error {
-        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        problems.iter().for_each(|problem| eprintln!("sallyport: {problem}"));
         return;
     }
     let mut line = format!("sallyport: {error}");

@@ -30,6 +30,12 @@ pub(crate) fn state_dir(said: Option<&Path>) -> Result<PathBuf, ClientError> {
     Ok(base.ok_or_else(missing)?.join("sallyport"))
 }
 
+/// What a command line needs to say of this state directory: ` --state-dir DIR`, or nothing where it is found without.
+pub(crate) fn to_say(state_dir: &Path) -> String {
+    let own = state_dir == Path::new(SYSTEM_STATE) || self::state_dir(None).is_ok_and(|own| own == state_dir);
+    if own { String::new() } else { format!(" --state-dir {}", state_dir.display()) }
+}
+
 /// The command line's token: the own state's, else the system's when that console was started for this user.
 pub(crate) fn cli_file(said: Option<&Path>) -> Result<PathBuf, ClientError> {
     let own = state_dir(said)?.join("console/cli.json");

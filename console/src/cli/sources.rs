@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{CliError, plain, say};
+use super::{CliError, numbers, plain, say};
 use crate::client::Client;
 
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t)]
     sort: By,
     /// So many at most; 0 for all
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = numbers::number::<u32>)]
     top: u32,
     /// As the API gives it
     #[arg(long)]

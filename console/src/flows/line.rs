@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 
 use super::{Flow, Told};
+
+/// RFC 3339 in UTC, all nine digits: lines are as wide whenever they come, and sort by their text.
+const TIME: &[time::format_description::BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
 
 /// One packet; `rules` are the labels of rule ids.
 pub fn flow_line(flow: &Flow, rules: &BTreeMap<u32, String>) -> Value {
     let event = &flow.event;
     let at = OffsetDateTime::from_unix_timestamp_nanos(event.time_ns.into());
-    let at = at.ok().and_then(|at| at.format(&Rfc3339).ok());
+    let at = at.ok().and_then(|at| at.format(TIME).ok());
     json!({
         "type": "flow",
         "time": at,

@@ -34,6 +34,17 @@ fn ids(orders: &watch::Receiver<Vec<FlowWatch>>) -> Vec<u64> {
     orders.borrow().iter().map(|watch| watch.id).collect()
 }
 
+#[test]
+fn times_of_lines_are_as_wide_whenever_they_are() {
+    for (time_ns, said) in [
+        (1_000_000_000, "1970-01-01T00:00:01.000000000Z"),
+        (1_764_413_123_120_000_000, "2025-11-29T10:45:23.120000000Z"),
+    ] {
+        let flow = Flow { node: "edge".to_owned(), event: event(time_ns) };
+        assert_eq!(flow_line(&flow, &BTreeMap::new())["time"], said);
+    }
+}
+
 #[tokio::test]
 async fn what_a_node_tells_reaches_pages_and_readers_and_ends_with_them() {
     let hub = Hub::default();

@@ -108,6 +108,30 @@ impl FlowQuery {
         true
     }
 
+    /// Whether something is wrong with it that is so whatever nodes and rules there are.
+    pub fn is_unreadable(&self) -> bool {
+        let mut reading = Reading::default();
+        self.filter(&mut reading);
+        !reading.0.is_empty()
+    }
+
+    /// All but the node and the rule, which are looked up.
+    fn filter(&self, reading: &mut Reading) -> FlowFilter {
+        let filter = FlowFilter {
+            verdict: reading.read("verdict", &self.verdict, ""),
+            reason: reading.read("reason", &self.reason, ""),
+            rule: None,
+            source: reading.read("source", &self.source, ""),
+            port: reading.read("port", &self.port, "a port is a number from 0 to 65535"),
+            protocol: reading.read("protocol", &self.protocol, ""),
+        };
+        let ports = [None, Some(Protocol::TCP), Some(Protocol::UDP)];
+        if filter.port.is_some() && !ports.contains(&filter.protocol) {
+            reading.fault("port", "only tcp and udp have ports");
+        }
+        filter
+    }
+
     /// The fields that are not blank, by name.
     pub fn pairs(&self) -> Vec<(&'static str, &str)> {
         let all = [
@@ -187,19 +211,7 @@ impl Ops {
         {
             reading.fault("node", no_node_words(name));
         }
-        let filter = FlowFilter {
-            verdict: reading.read("verdict", &query.verdict, ""),
-            reason: reading.read("reason", &query.reason, ""),
-            rule,
-            source: reading.read("source", &query.source, ""),
-            port: reading.read("port", &query.port, "a port is a number from 0 to 65535"),
-            protocol: reading.read("protocol", &query.protocol, ""),
-        };
-        let ports = [None, Some(Protocol::TCP), Some(Protocol::UDP)];
-        if filter.port.is_some() && !ports.contains(&filter.protocol) {
-            reading.fault("port", "only tcp and udp have ports");
-        }
-        Ok(Key { node, filter })
+        Ok(Key { node, filter: FlowFilter { rule, ..query.filter(reading) } })
     }
 
     /// Watches, for a page.

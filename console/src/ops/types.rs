@@ -70,6 +70,8 @@ impl<T> Page<T> {
 pub struct ListQuery {
     /// Only this kind; all when absent.
     pub kind: Option<Kind>,
+    /// Only this name; all when absent.
+    pub name: Option<String>,
     /// Words that must each occur in name or spec (host, path, origin...), ASCII case ignored.
     pub search: String,
     /// Sort order.

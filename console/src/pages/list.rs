@@ -84,6 +84,7 @@ impl ListQuery {
         };
         let query = |page: usize, per_page: u32| ops::ListQuery {
             kind: Some(kind),
+            name: None,
             search: self.q.clone(),
             sort,
             page: u32::try_from(page).unwrap_or(u32::MAX),

@@ -105,7 +105,7 @@ impl Store {
         };
         let (page, limit) = (query.page.max(1), i64::from(per_page));
         let offset = i64::from(page - 1) * limit;
-        let kind = query.kind.map(Kind::as_str);
+        let (kind, name) = (query.kind.map(Kind::as_str), query.name.as_deref());
         let [a, b, c, d] = words(&query.search);
         let sort = match query.sort {
             Sort::Name => 0_i64,
@@ -114,19 +114,20 @@ impl Store {
         };
         let total = sqlx::query_scalar!(
             "SELECT COUNT(*) AS \"total!: i64\" FROM objects
-             WHERE to_revision IS NULL AND (?1 IS NULL OR kind = ?1)
+             WHERE to_revision IS NULL AND (?1 IS NULL OR kind = ?1) AND (?6 IS NULL OR name = ?6)
                AND instr(search, ?2) AND instr(search, ?3) AND instr(search, ?4) AND instr(search, ?5)",
             kind,
             a,
             b,
             c,
-            d
+            d,
+            name
         )
         .fetch_one(&self.reader)
         .await?;
         let rows = sqlx::query!(
             "SELECT o.body, o.from_revision AS \"from_revision!\", r.at_ms AS \"at_ms!\" FROM objects o JOIN revisions r ON r.number = o.from_revision
-             WHERE o.to_revision IS NULL AND (?1 IS NULL OR o.kind = ?1)
+             WHERE o.to_revision IS NULL AND (?1 IS NULL OR o.kind = ?1) AND (?9 IS NULL OR o.name = ?9)
                AND instr(o.search, ?2) AND instr(o.search, ?3) AND instr(o.search, ?4) AND instr(o.search, ?5)
              ORDER BY CASE WHEN ?6 = 2 THEN o.from_revision END DESC, CASE WHEN ?6 = 1 THEN o.name END DESC, o.name, o.kind
              LIMIT ?7 OFFSET ?8",
@@ -137,7 +138,8 @@ impl Store {
             d,
             sort,
             limit,
-            offset
+            offset,
+            name
         )
         .fetch_all(&self.reader)
         .await?;
