@@ -14,10 +14,19 @@ use crate::session::{Begun, LoginError, Sessions, SignedIn};
 
 #[derive(Template)]
 #[template(path = "login.html")]
-struct LoginPage {
+pub(crate) struct LoginPage {
     name: String,
     next: String,
     wrong: Option<String>,
+    /// What led here.
+    note: Option<&'static str>,
+}
+
+impl LoginPage {
+    /// For somebody who wanted something else.
+    pub(crate) fn with_note(note: &'static str) -> Self {
+        Self { name: String::new(), next: "/".to_owned(), wrong: None, note: Some(note) }
+    }
 }
 
 /// Where to go after signing in.
@@ -31,7 +40,10 @@ pub(crate) struct After {
 pub(crate) async fn show(Query(after): Query<After>, user: Option<Extension<SignedIn>>) -> PageResult {
     match user {
         Some(_) => Ok(Redirect::to(inside(&after.next)).into_response()),
-        None => page(&LoginPage { name: String::new(), next: inside(&after.next).to_owned(), wrong: None }),
+        None => {
+            let next = inside(&after.next).to_owned();
+            page(&LoginPage { name: String::new(), next, wrong: None, note: None })
+        }
     }
 }
 
@@ -48,9 +60,8 @@ pub(crate) async fn login(
         Ok(begun) => Ok(enter(&begun, &next)),
         Err(error) => {
             let status = status(&error)?;
-            let wrong = Some(error.to_string());
-            Ok((status, page(&LoginPage { name: fields.trimmed("name").to_owned(), next, wrong })?)
-                .into_response())
+            let (name, wrong) = (fields.trimmed("name").to_owned(), Some(error.to_string()));
+            Ok((status, page(&LoginPage { name, next, wrong, note: None })?).into_response())
         }
     }
 }

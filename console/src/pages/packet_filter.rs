@@ -37,8 +37,12 @@ struct Row {
     about: String,
     prefixes: String,
     more: usize,
+    /// Packets.
     hits: u64,
     hits_words: String,
+    /// What the proxy judged by the rule.
+    connections: u64,
+    connection_words: String,
     spark: Option<Spark>,
 }
 
@@ -179,7 +183,7 @@ fn cookie_row(node: &Node) -> Option<CookieRow> {
 
 fn order(key: &str, a: &Row, b: &Row) -> Ordering {
     match key {
-        "hits" => a.hits.cmp(&b.hits),
+        "hits" => (a.hits, a.connections).cmp(&(b.hits, b.connections)),
         "action" => a.deny.cmp(&b.deny),
         _ => (&a.filter, &a.rule).cmp(&(&b.filter, &b.rule)),
     }
@@ -195,8 +199,12 @@ fn rules(
     let row = |rule: &FilterRuleSpec| {
         let label = format!("{filter}/{}", rule.name);
         let mine = drops.iter().filter(|one| one.rule.as_deref() == Some(&label));
-        let (hits, spark) =
-            mine.fold((0, None), |(hits, spark), one| (hits + one.count, spark.or(Some(line(one, grid)))));
+        // A connection's packets are counted where the kernel filters: the two are never added up.
+        let (kernel, proxy): (Vec<&DropSeries>, Vec<&DropSeries>) =
+            mine.partition(|one| one.place == Place::Kernel);
+        let sum = |series: &[&DropSeries]| series.iter().map(|one| one.count).sum::<u64>();
+        let (hits, connections) = (sum(&kernel), sum(&proxy));
+        let spark = kernel.first().or(proxy.first()).map(|one| line(one, grid));
         let sets = rule.prefix_sets.iter().map(|set| format!("set {set}"));
         let sources: Vec<String> = sets.chain(rule.prefixes.iter().cloned()).collect();
         let shown: Vec<&str> = sources.iter().take(6).map(String::as_str).collect();
@@ -212,6 +220,8 @@ fn rules(
             more: sources.len() - shown.len(),
             hits,
             hits_words: figure(hits as f64),
+            connections,
+            connection_words: figure(connections as f64),
             spark,
         }
     };

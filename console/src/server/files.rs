@@ -28,27 +28,52 @@ pub(super) fn make(directory: &Path) -> Result<(), StartError> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))
 }
 
-/// One console per state directory; the lock goes with the process, whose number the file holds.
+/// One console per state directory; the lock goes with the process.
 pub(super) fn lock(directory: &Path) -> Result<File, StartError> {
     let path = directory.join("lock");
+    match hold(&path).map_err(failed(&path))? {
+        Held::Ours(file) => Ok(file),
+        Held::Theirs(who) => Err(StartError::Running { directory: directory.to_owned(), who }),
+    }
+}
+
+/// What became of a lock.
+pub(crate) enum Held {
+    /// It is this process's for as long as this lives.
+    Ours(File),
+    /// Another process has it: ` (process 7)`, or nothing where it did not leave its number.
+    Theirs(String),
+}
+
+/// Takes the lock of a file that holds the number of the process whose it is.
+pub(crate) fn hold(path: &Path) -> std::io::Result<Held> {
     let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(failed(&path))?;
+    let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             // Only a message is made of it: a full disk is no reason not to start.
             let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-            Ok(file)
+            Ok(Held::Ours(file))
         }
-        Err(Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let read = file.take(16).read_to_string(&mut text);
-            let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
-            let who = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            Err(StartError::Running { directory: directory.to_owned(), who })
-        }
-        Err(error) => Err(failed(&path)(error.into())),
+        Err(Errno::WOULDBLOCK) => Ok(Held::Theirs(holder(file))),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Who has the lock of this directory's console; looks, and changes nothing.
+pub(crate) fn console_of(directory: &Path) -> Option<String> {
+    let file = File::open(directory.join("lock")).ok()?;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Some(holder(file)),
+        Ok(()) | Err(_) => None,
+    }
+}
+
+fn holder(file: File) -> String {
+    let mut text = String::new();
+    let read = file.take(16).read_to_string(&mut text);
+    let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 /// Writes a file whole or not at all, readable by its owner only.

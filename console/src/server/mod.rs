@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub(crate) use files::{Held, console_of, hold};
 pub use serve::{BindError, Port};
 pub use tls::{Tls, TlsError};
 
@@ -139,7 +140,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         offer_token(&ops, node, &options.local_labels, path).await?;
     }
     files::write_cli(&directory, &ops, &url).await?;
-    greet(&state.sessions, &url).await?;
+    greet(&state.sessions, &url, &options.state_dir).await?;
     tracing::info!(url, nodes = node_address, revision = ops.current().id.revision, "console ready");
     let work = tokio::spawn(background(ops.clone()));
     let fetching = tokio::spawn(fetch(ops.clone()));
@@ -215,10 +216,11 @@ async fn offer_token(ops: &Ops, node: &Name, labels: &Labels, path: &Path) -> Re
 }
 
 /// Says where the console is; while there is no user, by a link that makes the administrator.
-async fn greet(sessions: &Sessions, url: &str) -> Result<(), StartError> {
+async fn greet(sessions: &Sessions, url: &str, state_dir: &Path) -> Result<(), StartError> {
     match sessions.setup_token().await? {
         Some(token) => crate::cli::say(&format!(
-            "Open this link once to choose the administrator's name and password:\n  {url}/setup?token={token}\n(or run: sallyport user reset NAME)"
+            "Open this link once to choose the administrator's name and password:\n  {url}/setup?token={token}\n(or run: sallyport{} user reset NAME)",
+            crate::cli::places::to_say(state_dir)
         )),
         None => crate::cli::say(&format!("The console is at {url}")),
     }

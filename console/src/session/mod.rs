@@ -206,6 +206,14 @@ impl Sessions {
         Ok(Some(token))
     }
 
+    /// Whether somebody has made the administrator.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn has_users(&self) -> Result<bool, OpsError> {
+        Ok(!self.ops.users().await?.is_empty())
+    }
+
     /// Whether `/setup?token=` would be let in.
     pub async fn setup_open(&self, token: &str) -> bool {
         self.setup_token_right(token).await.unwrap_or(false)

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use model::name::Name;
 
-use crate::cli::{places, say};
+use crate::cli::{numbers, places, say};
 use crate::client::{Client, ClientError};
+use crate::server::{Held, console_of, hold};
 use child::Keep;
 use user::User;
 
@@ -26,13 +27,16 @@ pub(crate) const EX_CONFIG: u8 = 78;
 /// How long the console may take until it answers.
 const READY: Duration = Duration::from_secs(60);
 
+/// How long the console of a former `up` may take until it has ended; it drains for five seconds.
+const FORMER: Duration = Duration::from_secs(8);
+
 /// What is passed on to the two processes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     console: crate::cli::ConsoleOptions,
     /// The node's metrics and health
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::address)]
     metrics_listen: Option<SocketAddr>,
     /// A file with the token that the node's /metrics asks for, mode 0600; needed where it is not on loopback
     #[arg(long)]
@@ -50,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long)]
     instance: Option<String>,
     /// The node's worker threads [default: one a core]
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::number::<usize>)]
     threads: Option<usize>,
     /// What the node may have of the machine's memory, such as 512M [default: what its control group may have]
     #[arg(long)]
@@ -74,6 +78,10 @@ pub(crate) enum UpError {
     },
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(
+        "{what}{who} is running already with its state in {}{at}; stop it, or start this one with another --state-dir and other addresses (--console-listen, --node-listen, --metrics-listen)", state_dir.display()
+    )]
+    Running { what: &'static str, who: String, state_dir: PathBuf, at: String },
     #[error("{} is missing; build it with: cargo build --release -p sallyport-node", .0.display())]
     NoNode(PathBuf),
     #[error("the {0} cannot start; it says why above")]
@@ -98,7 +106,10 @@ pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitC
     let state_dir = places::state_dir(said.as_deref())?;
     let root = rustix::process::geteuid().is_root();
     let user = root.then(User::for_console).transpose()?;
-    directories(&state_dir, user.as_ref())?;
+    make(&state_dir, 0o755)?;
+    // Before anything there is given to another user.
+    let _alone = alone(&state_dir)?;
+    give_console(&state_dir, user.as_ref())?;
     announce(&state_dir, user.as_ref(), root);
 
     let token = state_dir.join("console/local-node.token");
@@ -108,6 +119,12 @@ pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitC
     let enrolled = plan.state_dir.join("node/node.sealed").exists();
     let start_node = || Keep::start("node", enrolled, node_command(binary.clone(), &plan));
     let mut early = if enrolled { Some(start_node()?) } else { None };
+    if let Err(error) = no_console(&plan.state_dir, FORMER).await {
+        if let Some(mut node) = early {
+            node.stop().await;
+        }
+        return Err(error);
+    }
     let mut console = Keep::start("console", enrolled, console_command(own, &plan))?;
     let ended = tokio::select! {
         ready = ready(&plan.state_dir, enrolled) => ready.map(|()| false),
@@ -138,6 +155,33 @@ pub(crate) async fn run(said: Option<PathBuf>, options: Options) -> Result<ExitC
     end(Some(node), console, ended).await
 }
 
+/// One `up` a state directory: its console and node would try in vain for ever beside those of another.
+fn alone(state_dir: &Path) -> Result<std::fs::File, UpError> {
+    let path = state_dir.join("up.lock");
+    match hold(&path).map_err(UpError::io(format!("lock {}", path.display())))? {
+        Held::Ours(file) => Ok(file),
+        Held::Theirs(who) => Err(running("Sallyport", who, state_dir)),
+    }
+}
+
+/// Waits until nobody else's console has the state: that of a former `up` ends by itself, a service does not.
+async fn no_console(state_dir: &Path, within: Duration) -> Result<(), UpError> {
+    let (end, directory) = (Instant::now() + within, state_dir.join("console"));
+    while let Some(who) = console_of(&directory) {
+        if Instant::now() >= end {
+            return Err(running("a console", who, state_dir));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+fn running(what: &'static str, who: String, state_dir: &Path) -> UpError {
+    let url = Client::local(&state_dir.join("console/cli.json")).map(|client| client.url());
+    let at = url.map_or_else(|_no_file| String::new(), |url| format!("; its console is at {url}"));
+    UpError::Running { what, who, state_dir: state_dir.to_owned(), at }
+}
+
 async fn watch(child: &mut Option<Keep>) -> UpError {
     match child {
         Some(child) => child.watch().await,
@@ -159,26 +203,28 @@ fn announce(state_dir: &Path, user: Option<&User>, root: bool) {
     say(&format!("Sallyport {} keeps its state in {}", env!("CARGO_PKG_VERSION"), state_dir.display()));
     match user {
         Some(user) => {
-            say(&format!("  the console runs as {}, the node with the capabilities it needs", user.name))
+            say(&format!("  the console runs as {}, the node with the capabilities it needs", user.name));
+            if let Some(warning) = user.warning(state_dir) {
+                say(&warning);
+            }
         }
-        None if !root => say(
-            "  without root: plain sockets, no packet filter in the kernel; `sallyport status` says what is off",
-        ),
+        None if !root => say(&format!(
+            "  without root: plain sockets, no packet filter in the kernel; `sallyport{} status` says what is off",
+            places::to_say(state_dir)
+        )),
         None => {}
     }
 }
 
-/// The state directory, open for passing through; the console's part is the console's alone.
-fn directories(state_dir: &Path, user: Option<&User>) -> Result<(), UpError> {
-    use std::os::unix::fs::{DirBuilderExt as _, chown};
-    let make = |path: &Path, mode| {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
-            .map_err(UpError::io(format!("create {}", path.display())))
-    };
-    make(state_dir, 0o755)?;
+fn make(path: &Path, mode: u32) -> Result<(), UpError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(UpError::io(format!("create {}", path.display())))
+}
+
+/// The state directory is open for passing through; the console's part is the console's alone.
+fn give_console(state_dir: &Path, user: Option<&User>) -> Result<(), UpError> {
+    use std::os::unix::fs::chown;
     let console = state_dir.join("console");
     make(&console, 0o700)?;
     match user {
@@ -284,4 +330,43 @@ async fn ready(state_dir: &Path, patient: bool) -> Result<(), UpError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Err(UpError::NotReady)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Directory;
+
+    #[test]
+    fn a_second_one_with_the_same_state_says_who_runs() {
+        let directory = Directory::new();
+        let state = directory.path();
+        let first = alone(state).unwrap();
+        let file = state.join("console/cli.json");
+        let said = alone(state).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("Sallyport (process {}) is running already", std::process::id())));
+        assert!(said.contains("--state-dir") && !said.contains("its console is at"), "{said}");
+        std::fs::create_dir(state.join("console")).unwrap();
+        let ca = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+        let cli = serde_json::json!({ "url": "https://127.0.0.1:9443", "token": "t", "ca": ca });
+        std::fs::write(file, cli.to_string()).unwrap();
+        let said = alone(state).unwrap_err().to_string();
+        assert!(said.contains("; its console is at https://127.0.0.1:9443; stop it"), "{said}");
+        drop(first);
+        assert!(alone(state).is_ok());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_beside_somebody_elses_console() {
+        let directory = Directory::new();
+        let (console, soon) = (directory.path().join("console"), Duration::from_millis(120));
+        assert!(no_console(directory.path(), soon).await.is_ok(), "there is none yet");
+        std::fs::create_dir(&console).unwrap();
+        let Ok(Held::Ours(theirs)) = hold(&console.join("lock")) else { panic!() };
+        let waits = Instant::now();
+        let error = no_console(directory.path(), soon).await.unwrap_err().to_string();
+        assert!(error.starts_with("a console (process ") && waits.elapsed() >= soon, "{error}");
+        drop(theirs);
+        assert!(no_console(directory.path(), soon).await.is_ok());
+    }
 }

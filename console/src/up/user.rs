@@ -1,6 +1,11 @@
 //! As whom the console runs when root starts it.
 
+use std::path::Path;
+
 use super::UpError;
+
+/// Whoever has no user of its own.
+const SHARED: &str = "nobody";
 
 /// A user of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +29,19 @@ impl User {
                 "neither sallyport nor nobody exists",
             ))
         };
-        find(&passwd, "sallyport").or_else(|| find(&passwd, "nobody")).ok_or_else(missing)
+        find(&passwd, "sallyport").or_else(|| find(&passwd, SHARED)).ok_or_else(missing)
+    }
+
+    /// What to say of a user that is not the console's alone.
+    pub(super) fn warning(&self, state_dir: &Path) -> Option<String> {
+        let console = state_dir.join("console");
+        (self.name == SHARED).then(|| {
+            format!(
+                "  WARNING: there is no user sallyport, so every service that runs as {SHARED} can read the console's keys and passwords. Make one\n  \
+                 and start again:\n    useradd --system --no-create-home --shell /usr/sbin/nologin sallyport && chown -hR sallyport: {}",
+                console.display()
+            )
+        })
     }
 }
 
@@ -47,5 +64,13 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nnobody2:x:1:1::/:/bin/false\nnobody:x:65534:65533:nobody:/:/usr/sbin/nologin\n";
         assert_eq!(find(passwd, "nobody"), Some(User { name: "nobody".to_owned(), uid: 65534, gid: 65533 }));
         assert_eq!(find(passwd, "sallyport"), None);
+        // Who else is nobody may read what is the console's.
+        let warning = |name| find(passwd, name).and_then(|user| user.warning(Path::new("/state")));
+        let said = warning("nobody").unwrap();
+        assert!(
+            said.contains("useradd --system") && said.contains("chown -hR sallyport: /state/console"),
+            "{said}"
+        );
+        assert_eq!(warning("nobody2"), None);
     }
 }

@@ -7,6 +7,7 @@ mod many;
 mod sample;
 
 use axum::http::StatusCode;
+use model::report::Place;
 
 use browser::Browser;
 
@@ -109,6 +110,37 @@ async fn a_rule_that_is_only_observed_says_so() {
     assert!(page.contains("set cloud-a, set bogons") && page.contains("TCP 3306, 8000-8010"), "{page}");
     let sets = browser.get("/prefix-sets").await.body;
     assert!(sets.contains("/packet-filter/edge") && sets.contains("<strong>bogons</strong>"), "{sets}");
+}
+
+/// A connection's packets are counted already: the two are not added up.
+#[tokio::test]
+async fn hits_are_packets_and_connections_stand_beside_them() {
+    let browser = Browser::with_sample().await;
+    let page = browser.get("/packet-filter").await.body;
+    let drops = browser.state.ops.drops(std::time::Duration::from_secs(3_600)).await.unwrap();
+    let count = |place| {
+        let mine =
+            drops.iter().filter(|one| one.rule.as_deref() == Some("edge/probes") && one.place == place);
+        mine.map(|one| one.count).sum::<u64>()
+    };
+    let (packets, connections) = (count(Place::Kernel), count(Place::Proxy));
+    assert!(packets > connections && connections > 1, "{packets}, {connections}");
+    assert!(page.contains(&format!("data-sort=\"{packets}\"><span data-label=\"packets\">")), "{page}");
+    assert!(page.contains(&format!(">{connections} connections</span>")), "{page}");
+}
+
+#[tokio::test]
+async fn a_setup_link_that_is_none_says_what_to_do() {
+    let mut browser = Browser::stranger().await;
+    let answer = browser.get("/setup?token=guess").await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.body.contains("each start of the console prints another"), "{}", answer.body);
+    assert_clean("/setup", &answer.body);
+    browser = Browser::administrator().await;
+    let answer = browser.get("/setup?token=used").await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    let said = ["it works once", "sallyport user reset NAME", "action=\"/login\""];
+    assert!(said.iter().all(|words| answer.body.contains(words)), "{}", answer.body);
 }
 
 #[tokio::test]

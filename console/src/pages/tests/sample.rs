@@ -197,7 +197,9 @@ fn report(node: usize, minute: i32) -> Report {
             traffic("id", 5_000.0, 0, leg("TLSv1.2", "idp.internal", "idp.internal")),
         ],
         drops: vec![
-            drops(Place::Kernel, "denied", 1, wave(60.0 + burst)),
+            drops(Place::Kernel, "denied", 2, wave(60.0 + burst)),
+            drops(Place::Kernel, "observed", 1, 3),
+            drops(Place::Proxy, "observed", 1, 1),
             drops(Place::Kernel, "malformed", 0, wave(12.0)),
             drops(Place::Proxy, "no-route", 0, wave(burst)),
             drops(Place::Proxy, "origin-timeout", 0, 2),
