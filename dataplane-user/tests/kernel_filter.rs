@@ -17,7 +17,7 @@ use support::frames::syn;
 use support::fuzz::fuzz;
 use support::random;
 use support::rules::{self, Rules, allow, cases, deny, particular, single_cases};
-use support::{Bpffs, emulated};
+use support::{Bpffs, WAYS, emulated};
 
 #[test]
 fn the_corpus_has_its_reasons() {
@@ -25,9 +25,12 @@ fn the_corpus_has_its_reasons() {
     let (mut kernel, port) = bpffs.open_wired();
     let plan = plan();
     kernel.apply(&plan).unwrap();
-    for (what, frame, expected) in corpus() {
-        assert_eq!(decide(&frame[..], &PlanTables(&plan)).reason, expected, "{what}");
-        assert_eq!(judge(&kernel, &plan, port, &frame), expected, "{what}");
+    for way in WAYS {
+        kernel.set_sampling(way).unwrap();
+        for (what, frame, expected) in corpus() {
+            assert_eq!(decide(&frame[..], &PlanTables(&plan)).reason, expected, "{what}");
+            assert_eq!(judge(&kernel, &plan, port, &frame), expected, "{what}, way {way}");
+        }
     }
 }
 
@@ -37,13 +40,16 @@ fn rules_about_something_decide() {
     let (mut kernel, port) = bpffs.open_wired();
     let plan = particular().plan();
     kernel.apply(&plan).unwrap();
-    for (what, frame, reason, rule) in cases().into_iter().chain(single_cases()) {
-        assert_eq!(
-            decide(&frame[..], &PlanTables(&plan)),
-            Decision::new(reason, rule),
-            "{what} {frame:02x?}"
-        );
-        assert_eq!(judge(&kernel, &plan, port, &frame), reason, "{what}");
+    for way in WAYS {
+        kernel.set_sampling(way).unwrap();
+        for (what, frame, reason, rule) in cases().into_iter().chain(single_cases()) {
+            assert_eq!(
+                decide(&frame[..], &PlanTables(&plan)),
+                Decision::new(reason, rule),
+                "{what} {frame:02x?}"
+            );
+            assert_eq!(judge(&kernel, &plan, port, &frame), reason, "{what}, way {way}");
+        }
     }
 }
 
@@ -59,6 +65,7 @@ fn random_frames_are_judged_alike() {
     for round in 0..30 {
         let plan = if round == 0 { plan() } else { rules::random(&mut random).plan() };
         kernel.apply(&plan).unwrap();
+        kernel.set_sampling(WAYS[round as usize % 2]).unwrap();
         for (reason, count) in fuzz(&kernel, &plan, port, seed.wrapping_add(round), share) {
             *seen.entry(reason).or_default() += count;
             frames += count;
@@ -107,6 +114,7 @@ fn no_packet_is_judged_by_two_generations() {
             });
         }
         for round in 0..60 {
+            kernel.set_sampling(WAYS[round / 2 % 2]).unwrap();
             kernel.apply(&plans[(round + 1) % 2]).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
@@ -203,6 +211,7 @@ fn a_hundred_thousand_prefixes_are_replaced_as_one() {
                 }
             });
             for round in 1..=6 {
+                kernel.set_sampling(WAYS[round / 2 % 2]).unwrap();
                 let start = std::time::Instant::now();
                 kernel.apply(&plans[round % 2]).unwrap();
                 fastest = fastest.min(start.elapsed());

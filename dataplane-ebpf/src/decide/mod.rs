@@ -12,7 +12,7 @@ pub mod cookie;
 mod frame;
 mod ipv4;
 mod ipv6;
-mod quick;
+pub mod quick;
 #[cfg(test)]
 mod tests;
 mod transport;

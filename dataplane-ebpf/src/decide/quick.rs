@@ -7,14 +7,17 @@
 
 use super::ipv4::length;
 use super::transport::{Payload, TCP, UDP, datagram, segment};
-use super::{Bytes, Front, Packet};
+use super::{Bytes, Decision, Front, Packet, Tables, judge};
 use crate::wire::Address;
 
 const IPV4: u16 = 0x0800_u16.to_be();
 const IPV6: u16 = 0x86dd_u16.to_be();
+const TYPE: usize = 12;
 const ETHERNET: usize = 14;
 const IPV4_END: usize = ETHERNET + 20;
 const IPV6_END: usize = ETHERNET + 40;
+/// A UDP header behind an IPv4 header is the least that is of use.
+const FRONT: usize = IPV4_END + 8;
 /// IPv4 without options.
 const PLAIN: u8 = 0x45;
 /// Where a fragment lies in its packet, and whether more follow.
@@ -23,13 +26,38 @@ const FRAGMENTED: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
 /// Understands a packet that is like nearly all.
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(frame: &B) -> Option<Packet> {
-    // A UDP header behind an IPv4 header is the least that is of use.
-    let front = frame.front::<{ IPV4_END + 8 }>()?;
-    match front.half::<12>() {
+    let front = frame.front::<FRONT>()?;
+    match front.half::<TYPE>() {
         IPV4 => ipv4(frame, &front),
         IPV6 => ipv6(frame),
         _ => None,
     }
+}
+
+/// What is done with a packet that was judged. A trait and no closure, for the programs have it inlined.
+pub trait Next {
+    /// What comes of it.
+    type Said;
+
+    /// Goes on with a packet and what the tables say of it.
+    fn judged(&self, packet: &Packet, decision: Decision) -> Self::Said;
+}
+
+/// Judges a packet that is like nearly all and goes on with it, each version of IP by itself: so what is asked of one is not asked
+/// of the other. Nothing where a table is missing either.
+#[inline(always)]
+pub fn decide<B: Bytes + ?Sized, T: Tables, N: Next>(frame: &B, tables: &T, next: &N) -> Option<N::Said> {
+    let front = frame.front::<FRONT>()?;
+    match front.half::<TYPE>() {
+        IPV4 => judged(&ipv4(frame, &front)?, tables, next),
+        IPV6 => judged(&ipv6(frame)?, tables, next),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn judged<T: Tables, N: Next>(packet: &Packet, tables: &T, next: &N) -> Option<N::Said> {
+    judge(packet, tables).ok().map(|decision| next.judged(packet, decision))
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use dataplane_ebpf::decide::budget::Rate;
-use dataplane_ebpf::decide::{Decision, Packet};
+use dataplane_ebpf::decide::{Decision, Kind};
 use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::budget::{Budget, DOORS_MAX, SOURCES_MAX, Source, over, place, pressure};
 use dataplane_ebpf::wire::{Active, Address};
@@ -67,16 +67,16 @@ pub(crate) enum Then {
 
 /// What follows what the rules said of a packet. What they drop costs nobody anything.
 #[inline(always)]
-pub(crate) fn then(word: Active, packet: &Packet, decision: Decision) -> Then {
+pub(crate) fn then(word: Active, kind: Kind, decision: Decision) -> Then {
     if !word.has_packet_budgets() || decision.reason.is_drop() {
         return Then::Done;
     }
     let (syn, udp) = (word.has_syn_budgets(), word.has_udp_budgets());
-    let datagram = packet.kind.is_udp() || packet.kind.is_rest_of_udp();
-    if (packet.kind.is_syn() && syn) || (datagram && udp) {
+    let datagram = kind.is_udp() || kind.is_rest_of_udp();
+    if (kind.is_syn() && syn) || (datagram && udp) {
         return Then::Spend;
     }
-    if packet.kind.is_tcp() && syn && cookies_are_out() { Then::Learn } else { Then::Done }
+    if kind.is_tcp() && syn && cookies_are_out() { Then::Learn } else { Then::Done }
 }
 
 /// What came of it: what the packet is counted and told under, and the budget's counter and rule.

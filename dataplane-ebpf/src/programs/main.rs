@@ -30,7 +30,7 @@ mod entry {
     //! The entry points, and the only place that knows the kernel's codes.
     #![expect(unsafe_code, reason = "the kernel finds programs by exported names and sections")]
 
-    use aya_ebpf::bindings::{sk_action, xdp_action};
+    use aya_ebpf::bindings::sk_action;
     use aya_ebpf::macros::{sk_lookup, xdp};
     use aya_ebpf::programs::{SkLookupContext, XdpContext};
     use dataplane_ebpf::reason::Reason;
@@ -40,7 +40,7 @@ mod entry {
     /// Judges every frame an interface receives.
     #[xdp(frags)]
     fn sallyport_xdp(context: XdpContext) -> u32 {
-        xdp_verdict(filter::filter(&context))
+        filter::filter(&context)
     }
 
     /// Spends budgets.
@@ -65,11 +65,6 @@ mod entry {
     #[sk_lookup]
     fn sallyport_steer(context: SkLookupContext) -> u32 {
         sk_verdict(steer::steer(&context))
-    }
-
-    #[inline(always)]
-    fn xdp_verdict(reason: Reason) -> u32 {
-        if reason.is_drop() { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
     }
 
     #[inline(always)]

@@ -105,6 +105,14 @@ impl Judges {
         unsafe { self.first.add(word).read_volatile() }
     }
 
+    /// The class of an address, wherever the way there lies.
+    #[inline(always)]
+    fn anywhere(&self, root: u32, source: &Address) -> Result<u32, Reason> {
+        let [high, low] = source.bits();
+        let class = sallyport_class_anywhere(self.first.cast(), self.generation, root, high, low);
+        if class == NO_CLASS { Err(Reason::NoTable) } else { Ok(class) }
+    }
+
     /// The chunk of a word, and the word's place in it.
     #[inline(always)]
     fn reach(&self, index: u32) -> Option<(*const u32, usize)> {
@@ -217,12 +225,11 @@ impl Tables for Judges {
     #[inline(always)]
     fn source(&self, source: &Address) -> Result<u32, Reason> {
         let root = self.head(if source.is_v6() { Head::SIX } else { Head::FOUR } as usize);
-        let (first, [high, low]) = (self.first.cast(), source.bits());
-        let class = match sallyport_class(first, root, high, low) {
-            NO_CLASS => sallyport_class_anywhere(first, self.generation, root, high, low),
-            class => class,
-        };
-        if class == NO_CLASS { Err(Reason::NoTable) } else { Ok(class) }
+        let [high, low] = source.bits();
+        match sallyport_class(self.first.cast(), root, high, low) {
+            NO_CLASS => self.anywhere(root, source),
+            class => Ok(class),
+        }
     }
 
     #[inline(always)]
@@ -255,11 +262,45 @@ impl Tables for Judges {
     }
 }
 
+/// The same, for packets that are like nearly all: searches in the first chunk are made on the spot.
+pub(crate) struct OnTheSpot<'a>(pub(crate) &'a Judges);
+
+impl Tables for OnTheSpot<'_> {
+    #[inline(always)]
+    fn any(&self) -> bool {
+        self.0.any()
+    }
+
+    #[inline(always)]
+    fn source(&self, source: &Address) -> Result<u32, Reason> {
+        let root = self.0.head(if source.is_v6() { Head::SIX } else { Head::FOUR } as usize);
+        match walk::class(&Near(self.0.first), root, source.bits()) {
+            Some(class) => Ok(class),
+            None => self.0.anywhere(root, source),
+        }
+    }
+
+    #[inline(always)]
+    fn column(&self, slot: u32) -> Result<u32, Reason> {
+        self.0.column(slot)
+    }
+
+    #[inline(always)]
+    fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
+        self.0.exact(address, port)
+    }
+
+    #[inline(always)]
+    fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
+        self.0.cell(source, destination)
+    }
+}
+
 /// What no class is.
 const NO_CLASS: u32 = u32::MAX;
 
-/// The class of an address, if the way there lies in the first chunk; [`NO_CLASS`] otherwise. Nearly every search is over here, and
-/// without a call in it has all it needs in registers.
+/// The class of an address, if the way there lies in the first chunk; [`NO_CLASS`] otherwise. Nearly every search would be over here,
+/// and without a call in it has all it needs in registers.
 ///
 /// A function of its own in the object too, as the next one: the verifier walks it once for all states in which a packet may come
 /// to it, rather than once for each.
@@ -274,6 +315,8 @@ extern "C" fn sallyport_class(first: *const Chunk, root: u32, high: u64, low: u6
 
 /// The class of an address, wherever the way there lies; [`NO_CLASS`] where there is no table, or where a trie has no end.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text")]
+#[cold]
 #[inline(never)]
 extern "C" fn sallyport_class_anywhere(
     first: *const Chunk,

@@ -6,7 +6,7 @@
 //! 1. the [`Head`], in the first [`LINE`] words;
 //! 2. the pairs of classes that lines of bits have, from [`PAIRS`] on, a word each: the class where a bit is 0 in its lower
 //!    half, the class where it is 1 in its upper;
-//! 3. the cells, two words each, from [`Head::cells`] on;
+//! 3. the cells, two words each, from [`Head::cells`] on: in the head's line, where they are few;
 //! 4. the nodes of both tries, in no order;
 //! 5. from [`Head::columns`] on the classes of destinations by slot, 16 bits each, where there is more than one class;
 //! 6. nodes that came later.

@@ -24,10 +24,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use aya::maps::MapData;
+use dataplane_ebpf::wire::sample::SHIFT_MAX;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sallyport_node::keeper::kernel::{Config, Linux, detach_instance};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Samplings by which no packet is judged at once, for every one is looked at more closely; and by which nearly all are.
+pub(crate) const WAYS: [u32; 2] = [0, SHIFT_MAX];
 
 /// Whether the processor is emulated (`tests/matrix`): how long something takes says nothing there, and what is random is
 /// repeated less.

@@ -247,6 +247,17 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// Keeps what was judged.
+struct Both;
+
+impl quick::Next for Both {
+    type Said = (Packet, Decision);
+
+    fn judged(&self, packet: &Packet, decision: Decision) -> Self::Said {
+        (*packet, decision)
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 20 } else { 5_000 }))]
 
@@ -258,7 +269,7 @@ proptest! {
 
     /// Whatever the quick way says, the long way says.
     #[test]
-    fn the_quick_way_says_what_the_long_way_says(frame in frame(), cut in 0_usize..120) {
+    fn the_quick_way_says_what_the_long_way_says(frame in frame(), lists in lists(), cut in 0_usize..120) {
         for frame in [&frame[..], &frame[..cut.min(frame.len())]] {
             if let Some(packet) = quick::parse(frame) {
                 prop_assert_eq!(whole(frame), Ok(packet));
@@ -266,6 +277,8 @@ proptest! {
             if let Some(packet) = quick::parse(&Looped(frame)) {
                 prop_assert_eq!(whole(&Looped(frame)), Ok(packet));
             }
+            let said = quick::decide(frame, &lists, &Both);
+            prop_assert_eq!(said, quick::parse(frame).map(|packet| (packet, decide(frame, &lists))));
         }
     }
 

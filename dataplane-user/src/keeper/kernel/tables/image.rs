@@ -41,15 +41,27 @@ impl Rules {
     }
 }
 
-/// A whole table's words: head, pairs of classes, cells, tries, columns.
+/// Where few cells lie, at a multiple of a cell's words: every packet reads that line anyway.
+const BESIDE_HEAD: usize = Head::WORDS.next_multiple_of(2);
+
+/// A whole table's words: head with cells, if they are few, pairs of classes, cells, tries, columns.
 ///
 /// # Errors
 /// [`KernelError::TooDeep`], [`KernelError::TooLarge`].
 pub(super) fn image(rules: &Rules, sources: &Sources) -> Result<Vec<u32>, KernelError> {
     let line = |words: &mut Vec<u32>| words.resize(words.len().next_multiple_of(LINE), 0);
     let mut words = vec![0; 2 * LINE];
-    words.extend(&rules.cells);
-    line(&mut words);
+    let cells = match words.get_mut(BESIDE_HEAD..LINE).and_then(|room| room.get_mut(..rules.cells.len())) {
+        Some(room) => {
+            room.copy_from_slice(&rules.cells);
+            BESIDE_HEAD
+        }
+        None => {
+            words.extend(&rules.cells);
+            line(&mut words);
+            2 * LINE
+        }
+    };
     let mut nodes = Nodes::new(words.len() as u32);
     let (four, six) = (nodes.trie(&sources.four), nodes.trie(&sources.six));
     if !nodes.is_shallow() {
@@ -62,7 +74,7 @@ pub(super) fn image(rules: &Rules, sources: &Sources) -> Result<Vec<u32>, Kernel
     words.extend(&rules.columns);
     line(&mut words);
     entries_reach(words.len())?;
-    let head = Head { four, six, destinations: rules.destinations, cells: 2 * LINE as u32, columns };
+    let head = Head { four, six, destinations: rules.destinations, cells: cells as u32, columns };
     words.iter_mut().zip(head.to_words()).for_each(|(word, head)| *word = head);
     Ok(words)
 }
@@ -168,6 +180,18 @@ mod tests {
         let refused = entries_reach(NODE as usize).unwrap_err().to_string();
         let said = "the packet filter's prefixes take 134217728 words, and a table has 107374180 at most: leave some out";
         assert_eq!(refused, said);
+    }
+
+    #[test]
+    fn few_cells_lie_in_the_head_s_line_and_more_behind_the_pairs() {
+        for (count, begin) in [(0, BESIDE_HEAD), (2, BESIDE_HEAD), (10, BESIDE_HEAD), (12, 2 * LINE)] {
+            let cells: Vec<u32> = (1..=count).collect();
+            let rules = Rules { cells: cells.clone(), destinations: 1, ..Rules::default() };
+            let words = image(&rules, &Sources::default()).unwrap();
+            let head = Head::from_words(words[..Head::WORDS].try_into().unwrap());
+            assert_eq!((head.cells, head.destinations), (begin as u32, 1));
+            assert_eq!(words[begin..begin + cells.len()], cells);
+        }
     }
 
     /// The model numbers slots without knowing the kernel's side.
