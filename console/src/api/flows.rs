@@ -67,8 +67,9 @@ impl Wanted for Export {
 
     fn read(parameters: &mut Parameters) -> Self {
         let mut flows = FlowQuery::default();
-        for name in &Self::NAMES[..7] {
-            flows.set(name, parameters.text(name).unwrap_or_default());
+        for name in Self::NAMES {
+            // Those that are left are read below.
+            let _is_of_flows = flows.set(name, parameters.text(name).unwrap_or_default());
         }
         let mut number = |name, (usual, most)| parameters.number(name, 1..=most).unwrap_or(usual);
         let (limit, seconds) = (number("limit", LIMIT), number("seconds", SECONDS));

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,10 @@ pub(crate) fn hold(path: &Path) -> std::io::Result<Held> {
 
 /// Who has the lock of this directory's console; looks, and changes nothing.
 pub(crate) fn console_of(directory: &Path) -> Option<String> {
-    let file = File::open(directory.join("lock")).ok()?;
+    // The directory may be another user's, who could have put anything there.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let options = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).clone();
+    let file = options.open(directory.join("lock")).ok()?;
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Err(Errno::WOULDBLOCK) => Some(holder(file)),
         Ok(()) | Err(_) => None,

@@ -11,7 +11,7 @@ use crate::budget::{self, Then};
 use crate::cookie::{self, Tail};
 use crate::flows;
 use crate::judged::Judged;
-use crate::maps::{self, InForce, OnTheSpot};
+use crate::maps::{self, InForce};
 use crate::packet::{XdpFrame, hidden};
 use crate::sample::sampled;
 
@@ -33,12 +33,12 @@ pub(crate) fn filter(context: &XdpContext) -> u32 {
 #[inline(always)]
 fn at_once(context: &XdpContext) -> Option<u32> {
     let in_force = InForce::read()?;
-    let tables = in_force.tables()?;
+    let tables = in_force.tables::<true>()?;
     let word = in_force.word();
     if word.is_watched() {
         return None;
     }
-    quick::decide(&XdpFrame(context), &OnTheSpot(&tables), &AtOnce { context, word })
+    quick::decide(&XdpFrame(context), &tables, &AtOnce { context, word })
 }
 
 /// What follows for a packet that nobody looks at more closely.
@@ -77,7 +77,7 @@ extern "C" fn sallyport_whole(context: *mut xdp_md, sampled: u32) -> u32 {
 #[inline(always)]
 fn whole(context: &XdpContext, sampled: u32) -> u32 {
     let Some(in_force) = InForce::read() else { return counted(Reason::NoTable) };
-    let Some(tables) = in_force.tables() else { return counted(Reason::NoTable) };
+    let Some(tables) = in_force.tables::<false>() else { return counted(Reason::NoTable) };
     let word = in_force.word();
     let packet = match parse(&XdpFrame(context)) {
         Ok(packet) => packet,

@@ -27,7 +27,7 @@ mod steer;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    //! The entry points, and the only place that knows the kernel's codes.
+    //! The entry points.
     #![expect(unsafe_code, reason = "the kernel finds programs by exported names and sections")]
 
     use aya_ebpf::bindings::sk_action;

@@ -79,7 +79,7 @@ impl InForce {
 
     /// What the filter judges by.
     #[inline(always)]
-    pub(crate) fn tables(&self) -> Option<Judges> {
+    pub(crate) fn tables<const INLINE: bool>(&self) -> Option<Judges<INLINE>> {
         let generation = self.0.generation();
         let judges = Judges { generation, first: FIRST_3.get_ptr(generation)?.cast() };
         // No table was made yet: the filter is closed, never open.
@@ -90,27 +90,20 @@ impl InForce {
     }
 }
 
-/// One generation of what the filter judges by.
-pub(crate) struct Judges {
+/// One generation of what the filter judges by. `INLINE`: searches in the first chunk are made where they are asked for, and not by
+/// a call.
+pub(crate) struct Judges<const INLINE: bool> {
     generation: u32,
     /// The first chunk, which most tables have nothing behind.
     first: *const u32,
 }
 
-impl Judges {
+impl<const INLINE: bool> Judges<INLINE> {
     /// A word of the head. It is read where it is needed: it lies in a line that every packet meets, and registers are few.
     #[inline(always)]
     fn head(&self, word: usize) -> u32 {
         // SAFETY: a word of the first chunk. A trie's first entry may be changed in place.
         unsafe { self.first.add(word).read_volatile() }
-    }
-
-    /// The class of an address, wherever the way there lies.
-    #[inline(always)]
-    fn anywhere(&self, root: u32, source: &Address) -> Result<u32, Reason> {
-        let [high, low] = source.bits();
-        let class = sallyport_class_anywhere(self.first.cast(), self.generation, root, high, low);
-        if class == NO_CLASS { Err(Reason::NoTable) } else { Ok(class) }
     }
 
     /// The chunk of a word, and the word's place in it.
@@ -136,7 +129,7 @@ impl walk::Line for Line {
     }
 }
 
-impl Words for Judges {
+impl<const INLINE: bool> Words for Judges<INLINE> {
     type Line = Line;
 
     #[inline(always)]
@@ -216,7 +209,7 @@ impl Words for Near {
     }
 }
 
-impl Tables for Judges {
+impl<const INLINE: bool> Tables for Judges<INLINE> {
     #[inline(always)]
     fn any(&self) -> bool {
         self.head(Head::DESTINATIONS) != 0
@@ -225,11 +218,16 @@ impl Tables for Judges {
     #[inline(always)]
     fn source(&self, source: &Address) -> Result<u32, Reason> {
         let root = self.head(if source.is_v6() { Head::SIX } else { Head::FOUR } as usize);
-        let [high, low] = source.bits();
-        match sallyport_class(self.first.cast(), root, high, low) {
-            NO_CLASS => self.anywhere(root, source),
-            class => Ok(class),
-        }
+        let (first, bits @ [high, low]) = (self.first.cast(), source.bits());
+        let near = match INLINE {
+            true => walk::class(&Near(self.first), root, bits).unwrap_or(NO_CLASS),
+            false => sallyport_class(first, root, high, low),
+        };
+        let class = match near {
+            NO_CLASS => sallyport_class_anywhere(first, self.generation, root, high, low),
+            class => class,
+        };
+        if class == NO_CLASS { Err(Reason::NoTable) } else { Ok(class) }
     }
 
     #[inline(always)]
@@ -262,45 +260,11 @@ impl Tables for Judges {
     }
 }
 
-/// The same, for packets that are like nearly all: searches in the first chunk are made on the spot.
-pub(crate) struct OnTheSpot<'a>(pub(crate) &'a Judges);
-
-impl Tables for OnTheSpot<'_> {
-    #[inline(always)]
-    fn any(&self) -> bool {
-        self.0.any()
-    }
-
-    #[inline(always)]
-    fn source(&self, source: &Address) -> Result<u32, Reason> {
-        let root = self.0.head(if source.is_v6() { Head::SIX } else { Head::FOUR } as usize);
-        match walk::class(&Near(self.0.first), root, source.bits()) {
-            Some(class) => Ok(class),
-            None => self.0.anywhere(root, source),
-        }
-    }
-
-    #[inline(always)]
-    fn column(&self, slot: u32) -> Result<u32, Reason> {
-        self.0.column(slot)
-    }
-
-    #[inline(always)]
-    fn exact(&self, address: &Address, port: u16) -> Result<Option<u32>, Reason> {
-        self.0.exact(address, port)
-    }
-
-    #[inline(always)]
-    fn cell(&self, source: u32, destination: u32) -> Result<Cell, Reason> {
-        self.0.cell(source, destination)
-    }
-}
-
 /// What no class is.
 const NO_CLASS: u32 = u32::MAX;
 
-/// The class of an address, if the way there lies in the first chunk; [`NO_CLASS`] otherwise. Nearly every search would be over here,
-/// and without a call in it has all it needs in registers.
+/// The class of an address, if the way there lies in the first chunk; [`NO_CLASS`] otherwise. Most searches are over here, and
+/// without a call in it one has all it needs in registers.
 ///
 /// A function of its own in the object too, as the next one: the verifier walks it once for all states in which a packet may come
 /// to it, rather than once for each.
@@ -328,7 +292,7 @@ extern "C" fn sallyport_class_anywhere(
     if first.is_null() {
         return NO_CLASS;
     }
-    let nodes = Judges { generation, first: first.cast() };
+    let nodes = Judges::<false> { generation, first: first.cast() };
     walk::class(&nodes, root, [high, low]).unwrap_or(NO_CLASS)
 }
 

@@ -16,21 +16,21 @@ const LOOPBACK: u32 = 1;
 /// Loads a number from a packet in one piece: the compiler would load its bytes, because it does not know that a packet may be
 /// read unaligned (the verifier allows it where the processor does, as x86-64 and arm64 do).
 macro_rules! load {
-    ($width:literal, $start:expr, $offset:expr, $max:expr) => {{
+    ($number:ident, $start:expr, $offset:expr) => {{
         let loaded: u64;
         // SAFETY: the number lies inside the packet, as the pointer's type says that was checked.
         unsafe {
             core::arch::asm!(
-                concat!("{number} = *(", $width, " *)({start} + {offset})"),
+                concat!("{number} = *(", stringify!($number), " *)({start} + {offset})"),
                 number = out(reg) loaded,
                 start = in(reg) $start,
                 offset = const $offset,
                 options(readonly, nostack, preserves_flags),
             );
             // Else the compiler would cut off what is not there.
-            core::hint::assert_unchecked(loaded <= $max as u64);
+            core::hint::assert_unchecked(loaded <= $number::MAX as u64);
         }
-        loaded
+        loaded as $number
     }};
 }
 
@@ -44,19 +44,19 @@ impl<const N: usize> Front for XdpFront<N> {
     #[inline(always)]
     fn half<const AT: usize>(&self) -> u16 {
         const { assert!(AT + 2 <= N) };
-        load!("u16", self.0, AT, u16::MAX) as u16
+        load!(u16, self.0, AT)
     }
 
     #[inline(always)]
     fn word<const AT: usize>(&self) -> u32 {
         const { assert!(AT + 4 <= N) };
-        load!("u32", self.0, AT, u32::MAX) as u32
+        load!(u32, self.0, AT)
     }
 
     #[inline(always)]
     fn long<const AT: usize>(&self) -> u64 {
         const { assert!(AT + 8 <= N) };
-        load!("u64", self.0, AT, u64::MAX)
+        load!(u64, self.0, AT)
     }
 }
 
@@ -93,7 +93,7 @@ impl Bytes for XdpFrame<'_> {
             return None;
         }
         match self.ptr_at::<[u8; 2]>(offset) {
-            Some(start) => Some(load!("u16", start, 0, u16::MAX) as u16),
+            Some(start) => Some(load!(u16, start, 0)),
             None => self.beyond_the_first_buffer(offset).map(u16::from_ne_bytes),
         }
     }
@@ -105,11 +105,11 @@ impl Bytes for XdpFrame<'_> {
         }
         match self.ptr_at::<[[u8; 4]; N]>(offset) {
             Some(start) => Some(array::from_fn(|index| match index {
-                0 => load!("u32", start, 0, u32::MAX) as u32,
-                1 => load!("u32", start, 4, u32::MAX) as u32,
-                2 => load!("u32", start, 8, u32::MAX) as u32,
-                3 => load!("u32", start, 12, u32::MAX) as u32,
-                4 => load!("u32", start, 16, u32::MAX) as u32,
+                0 => load!(u32, start, 0),
+                1 => load!(u32, start, 4),
+                2 => load!(u32, start, 8),
+                3 => load!(u32, start, 12),
+                4 => load!(u32, start, 16),
                 _ => const { most_at_once(N) },
             })),
             None => self.beyond_the_first_buffer(offset),
@@ -123,11 +123,11 @@ impl Bytes for XdpFrame<'_> {
         }
         match self.ptr_at::<[[u8; 8]; N]>(offset) {
             Some(start) => Some(array::from_fn(|index| match index {
-                0 => load!("u64", start, 0, u64::MAX),
-                1 => load!("u64", start, 8, u64::MAX),
-                2 => load!("u64", start, 16, u64::MAX),
-                3 => load!("u64", start, 24, u64::MAX),
-                4 => load!("u64", start, 32, u64::MAX),
+                0 => load!(u64, start, 0),
+                1 => load!(u64, start, 8),
+                2 => load!(u64, start, 16),
+                3 => load!(u64, start, 24),
+                4 => load!(u64, start, 32),
                 _ => const { most_at_once(N) as u64 },
             })),
             None => self.beyond_the_first_buffer(offset),

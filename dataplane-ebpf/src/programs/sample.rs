@@ -8,7 +8,7 @@ use dataplane_ebpf::wire::sample::{Gate, SHIFT_MAX};
 #[btf_map]
 static GATE: PerCpuArray<Gate, 1> = PerCpuArray::new();
 
-/// One more than the exponent of the sample that this packet is; 0 where it is none. Asked once a packet.
+/// One more than the exponent of the sample that this packet is; 0 where it is none. Asked once a frame.
 /// A number and no `Option` of one: the compiler saves what a `None` has beside it, which the verifier sees nobody wrote.
 #[inline(always)]
 pub(crate) fn sampled() -> u32 {

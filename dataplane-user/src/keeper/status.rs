@@ -227,12 +227,7 @@ impl Keeper {
         let Some(snapshot) = &self.in_force else { return Vec::new() };
         let mut listeners = self.sockets.report(snapshot, &self.problems, &self.busy);
         if let Some(why) = self.kernel.steering_gone() {
-            let gone = format!("steering is off, so every connection is refused: {why}");
-            listeners.iter_mut().for_each(|listener| {
-                listener.addresses.clear();
-                listener.ranges.clear();
-                listener.problem = Some(gone.clone());
-            });
+            refuse(&mut listeners, why);
         }
         listeners
     }
@@ -312,9 +307,37 @@ pub fn now_ms() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Listeners accept no more, for nobody steers connections to them. What did not accept before has its own reason still.
+fn refuse(listeners: &mut [ListenerReport], why: &str) {
+    for listener in listeners.iter_mut().filter(|one| !(one.addresses.is_empty() && one.ranges.is_empty())) {
+        listener.addresses.clear();
+        listener.ranges.clear();
+        listener.problem = Some(format!("steering is off, so every connection is refused: {why}"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_steering_a_listener_that_accepted_says_so_and_another_keeps_its_reason() {
+        let report = |addresses: &[&str], problem: Option<&str>| ListenerReport {
+            listener: "https".parse().unwrap(),
+            mode: "steered".to_owned(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ranges: Vec::new(),
+            left_out: Vec::new(),
+            connections: 0,
+            problem: problem.map(str::to_owned),
+        };
+        let mut listeners =
+            [report(&["0.0.0.0:443", "[::]:443"], Some("left out")), report(&[], Some("port taken"))];
+        refuse(&mut listeners, "gone");
+        assert!(listeners.iter().all(|listener| listener.addresses.is_empty()));
+        let said: Vec<&str> = listeners.iter().filter_map(|listener| listener.problem.as_deref()).collect();
+        assert_eq!(said, ["steering is off, so every connection is refused: gone", "port taken"]);
+    }
 
     fn status(keeper: u32, said: String) -> Status {
         Status {

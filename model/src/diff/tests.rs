@@ -175,6 +175,23 @@ fn pem_is_told_by_names_dates_and_fingerprints_and_keys_not_at_all() {
 }
 
 #[test]
+fn a_default_that_is_written_is_no_change() {
+    let rule = |mode: Value| {
+        let rule = json!({"name": "walkers", "action": "Deny", "prefixes": ["192.0.2.0/24"], "mode": mode});
+        object("PacketFilter", "edge", json!({ "rules": [rule] }))
+    };
+    let (written, not) = (rule("Enforce".into()), rule(Value::Null));
+    for (old, new) in [(&written, &not), (&not, &written)] {
+        let said = words(std::slice::from_ref(old), std::slice::from_ref(new));
+        assert_eq!(said, ["~ packet filter edge: written differently, same meaning"]);
+    }
+    let listener = |spec: Value| object("Listener", "l", spec);
+    let old = listener(json!({"port": 443}));
+    let new = listener(json!({"port": 443, "limits": {"streams": 128}, "tls": {"minVersion": "1.3"}}));
+    assert_eq!(words(&[old], &[new]), ["~ listener l: tls.minVersion 1.2 → 1.3"]);
+}
+
+#[test]
 fn labels_count() {
     let old = object("Listener", "l", json!({"port": 443}));
     let mut new = old.clone();

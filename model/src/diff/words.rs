@@ -122,7 +122,11 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
                 Some(unsaid) if value.is_null() => unsaid.to_owned(),
                 _ => plain(value),
             };
-            found.push(format!("{path} {} → {}", side(old), side(new)));
+            let (old, new) = (side(old), side(new));
+            // A default that is written, or no longer, is no change.
+            if old != new {
+                found.push(format!("{path} {old} → {new}"));
+            }
         }
     }
 }

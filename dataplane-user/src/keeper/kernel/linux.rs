@@ -253,10 +253,7 @@ impl Kernel for Linux {
     }
 
     fn steering_gone(&self) -> Option<&str> {
-        match &self.steer {
-            State::Off(why) if self.steered => Some(why),
-            State::Off(_) | State::On(_) => None,
-        }
+        if let (true, State::Off(why)) = (self.steered, &self.steer) { Some(why) } else { None }
     }
 
     fn apply(&mut self, plan: &KernelPlan) -> Result<(), KernelError> {

@@ -108,18 +108,18 @@ impl Observe {
     }
 
     /// The packet filter on interfaces, as the keeper told it now.
-    pub fn filters(&self, told: Vec<FilterState>) {
+    fn filters(&self, told: Vec<FilterState>) {
         self.filters.tell(told, Instant::now());
     }
 
-    /// Both of the keeper's words.
+    /// What the keeper told of filters and listeners.
     pub fn keeper(&self, filters: Vec<FilterState>, listeners: &[ListenerReport]) {
         self.filters(filters);
         self.listeners(listeners);
     }
 
     /// Where listeners accept, as the keeper told it now.
-    pub fn listeners(&self, told: &[ListenerReport]) {
+    fn listeners(&self, told: &[ListenerReport]) {
         let accepts = |one: &ListenerReport| !(one.addresses.is_empty() && one.ranges.is_empty());
         let why = |one: &ListenerReport| {
             Some(format!("listener {} does not accept: {}", one.listener, one.problem.as_ref()?))
