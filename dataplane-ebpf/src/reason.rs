@@ -1,6 +1,6 @@
 //! Every reason to pass or to drop a packet.
 
-/// Slots in the counter map: more than there are reasons, so that a new reason does not change the map's layout.
+/// Slots of counters ([`crate::wire::here`]): more than there are reasons, so that a new reason does not change the layout.
 pub const SLOTS: u32 = 64;
 
 /// The first number that is dropped.

@@ -124,6 +124,32 @@ fn no_packet_is_judged_by_two_generations() {
     assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [Reason::Allowed, Reason::NotAllowed], "{seen:?}");
 }
 
+/// Loading the programs anew writes to what they share with those in force: nothing that was not there.
+#[test]
+fn packets_are_judged_by_what_is_in_force_while_keepers_come_and_go() {
+    let bpffs = Bpffs::new();
+    let mut kernel = bpffs.open();
+    kernel.apply(&Rules { rules: vec![deny(9, &["10.1.0.0/16"])], ..Rules::default() }.plan()).unwrap();
+    let (before, filter) = (Counts::read(&kernel), kernel.filter().unwrap());
+    let mut judged = 0;
+    for way in WAYS {
+        kernel.set_sampling(way).unwrap();
+        drop(kernel);
+        judged += thread::scope(|scope| {
+            let comes_and_goes = scope.spawn(|| (0..10).for_each(|_| drop(bpffs.open())));
+            let mut judged = 0;
+            while !comes_and_goes.is_finished() {
+                filter.judge(&syn("10.1.1.1", "10.0.0.1", 443), 2000).unwrap();
+                judged += 2000;
+            }
+            judged
+        });
+        kernel = bpffs.open();
+    }
+    let seen = before.since(&kernel);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(Reason::Denied, judged)]);
+}
+
 #[test]
 fn one_prefix_changes_in_place_and_more_make_a_generation() {
     let bpffs = Bpffs::new();

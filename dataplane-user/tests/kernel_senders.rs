@@ -4,8 +4,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::offset_of;
 
+use aya::maps::{Map, MapData, PerCpuArray};
+use dataplane_ebpf::wire::here::Here;
 use dataplane_ebpf::wire::sender::{SENDERS_MAX, Sender, Sent};
 use dataplane_ebpf::wire::{Address, slot};
 use model::filter::FilterBudgets;
@@ -172,4 +175,26 @@ fn a_spray_of_sources_pushes_out_itself() {
     // The table is as good as new.
     filter.judge(&steady, 2).unwrap();
     assert_eq!(kernel.take_senders().unwrap().senders.len(), 1);
+}
+
+/// What the CPUs draw begins somewhere, each for itself, and goes on under the next keeper.
+#[test]
+fn every_processor_draws_for_itself() {
+    let bpffs = Bpffs::new();
+    let states = || {
+        let here: PerCpuArray<MapData, [u64; size_of::<Here>() / 8]> =
+            Map::PerCpuArray(MapData::from_pin(bpffs.root().join("test/current/maps/HERE")).unwrap())
+                .try_into()
+                .unwrap();
+        here.get(&0, 0).unwrap().iter().map(|words| words[offset_of!(Here, draw) / 8]).collect::<Vec<_>>()
+    };
+    drop(bpffs.open());
+    let first = states();
+    let different: BTreeSet<u64> = first.iter().copied().collect();
+    assert!(different.len() == first.len() && !different.contains(&0), "{first:x?}");
+    drop(bpffs.open());
+    assert_eq!(states(), first);
+    let filter = bpffs.open().filter().unwrap();
+    filter.judge(&syn("10.1.1.1", "10.0.0.1", 443), 1).unwrap();
+    assert_ne!(states(), first);
 }

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::mem::offset_of;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use aya::maps::{MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::object::OBJECT;
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::here::Here;
 use model::filter::FilterBudgets;
 use model::report::Feature;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -315,7 +317,7 @@ fn steering_rests_while_no_listener_accepts() {
     kernel = open();
     // Also where the sockets come last, after a change of layout.
     wire.left.inside(|| kernel.apply(&listeners(&[443])).unwrap());
-    std::fs::remove_file(bpffs.root().join("test/current/maps/REASONS")).unwrap();
+    std::fs::remove_file(bpffs.root().join("test/current/maps/HERE")).unwrap();
     drop(kernel);
     kernel = open();
     assert!(feature(&kernel, "xdp:wire0").detail.contains("waiting") && link.exists());
@@ -338,7 +340,7 @@ fn another_layout_is_replaced_only_when_the_new_tables_are_full() {
         sockets
     });
     // As an older release would have left it: a counter map of another size.
-    let counters = bpffs.root().join("test/current/maps/REASONS");
+    let counters = bpffs.root().join("test/current/maps/HERE");
     std::fs::remove_file(&counters).unwrap();
     PerCpuArray::<MapData, u32>::create(8, 0).unwrap().pin(&counters).unwrap();
     let denied = || {
@@ -511,8 +513,9 @@ fn a_filter_without_tables() -> Reason {
     let frame = support::frames::syn("10.0.0.2", "10.0.0.1", 443);
     let result = filter.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() }).unwrap();
     assert_eq!(result.return_value, support::corpus::XDP_DROP);
-    let reasons: PerCpuArray<&MapData, u64> = object.map("REASONS").unwrap().try_into().unwrap();
-    let count = |reason: Reason| reasons.get(&reason.number(), 0).unwrap().iter().sum::<u64>();
-    assert_eq!(count(Reason::NoTable), 1);
+    let here: PerCpuArray<&MapData, [u64; size_of::<Here>() / 8]> =
+        object.map("HERE").unwrap().try_into().unwrap();
+    let place = offset_of!(Here, reasons) / 8 + Reason::NoTable.number() as usize;
+    assert_eq!(here.get(&0, 0).unwrap().iter().map(|words| words[place]).sum::<u64>(), 1);
     Reason::NoTable
 }

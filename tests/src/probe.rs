@@ -44,25 +44,21 @@ fn pinned(instance: &str, name: &str) -> PathBuf {
 
 /// A kernel reason's counter, summed over processors.
 pub fn reason(instance: &str, number: u32) -> u64 {
-    let path = pinned(instance, "REASONS").display().to_string();
-    let text = command(
-        "bpftool",
-        &["-j", "map", "lookup", "pinned", &path, "key", &number.to_string(), "0", "0", "0"],
-    );
+    let path = pinned(instance, "HERE").display().to_string();
+    let text = command("bpftool", &["-j", "map", "lookup", "pinned", &path, "key", "0", "0", "0", "0"]);
     let value: Value = serde_json::from_str(&text).expect("bpftool's JSON");
-    let values = value["formatted"]["values"].as_array().or(value["values"].as_array()).expect("values");
-    values.iter().map(|one| count(&one["value"])).sum()
+    // Eight bytes of something else, then eight a reason.
+    let place = 8 * (number as usize + 1);
+    let cpus = value["values"].as_array().expect("values");
+    cpus.iter().map(|cpu| count(&cpu["value"].as_array().expect("bytes")[place..place + 8])).sum()
 }
 
-/// A value as a number, or as bytes in hexadecimal, lowest first.
-fn count(value: &Value) -> u64 {
-    match value.as_array() {
-        None => value.as_u64().expect("a count"),
-        Some(bytes) => bytes.iter().rev().fold(0, |sum, byte| {
-            let text = byte.as_str().expect("a byte").trim_start_matches("0x");
-            sum << 8 | u64::from_str_radix(text, 16).expect("a byte")
-        }),
-    }
+/// Bytes in hexadecimal, lowest first, as a number.
+fn count(bytes: &[Value]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| {
+        let text = byte.as_str().expect("a byte").trim_start_matches("0x");
+        sum << 8 | u64::from_str_radix(text, 16).expect("a byte")
+    })
 }
 
 /// Counts packets from one source behind XDP, before anything else in the node's stack sees them.

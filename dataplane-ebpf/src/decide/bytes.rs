@@ -40,6 +40,9 @@ pub trait Bytes {
 
 /// Bytes that are known to be there. What reaches beyond them does not compile.
 pub trait Front {
+    /// A byte.
+    fn byte<const AT: usize>(&self) -> u8;
+
     /// Two bytes.
     fn half<const AT: usize>(&self) -> u16;
 
@@ -51,6 +54,11 @@ pub trait Front {
 }
 
 impl<const N: usize> Front for [u8; N] {
+    fn byte<const AT: usize>(&self) -> u8 {
+        let [byte] = piece::<AT, 1, N>(self);
+        byte
+    }
+
     fn half<const AT: usize>(&self) -> u16 {
         u16::from_ne_bytes(piece::<AT, 2, N>(self))
     }

@@ -216,6 +216,12 @@ pub fn judge<T: Tables>(packet: &Packet, tables: &T) -> Result<Decision, Reason>
     if !tables.any() {
         return Ok(Decision::without_rule(Reason::NoRule));
     }
+    judge_by(packet, tables)
+}
+
+/// The same where there is something to look up.
+#[inline(always)]
+fn judge_by<T: Tables>(packet: &Packet, tables: &T) -> Result<Decision, Reason> {
     let destination = destination(packet, tables)?;
     let source = tables.source(&packet.source)?;
     let cell = tables.cell(source, destination)?;

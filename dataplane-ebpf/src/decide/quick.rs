@@ -7,7 +7,8 @@
 
 use super::ipv4::length;
 use super::transport::{Payload, TCP, UDP, datagram, segment};
-use super::{Bytes, Decision, Front, Packet, Tables, judge};
+use super::{Bytes, Decision, Front, Packet, Tables, judge_by};
+use crate::reason::Reason;
 use crate::wire::Address;
 
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -21,7 +22,7 @@ const FRONT: usize = IPV4_END + 8;
 /// IPv4 without options.
 const PLAIN: u8 = 0x45;
 /// Where a fragment lies in its packet, and whether more follow.
-const FRAGMENTED: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
+const FRAGMENTED: u16 = 0x3fff_u16.to_be();
 
 /// Understands a packet that is like nearly all.
 #[inline(always)]
@@ -57,24 +58,28 @@ pub fn decide<B: Bytes + ?Sized, T: Tables, N: Next>(frame: &B, tables: &T, next
 
 #[inline(always)]
 fn judged<T: Tables, N: Next>(packet: &Packet, tables: &T, next: &N) -> Option<N::Said> {
-    judge(packet, tables).ok().map(|decision| next.judged(packet, decision))
+    // Gone on with here too: so nothing has to be carried along in case there are tables.
+    if !tables.any() {
+        return Some(next.judged(packet, Decision::without_rule(Reason::NoRule)));
+    }
+    judge_by(packet, tables).ok().map(|decision| next.judged(packet, decision))
 }
 
 #[inline(always)]
 fn ipv4<B: Bytes + ?Sized>(frame: &B, front: &impl Front) -> Option<Packet> {
-    let first = front.word::<ETHERNET>();
-    let [version, ..] = first.to_ne_bytes();
-    let total = length(first);
+    let total = length(front.word::<ETHERNET>());
     let payload = Payload { start: IPV4_END, len: total.checked_sub(20)?, fragmented: false };
-    if version != PLAIN || front.word::<{ ETHERNET + 4 }>() & FRAGMENTED != 0 {
+    if front.byte::<ETHERNET>() != PLAIN || front.half::<{ ETHERNET + 6 }>() & FRAGMENTED != 0 {
         return None;
     }
-    let [_, protocol, _, _] = front.word::<{ ETHERNET + 8 }>().to_ne_bytes();
     let (source, destination) = (front.word::<{ ETHERNET + 12 }>(), front.word::<{ ETHERNET + 16 }>());
-    if source == destination || is_special(source) || !frame.is_near(ETHERNET + total) {
+    if source == destination
+        || is_special(front.byte::<{ ETHERNET + 12 }>())
+        || !frame.is_near(ETHERNET + total)
+    {
         return None;
     }
-    let kind = match protocol {
+    let kind = match front.byte::<{ ETHERNET + 9 }>() {
         UDP => datagram(front.word::<IPV4_END>(), front.word::<{ IPV4_END + 4 }>(), payload),
         TCP => {
             let front = frame.front::<{ IPV4_END + 20 }>()?;
@@ -86,10 +91,9 @@ fn ipv4<B: Bytes + ?Sized>(frame: &B, front: &impl Front) -> Option<Packet> {
     Some(Packet { source, destination, kind: kind.ok()? })
 }
 
-/// Whether some of the addresses in its /8 are nobody's source: 0, 127, and from 224 on.
+/// Whether some of the addresses in a /8 are nobody's source: 0, 127, and from 224 on.
 #[inline(always)]
-const fn is_special(source: u32) -> bool {
-    let [network, ..] = source.to_ne_bytes();
+const fn is_special(network: u8) -> bool {
     network == 127 || network.wrapping_sub(1) >= 223
 }
 

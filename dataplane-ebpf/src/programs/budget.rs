@@ -19,6 +19,7 @@ use dataplane_ebpf::wire::budget::{Budget, DOORS_MAX, SOURCES_MAX, Source, over,
 use dataplane_ebpf::wire::{Active, Address};
 
 use crate::cookie::{self, Tail};
+use crate::here;
 use crate::judged::Judged;
 use crate::maps::{self, InForce};
 use crate::packet::hidden;
@@ -104,26 +105,26 @@ pub(crate) fn spend(context: &XdpContext) -> u32 {
                 told(context, Reason::SynBudget, rule);
             }
             maps::count_rule(counter);
-            maps::count(Reason::SynBudget);
+            here::count(Reason::SynBudget);
             xdp_action::XDP_DROP
         }
         Outcome::Over(reason, counter, rule) => {
             told(context, reason, rule);
             maps::count_rule(counter);
-            maps::count(reason);
+            here::count(reason);
             xdp_action::XDP_DROP
         }
         // Of several that are observed the first is told.
         Outcome::Observed(counter, rule) if judged.reason != Reason::Observed.number() => {
             told(context, Reason::Observed, rule);
             maps::count_rule(counter);
-            maps::count(Reason::Observed);
+            here::count(Reason::Observed);
             xdp_action::XDP_PASS
         }
         Outcome::Observed(..) | Outcome::Within => {
             Judged::tell(context);
             maps::count_rule(judged.counter);
-            maps::count_number(judged.reason);
+            here::count_number(judged.reason);
             xdp_action::XDP_PASS
         }
     }

@@ -17,7 +17,7 @@ use dataplane_ebpf::wire::Address;
 use dataplane_ebpf::wire::budget::{Source, tails};
 
 use crate::budget;
-use crate::maps;
+use crate::here;
 use crate::packet::{XdpFrame, hidden};
 
 const IPV4: u16 = 0x0800;
@@ -77,7 +77,7 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
     };
     let reason = if answered.is_some() { Reason::SynCookie } else { Reason::SynBudget };
     budget::count_pressure(reason);
-    maps::count(reason);
+    here::count(reason);
     if answered.is_some() { xdp_action::XDP_TX } else { xdp_action::XDP_DROP }
 }
 

@@ -10,40 +10,42 @@ use dataplane_ebpf::wire::Active;
 use crate::budget::{self, Then};
 use crate::cookie::{self, Tail};
 use crate::flows;
+use crate::here::{self, Here};
 use crate::judged::Judged;
 use crate::maps::{self, InForce};
 use crate::packet::{XdpFrame, hidden};
-use crate::sample::sampled;
 
 /// Judges a frame and counts it.
 #[inline(always)]
 pub(crate) fn filter(context: &XdpContext) -> u32 {
-    let sampled = sampled();
-    // The compiler must not know what it is then: it would write that down on every way out of what follows.
-    if hidden(sampled.into()) == 0
-        && let Some(verdict) = at_once(context)
-    {
-        return verdict;
+    let Some(here) = Here::find() else { return sallyport_whole(context.ctx, 0) };
+    let gate = maps::gate();
+    if gate.passes(here.draw()) {
+        return sallyport_whole(context.ctx, gate.shift() + 1);
     }
-    sallyport_whole(context.ctx, sampled)
+    match at_once(context, here) {
+        Some(verdict) => verdict,
+        None => sallyport_whole(context.ctx, 0),
+    }
 }
 
 /// Judges a packet that is like nearly all, which nobody looks at more closely. What this takes is what nearly every packet takes, so
 /// it lies in one piece, without a call: where the kernel guards returns, each costs as much as a third of the rest.
 #[inline(always)]
-fn at_once(context: &XdpContext) -> Option<u32> {
-    let in_force = InForce::read()?;
+fn at_once(context: &XdpContext, here: Here) -> Option<u32> {
+    let in_force = InForce::read();
     let tables = in_force.tables::<true>()?;
     let word = in_force.word();
     if word.is_watched() {
         return None;
     }
-    quick::decide(&XdpFrame(context), &tables, &AtOnce { context, word })
+    quick::decide(&XdpFrame(context), &tables, &AtOnce { context, here, word })
 }
 
 /// What follows for a packet that nobody looks at more closely.
 struct AtOnce<'a> {
     context: &'a XdpContext,
+    here: Here,
     word: Active,
 }
 
@@ -58,7 +60,10 @@ impl quick::Next for AtOnce<'_> {
             // Counts by itself, and comes back only where it is missing.
             cookie::enter(self.context, Tail::Spend);
         }
-        done(self.context, decision, then)
+        maps::count_rule(decision.counter);
+        self.here.count(decision.reason.number());
+        learn(self.context, then);
+        verdict(decision.reason)
     }
 }
 
@@ -76,7 +81,7 @@ extern "C" fn sallyport_whole(context: *mut xdp_md, sampled: u32) -> u32 {
 
 #[inline(always)]
 fn whole(context: &XdpContext, sampled: u32) -> u32 {
-    let Some(in_force) = InForce::read() else { return counted(Reason::NoTable) };
+    let in_force = InForce::read();
     let Some(tables) = in_force.tables::<false>() else { return counted(Reason::NoTable) };
     let word = in_force.word();
     let packet = match parse(&XdpFrame(context)) {
@@ -94,7 +99,10 @@ fn whole(context: &XdpContext, sampled: u32) -> u32 {
         }
         Judged::tell(context);
     }
-    done(context, decision, then)
+    maps::count_rule(decision.counter);
+    let verdict = counted(decision.reason);
+    learn(context, then);
+    verdict
 }
 
 /// A frame that the tables are not asked about: it has no sender that could be summed up, and no rule.
@@ -107,18 +115,21 @@ fn unread(context: &XdpContext, word: Active, reason: Reason) -> u32 {
     counted(reason)
 }
 
+/// What may bring a cookie back is looked at once more.
 #[inline(always)]
-fn done(context: &XdpContext, decision: Decision, then: Then) -> u32 {
-    maps::count_rule(decision.counter);
-    let verdict = counted(decision.reason);
+fn learn(context: &XdpContext, then: Then) {
     if then == Then::Learn {
         cookie::enter(context, Tail::Learn);
     }
-    verdict
 }
 
 #[inline(always)]
 fn counted(reason: Reason) -> u32 {
-    maps::count(reason);
+    here::count(reason);
+    verdict(reason)
+}
+
+#[inline(always)]
+const fn verdict(reason: Reason) -> u32 {
     if reason.is_drop() { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }

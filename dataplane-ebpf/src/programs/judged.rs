@@ -25,7 +25,8 @@ pub(crate) struct Judged {
     pub(crate) rule: u32,
     pub(crate) counter: u32,
     word: u32,
-    /// As [`crate::sample::sampled`] says.
+    /// One more than the exponent of the sample that this packet is; 0 where it is none. A number and no `Option` of one: the
+    /// compiler saves what a `None` has beside it, which the verifier sees nobody wrote.
     sampled: u32,
     reserved: u32,
 }

@@ -11,6 +11,8 @@ mod filter;
 #[cfg(target_arch = "bpf")]
 mod flows;
 #[cfg(target_arch = "bpf")]
+mod here;
+#[cfg(target_arch = "bpf")]
 mod judged;
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -18,8 +20,6 @@ mod maps;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod ranges;
-#[cfg(target_arch = "bpf")]
-mod sample;
 #[cfg(target_arch = "bpf")]
 mod senders;
 #[cfg(target_arch = "bpf")]

@@ -1,11 +1,15 @@
 //! The maps, and the few operations the programs have on them.
 #![expect(unsafe_code, reason = "a map's value is reached through a pointer the kernel gave")]
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
 use dataplane_ebpf::decide::Tables;
 use dataplane_ebpf::decide::walk::{self, Words};
-use dataplane_ebpf::reason::{Reason, SLOTS};
+use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::sample::Gate;
+use dataplane_ebpf::wire::shared::Shared;
 use dataplane_ebpf::wire::table::{CHUNK, Chunk, Head, LINE};
 use dataplane_ebpf::wire::{
     Active, Address, CPUS_MAX, Cell, GENERATIONS, RULES_MAX, Steering, THREADS_MAX, listener, listener_words,
@@ -25,16 +29,22 @@ const MAPPED_INNER: usize = MAPPED | aya_ebpf::bindings::BPF_F_INNER_MAP as usiz
 type Listeners = HashMap<[u32; 5], u32, TEMPLATE>;
 type Table = Array<Chunk, TEMPLATE, MAPPED_INNER>;
 
-#[btf_map]
-static FIRST_3: Array<Chunk, { GENERATIONS as usize }, MAPPED> = Array::new();
+/// Memory that the programs only read, and userspace writes.
+#[repr(transparent)]
+struct Memory(UnsafeCell<Shared>);
+
+// SAFETY: all words are read by volatile loads, none of which tears.
+unsafe impl Sync for Memory {}
+
+/// Exported: the loader finds by its name what it has to fill with what is in force, before it loads the programs. And of what nobody
+/// else could write to, the compiler would know what it says.
+#[unsafe(no_mangle)]
+static SHARED_4: Memory = Memory(UnsafeCell::new(Shared::EMPTY));
+
 #[btf_map]
 static TABLES: ArrayOfMaps<Table, { GENERATIONS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static LISTENERS: ArrayOfMaps<Listeners, { GENERATIONS as usize }> = ArrayOfMaps::new();
-#[btf_map]
-static ACTIVE: Array<u32, 1, MAPPED> = Array::new();
-#[btf_map]
-static REASONS: PerCpuArray<u64, { SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]
 static RULES: PerCpuArray<u64, { RULES_MAX as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -49,11 +59,10 @@ pub(crate) struct InForce(Active);
 
 impl InForce {
     #[inline(always)]
-    pub(crate) fn read() -> Option<Self> {
-        let word = ACTIVE.get_ptr(0)?;
-        // SAFETY: the pointer is to the map's aligned word, which lives as long as the program runs; a volatile
-        // read cannot be repeated by the compiler, and an aligned word cannot tear.
-        Some(Self(Active(unsafe { word.read_volatile() })))
+    pub(crate) fn read() -> Self {
+        // SAFETY: an aligned word of memory that lives as long as the program; a volatile read cannot be repeated by the
+        // compiler, and an aligned word cannot tear.
+        Self(Active(unsafe { (&raw const (*SHARED_4.0.get()).active).read_volatile() }))
     }
 
     /// The generation of a word that was read.
@@ -81,7 +90,10 @@ impl InForce {
     #[inline(always)]
     pub(crate) fn tables<const INLINE: bool>(&self) -> Option<Judges<INLINE>> {
         let generation = self.0.generation();
-        let judges = Judges { generation, first: FIRST_3.get_ptr(generation)?.cast() };
+        // SAFETY: a generation is a number of one bit, and there are two.
+        let first =
+            unsafe { (&raw const (*SHARED_4.0.get()).first).cast::<Chunk>().add(generation as usize) };
+        let judges = Judges { generation, first: first.cast() };
         // No table was made yet: the filter is closed, never open.
         if judges.head(Head::CELLS) == 0 {
             return None;
@@ -256,7 +268,7 @@ impl<const INLINE: bool> Tables for Judges<INLINE> {
         // Two words begin at a multiple of two, so they end inside the chunk.
         let at = at & !1;
         // SAFETY: two of the chunk's words.
-        Ok(Cell::from_words(unsafe { [*chunk.add(at), *chunk.add(at + 1)] }))
+        Ok(Cell::from_words(unsafe { [chunk.add(at).read_volatile(), chunk.add(at + 1).read_volatile()] }))
     }
 }
 
@@ -296,21 +308,6 @@ extern "C" fn sallyport_class_anywhere(
     walk::class(&nodes, root, [high, low]).unwrap_or(NO_CLASS)
 }
 
-/// Counts a packet under its reason.
-#[inline(always)]
-pub(crate) fn count(reason: Reason) {
-    count_number(reason.number());
-}
-
-/// Counts a packet under its reason's number.
-#[inline(always)]
-pub(crate) fn count_number(reason: u32) {
-    if let Some(counter) = REASONS.get_ptr_mut(reason) {
-        // SAFETY: this CPU's own counter; a program does not interrupt itself on one CPU.
-        unsafe { *counter += 1 };
-    }
-}
-
 /// Counts a packet under the rule that decided, where it has a counter: from 1 on. Where userspace had no room for one, the
 /// packet is counted by reason alone.
 #[inline(always)]
@@ -320,9 +317,16 @@ pub(crate) fn count_rule(counter: u32) {
         return;
     }
     if let Some(counter) = RULES.get_ptr_mut(counter.wrapping_sub(1)) {
-        // SAFETY: as in `count`.
+        // SAFETY: this CPU's own counter; a program does not interrupt itself on one CPU.
         unsafe { *counter += 1 };
     }
+}
+
+/// Which packets are looked at more closely.
+#[inline(always)]
+pub(crate) fn gate() -> Gate {
+    // SAFETY: as in `InForce::read`.
+    Gate(unsafe { (&raw const (*SHARED_4.0.get()).gate).read_volatile() })
 }
 
 /// How a thread is chosen.

@@ -42,6 +42,12 @@ pub(crate) struct XdpFront<const N: usize>(*const [u8; N]);
 
 impl<const N: usize> Front for XdpFront<N> {
     #[inline(always)]
+    fn byte<const AT: usize>(&self) -> u8 {
+        const { assert!(AT < N) };
+        load!(u8, self.0, AT)
+    }
+
+    #[inline(always)]
     fn half<const AT: usize>(&self) -> u16 {
         const { assert!(AT + 2 <= N) };
         load!(u16, self.0, AT)

@@ -7,6 +7,7 @@ use dataplane_ebpf::reason::Reason;
 use dataplane_ebpf::wire::{Address, socket_index, word::flow_hash};
 
 use crate::budget;
+use crate::here;
 use crate::maps::{self, InForce, SOCKETS};
 
 const AF_INET: u32 = 2;
@@ -30,14 +31,14 @@ struct Lookup {
 pub(crate) fn steer(context: &SkLookupContext) -> Reason {
     let Some(lookup) = Lookup::of(context) else { return Reason::NotSteered };
     let reason = assign(context, &lookup);
-    maps::count(reason);
+    here::count(reason);
     reason
 }
 
 #[inline(always)]
 fn assign(context: &SkLookupContext, lookup: &Lookup) -> Reason {
     // A missing table steers nothing: other services on this host live on, and the filter drops what it must.
-    let Some(tables) = InForce::read() else { return Reason::NotSteered };
+    let tables = InForce::read();
     if lookup.port == 0 || !tables.listens(&lookup.local, lookup.port) {
         return Reason::NotSteered;
     }

@@ -1,20 +1,18 @@
 //! The maps: names, and the layout that a pinned one must have before a new object may be loaded over it.
 
-/// Generation -> the first chunk of its table. The number is of the form that tables have ([`super::table`]): one more whenever
-/// an older program would read a new table wrongly, so that neither release takes the other's for its own.
-pub const FIRST: &str = "FIRST_3";
+/// What every packet meets ([`super::shared`]); also the symbol's name. The number is of the form that tables have ([`super::table`]): one
+/// more whenever an older program would read a new table wrongly, so that neither release takes the other's for its own.
+pub const SHARED: &str = "SHARED_4";
+/// The section that [`SHARED`] is alone in, which is the map's name in the object.
+pub const SHARED_SECTION: &str = ".bss";
 /// Outer map: generation -> the other chunks of its table.
 pub const TABLES: &str = "TABLES";
 /// Outer map: generation -> listeners.
 pub const LISTENERS: &str = "LISTENERS";
-/// The active-generation word.
-pub const ACTIVE: &str = "ACTIVE";
-/// Packets by reason, per CPU.
-pub const REASONS: &str = "REASONS";
+/// Packets by reason, and what is drawn of samples, per CPU ([`super::here`]).
+pub const HERE: &str = "HERE";
 /// Packets by a rule and its reason, per CPU; a cell says which counter.
 pub const RULES: &str = "RULES";
-/// The gate of sampled packets, per CPU.
-pub const GATE: &str = "GATE";
 /// Who is sending, of sampled packets.
 pub const SENDERS: &str = "SENDERS";
 /// Packets that samples stood for, per CPU.

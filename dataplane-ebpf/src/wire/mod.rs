@@ -4,11 +4,13 @@
 pub mod budget;
 pub mod cell;
 pub mod flow;
+pub mod here;
 pub mod listener;
 pub mod maps;
 pub mod range;
 pub mod sample;
 pub mod sender;
+pub mod shared;
 pub mod slot;
 pub mod table;
 pub mod word;

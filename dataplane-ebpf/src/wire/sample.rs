@@ -6,44 +6,47 @@
 /// The largest n: one in a million.
 pub const SHIFT_MAX: u32 = 20;
 
-/// Knuth's multiplier for linear congruential generators modulo 2^64 (MMIX), and an odd increment.
-const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
-const INCREMENT: u64 = 1_442_695_040_888_963_407;
+/// A multiplier for a linear congruential generator modulo 2^64, and an odd increment: its period is 2^64 (Hull and Dobell), for the
+/// multiplier is one more than a multiple of 4. Both fit into an instruction.
+const MULTIPLIER: u64 = 0x5851_f42d;
+const INCREMENT: u64 = 0x1405_7b7f;
 
-/// The gate of one CPU. The program writes `state` alone and the keeper means `shift` alone, so neither undoes what the other
-/// does: a lost state is another random number.
+/// The state of a generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Gate {
-    /// The generator's state.
-    pub state: u64,
-    /// n; what is above [`SHIFT_MAX`] counts as that.
-    pub shift: u64,
+#[repr(transparent)]
+pub struct Draw(pub u64);
+
+impl Draw {
+    /// The state that the next packet draws.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_mul(MULTIPLIER).wrapping_add(INCREMENT))
+    }
 }
 
-const _: () = assert!(size_of::<Gate>() == 16 && align_of::<Gate>() == 8);
+/// The gate, a word: which of the numbers that packets draw are let through, the highest of them. So a word of 0 lets all through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Gate(pub u32);
 
 impl Gate {
-    /// As it lies in the map.
-    pub fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        let (state, shift) = bytes.split_at_mut(8);
-        state.copy_from_slice(&self.state.to_ne_bytes());
-        shift.copy_from_slice(&self.shift.to_ne_bytes());
-        bytes
+    /// The gate for n, at most [`SHIFT_MAX`].
+    pub const fn new(shift: u32) -> Self {
+        Self(!(u32::MAX >> if shift > SHIFT_MAX { SHIFT_MAX } else { shift }))
     }
 
-    /// The state after this packet.
+    /// n.
     #[inline(always)]
-    pub const fn next(state: u64) -> u64 {
-        state.wrapping_mul(MULTIPLIER).wrapping_add(INCREMENT)
+    pub const fn shift(self) -> u32 {
+        let shift = self.0.leading_ones();
+        if shift > SHIFT_MAX { SHIFT_MAX } else { shift }
     }
 
-    /// Whether a packet that drew this state is let through. The generator's upper bits are the random ones.
+    /// Whether a packet that drew this is let through. The generator's upper bits are the random ones.
     #[inline(always)]
-    pub const fn passes(state: u64, shift: u32) -> bool {
-        // Two steps, so that a shift by 64 is none.
-        (state >> 1) >> (63 - shift) == 0
+    pub const fn passes(self, Draw(state): Draw) -> bool {
+        state >> 32 >= self.0 as u64
     }
 }
 
@@ -68,10 +71,10 @@ mod tests {
 
     #[test]
     fn the_first_lets_everything_through() {
-        let mut state = 0;
+        let mut draw = Draw(0);
         for _ in 0..1000 {
-            state = Gate::next(state);
-            assert!(Gate::passes(state, 0));
+            draw = draw.next();
+            assert!(Gate::default().passes(draw));
         }
     }
 
@@ -82,10 +85,10 @@ mod tests {
         for shift in 1..=8 {
             for period in [1_u32, 2, 3, 64] {
                 let mut passed = [0_u32; 64];
-                let mut state = 0x5eed;
+                let mut draw = Draw(0x5eed);
                 for packet in 0..PACKETS {
-                    state = Gate::next(state);
-                    passed[(packet % period) as usize] += u32::from(Gate::passes(state, shift));
+                    draw = draw.next();
+                    passed[(packet % period) as usize] += u32::from(Gate::new(shift).passes(draw));
                 }
                 let trials = f64::from(PACKETS / period);
                 let share = 1.0 / f64::from(1 << shift);
@@ -99,9 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn words_lie_in_order() {
-        let bytes = Gate { state: 1, shift: 2 }.to_bytes();
-        let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
-        assert!(words.eq([1, 2]));
+    fn the_word_says_which_gate() {
+        assert_eq!(Gate::default(), Gate::new(0));
+        for shift in 0..=SHIFT_MAX {
+            assert_eq!(Gate::new(shift).shift(), shift);
+        }
+        assert_eq!(Gate::new(SHIFT_MAX + 1), Gate::new(SHIFT_MAX));
+        assert_eq!(Gate(u32::MAX).shift(), SHIFT_MAX);
     }
 }

@@ -1,5 +1,5 @@
 //! The table of one generation: what is known of sources, destinations and both, in words of 32 bits. Its form is part of the
-//! layout, by the number in the name [`super::maps::FIRST`].
+//! layout, by the number in the name [`super::maps::SHARED`].
 //!
 //! The first [`Chunk`] lies where the kernel finds it without a call, and most tables are no larger. In this order:
 //!

@@ -5,9 +5,11 @@
 //! that is given to another rule goes on from where it stands: that is then what was taken.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 
 use dataplane_ebpf::reason::Reason;
+use dataplane_ebpf::wire::here::Here;
 use dataplane_ebpf::wire::{RULES_MAX, RuleReason, maps};
 use model::report::{Drops, Place};
 
@@ -40,11 +42,11 @@ impl Taken {
 }
 
 pub(super) struct Counters {
-    reasons: OwnedFd,
+    here: OwnedFd,
     rules: OwnedFd,
     taken: OwnedFd,
-    /// One counter's values, one a possible CPU.
-    buffer: Vec<u8>,
+    /// Possible CPUs.
+    cpus: usize,
     /// Rules that have a counter, and which: from 1 on.
     known: BTreeMap<RuleReason, u32>,
     /// Those of the plan in force; the others go once they stand still.
@@ -55,7 +57,7 @@ impl Counters {
     /// Opens the slot's counters; makes the table of what was taken where there is none.
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
         let cpus = aya::util::nr_cpus()
-            .map_err(|(_, error)| KernelError::table("counting the CPUs for", maps::REASONS)(error))?;
+            .map_err(|(_, error)| KernelError::table("counting the CPUs for", maps::HERE)(error))?;
         let path = slot.map(TAKEN.name);
         let taken = match sys::pinned(&path) {
             Ok(taken) => taken,
@@ -67,10 +69,10 @@ impl Counters {
             }
         };
         let mut counters = Self {
-            reasons: slot.open(maps::REASONS)?,
+            here: slot.open(maps::HERE)?,
             rules: slot.open(maps::RULES)?,
             taken,
-            buffer: vec![0; cpus * 8],
+            cpus,
             wanted: BTreeSet::new(),
             known: BTreeMap::new(),
         };
@@ -112,10 +114,7 @@ impl Counters {
     pub(super) fn take(&mut self) -> Result<Vec<Drops>, KernelError> {
         // Reasons before rules, the other way round than a program counts: so what a reason's total has of rules is in their
         // counters, and no packet that comes meanwhile is told twice, of its rule and of no rule.
-        let mut by_reason = Vec::new();
-        for reason in Reason::ALL.iter().filter(|reason| told(**reason)) {
-            by_reason.push((*reason, self.packets(*reason)?));
-        }
+        let by_reason = self.by_reason()?.into_iter().filter(|(reason, _)| told(*reason));
         let mut by_rule = BTreeMap::new();
         for (key, counter) in &self.known {
             let total = self.of_rule(*counter)?;
@@ -183,7 +182,7 @@ impl Counters {
         name: &'static str,
         key: &[u8],
     ) -> Result<u64, KernelError> {
-        let mut values = self.buffer.clone();
+        let mut values = vec![0; self.cpus * 8];
         sys::map_lookup(map, key, &mut values).map_err(KernelError::table("reading", name))?;
         let (values, _) = values.as_chunks::<8>();
         Ok(values.iter().map(|value| u64::from_ne_bytes(*value)).sum())
@@ -203,6 +202,25 @@ impl Counters {
 
     /// Packets counted under a reason, passes too, since the counters were made.
     pub(super) fn packets(&self, reason: Reason) -> Result<u64, KernelError> {
-        self.total(self.reasons.as_fd(), maps::REASONS, &reason.number().to_ne_bytes())
+        let packets = self.by_reason()?;
+        Ok(packets.into_iter().find(|(one, _)| *one == reason).map_or(0, |(_, packets)| packets))
+    }
+
+    /// The same of all reasons.
+    fn by_reason(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
+        let mut values = vec![0; self.cpus * size_of::<Here>()];
+        sys::map_lookup(self.here.as_fd(), &0_u32.to_ne_bytes(), &mut values)
+            .map_err(KernelError::table("reading", maps::HERE))?;
+        let (words, _) = values.as_chunks::<8>();
+        let of = |reason: Reason| {
+            let first = offset_of!(Here, reasons) / 8 + reason.number() as usize;
+            words
+                .iter()
+                .skip(first)
+                .step_by(size_of::<Here>() / 8)
+                .map(|word| u64::from_ne_bytes(*word))
+                .sum()
+        };
+        Ok(Reason::ALL.iter().map(|reason| (*reason, of(*reason))).collect())
     }
 }

@@ -134,7 +134,7 @@ impl KernelError {
     /// Errors of bpf(2) whose cause is the process or the kernel rather than the table.
     pub(super) fn table(doing: &'static str, table: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {
-            Some(libc::EPERM) => Self::NotPermitted,
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
             Some(libc::ENOSYS) => Self::NoBpf,
             _ => Self::Table { doing, table, source },
         }

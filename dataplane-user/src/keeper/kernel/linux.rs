@@ -334,11 +334,12 @@ impl Kernel for Linux {
         if !self.interfaces.iter().any(|interface| interface.state.is_on()) {
             return Ok(None);
         }
-        Ok(Some((self.senders.shift()?, self.senders.waiting()?)))
+        Ok(Some((self.senders.shift(), self.senders.waiting()?)))
     }
 
     fn set_sampling(&mut self, shift: u32) -> Result<(), KernelError> {
-        self.senders.set_shift(shift)
+        self.senders.set_shift(shift);
+        Ok(())
     }
 
     fn take_senders(&mut self) -> Result<Taken, KernelError> {

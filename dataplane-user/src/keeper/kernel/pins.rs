@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 use dataplane_ebpf::reason::SLOTS;
 use dataplane_ebpf::wire::flow::{Head, RING_BYTES, ROOM, Seen, WATCHES_MAX, Watches};
+use dataplane_ebpf::wire::here::Here;
 use dataplane_ebpf::wire::sender::SENDERS_MAX;
+use dataplane_ebpf::wire::shared::Shared;
 use dataplane_ebpf::wire::table::CHUNK;
 use dataplane_ebpf::wire::{CPUS_MAX, GENERATIONS, RULES_MAX, THREADS_MAX, maps};
 use rustix::mount::MountFlags;
@@ -46,15 +48,13 @@ const fn map(name: &'static str, kind: u32, key: u32, value: u32, entries: u32, 
     Layout { name, shape: Shape { kind, key, value, entries, flags } }
 }
 
-/// The object's maps as this release makes them; a test compares this with what the object gives.
+/// The object's maps as this release makes them; a test compares this with what the object gives, but for [`SHARED`].
 pub(super) const LAYOUT: &[Layout] = &[
-    map(maps::FIRST, sys::ARRAY, 4, 4 * CHUNK as u32, GENERATIONS, sys::MAPPABLE),
+    SHARED,
     map(maps::TABLES, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
     map(maps::LISTENERS, sys::ARRAY_OF_MAPS, 4, 4, GENERATIONS, 0),
-    map(maps::ACTIVE, sys::ARRAY, 4, 4, 1, sys::MAPPABLE),
-    map(maps::REASONS, sys::PERCPU_ARRAY, 4, 8, SLOTS, 0),
+    map(maps::HERE, sys::PERCPU_ARRAY, 4, size_of::<Here>() as u32, 1, 0),
     map(maps::RULES, sys::PERCPU_ARRAY, 4, 8, RULES_MAX, 0),
-    map(maps::GATE, sys::PERCPU_ARRAY, 4, 16, 1, 0),
     map(maps::SENDERS, sys::LRU_HASH, 40, 48, SENDERS_MAX, 0),
     map(maps::SAMPLED, sys::PERCPU_ARRAY, 4, 8, 1, 0),
     map(maps::ENTRY, sys::PERCPU_ARRAY, 4, 88, 1, 0),
@@ -79,6 +79,11 @@ pub(super) const LAYOUT: &[Layout] = &[
     map(maps::STEERING, sys::ARRAY, 4, 4, 1, 0),
     map(maps::RANGES, sys::ARRAY_OF_MAPS, 4, 4, 1, 0),
 ];
+
+/// What the programs know by its address. The object has it as a section, of which aya would make a map that nobody can map;
+/// `build-object` sees to it that nothing else is in there.
+pub(super) const SHARED: Layout =
+    map(maps::SHARED, sys::ARRAY, 4, size_of::<Shared>() as u32, 1, sys::MAPPABLE);
 
 /// What was counted and already taken, and which counter is whose; userspace's own, so that a restart neither loses nor repeats
 /// counts.

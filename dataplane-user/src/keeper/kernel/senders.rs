@@ -1,17 +1,24 @@
 //! Takes what the filter has summed by sender, and sets how many packets it looks at.
 
 use std::hash::{BuildHasher, RandomState};
+use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 
+use dataplane_ebpf::wire::here::Here;
 use dataplane_ebpf::wire::maps;
-use dataplane_ebpf::wire::sample::{Gate, SHIFT_MAX};
+use dataplane_ebpf::wire::sample::Gate;
 use dataplane_ebpf::wire::sender::{Sender, Sent};
+use dataplane_ebpf::wire::shared::Shared;
 
+use super::mapped::Mapped;
 use super::pins::Slot;
 use super::{KernelError, sys};
 
 /// Entries of one system call.
 const BATCH: usize = 4096;
+
+/// Where the gate is among the words that are mapped.
+const GATE: usize = Shared::GATE - Shared::ACTIVE;
 
 /// What was taken of the kernel's table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +30,8 @@ pub struct Taken {
 }
 
 pub(super) struct Senders {
-    gate: OwnedFd,
+    /// What programs read of every packet, from [`Shared::ACTIVE`] on.
+    words: Mapped,
     senders: OwnedFd,
     sampled: OwnedFd,
     cpus: usize,
@@ -33,14 +41,33 @@ pub(super) struct Senders {
     left: Vec<(Sender, Sent)>,
 }
 
+/// Gives each CPU a state to draw from, which it goes on from as long as the map is there; where no packet was met yet, for with the
+/// state the counters are written. Keyed by the kernel's random numbers, so nobody can foresee which packets are looked at.
+fn seed(slot: &Slot, cpus: usize) -> Result<(), KernelError> {
+    let (here, key) = (slot.open(maps::HERE)?, 0_u32.to_ne_bytes());
+    let mut values = vec![0; cpus * size_of::<Here>()];
+    sys::map_lookup(here.as_fd(), &key, &mut values).map_err(KernelError::table("reading", maps::HERE))?;
+    if values.iter().any(|byte| *byte != 0) {
+        return Ok(());
+    }
+    let random = RandomState::new();
+    for (cpu, value) in values.chunks_exact_mut(size_of::<Here>()).enumerate() {
+        let draw = value.iter_mut().skip(offset_of!(Here, draw));
+        draw.zip(random.hash_one(cpu).to_ne_bytes()).for_each(|(to, byte)| *to = byte);
+    }
+    sys::map_update(here.as_fd(), &key, &values).map_err(KernelError::table("writing", maps::HERE))
+}
+
 impl Senders {
     /// Opens the slot's tables. What a former keeper left in them is taken with the rest; what it took already is not known
     /// here, and not counted again.
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
         let cpus = aya::util::nr_cpus()
             .map_err(|(_, error)| KernelError::table("counting the CPUs for", maps::SAMPLED)(error))?;
+        seed(slot, cpus)?;
         let mut senders = Self {
-            gate: slot.open(maps::GATE)?,
+            words: Mapped::of(slot.open(maps::SHARED)?.as_fd(), Shared::ACTIVE, GATE + 1)
+                .map_err(KernelError::table("mapping", maps::SHARED))?,
             senders: slot.open(maps::SENDERS)?,
             sampled: slot.open(maps::SAMPLED)?,
             cpus,
@@ -69,32 +96,16 @@ impl Senders {
     }
 
     /// How many packets are looked at: one in 2^n.
-    pub(super) fn shift(&self) -> Result<u32, KernelError> {
-        let shifts = self.gates()?;
-        Ok(shifts.into_iter().max().unwrap_or(0))
+    pub(super) fn shift(&self) -> u32 {
+        Gate(self.words.load(GATE)).shift()
     }
 
-    /// Sets it on every CPU, with a new state for each.
-    pub(super) fn set_shift(&self, shift: u32) -> Result<(), KernelError> {
-        let shift = shift.min(SHIFT_MAX);
-        if self.gates()?.iter().all(|known| *known == shift) {
-            return Ok(());
+    /// Sets it. A store costs every CPU the line that each packet reads, so none is made where nothing changes.
+    pub(super) fn set_shift(&self, shift: u32) {
+        let gate = Gate::new(shift);
+        if self.words.load(GATE) != gate.0 {
+            self.words.store(GATE, &[gate.0]);
         }
-        // Keyed by the kernel's random numbers: nobody can foresee which packets are looked at.
-        let random = RandomState::new();
-        let gate = |cpu: usize| Gate { state: random.hash_one(cpu), shift: shift.into() }.to_bytes();
-        let gates: Vec<u8> = (0..self.cpus).flat_map(gate).collect();
-        sys::map_update(self.gate.as_fd(), &0_u32.to_ne_bytes(), &gates)
-            .map_err(KernelError::table("writing", maps::GATE))
-    }
-
-    fn gates(&self) -> Result<Vec<u32>, KernelError> {
-        let mut values = vec![0; self.cpus * size_of::<Gate>()];
-        sys::map_lookup(self.gate.as_fd(), &0_u32.to_ne_bytes(), &mut values)
-            .map_err(KernelError::table("reading", maps::GATE))?;
-        let (words, _) = values.as_chunks::<8>();
-        let shifts = words.iter().skip(1).step_by(2).map(|word| u64::from_ne_bytes(*word));
-        Ok(shifts.map(|shift| u32::try_from(shift).unwrap_or(SHIFT_MAX)).collect())
     }
 
     fn sampled(&self) -> Result<u64, KernelError> {

@@ -58,7 +58,6 @@ impl Sending {
         self.busiest = self.busiest.max(shift);
         let (since, before) = self.measured.unwrap_or((now, waiting));
         if let Some(per_second) = rate(waiting.saturating_sub(before), now - since) {
-            // On each CPU: another's write may have come between, so it is written until it is there.
             kernel.set_sampling(gate::shift(shift, per_second))?;
         }
         self.measured = Some((now, waiting));

@@ -13,6 +13,7 @@ mod table;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dataplane_ebpf::decide::walk::Words;
+use dataplane_ebpf::wire::shared::Shared;
 use dataplane_ebpf::wire::table::{CHUNK, Head, LINE};
 use dataplane_ebpf::wire::{Active, GENERATIONS, RuleReason, maps};
 
@@ -33,7 +34,7 @@ pub(super) struct Tables {
     slot: Slot,
     active: Mapped,
     word: Active,
-    first: OwnedFd,
+    shared: OwnedFd,
     tables: Outer,
     table: Table,
     listeners: Outer,
@@ -107,10 +108,10 @@ struct Said {
 }
 
 impl Table {
-    fn of(first: BorrowedFd<'_>, generation: u32, inner: Inner) -> Result<Self, KernelError> {
+    fn of(shared: BorrowedFd<'_>, generation: u32, inner: Inner) -> Result<Self, KernelError> {
         let memory = Memory {
-            first: Mapped::of(first, generation as usize * CHUNK, CHUNK)
-                .map_err(KernelError::table("mapping", maps::FIRST))?,
+            first: Mapped::of(shared, generation as usize * CHUNK, CHUNK)
+                .map_err(KernelError::table("mapping", maps::SHARED))?,
             rest: Mapped::of(inner.map.as_fd(), 0, inner.entries as usize * CHUNK)
                 .map_err(KernelError::table("mapping", maps::TABLES))?,
         };
@@ -120,12 +121,12 @@ impl Table {
     /// A new one, for a generation that no packet is judged by.
     fn make(
         layout: &'static Layout,
-        first: BorrowedFd<'_>,
+        shared: BorrowedFd<'_>,
         generation: u32,
         words: &[u32],
     ) -> Result<Self, KernelError> {
         let chunks = (words.len() + words.len() / 8 + SLACK).div_ceil(CHUNK);
-        let table = Self::of(first, generation, Inner::make(layout, chunks - 1)?)?;
+        let table = Self::of(shared, generation, Inner::make(layout, chunks - 1)?)?;
         match table.memory.store(0, words) {
             true => Ok(table),
             false => Err(KernelError::table("filling", maps::TABLES)(std::io::ErrorKind::StorageFull.into())),
@@ -136,13 +137,13 @@ impl Table {
 impl Tables {
     /// Opens the slot's tables; makes empty ones where there are none.
     pub(super) fn open(slot: &Slot) -> Result<Self, KernelError> {
-        let active = Mapped::of(slot.open(maps::ACTIVE)?.as_fd(), 0, 1)
-            .map_err(KernelError::table("mapping", maps::ACTIVE))?;
+        let shared = slot.open(maps::SHARED)?;
+        let active = Mapped::of(shared.as_fd(), Shared::ACTIVE, 1)
+            .map_err(KernelError::table("mapping", maps::SHARED))?;
         let word = Active(active.load(0));
         let [tables, listeners] = &INNER;
-        let first = slot.open(maps::FIRST)?;
         let (tables, table) = Outer::open(slot, tables, word.generation())?;
-        let table = Table::of(first.as_fd(), word.generation(), table)?;
+        let table = Table::of(shared.as_fd(), word.generation(), table)?;
         if table.memory.is_none() {
             table.memory.store(0, &image(&Rules::default(), &Sources::default())?);
         }
@@ -152,7 +153,7 @@ impl Tables {
             slot: slot.clone(),
             active,
             word,
-            first,
+            shared,
             tables,
             table,
             listeners: outer,
@@ -190,7 +191,7 @@ impl Tables {
         };
         self.quiesce()?;
         let spare = (self.word.generation() + 1) % GENERATIONS;
-        let table = Table::make(tables, self.first.as_fd(), spare, image)?;
+        let table = Table::make(tables, self.shared.as_fd(), spare, image)?;
         self.tables.enter(&self.slot, spare, &table.inner)?;
         self.listeners.enter(&self.slot, spare, &places.0)?;
         self.set(self.word.flipped());
