@@ -7,14 +7,15 @@
 #![expect(clippy::print_stdout, reason = "a command's answer")]
 
 mod generator;
+mod read;
 mod report;
 mod sys;
 mod updates;
 mod variants;
 mod wire;
 
-use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -83,11 +84,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Packets that are made before those that passed are read.
-const READ_AFTER: u32 = 4096;
 /// Rounds until everyone is set up anew: where memory happens to lie is nobody's luck for long.
 pub(crate) const STANDING: usize = 4;
-/// Packets of a call where none are read.
+/// Packets of a call.
 const CALL: u32 = 1 << 16;
 
 /// Who filters, on a wire of its own, and who makes the packets of each row in which it takes part.
@@ -163,7 +162,7 @@ fn generator(fate: Fate, variant: Variant, list: List) -> Result<Generator> {
     Generator::new(list, sources, (socket, says))
 }
 
-/// Measures in this thread, in the node's network namespace.
+/// Measures in this thread and its reader, in the node's network namespace.
 fn one(
     arguments: &Arguments,
     wire: &Wire,
@@ -171,28 +170,31 @@ fn one(
     (family, fate): (Family, Fate),
 ) -> Result<Sample> {
     let time = Duration::from_millis(arguments.milliseconds);
-    let mut room = [[0; 64]; 64];
-    let mut run = |time: Duration| -> Result<(u64, Duration)> {
+    let run = |time: Duration| -> Result<(u64, Duration)> {
         let (begin, before, mut made) = (Instant::now(), sys::spent()?, 0);
         while begin.elapsed() < time {
-            let packets = if fate == Fate::Read { READ_AFTER } else { CALL };
-            generator.send(wire.index, packets)?;
-            made += u64::from(packets);
-            if fate == Fate::Read {
-                sys::drain(wire.socket(family).as_fd(), &mut room)?;
-            }
+            generator.send(wire.index, CALL)?;
+            made += u64::from(CALL);
         }
         Ok((made, sys::spent()?.saturating_sub(before)))
     };
-    run(time / 2)?;
-    let before = wire::passed(family)?;
-    let (made, spent) = run(time)?;
-    let sample = Sample { spent, made };
-    check(fate, made, wire::passed(family)? - before)?;
-    Ok(sample)
+    let both = |passed: &dyn Fn() -> Result<u64>| -> Result<Sample> {
+        run(time / 2)?;
+        let before = passed()?;
+        let (made, spent) = run(time)?;
+        check(fate, made, passed()? - before)?;
+        Ok(Sample { spent, made })
+    };
+    match fate {
+        Fate::Read => {
+            read::while_read(wire.socket(family), |read| both(&|| Ok(read.load(Ordering::Relaxed))))
+        }
+        Fate::Dropped | Fate::Full => both(&|| wire::passed(family)),
+    }
 }
 
-/// The kernel's counters must agree with the verdict. A packet in a thousand may be something else: neighbours ask.
+/// The counters must agree with the verdict: the reader's, or the kernel's. A packet in a thousand may be something else: neighbours
+/// ask.
 fn check(fate: Fate, made: u64, passed: u64) -> Result<()> {
     let (what, wrong) = match fate {
         Fate::Dropped => ("passed", passed),

@@ -179,35 +179,36 @@ pub(crate) fn run_live(program: BorrowedFd<'_>, interface: u32, frame: &[u8], re
     bpf(PROG_TEST_RUN, &mut attribute).map(drop)
 }
 
-/// Reads what waits at a socket, up to 64 datagrams a call, until there is nothing; says how many there were.
-pub(crate) fn drain(socket: BorrowedFd<'_>, room: &mut [[u8; 64]; 64]) -> io::Result<u64> {
-    let mut read = 0;
-    loop {
-        let mut vectors =
-            room.each_mut().map(|bytes| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 64 });
-        // SAFETY: zeros are a message header with nothing in it.
-        let mut headers: [libc::mmsghdr; 64] = unsafe { std::mem::zeroed() };
-        for (header, vector) in headers.iter_mut().zip(&mut vectors) {
-            (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (vector, 1);
-        }
-        let (flags, none) = (libc::MSG_DONTWAIT, std::ptr::null_mut());
-        // SAFETY: 64 headers, each with one vector of 64 bytes that live until the call returns.
-        let got = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), 64, flags, none) };
-        match u64::try_from(got) {
-            Ok(got) => read += got,
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => return Ok(read),
-                error => return Err(error),
-            },
-        }
+/// Waits for datagrams at a socket, no longer than it says, and reads up to 64; says how many there were.
+pub(crate) fn receive(socket: BorrowedFd<'_>, room: &mut [[u8; 64]; 64]) -> io::Result<u64> {
+    let mut vectors =
+        room.each_mut().map(|bytes| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 64 });
+    // SAFETY: zeros are a message header with nothing in it.
+    let mut headers: [libc::mmsghdr; 64] = unsafe { std::mem::zeroed() };
+    for (header, vector) in headers.iter_mut().zip(&mut vectors) {
+        (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (vector, 1);
+    }
+    let (flags, none) = (libc::MSG_WAITFORONE, std::ptr::null_mut());
+    // SAFETY: 64 headers, each with one vector of 64 bytes that live until the call returns.
+    let got = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), 64, flags, none) };
+    u64::try_from(got).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// Lets this thread run as soon as it has something to do, before all that has no deadline.
+pub(crate) fn go_first() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the structure is live and of the right type.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// This thread's CPU time, its own and the kernel's for it.
+/// This process's CPU time, its own and the kernel's for it.
 pub(crate) fn spent() -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the structure is live and of the right type.
-    match unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } {
+    match unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } {
         0 => Ok(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))),
         _ => Err(io::Error::last_os_error()),
     }
