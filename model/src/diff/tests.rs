@@ -110,6 +110,18 @@ fn changes_say_the_fields() {
         (
             "OriginGroup",
             json!({"origins": [{"url": "https://a.test"}]}),
+            json!({"origins": [{"url": "https://a.test"}], "probe": {}}),
+            "probe off → on",
+        ),
+        (
+            "OriginGroup",
+            json!({"origins": [{"url": "https://a.test"}], "probe": {"path": "/healthz"}}),
+            json!({"origins": [{"url": "https://a.test"}]}),
+            "probe on → off",
+        ),
+        (
+            "OriginGroup",
+            json!({"origins": [{"url": "https://a.test"}]}),
             json!({"origins": [{"url": "http://a.test"}], "clearText": "allow", "tls": {"verify": "none"}}),
             "clearText refused → allow; origins +http://a.test, -https://a.test; tls.verify on → none",
         ),

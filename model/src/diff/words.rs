@@ -14,6 +14,9 @@ use crate::draft::{
 /// More of a list than this is counted, not told.
 const TOLD: usize = 4;
 
+/// Objects that turn something on by being there, whatever is in them.
+const BY_BEING_THERE: [&str; 3] = ["probe", "protocols", "proxyProtocol"];
+
 /// An object that is new or gone.
 pub(super) fn of(object: &Object) -> String {
     match &object.spec {
@@ -110,6 +113,14 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
             let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for key in keys {
                 let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let is_on = |side: &Map<String, Value>| side.get(key).is_some_and(Value::is_object);
+                if BY_BEING_THERE.contains(&inner.as_str()) && is_on(old) != is_on(new) {
+                    let said = |side| if is_on(side) { "on" } else { "off" };
+                    found.push(format!("{inner} {} → {}", said(old), said(new)));
+                    if !is_on(new) {
+                        continue;
+                    }
+                }
                 let side = |side: &Map<String, Value>, other: &Map<String, Value>| {
                     side.get(key).cloned().unwrap_or_else(|| empty_like(other.get(key)))
                 };
