@@ -12,6 +12,14 @@ fn words(old: &[Object], new: &[Object]) -> Vec<String> {
     changes(old, new).into_iter().map(|change| change.words).collect()
 }
 
+/// One object changes from `old` to `new`: that is told as `expected`, and no change as nothing.
+fn says(kind: &str, old: Value, new: Value, expected: &str) {
+    let (old, new) = (object(kind, "x", old), object(kind, "x", new));
+    let found = words(std::slice::from_ref(&old), &[new]);
+    assert!(found.len() == 1 && found[0].ends_with(&format!(" x: {expected}")), "{found:?}");
+    assert!(words(std::slice::from_ref(&old), std::slice::from_ref(&old)).is_empty());
+}
+
 fn pem(name: &str) -> String {
     std::fs::read_to_string(format!("{}/tests/golden/pem/{name}.pem", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
@@ -110,25 +118,22 @@ fn changes_say_the_fields() {
         (
             "OriginGroup",
             json!({"origins": [{"url": "https://a.test"}]}),
-            json!({"origins": [{"url": "https://a.test"}], "probe": {}}),
-            "probe off → on",
-        ),
-        (
-            "OriginGroup",
-            json!({"origins": [{"url": "https://a.test"}], "probe": {"path": "/healthz"}}),
-            json!({"origins": [{"url": "https://a.test"}]}),
-            "probe on → off",
-        ),
-        (
-            "OriginGroup",
-            json!({"origins": [{"url": "https://a.test"}]}),
             json!({"origins": [{"url": "http://a.test"}], "clearText": "allow", "tls": {"verify": "none"}}),
             "clearText refused → allow; origins +http://a.test, -https://a.test; tls.verify on → none",
         ),
     ] {
-        let found = words(&[object(kind, "x", old.clone())], &[object(kind, "x", new)]);
-        assert!(found.len() == 1 && found[0].ends_with(&format!(" x: {expected}")), "{found:?}");
-        assert!(words(&[object(kind, "x", old.clone())], &[object(kind, "x", old)]).is_empty());
+        says(kind, old, new, expected);
+    }
+}
+
+#[test]
+fn what_is_on_by_being_there_is_told_as_on_or_off() {
+    let off = json!({"origins": [{"url": "https://a.test"}]});
+    let with_path = json!({"path": "/healthz"});
+    for (probe, fields) in [(json!({}), ""), (with_path, "; probe.path (default) → /healthz")] {
+        let on = json!({"origins": [{"url": "https://a.test"}], "probe": probe});
+        says("OriginGroup", off.clone(), on.clone(), &format!("probe off → on{fields}"));
+        says("OriginGroup", on, off.clone(), "probe on → off");
     }
 }
 
