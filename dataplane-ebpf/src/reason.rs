@@ -52,6 +52,9 @@ reasons! {
     Observed = 8, "observed";
     /// A SYN that was answered with a SYN cookie: the connection is made when the cookie comes back.
     SynCookie = 9, "syn-cookie";
+    /// Multicast listener discovery from the link itself (hop limit 1, source in fe80::/10 or `::`) always passes: a switch that
+    /// snoops on it takes a host that does not answer its queries out of the groups that neighbour discovery is sent to.
+    MulticastListener = 10, "multicast-listener";
 
     /// A deny rule decides.
     Denied = 32, "denied";

@@ -321,6 +321,23 @@ fn an_interface_added_later_is_filtered_generically_where_its_driver_cannot() {
     assert!(life.get(dial, foe).is_err(), "the foe is served over the bridge");
 }
 
+/// Its packets begin with the IP header: read as Ethernet they would all be something else and pass.
+#[test]
+fn an_interface_without_ethernet_headers_is_not_said_to_be_filtered() {
+    let life = Life::filters("lifetun");
+    let node = &life.stage.node;
+    node.ip("tuntap add dev t0 mode tun");
+    node.ip("address add 10.99.8.1/24 dev t0");
+    node.ip("link set t0 up");
+    node.ip("route add default dev t0 metric 500");
+    let detail = life.feature("xdp:t0", false, "no Ethernet header (link type 65534");
+    assert!(detail.contains("judges connections to its listeners when it accepts them"), "{detail}");
+    assert!(!node.run("ip", &["link", "show", "t0"]).contains("xdp"), "something is attached");
+    life.feature("xdp:c0", true, "native");
+    life.drops_foes();
+    life.serves_friends();
+}
+
 /// An XDP program that is not the node's: another instance's, put on `c0` as `ip` does it.
 struct Stranger<'a> {
     stage: &'a Stage,

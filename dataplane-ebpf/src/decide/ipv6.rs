@@ -17,6 +17,9 @@ const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 /// What neighbour discovery must arrive with, so that no router can have forwarded it (RFC 4861).
 const FROM_THE_LINK: u8 = 255;
 
+/// What multicast listener discovery is sent with: it is never forwarded (RFC 3810, section 5).
+const TO_THE_LINK: u8 = 1;
+
 /// Of the fragment header's third and fourth byte.
 const OFFSET_MASK: u16 = 0xfff8;
 const MORE_FRAGMENTS: u16 = 1;
@@ -46,6 +49,9 @@ pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet
     }
     let payload = Payload { start: start + HEADER, len: length, fragmented: false };
     let kind = follow(frame, payload, next, hop_limit)?;
+    if hop_limit == TO_THE_LINK && is_of_the_link(source) && kind.is_multicast_listener() {
+        return Err(Reason::MulticastListener);
+    }
     if is_martian(source) && !frame.is_looped() {
         return Err(Reason::Martian);
     }
@@ -57,6 +63,12 @@ pub(super) fn parse<B: Bytes + ?Sized>(frame: &B, start: usize) -> Result<Packet
 #[inline(always)]
 const fn is_martian([high, low]: [u64; 2]) -> bool {
     u64::from_be(high) >> 56 == 0xff || (high == 0 && u64::from_be(low) == 1)
+}
+
+/// An address that no router forwards: fe80::/10, and `::` of a host that has none yet (RFC 3590).
+#[inline(always)]
+const fn is_of_the_link([high, low]: [u64; 2]) -> bool {
+    u64::from_be(high) >> 54 == 0xfe80 >> 6 || (high == 0 && low == 0)
 }
 
 /// Follows the chain of extension headers to the transport header.

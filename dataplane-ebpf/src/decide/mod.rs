@@ -1,8 +1,8 @@
 //! From a frame's bytes to a reason. Pure: the bytes and the tables are arguments, so the program in the kernel and the
 //! tests on the host run these very lines.
 //!
-//! Precedence: what cannot be read or cannot be meant is dropped with a reason of its own; ARP, neighbour discovery and
-//! path-MTU ICMP pass; what has a source that no wire has is dropped; then the tables decide. Which rule wins was settled
+//! Precedence: what cannot be read or cannot be meant is dropped with a reason of its own; ARP, neighbour and
+//! multicast listener discovery and path-MTU ICMP pass; what has a source that no wire has is dropped; then the tables decide. Which rule wins was settled
 //! when they were compiled (`model::filter`): the source has a class, what the packet is for has one, and a cell says what
 //! happens to both together. No state is kept, so replies look like anything else.
 
@@ -116,6 +116,12 @@ impl Kind {
     #[inline(always)]
     pub const fn is_rest_of_udp(self) -> bool {
         self.0 == Self::later_fragment(transport::UDP).0 || self.0 == Self::later_fragment(0).0
+    }
+
+    /// Whether it is a query, report or end of multicast listener discovery (RFC 2710, RFC 3810).
+    #[inline(always)]
+    pub const fn is_multicast_listener(self) -> bool {
+        matches!(self.0.wrapping_sub(slot::ICMPV6), 130..=132 | 143)
     }
 
     /// Whether it is UDP, of which the port can be seen.

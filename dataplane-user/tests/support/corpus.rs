@@ -26,6 +26,7 @@ pub(crate) fn plan_without(ids: &[u32]) -> KernelPlan {
         deny(2, &["10.2.3.4/32"]),
         deny(3, &["2001:db8:1::/48"]),
         deny(4, &["192.0.2.0/24"]),
+        deny(5, &["fe80::dead:0/112"]),
         allow(11, &["10.1.2.0/24"]),
         allow(12, &["10.2.0.0/16"]),
         allow(13, &["2001:db8:1:2::/64"]),
@@ -89,7 +90,8 @@ fn v6(payload: &[u8]) -> Vec<u8> {
 
 /// Every frame of the corpus: what it is, its bytes, the reason it is to have.
 pub(crate) fn corpus() -> Vec<(&'static str, Vec<u8>, Reason)> {
-    lists().into_iter().chain(around()).chain(inside_ipv6()).chain(super::impossible::corpus()).collect()
+    let parts = [lists(), around(), inside_ipv6(), inside_icmpv6(), super::impossible::corpus()];
+    parts.into_iter().flatten().collect()
 }
 
 /// Addresses and ports.
@@ -168,14 +170,48 @@ fn around() -> Vec<(&'static str, Vec<u8>, Reason)> {
     ]
 }
 
+/// What hosts and routers of a link say to each other, and what only looks like it.
+fn inside_icmpv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
+    let solicitation =
+        |hop_limit| v6(&ipv6("2001:db8:1::9", "ff02::1", 58, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0]));
+    // With the router alert that such a message has (RFC 2711).
+    let listener = |source, hop_limit, kind| {
+        let message = [&[58, 0, 5, 2, 0, 0, 1, 0, kind, 0][..], &[0; 22]].concat();
+        v6(&ipv6(source, "ff02::1", 0, hop_limit, &message))
+    };
+    vec![
+        ("neighbour discovery from a denied source", solicitation(255), Reason::NeighbourDiscovery),
+        ("neighbour discovery through a router", solicitation(64), Reason::Denied),
+        (
+            "fragmented neighbour discovery",
+            v6(&ipv6("2001:db8:1::9", "ff02::1", 44, 255, &fragment(58, 0, &icmp(135, 0)))),
+            Reason::Denied,
+        ),
+        (
+            "a listener query from a denied source",
+            listener("fe80::dead:1", 1, 130),
+            Reason::MulticastListener,
+        ),
+        (
+            "a listener report from a denied source",
+            listener("fe80::dead:1", 1, 143),
+            Reason::MulticastListener,
+        ),
+        ("a listener report from no address", listener("::", 1, 143), Reason::MulticastListener),
+        ("a listener query through a router", listener("fe80::dead:1", 64, 130), Reason::Denied),
+        ("a listener query of another link", listener("2001:db8:1::9", 1, 130), Reason::Denied),
+        ("an echo beside listener queries", listener("fe80::dead:1", 1, 128), Reason::Denied),
+        ("packet too big", v6(&ipv6("2001:db8:1::9", "fd00::1", 58, 64, &icmp(2, 0))), Reason::PathMtu),
+        ("echo", v6(&ipv6("fd00::9", "fd00::1", 58, 64, &icmp(128, 0))), Reason::NoRule),
+    ]
+}
+
 /// What may lie inside IPv6.
 fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
     let stranger = |next, payload: &[u8]| v6(&ipv6("fd00::9", "fd00::1", next, 64, payload));
     let chain = |length: usize, payload: Vec<u8>| {
         (0..length).fold((TCP, payload), |(next, payload), _| (60, extension(next, 0, &payload))).1
     };
-    let solicitation =
-        |hop_limit| v6(&ipv6("2001:db8:1::9", "ff02::1", 58, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0]));
     let mut version = ipv6("fd00::9", "fd00::1", TCP, 64, &tcp(443));
     version[0] = 0x45;
     vec![
@@ -204,14 +240,5 @@ fn inside_ipv6() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ),
         ("later fragment that may hide tcp", stranger(44, &fragment(60, 2, &[7; 16])), Reason::Fragment),
         ("later udp fragment", stranger(44, &fragment(UDP, 2, &[7; 16])), Reason::NoRule),
-        ("neighbour discovery from a denied source", solicitation(255), Reason::NeighbourDiscovery),
-        ("neighbour discovery through a router", solicitation(64), Reason::Denied),
-        (
-            "fragmented neighbour discovery",
-            v6(&ipv6("2001:db8:1::9", "ff02::1", 44, 255, &fragment(58, 0, &icmp(135, 0)))),
-            Reason::Denied,
-        ),
-        ("packet too big", v6(&ipv6("2001:db8:1::9", "fd00::1", 58, 64, &icmp(2, 0))), Reason::PathMtu),
-        ("echo", stranger(58, &icmp(128, 0)), Reason::NoRule),
     ]
 }

@@ -205,6 +205,28 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn frame() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![20 => anything(), 1 => icmpv6()]
+}
+
+/// What hosts and routers of a link say to each other, and what only looks like it.
+fn icmpv6() -> impl Strategy<Value = Vec<u8>> {
+    let source = select(std::vec![0_u128, 0xfe80 << 112 | 9, 0xfebf << 112, 0xfec0 << 112, 0xfd << 120 | 9]);
+    let header =
+        select(std::vec![&[58_u8][..], &[0, 58, 0, 5, 2, 0, 0, 1, 0], &[44, 58, 0, 0, 1, 0, 0, 0, 7]]);
+    let kind = select(std::vec![128_u8, 129, 130, 131, 132, 133, 137, 138, 142, 143, 144]);
+    (source, select(std::vec![1_u8, 2, 255]), header, kind).prop_map(|(source, hops, header, kind)| {
+        let (next, extension) = header.split_first().unwrap();
+        let message = [extension, &[kind, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let mut frame = std::vec![0; 12];
+        frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, message.len() as u8, *next, hops]);
+        frame.extend_from_slice(&source.to_be_bytes());
+        frame.extend_from_slice(&(0xff02_u128 << 112 | 1).to_be_bytes());
+        frame.extend_from_slice(&message);
+        frame
+    })
+}
+
+fn anything() -> impl Strategy<Value = Vec<u8>> {
     let tags = vec(select(std::vec![0x8100_u16, 0x88a8, 0x9100]), 0..4);
     let protocol = select(std::vec![0_u8, 1, 6, 6, 6, 17, 43, 44, 51, 58, 59, 60]);
     let lengths = (

@@ -121,8 +121,17 @@ fn reference_v6(packet: &[u8], lists: &Lists, looped: bool) -> Reason {
     if source[..10] == [0; 10] && source[10..12] == [255, 255] {
         return Reason::MappedAddress;
     }
-    let carries = || reference_chain(&packet[40..], declared, packet[6], packet[7], Chain::default());
+    let of_the_link = source == [0; 16] || (source[0] == 0xfe && source[1] & 0xc0 == 0x80);
+    let arrival = Arrival { hops: packet[7], of_the_link };
+    let carries = || reference_chain(&packet[40..], declared, packet[6], arrival, Chain::default());
     conclude(Address::v6(source), Address::v6(destination), carries, lists, looped)
+}
+
+/// How a packet came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    hops: u8,
+    of_the_link: bool,
 }
 
 /// What came before in a chain of extension headers.
@@ -134,14 +143,19 @@ struct Chain {
 }
 
 /// `rest` is what the frame has, `declared` what the header says is left of the packet.
-fn reference_chain(rest: &[u8], declared: usize, next: u8, hops: u8, chain: Chain) -> Carries {
+fn reference_chain(rest: &[u8], declared: usize, next: u8, arrival: Arrival, chain: Chain) -> Carries {
     let extension = |next: u8| [0, 43, 44, 51, 60].contains(&next);
     let seen = &rest[..declared];
     if !extension(next) {
         return match (next, seen) {
             (58, [2, _, _, _, _, _, _, _, ..]) => Carries::Settled(Reason::PathMtu),
-            (58, [133..=137, _, _, _, _, _, _, _, ..]) if hops == 255 && !chain.fragmented => {
+            (58, [133..=137, _, _, _, _, _, _, _, ..]) if arrival.hops == 255 && !chain.fragmented => {
                 Carries::Settled(Reason::NeighbourDiscovery)
+            }
+            (58, [130 | 131 | 132 | 143, _, _, _, _, _, _, _, ..])
+                if arrival.hops == 1 && arrival.of_the_link =>
+            {
+                Carries::Settled(Reason::MulticastListener)
             }
             _ => transport(next, seen, true, chain.more),
         };
@@ -175,7 +189,7 @@ fn reference_chain(rest: &[u8], declared: usize, next: u8, hops: u8, chain: Chai
         fragmented: chain.fragmented || next == 44,
         more: chain.more || (next == 44 && fragment & 1 != 0),
     };
-    reference_chain(&rest[size..], declared - size, rest[0], hops, chain)
+    reference_chain(&rest[size..], declared - size, rest[0], arrival, chain)
 }
 
 fn conclude(

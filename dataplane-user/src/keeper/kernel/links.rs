@@ -74,6 +74,9 @@ pub(super) fn queues(index: u32) -> Option<u32> {
 fn filter_there(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> State {
     match attach(pins, name, index, program) {
         Ok(native) => State::On(mode(index, native)),
+        Err(Refusal::NoEthernet(link_type)) => State::Off(format!(
+            "the frames of {name} have no Ethernet header (link type {link_type}, as WireGuard, tun and PPP have), and the filter judges Ethernet alone: nothing is filtered in the kernel there, and the node judges connections to its listeners when it accepts them; filter the interface that carries the tunnel"
+        )),
         Err(Refusal::Foreign(program)) => State::Off(format!(
             "{name} already has the XDP program {program}, which is left alone, and nothing is filtered there: remove it with `ip link set dev {name} xdp off` (`bpftool link detach` where a link holds it) and the filter takes its place within a second, or leave {name} to it"
         )),
@@ -110,14 +113,26 @@ fn renamed(pins: &Pins, name: &str, program: &OwnedFd) -> (Option<u32>, State) {
 }
 
 enum Refusal {
+    /// Of this link type.
+    NoEthernet(u16),
     Foreign(String),
-    Kernel { native: io::Error, generic: io::Error },
+    Kernel {
+        native: io::Error,
+        generic: io::Error,
+    },
     Pin(KernelError),
 }
 
 /// Gives why the driver does not run it natively, where it was just asked.
 fn attach(pins: &Pins, name: &str, index: u32, program: &OwnedFd) -> Result<Option<io::Error>, Refusal> {
     let path = pins.link(&link_name(name));
+    // Another header there would be read as an Ethernet one: the filter would be on and judge nothing.
+    if let Ok(found) = netlink::interface(index)
+        && !found.has_ethernet()
+    {
+        unpin(&path).map_err(Refusal::Pin)?;
+        return Err(Refusal::NoEthernet(found.link_type));
+    }
     if let Some((pinned, link)) = ours(pins, index)
         && sys::link_update(link.as_fd(), program.as_fd()).is_ok()
     {

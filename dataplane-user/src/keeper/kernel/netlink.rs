@@ -38,15 +38,27 @@ const ROUTE: usize = 12;
 /// The loopback interface's index, in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
-/// An interface's XDP state and queues.
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK`: what these hand over begins with an Ethernet header.
+const WITH_ETHERNET: [u16; 2] = [1, 772];
+
+/// An interface's kind, XDP state and queues.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Interface {
     /// The attached program's id; 0 where there is none, or more than one.
     pub(super) program: u32,
     /// 0 nothing, 1 native, 2 generic, 3 offloaded, 4 several.
     pub(super) attached: u8,
+    /// What its frames begin with: `ARPHRD_` of `if_arp.h`.
+    pub(super) link_type: u16,
     /// Receive queues that its driver made; not all of them need be in use.
     pub(super) queues: u32,
+}
+
+impl Interface {
+    /// Whether its frames begin with an Ethernet header.
+    pub(super) fn has_ethernet(&self) -> bool {
+        WITH_ETHERNET.contains(&self.link_type)
+    }
 }
 
 /// Asks the kernel of this thread's network namespace.
@@ -105,7 +117,8 @@ fn parse(answer: &[u8]) -> Option<Interface> {
     if kind != RTM_NEWLINK {
         return None;
     }
-    let mut found = Interface::default();
+    let link_type = u16::from_ne_bytes(answer.get(HEADER + 2..HEADER + 4)?.try_into().ok()?);
+    let mut found = Interface { link_type, ..Interface::default() };
     for (kind, value) in attributes(answer.get(HEADER + LINK..)?) {
         match kind {
             IFLA_NUM_RX_QUEUES => found.queues = word(value)?,
@@ -209,7 +222,7 @@ mod tests {
     fn loopback_answers() {
         let index = crate::keeper::kernel::sys::interface_index("lo").unwrap();
         let lo = interface(index).unwrap();
-        assert_eq!((lo.attached, lo.queues), (0, 1));
+        assert_eq!((lo.attached, lo.queues, lo.has_ethernet()), (0, 1, true));
         assert!(interface(u32::MAX >> 1).is_err());
     }
 
