@@ -1,11 +1,11 @@
 //! Prefixes in documents that others publish: JSON of any shape, CSV, or a line each.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-
-use serde_json::Value;
 
 use crate::net::{InvalidPrefix, Prefix};
 
+mod json;
 mod table;
 
 /// A longer text is not read.
@@ -101,15 +101,11 @@ pub fn prefixes_in(text: &str, key: Option<&str>) -> Result<Vec<Prefix>, Invalid
     let text = text.trim_start_matches('\u{feff}');
     let mut found = BTreeSet::new();
     match text.trim_start().starts_with(['{', '[']) {
-        true => {
-            let document: Value = serde_json::from_str(text)
-                .map_err(|why| InvalidList::Json { line: why.line(), column: why.column() })?;
-            in_json(&document, key, key.is_none(), "", &mut found)?;
-        }
+        true => json::in_json(text, key, &mut found)?,
         false => table::in_lines(text, key, &mut found)?,
     }
     if found.is_empty() {
-        let under = key.map(|key| format!(" under the key {key:?}")).unwrap_or_default();
+        let under = key.map(|key| format!(" under the key {:?}", shown(key))).unwrap_or_default();
         return Err(InvalidList::Empty(under));
     }
     Ok(found.into_iter().collect())
@@ -120,50 +116,53 @@ fn put(found: &mut BTreeSet<Prefix>, prefix: Prefix) -> Result<(), InvalidList> 
     if found.len() > MOST_PREFIXES { Err(InvalidList::Prefixes) } else { Ok(()) }
 }
 
-/// `counts`: whether what stands here is under the key. serde_json's own bound on depth is the bound here.
-fn in_json(
-    value: &Value,
-    key: Option<&str>,
-    counts: bool,
-    path: &str,
-    found: &mut BTreeSet<Prefix>,
-) -> Result<(), InvalidList> {
-    match value {
-        Value::String(text) if counts => match strictly(text.trim()) {
-            Ok(prefix) => put(found, prefix),
-            Err(why) if key.is_none() && why.is_other_text() => Ok(()),
-            Err(why) => Err(no_prefix(path.trim_start_matches('.').to_owned(), text, why)),
-        },
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, item)| in_json(item, key, counts, &format!("{path}[{index}]"), found)),
-        Value::Object(fields) => fields.iter().try_for_each(|(name, item)| {
-            let counts = counts || key == Some(name.as_str());
-            in_json(item, key, counts, &format!("{path}.{name}"), found)
-        }),
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
-    }
-}
-
-/// Without a leading zero, unlike what is stored: those that were written with one must still load.
+/// Without a leading zero, unlike what is stored: those that were written with one must still load. However long the text is,
+/// only what may be an address or a length is copied.
 fn strictly(text: &str) -> Result<Prefix, NotPrefix> {
-    let part = |part: &str| match part.trim_start_matches('0') {
-        _ if !part.bytes().all(|byte| byte.is_ascii_digit()) => part.to_owned(),
-        "" => "0".to_owned(),
-        rest => rest.to_owned(),
-    };
     let (address, length) = text.split_once('/').map_or((text, None), |(at, length)| (at, Some(length)));
-    // Groups of IPv6 may have leading zeros (RFC 4291, section 2.2).
-    let address = match address.contains(':') {
-        true => address.to_owned(),
-        false => address.split('.').map(part).collect::<Vec<_>>().join("."),
+    let address = without_zeros(address).ok_or(InvalidPrefix::Syntax)?;
+    let plain = match length.map(number) {
+        None => address,
+        // No length is longer than three digits; what is no number is refused as a longer one would be.
+        Some(length) => Cow::Owned(format!("{address}/{}", if length.len() > 3 { "-" } else { length })),
     };
-    let plain = length.map_or_else(|| address.clone(), |length| format!("{address}/{}", part(length)));
     match plain.parse::<Prefix>() {
         Err(why) => Err(NotPrefix::Invalid(why)),
         Ok(_) if plain != text => Err(NotPrefix::LeadingZero),
         Ok(prefix) => Ok(prefix),
+    }
+}
+
+/// An address as it would be without leading zeros; nothing where it is too long for one, or nothing in it parts its numbers.
+fn without_zeros(address: &str) -> Option<Cow<'_, str>> {
+    /// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`, `255.255.255.255`.
+    const LONGEST: (usize, usize) = (45, 15);
+    // Groups of IPv6 may have leading zeros (RFC 4291, section 2.2).
+    if address.contains(':') {
+        return (address.len() <= LONGEST.0).then_some(Cow::Borrowed(address));
+    }
+    if !address.contains('.') {
+        return None;
+    }
+    let mut plain = String::with_capacity(LONGEST.1);
+    for part in address.split('.').map(number) {
+        if plain.len() + part.len() > LONGEST.1 {
+            return None;
+        }
+        plain.extend([part, "."]);
+    }
+    plain.pop();
+    Some(Cow::Owned(plain))
+}
+
+/// A decimal number without leading zeros; anything else as it is.
+fn number(text: &str) -> &str {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text;
+    }
+    match text.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
     }
 }
 
@@ -175,5 +174,7 @@ fn shown(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{InvalidList, NotPrefix, no_prefix, put, shown, strictly};
-use crate::net::Prefix;
+use crate::net::{InvalidPrefix, Prefix};
 
 /// What separates columns; where none of them is, spaces do.
 const SEPARATORS: &[char] = &[',', ';', '\t'];
@@ -27,7 +27,7 @@ pub(super) fn in_lines(
                 return Ok(());
             };
             let column = Column::of(heading, key).map_err(|Quotes| InvalidList::Quotes(number))?;
-            let column = column.ok_or_else(|| InvalidList::Column { line: number, key: key.to_owned() })?;
+            let column = column.ok_or_else(|| InvalidList::Column { line: number, key: shown(key) })?;
             lines.filter(|(_, line)| !column.is_comment(line)).try_for_each(|(number, line)| {
                 let text = column.field(line).map_err(|Quotes| InvalidList::Quotes(number))?;
                 let prefix = strictly(&text);
@@ -41,7 +41,7 @@ pub(super) fn in_lines(
                 Ok(prefix) => put(found, prefix)?,
                 Err(other) if !other.could_be_meant => {}
                 Err(Other { text, why, .. }) => {
-                    return Err(InvalidList::First { line: number, text: shown(&text), why });
+                    return Err(InvalidList::First { line: number, text, why });
                 }
             }
             lines.try_for_each(|(number, line)| {
@@ -66,12 +66,9 @@ impl Column {
     fn of(heading: &str, key: &str) -> Result<Option<Self>, Quotes> {
         let mut malformed = false;
         for separators in [&[','], &[';'], &['\t'], &[' ']] {
-            match fields(heading, separators) {
-                Ok(fields) => {
-                    if let Some(index) = fields.iter().position(|field| field.eq_ignore_ascii_case(key)) {
-                        return Ok(Some(Self { separators, index }));
-                    }
-                }
+            match find(heading, separators, |_, field| field.eq_ignore_ascii_case(key)) {
+                Ok(Some((index, _))) => return Ok(Some(Self { separators, index })),
+                Ok(None) => {}
                 Err(Quotes) => malformed = true,
             }
         }
@@ -85,12 +82,14 @@ impl Column {
 
     /// Empty where the line is too short.
     fn field<'a>(&self, line: &'a str) -> Result<Cow<'a, str>, Quotes> {
-        Ok(fields(line, self.separators)?.into_iter().nth(self.index).unwrap_or_default())
+        let field = find(line, self.separators, |index, _| index == self.index)?;
+        Ok(field.map(|(_, field)| field).unwrap_or_default())
     }
 }
 
 /// A line that has no prefix.
 struct Other {
+    /// As it is shown.
     text: String,
     why: NotPrefix,
     could_be_meant: bool,
@@ -99,21 +98,27 @@ struct Other {
 /// The first field that is an address with an optional length. One that is no prefix all the same is refused, rather than the next taken.
 fn in_line(number: usize, line: &str) -> Result<Result<Prefix, Other>, InvalidList> {
     let line = line.trim();
-    let split = |separators| fields(line, separators).map_err(|Quotes| InvalidList::Quotes(number));
-    let fields = match split(SEPARATORS)? {
-        one if one.len() == 1 => split(&[' '])?,
-        several => several,
-    };
-    for field in &fields {
-        match strictly(field) {
-            Ok(prefix) => return Ok(Ok(prefix)),
-            Err(why) if why.is_other_text() => {}
-            Err(why) => return Ok(Err(Other { text: field.to_string(), why, could_be_meant: true })),
+    let quotes = |Quotes| InvalidList::Quotes(number);
+    let second = find(line, SEPARATORS, |index, _| index == 1).map_err(quotes)?;
+    let separators: &[char] = if second.is_some() { SEPARATORS } else { &[' '] };
+    let mut first = None;
+    let is_address = |_, field: &str| match strictly(field) {
+        Err(why) if why.is_other_text() => false,
+        prefix => {
+            first = Some(prefix);
+            true
         }
-    }
-    let why = NotPrefix::Invalid(crate::net::InvalidPrefix::Syntax);
-    let could_be_meant = fields.iter().any(|field| could_be_meant(field));
-    Ok(Err(Other { text: line.to_owned(), why, could_be_meant }))
+    };
+    let field = find(line, separators, is_address).map_err(quotes)?;
+    let (text, why, could_be_meant) = match (first, field) {
+        (Some(Ok(prefix)), _) => return Ok(Ok(prefix)),
+        (Some(Err(why)), Some((_, field))) => (shown(&field), why, true),
+        _ => {
+            let meant = find(line, separators, |_, field| could_be_meant(field)).map_err(quotes)?;
+            (shown(line), NotPrefix::Invalid(InvalidPrefix::Syntax), meant.is_some())
+        }
+    };
+    Ok(Err(Other { text, why, could_be_meant }))
 }
 
 /// Whether somebody who wrote this may have meant an address, a prefix or a host. Rather once too often: what is refused is seen,
@@ -132,15 +137,36 @@ fn could_be_meant(field: &str) -> bool {
         || !field.contains(char::is_alphabetic) && field.contains(['/', '.'])
 }
 
+/// The first field that is looked for, with its index. The fields behind it are read for their quotes alone. A line may be as
+/// long as the text and have a field for each of its bytes, so none is kept.
+fn find<'a>(
+    line: &'a str,
+    separators: &[char],
+    mut is_it: impl FnMut(usize, &str) -> bool,
+) -> Result<Option<(usize, Cow<'a, str>)>, Quotes> {
+    let mut found = None;
+    for (index, field) in (Fields { rest: Some(line), separators }).enumerate() {
+        let field = field?;
+        if found.is_none() && is_it(index, &field) {
+            found = Some((index, field));
+        }
+    }
+    Ok(found)
+}
+
 /// The fields of a line, without the white space around them. Spaces separate however many they are. A quote that does not begin
 /// a field is text, as in `5" pipe`.
-fn fields<'a>(line: &'a str, separators: &[char]) -> Result<Vec<Cow<'a, str>>, Quotes> {
-    let spaces = separators == [' '];
-    let mut fields = Vec::new();
-    let mut rest = Some(line);
-    while let Some(text) = rest {
+struct Fields<'a, 's> {
+    rest: Option<&'a str>,
+    separators: &'s [char],
+}
+
+impl<'a> Fields<'a, '_> {
+    /// One field, which with spaces may be an empty one that does not count, and what stands behind its separator.
+    fn split(&self, text: &'a str) -> Result<(Cow<'a, str>, Option<&'a str>), Quotes> {
+        let separators = self.separators;
         let start = text.trim_start_matches(|c: char| c.is_whitespace() && !separators.contains(&c));
-        let start = if spaces { start.trim_start() } else { start };
+        let start = if self.spaces() { start.trim_start() } else { start };
         let (field, after) = match start.strip_prefix('"') {
             Some(inside) => quoted(inside)?,
             None => {
@@ -150,16 +176,35 @@ fn fields<'a>(line: &'a str, separators: &[char]) -> Result<Vec<Cow<'a, str>>, Q
             }
         };
         let after = after.trim_start_matches(|c: char| c.is_whitespace() && !separators.contains(&c));
-        rest = match after.strip_prefix(separators) {
-            None if after.is_empty() => None,
-            None => return Err(Quotes),
-            after => after,
-        };
-        if !(spaces && field.is_empty()) {
-            fields.push(field);
+        match after.strip_prefix(separators) {
+            None if after.is_empty() => Ok((field, None)),
+            None => Err(Quotes),
+            after => Ok((field, after)),
         }
     }
-    Ok(fields)
+
+    fn spaces(&self) -> bool {
+        self.separators == [' ']
+    }
+}
+
+impl<'a> Iterator for Fields<'a, '_> {
+    type Item = Result<Cow<'a, str>, Quotes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(text) = self.rest.take() {
+            match self.split(text) {
+                Ok((field, rest)) => {
+                    self.rest = rest;
+                    if !(self.spaces() && field.is_empty()) {
+                        return Some(Ok(field));
+                    }
+                }
+                Err(quotes) => return Some(Err(quotes)),
+            }
+        }
+        None
+    }
 }
 
 /// What stands behind an opening quote, and what behind the closing one.
