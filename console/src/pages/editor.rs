@@ -156,7 +156,8 @@ async fn submitted<E: Editor>(
     let key_problem = if E::HAS_KEY { submit::take_key(state, user, &mut fields).await } else { None };
     let (resolved, mut problems) = E::resolve(&state.ops, fields.clone(), base.as_ref()).await?;
     problems.extend(key_problem);
-    let changes = match E::objects(&resolved, base.as_ref()) {
+    let (resolved, base, objects) = objects::<E>(resolved, base).await?;
+    let changes = match objects {
         Ok(put) if problems.is_empty() => Ok(Changes { put, ..Changes::default() }),
         Ok(_) => Err(problems),
         Err(more) => Err(problems.into_iter().chain(more).collect()),
@@ -175,6 +176,19 @@ async fn submitted<E: Editor>(
     }
 }
 
+/// What [`Editor::objects`] makes of a form, with what it was made of. A prefix set's 8 MiB take a while to read: not on the thread
+/// that answers everybody else.
+async fn objects<E: Editor>(
+    fields: Fields,
+    base: Option<Object>,
+) -> Result<(Fields, Option<Object>, Result<Vec<Object>, Vec<Problem>>), OpsError> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let objects = E::objects(&fields, base.as_ref());
+        (fields, base, objects)
+    });
+    reading.await.map_err(|_panicked| OpsError::Stopped)
+}
+
 /// The form once more; one that was refused says so to programs too.
 async fn again<E: Editor>(
     state: &AppState,
@@ -185,4 +199,45 @@ async fn again<E: Editor>(
     let wrong = form.any_wrong();
     let answer: Response = E::show(&state.ops, user, base, form).await?;
     Ok(if wrong { (StatusCode::UNPROCESSABLE_ENTITY, answer).into_response() } else { answer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads nothing, and says on which thread.
+    struct Where;
+
+    impl Editor for Where {
+        const KIND: Kind = Kind::PrefixSet;
+        const SECTION: Section = Section::PrefixSets;
+        const PATH: &'static str = "/where";
+
+        fn blank() -> Fields {
+            Fields::default().with("asked", format!("{:?}", std::thread::current().id()))
+        }
+
+        fn fields(_object: &Object) -> Fields {
+            Fields::default()
+        }
+
+        fn objects(fields: &Fields, _base: Option<&Object>) -> Result<Vec<Object>, Vec<Problem>> {
+            assert_ne!(fields.get("asked"), format!("{:?}", std::thread::current().id()));
+            Ok(Vec::new())
+        }
+
+        fn place(_fields: &Fields, _problem: &Problem) -> Option<(String, String)> {
+            None
+        }
+
+        async fn show(_ops: &Ops, _user: &SignedIn, _base: Option<&Object>, _form: FormView) -> PageResult {
+            Err(PageError::NotFound(String::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_is_read_on_a_thread_of_its_own() {
+        let (fields, base, objects) = objects::<Where>(Where::blank(), None).await.unwrap();
+        assert_eq!((fields, base, objects), (Where::blank(), None, Ok(Vec::new())));
+    }
 }
