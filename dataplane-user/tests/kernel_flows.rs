@@ -250,3 +250,35 @@ fn a_capture_takes_as_many_as_it_is_to_and_as_much_of_each() {
         }
     }
 }
+
+/// What the ring had no room for is none of those that were asked for: a capture larger than the ring comes to its end.
+#[test]
+fn a_capture_larger_than_the_ring_takes_all_it_is_to() {
+    const LIMIT: u32 = 1000;
+    for way in WAYS {
+        let bpffs = Bpffs::new();
+        let (mut kernel, _port) = bpffs.open_wired();
+        kernel.set_sampling(way).unwrap();
+        kernel.apply(&plan()).unwrap();
+        let frame = [syn("10.1.1.1", "10.0.0.1", 443), vec![7; 1400]].concat();
+        kernel.watch(&only(Watch { rule: 1, snap: 1500, limit: LIMIT, ..any() }), &[0]).unwrap();
+        // As it is in a flood: far more come than the ring has room for before somebody reads it.
+        let (mut taken, mut looks, mut most, mut last) = (0, 0, 0, 0);
+        while taken < LIMIT as usize && looks < 100 {
+            kernel.filter().unwrap().judge(&frame, 5000).unwrap();
+            let records = all(&mut kernel);
+            assert!(records.iter().all(|record| record.bytes.len() == frame.len()));
+            last = records.len();
+            (taken, looks, most) = (taken + last, looks + 1, most.max(last));
+            assert_eq!(kernel.captured().unwrap(), [taken as u64, 0, 0, 0]);
+        }
+        assert!(most * 2 < LIMIT as usize && looks > 2, "{most} at once");
+        assert_eq!(taken, LIMIT as usize);
+        kernel.filter().unwrap().judge(&frame, 5000).unwrap();
+        assert_eq!(all(&mut kernel), []);
+        // What came until the ring was emptied for the last time should have been among them, and is counted.
+        let seen = kernel.seen().unwrap();
+        assert_eq!(seen.matched[0], [(looks + 1) * 5000, 0]);
+        assert_eq!(seen.lost[0], [(looks - 1) * 5000 - (taken - last) as u64, 0]);
+    }
+}

@@ -282,6 +282,37 @@ while at < len(data):
     }
 }
 
+/// The kernel's ring has room for a sixth of them: what it loses in a flood is none of those that were asked for.
+#[test]
+fn a_capture_larger_than_the_ring_has_as_many_as_were_asked_for() {
+    const BYTES: usize = 1_400;
+    let watched = Watched::new("flowring");
+    let path = watched.product.dir().join("many.pcap").display().to_string();
+    let mut frame = watched.frame4(FOE4, 2000, 443);
+    frame.resize(BYTES, 7);
+    let frame: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    let script = "import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('c0', 0))
+frame = bytes.fromhex(sys.argv[1])
+for _ in range(3000): s.send(frame)";
+    let rest = ["--packets", "1000", "--snap", "1500", "--seconds", "60", "-o", &path];
+    let options = [&["capture", "--rule", &watched.rule], &rest[..]].concat();
+    let (fine, said, complaint) = thread::scope(|scope| {
+        let taken = scope.spawn(|| watched.product.cli(&options));
+        thread::sleep(SETTLED);
+        while !taken.is_finished() {
+            watched.stage.clients.run("/usr/bin/python3", &["-c", script, &frame]);
+        }
+        taken.join().unwrap()
+    });
+    assert!(fine && said.starts_with("1000 packets"), "{said} {complaint}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len() as usize, 24 + 1000 * (16 + BYTES));
+    let capture = watched.api.get("/api/v1/captures")["items"][0].clone();
+    println!("{capture}");
+    assert!(capture["taken"] == 1000 && capture["lost"].as_u64() > Some(0), "{capture}");
+}
+
 /// As many captures as go on at once at a node are given up; one after them has its packets at once.
 #[test]
 fn captures_that_were_given_up_end_at_console_and_node() {

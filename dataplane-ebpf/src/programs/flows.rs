@@ -20,7 +20,7 @@ use crate::judged::Judged;
 #[btf_map]
 static WATCHES: Array<Watches, 1> = Array::new();
 
-/// Packets that a watch with a limit has taken, by watch.
+/// Packets that watches have left in the ring, by watch: where one has a limit, it counts these.
 #[btf_map]
 static CAPTURED: Array<[u64; WATCHES_MAX], 1> = Array::new();
 
@@ -82,14 +82,14 @@ fn leave(context: &XdpContext) {
     let head = &mut record.head;
     head.shifts = [NOT_TAKEN; WATCHES_MAX];
     let (mut taken, mut snap) = (false, 1);
-    let places = watches.iter().zip(&mut seen.matched).zip(captured).zip(&mut head.shifts);
+    let places = watches.iter().zip(&mut seen.matched).zip(&*captured).zip(&mut head.shifts);
     for (((watch, matched), captured), shift) in places {
         if watch.until <= now || !watch.is_about(&packet) {
             continue;
         }
         matched[passes & 1] += 1;
         let exponent = watch.shifts[passes & 1] & SHIFT_MAX;
-        if random & ((1 << exponent) - 1) != 0 || has_enough(captured, watch.limit) {
+        if random & ((1 << exponent) - 1) != 0 || has_enough(*captured, watch.limit) {
             continue;
         }
         *shift = exponent as u8;
@@ -100,31 +100,26 @@ fn leave(context: &XdpContext) {
         return;
     }
     let snap = if snap > SNAP_MAX { SNAP_MAX } else { snap };
-    let captured = if length < u64::from(snap) { length as u32 } else { snap };
+    let kept = if length < u64::from(snap) { length as u32 } else { snap };
     // SAFETY: the field is read through the context the kernel gave.
     let interface = unsafe { (*context.ctx).ingress_ifindex };
-    (head.time, head.length, head.captured) = (now, length as u32, captured);
+    (head.time, head.length, head.captured) = (now, length as u32, kept);
     (head.interface, head.reason, head.rule) = (interface, packet.reason, packet.rule);
-    if send(context, record) {
-        return;
-    }
-    for (lost, shift) in seen.lost.iter_mut().zip(&record.head.shifts) {
-        lost[passes & 1] += u64::from(*shift != NOT_TAKEN);
+    // What the ring had no room for is lost, and none of those that a limit counts.
+    let sent = u64::from(send(context, record));
+    let counts = captured.iter_mut().zip(&mut seen.lost);
+    for ((captured, lost), shift) in counts.zip(&record.head.shifts) {
+        let taken = u64::from(*shift != NOT_TAKEN);
+        *captured += taken & sent;
+        lost[passes & 1] += taken & (sent ^ 1);
     }
 }
 
-/// Whether a watch with a limit has all it wants; if not, this packet is one of them. CPUs that ask at the same time may count
-/// one where they took two (this target has no atomic addition in stable Rust): the keeper leaves aside what is too much.
+/// Whether a watch with a limit has all it wants. CPUs that ask at the same time take more than that, and may count one where they
+/// took two (this target has no atomic addition in stable Rust): the keeper leaves aside what is too much.
 #[inline(always)]
-fn has_enough(captured: &mut u64, limit: u32) -> bool {
-    if limit == 0 {
-        return false;
-    }
-    let enough = *captured >= u64::from(limit);
-    if !enough {
-        *captured += 1;
-    }
-    enough
+fn has_enough(captured: u64, limit: u32) -> bool {
+    limit != 0 && captured >= u64::from(limit)
 }
 
 /// Whether the ring had room. The reader is woken when it has read all that was there before.

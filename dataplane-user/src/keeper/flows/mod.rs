@@ -112,6 +112,21 @@ impl Flows {
         Placed { anew, refused }
     }
 
+    /// Captures for which the kernel has counted all that they are to take, and for which it was not all: CPUs that count at once, or
+    /// still for the watch that had the place before, count wrongly. They are to take what is missing. Asked once the ring is empty.
+    fn short(&mut self, counted: &[u64; WATCHES_MAX]) -> Vec<usize> {
+        let mut short = Vec::new();
+        for (at, (place, counted)) in self.places.iter_mut().zip(counted).enumerate() {
+            let Some(place) = place else { continue };
+            let missing = place.missing();
+            if missing != 0 && place.kernel.limit != 0 && *counted >= place.kernel.limit.into() {
+                place.kernel.limit = missing;
+                short.push(at);
+            }
+        }
+        short
+    }
+
     fn watches(&self, until: u64) -> [Watch; WATCHES_MAX] {
         let watch = |place: &Option<Place>| match place {
             Some(place) if !place.is_full() => Watch { until, ..place.kernel },
@@ -137,7 +152,12 @@ impl Place {
     }
 
     fn is_full(&self) -> bool {
-        self.asked.capture.is_some_and(|capture| self.captured >= capture.bounded().packets)
+        self.asked.capture.is_some() && self.missing() == 0
+    }
+
+    /// Packets that a capture is still to take.
+    fn missing(&self) -> u32 {
+        self.asked.capture.map_or(0, |capture| capture.bounded().packets.saturating_sub(self.captured))
     }
 
     fn counts(&self, at: usize, seen: &Seen) -> FlowCounts {
@@ -238,6 +258,8 @@ impl Keeper {
             return;
         }
         let seen = self.kernel.seen().unwrap_or_default();
+        // Before the ring is read: whatever is counted here is in it.
+        let counted = self.kernel.captured().unwrap_or_default();
         let records = self.kernel.take_records(MOST);
         self.flows.more = records.len() == MOST;
         self.flows.look_at = Some(now + PAUSE);
@@ -253,7 +275,9 @@ impl Keeper {
             }
             counts.push((place.asked.id, figures));
         }
-        let problem = if moved { self.write_watches(&[]).err() } else { None };
+        let short = if self.flows.more { Vec::new() } else { self.flows.short(&counted) };
+        let changed = moved || !short.is_empty();
+        let problem = if changed { self.write_watches(&short).err() } else { None };
         let Some(number) = self.current else { return };
         let told = ToWorker::Flows { packets, counts, problem, refused: Vec::new() };
         self.say(number, &told, &[]).await;
@@ -323,6 +347,7 @@ impl Clock {
 mod tests {
     use std::collections::BTreeSet;
 
+    use dataplane_ebpf::wire::flow::Head;
     use model::flow::{Capture, FlowFilter};
 
     use super::*;
@@ -334,6 +359,39 @@ mod tests {
 
     fn watched(flows: &Flows) -> Vec<Option<u64>> {
         flows.places.iter().map(|place| Some(place.as_ref()?.asked.id)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_capture_of_which_too_much_was_counted_takes_what_is_missing() {
+        let (mut flows, seen) = (Flows::default(), Seen::default());
+        let capture = |id, packets| FlowWatch {
+            capture: Some(Capture { packets, snap: 60 }),
+            ..asked(id, Some("land"))
+        };
+        flows.place(vec![asked(1, None), capture(2, 5), capture(3, 5)], &seen, Instant::now());
+        let record = Record {
+            head: Head {
+                time: u64::MAX,
+                length: 60,
+                captured: 0,
+                interface: 1,
+                reason: Reason::Land.number(),
+                rule: 0,
+                shifts: [NOT_TAKEN, 0, NOT_TAKEN, NOT_TAKEN],
+            },
+            bytes: Vec::new(),
+        };
+        let limits = |flows: &Flows| flows.watches(1).map(|watch| watch.limit);
+        for _packet in 0..3 {
+            assert!(flows.packet(&record, &Clock::read()).is_some());
+        }
+        assert_eq!(flows.short(&[9, 4, 0, 0]), [0_usize; 0], "they are on their way");
+        assert_eq!(limits(&flows), [0, 5, 5, 0]);
+        assert_eq!(flows.short(&[9, 5, 0, 0]), [1]);
+        assert_eq!(limits(&flows), [0, 2, 5, 0]);
+        // At most as many as were asked for, whatever comes.
+        let took = (0..9).filter(|_packet| flows.packet(&record, &Clock::read()).is_some()).count();
+        assert_eq!((took, flows.short(&[9, 9, 0, 0])), (2, vec![]));
     }
 
     #[tokio::test]

@@ -52,15 +52,24 @@ impl Flows {
             .map_err(KernelError::table("writing", maps::WATCHES))
     }
 
+    /// How many records each watch has left in the ring.
+    pub(super) fn captured(&self) -> Result<[u64; WATCHES_MAX], KernelError> {
+        let mut bytes = [0; 8 * WATCHES_MAX];
+        sys::map_lookup(self.captured.as_fd(), &KEY, &mut bytes)
+            .map_err(KernelError::table("reading", maps::CAPTURED))?;
+        let mut words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+        Ok([(); WATCHES_MAX].map(|()| words.next().unwrap_or_default()))
+    }
+
     /// What the watch at this place has taken counts from the beginning.
     pub(super) fn forget_captured(&self, place: usize) -> Result<(), KernelError> {
-        let mut bytes = [0; 8 * WATCHES_MAX];
-        let failed = |doing| KernelError::table(doing, maps::CAPTURED);
-        sys::map_lookup(self.captured.as_fd(), &KEY, &mut bytes).map_err(failed("reading"))?;
-        if let Some(taken) = bytes.as_chunks_mut::<8>().0.get_mut(place) {
-            *taken = [0; 8];
+        let mut captured = self.captured()?;
+        if let Some(taken) = captured.get_mut(place) {
+            *taken = 0;
         }
-        sys::map_update(self.captured.as_fd(), &KEY, &bytes).map_err(failed("writing"))
+        let bytes = captured.map(u64::to_ne_bytes).concat();
+        sys::map_update(self.captured.as_fd(), &KEY, &bytes)
+            .map_err(KernelError::table("writing", maps::CAPTURED))
     }
 
     /// What all CPUs have counted since the map was made.

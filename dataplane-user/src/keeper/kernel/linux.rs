@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use dataplane_ebpf::reason::Reason;
-use dataplane_ebpf::wire::flow::{Seen, Watches};
+use dataplane_ebpf::wire::flow::{Seen, WATCHES_MAX, Watches};
 use dataplane_ebpf::wire::{CPUS_MAX, THREADS_MAX, maps, socket_index};
 use model::report::{Drops, Feature, SynPressure};
 
@@ -360,6 +360,10 @@ impl Kernel for Linux {
 
     fn seen(&self) -> Result<Seen, KernelError> {
         self.flows.seen()
+    }
+
+    fn captured(&self) -> Result<[u64; WATCHES_MAX], KernelError> {
+        self.flows.captured()
     }
 
     fn take_records(&mut self, most: usize) -> Vec<Record> {

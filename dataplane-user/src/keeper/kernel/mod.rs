@@ -46,7 +46,7 @@ use std::os::fd::BorrowedFd;
 
 use model::report::{Drops, Feature, SynPressure};
 
-use dataplane_ebpf::wire::flow::{Seen, Watches};
+use dataplane_ebpf::wire::flow::{Seen, WATCHES_MAX, Watches};
 
 use super::plan::KernelPlan;
 use crate::handover::message::FilterState;
@@ -180,6 +180,14 @@ pub trait Kernel: Send {
     /// What the kernel refused.
     fn seen(&self) -> Result<Seen, KernelError> {
         Ok(Seen::default())
+    }
+
+    /// Records that each watch has left in the ring, those that are still there too, since it was last named as new.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn captured(&self) -> Result<[u64; WATCHES_MAX], KernelError> {
+        Ok([0; WATCHES_MAX])
     }
 
     /// Watched packets that nobody has taken yet, oldest first, `most` at once.
