@@ -110,7 +110,7 @@ pub struct Senders {
     pub at_ms: i64,
     /// The largest n of the time: sums may be of one packet in 2^n, each counted so many times.
     pub shift: u8,
-    /// What sent too little to be kept by itself, or was pushed out of the kernel's table by others. Of what was pushed out only
+    /// What was seen too seldom to be kept by itself, or was pushed out of the kernel's table by others. Of what was pushed out only
     /// the packets are known.
     pub others: Sums,
     /// Those kept, [`MOST_SENDERS`] at most, by packets, most first.

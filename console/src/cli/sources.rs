@@ -86,7 +86,7 @@ fn node_line(node: &Value) -> String {
     }
     let others = match record["others"]["packets"].as_u64() {
         Some(others @ 1..) => {
-            format!("; {others} packets are of sources that sent too little to be told one by one")
+            format!("; {others} packets are of sources that were seen too seldom to be told one by one")
         }
         _ => String::new(),
     };
@@ -123,7 +123,7 @@ mod tests {
         let lines = lines(&answer);
         assert_eq!(
             lines[0],
-            "node a: from 2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z, one packet in 4 looked at; 7 packets are of sources that sent too little to be told one by one"
+            "node a: from 2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z, one packet in 4 looked at; 7 packets are of sources that were seen too seldom to be told one by one"
         );
         assert_eq!(lines[1], "node b: its release does not say");
         let columns: Vec<&str> = lines[3].split_whitespace().take(7).collect();

@@ -306,7 +306,7 @@ fn words(nodes: &[NodeEffect], dropped: Count, observed: Count, passed: Count) -
         if others != 0 {
             let others = plain(others, "packet");
             words.push(format!(
-                "{others} of sources that sent too little to be kept by themselves are not judged."
+                "{others} of sources that were seen too seldom to be kept by themselves are not judged."
             ));
         }
     }

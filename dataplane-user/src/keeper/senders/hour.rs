@@ -1,4 +1,8 @@
-//! The last hour of who is sending, bounded: buckets of five minutes, in each those that sent most. Pure.
+//! The last hour of who is sending, bounded: buckets of five minutes, in each those that were seen most. Pure.
+//!
+//! Who is kept is decided by samples and not by the packets they stand for: in a flood one sample stands for many packets, and a
+//! source seen once would push out whoever sent fewer before. Samples of a second are as many in a flood as without one, so who
+//! has a part in it that matters is seen often.
 //!
 //! Times are milliseconds of `CLOCK_MONOTONIC`, which nobody sets back; only what leaves is in the time of clocks.
 
@@ -43,6 +47,8 @@ struct Bucket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counted {
     sums: Sums,
+    /// Packets that were looked at, at least: of a time with several rates by the coarsest.
+    samples: u64,
     first: i64,
     last: i64,
 }
@@ -74,7 +80,7 @@ impl Hour {
         let Some(bucket) = self.buckets.back_mut() else { return };
         bucket.shift = bucket.shift.max(u8::try_from(shift).unwrap_or(u8::MAX));
         for (key, sent) in &taken.senders {
-            bucket.count(key, sent);
+            bucket.count(key, sent, shift);
         }
         if self.missing > 0 {
             bucket.others.packets = bucket.others.packets.saturating_add(self.missing.unsigned_abs());
@@ -131,24 +137,23 @@ impl Hour {
 }
 
 impl Bucket {
-    fn count(&mut self, key: &Key, sent: &Sent) {
+    fn count(&mut self, key: &Key, sent: &Sent, shift: u32) {
         let address = |bytes: [u8; 16]| Ipv6Addr::from(bytes).to_canonical();
         let sums = Sums { packets: sent.packets, bytes: sent.bytes, syns: sent.syns, drops: sent.drops };
-        let counted = Counted { sums, first: millis(sent.first), last: millis(sent.last) };
+        let samples = samples(sent.packets, shift);
+        let counted = Counted { sums, samples, first: millis(sent.first), last: millis(sent.last) };
         let who = (address(key.source), address(key.destination), key.slot);
         self.senders.entry(who).and_modify(|known| known.add(&counted)).or_insert(counted);
     }
 
-    /// Leaves those by themselves that sent most packets, at most so many; the rest are others.
+    /// Leaves those by themselves that were seen most, at most so many; the rest are others.
     fn prune(&mut self, most: usize) {
         if self.senders.len() <= most {
             return;
         }
         let mut all: Vec<(Who, Counted)> = self.senders.drain().collect();
-        // Those seen last stay where many sent equally much.
-        all.select_nth_unstable_by_key(most, |(who, one)| {
-            std::cmp::Reverse((one.sums.packets, one.last, *who))
-        });
+        // Where many were seen equally often those stay that were there first: a spray came after whoever it is to push out.
+        all.select_nth_unstable_by_key(most, |(who, one)| (std::cmp::Reverse(one.samples), one.first, *who));
         let rest = all.split_off(most);
         self.others = rest.iter().fold(self.others, |sum, (_, one)| sum.plus(one.sums));
         self.senders = all.into_iter().collect();
@@ -179,8 +184,10 @@ impl Bucket {
     }
 
     fn of(told: Senders) -> Self {
+        // How many samples it was is not written down; at the coarsest rate of the bucket it was at least so many.
         let counted = |one: Sender| {
-            let counted = Counted { sums: one.sums, first: one.first_ms, last: one.last_ms };
+            let samples = samples(one.sums.packets, told.shift.into());
+            let counted = Counted { sums: one.sums, samples, first: one.first_ms, last: one.last_ms };
             ((one.source, one.destination, one.payload.slot()), counted)
         };
         let senders = told.senders.into_iter().map(counted).collect();
@@ -191,9 +198,15 @@ impl Bucket {
 impl Counted {
     fn add(&mut self, other: &Self) {
         self.sums = self.sums.plus(other.sums);
+        self.samples = self.samples.saturating_add(other.samples);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
     }
+}
+
+/// Samples that stand for so many packets at one in 2^`shift`. Whoever was counted was seen.
+fn samples(packets: u64, shift: u32) -> u64 {
+    packets.checked_shr(shift).unwrap_or(0).max(1)
 }
 
 fn millis(nanoseconds: u64) -> i64 {

@@ -114,6 +114,52 @@ fn a_spray_pushes_out_itself() {
     assert_eq!(record.total().packets, 120 * (8000 * 8 + 3 * 16));
 }
 
+/// Each source of the spray stands for more packets than any client sent.
+#[test]
+fn a_spray_pushes_out_nobody_who_was_seen_before() {
+    let clients = |packets, now| (1..=100).map(move |source| entry(source, 443, 0, packets, now));
+    let spray = |from, now| (0..8192_u32).map(move |number| entry(from + number, 443, 0, 128, now));
+    let mut hour = Hour::default();
+    hour.add(0, 0, &taken(clients(50, 0).collect()));
+    for round in 1..=20_u32 {
+        let now = i64::from(round) * 5000;
+        hour.add(now, 7, &taken(spray(1000 + round * 8192, now).collect()));
+    }
+    let all = |hour: &Hour, now, packets| {
+        let record = hour.record(now, 0);
+        let sums = by_source(&record);
+        let kept =
+            (1..=100_u32).filter(|source| sums.get(&IpAddr::from(source.to_be_bytes())) == Some(&packets));
+        (kept.count(), record.senders.len(), record.total().packets)
+    };
+    let sprayed = 20 * 8192 * 128;
+    assert_eq!(all(&hour, 100_000, 50), (100, MOST_SENDERS, 5000 + sprayed));
+    // Also over a restart in the midst of it, and where somebody was seen once alone.
+    let text = serde_json::to_string(&hour.written()).unwrap();
+    let mut again = Hour::read(serde_json::from_str::<Written>(&text).unwrap(), 100_000);
+    again.add(105_000, 7, &taken(spray(1_000_000, 105_000).collect()));
+    assert_eq!(all(&again, 105_000, 50), (100, MOST_SENDERS, 5000 + sprayed + 8192 * 128));
+    let mut once = Hour::default();
+    once.add(0, 0, &taken(clients(1, 0).collect()));
+    once.add(5000, 7, &taken(spray(1000, 5000).collect()));
+    assert_eq!(all(&once, 5000, 1), (100, MOST_SENDERS, 100 + 8192 * 128));
+}
+
+/// Who has a part in the flood that matters stands before clients that were there, however many those are.
+#[test]
+fn whoever_floods_is_among_those_kept() {
+    let mut hour = Hour::default();
+    hour.add(0, 0, &taken((1..=6000).map(|source| entry(source, 443, 0, 20, 0)).collect()));
+    // A thousand share 8,192 samples a second, for five.
+    hour.add(
+        5000,
+        7,
+        &taken((10_001..=11_000).map(|source| entry(source, 443, 0, 40 * 128, 5000)).collect()),
+    );
+    let record = hour.record(5000, 0);
+    assert_eq!(record.senders.iter().filter(|sender| sender.sums.packets == 40 * 128).count(), 1000);
+}
+
 #[test]
 fn a_record_survives_its_keeper_and_not_its_boot() {
     let mut hour = Hour::default();
