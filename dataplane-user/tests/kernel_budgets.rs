@@ -251,6 +251,17 @@ fn pressure_without_cookies_drops() {
         };
         let off = said(&kernel);
         assert!(!off.on && off.detail.contains("tcp_syncookies"), "{off:?}");
+        assert!(off.detail.contains("SYNs over the budget are dropped"), "{off:?}");
+        // What is only observed passes, also without cookies.
+        let observed = FilterBudget { mode: FilterMode::Observe, ..slow(6, 2).unwrap() };
+        let budgets = FilterBudgets { syn_pressure: Some(observed), ..FilterBudgets::default() };
+        wire.namespace.inside(|| put(&bpffs, &mut kernel, budgets));
+        let unknown = ["10.2.0.1", "10.2.0.2", "10.2.0.3"].map(|source| syn_from(source, 443));
+        assert_eq!(reasons(&kernel, wire, unknown)[2], Reason::Observed);
+        let off = said(&kernel);
+        assert!(!off.on && off.detail.contains("are only observed, and in Enforce they would"), "{off:?}");
+        let budgets = FilterBudgets { syn_pressure: slow(6, 2), ..FilterBudgets::default() };
+        wire.namespace.inside(|| put(&bpffs, &mut kernel, budgets));
         // The host's setting is followed.
         cookies(wire.namespace, true);
         wire.namespace.inside(|| kernel.look());

@@ -155,13 +155,20 @@ impl Budgets {
         Ok(())
     }
 
-    /// Why cookies are not sent, one sentence; nothing where they are.
+    /// Why cookies are not sent, and what is so instead, one sentence; nothing where they can be.
     fn without(&self) -> Option<String> {
+        let observed =
+            self.wanted.syn_pressure.as_ref().is_some_and(|budget| budget.mode == FilterMode::Observe);
+        let then = if observed {
+            "SYNs over the budget are only observed, and in Enforce they would be dropped"
+        } else {
+            "SYNs over the budget are dropped"
+        };
         if let Some(why) = &self.without {
-            return Some(format!("{why}; SYNs over the budget are dropped"));
+            return Some(format!("{why}; {then}"));
         }
         (!always()).then(|| {
-            "net.ipv4.tcp_syncookies is not 2, without which the kernel takes no cookie that it did not send: SYNs over the budget are dropped; `sysctl -w net.ipv4.tcp_syncookies=2` changes it for the whole host".to_owned()
+            format!("net.ipv4.tcp_syncookies is not 2, without which the kernel takes no cookie that it did not send: {then}; `sysctl -w net.ipv4.tcp_syncookies=2` changes it for the whole host")
         })
     }
 
