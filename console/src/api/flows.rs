@@ -23,6 +23,8 @@ use crate::ops::{Actor, CaptureQuery, FlowQuery, Ops, OpsError};
 const LIMIT: (u64, u64) = (1_000, 100_000);
 /// Seconds it lasts, likewise.
 const SECONDS: (u64, u64) = (10, 600);
+/// Between two readings of rules' labels, while packets have rules that are not among them.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Between two lines about a capture.
 const BEAT: Duration = Duration::from_millis(500);
 
@@ -47,7 +49,7 @@ pub(super) async fn export(
         Err(OpsError::Problems(problems)) if flows.is_unreadable() => return Err(ApiError::query(problems)),
         read => read?,
     };
-    let rules = ops.rule_labels().await?;
+    let rules = Rules::of(ops).await?;
     let until = Instant::now() + Duration::from_secs(seconds);
     let lines = lines(Lines { reader, rules, left: limit, until, missed: 0 });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
@@ -77,9 +79,39 @@ impl Wanted for Export {
     }
 }
 
+/// The labels of rules. A rule may be published while lines are written.
+struct Rules {
+    ops: Ops,
+    labels: BTreeMap<u32, String>,
+    /// When they were read once more.
+    again: Option<Instant>,
+}
+
+impl Rules {
+    async fn of(ops: Ops) -> Result<Self, OpsError> {
+        let labels = ops.rule_labels().await?;
+        Ok(Self { ops, labels, again: None })
+    }
+
+    /// Reads them once more where this rule is not among them. What a node says is not believed to be a rule's id.
+    async fn know(&mut self, rule: u32) {
+        let lately = self.again.is_some_and(|again| again.elapsed() < AGAIN);
+        if rule == 0 || lately || self.labels.contains_key(&rule) {
+            return;
+        }
+        self.again = Some(Instant::now());
+        match self.ops.rule_labels().await {
+            Ok(labels) => self.labels = labels,
+            Err(error) => {
+                tracing::warn!(%error, "an export of flows goes on without the labels of newer rules")
+            }
+        }
+    }
+}
+
 struct Lines {
     reader: Reader,
-    rules: BTreeMap<u32, String>,
+    rules: Rules,
     left: u64,
     until: Instant,
     missed: u64,
@@ -92,7 +124,8 @@ fn lines(export: Lines) -> impl Stream<Item = Result<Bytes, Infallible>> + Send 
             match tokio::time::timeout_at(export.until, export.reader.next()).await {
                 Ok(Ok(flow)) => {
                     export.left -= 1;
-                    let line = format!("{}\n", flow_line(&flow, &export.rules));
+                    export.rules.know(flow.event.rule).await;
+                    let line = format!("{}\n", flow_line(&flow, &export.rules.labels));
                     return Some((Ok(Bytes::from(line)), Some(export)));
                 }
                 Ok(Err(missed)) => export.missed += missed,
@@ -111,11 +144,15 @@ fn lines(export: Lines) -> impl Stream<Item = Result<Bytes, Infallible>> + Send 
     })
 }
 
-/// Captures, newest first. They are kept in memory, eight at most.
+/// Captures, newest first. They are kept in memory, eight at most. Operators.
 #[utoipa::path(get, path = "/api/v1/captures", tag = "flows",
-    responses((status = 200, description = "{\"items\": [{\"id\", \"node\", \"filter\", \"actor\", \"at\", \"packets\", \"snap\", \"taken\", \"lost\", \"running\", \"problem\", \"stopped\"}]}")))]
-pub(super) async fn captures(State(ops): State<Ops>) -> Json<Value> {
-    Json(json!({ "items": ops.captures() }))
+    responses((status = 200, description = "{\"items\": [{\"id\", \"node\", \"filter\", \"actor\", \"at\", \"packets\", \"snap\", \"taken\", \"lost\", \"running\", \"problem\", \"stopped\"}]}"),
+              (status = 403, body = super::error::Problems)))]
+pub(super) async fn captures(
+    State(ops): State<Ops>,
+    Extension(actor): Extension<Actor>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "items": ops.captures(&actor)? })))
 }
 
 /// Captures the next dropped packets of a rule or a reason at one node: `{"node", "rule", "reason", "source", "port", "protocol",
@@ -205,4 +242,29 @@ pub(crate) fn pcap_answer(view: &crate::flows::CaptureView, file: Vec<u8>) -> Re
         file,
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Directory;
+
+    #[tokio::test]
+    async fn labels_are_not_read_with_every_line_that_has_none() {
+        let directory = Directory::new();
+        let mut rules = Rules::of(directory.open().await).await.unwrap();
+        rules.know(0).await;
+        assert_eq!(rules.again, None);
+        rules.know(9).await;
+        let first = rules.again.unwrap();
+        rules.know(10).await;
+        assert_eq!(rules.again, Some(first));
+        rules.again = first.checked_sub(AGAIN);
+        rules.know(10).await;
+        assert!(rules.again > Some(first));
+        rules.labels.insert(11, "f/r".to_owned());
+        rules.again = None;
+        rules.know(11).await;
+        assert_eq!(rules.again, None);
+    }
 }

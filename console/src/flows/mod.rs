@@ -1,12 +1,13 @@
 //! Flows: who watches which packets, what nodes tell of them, and captures.
 //!
 //! In: watches of pages, of the API and of captures; messages of nodes. Out: orders for nodes, packets for whoever watches. All of
-//! it lives in memory and is bounded: watches by what a node does at once, packets kept for a page by [`KEPT`], captures by
-//! [`CAPTURES`]. A watch ends when nobody asks for it any more.
+//! it lives in memory and is bounded: watches by what a node does at once and altogether ([`room`]), packets kept for a page by
+//! [`KEPT`], captures by [`CAPTURES`]. A watch ends when nobody asks for it any more.
 
 mod capture;
 mod line;
 mod pcap;
+mod room;
 mod told;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,8 @@ use model::flow::{FlowCounts, FlowEvent, FlowFilter, FlowMessage, FlowWatch, WAT
 use tokio::sync::{broadcast, watch};
 
 use crate::clock;
+
+use room::{ALL, IDLE};
 
 pub use capture::{Attended, CaptureOrder, CaptureView};
 pub use line::{counts_line, flow_line, problem_line};
@@ -30,7 +33,8 @@ const CAPTURES: usize = 8;
 const BACKLOG: usize = 4096;
 /// Why a node that is asked has no stream.
 const ABSENT: &str = "it is not connected, or of a release that tells no packets";
-/// How long a page that was looked at counts as watching: longer than pages take to look again by themselves.
+/// How long a page that was looked at counts as watching, where nobody else needs the place: longer than pages take to look again by
+/// themselves.
 const PAGE: Duration = Duration::from_secs(20);
 
 /// What is watched.
@@ -66,12 +70,19 @@ pub enum NodeState {
 /// Why something cannot be watched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    /// All places are taken.
-    #[error(
-        "{WATCHES_MAX} different watches and captures are going on at {0} already; wait until one ends (a page that was closed counts for {s} seconds)",
-        s = PAGE.as_secs()
-    )]
+    /// All places at this node are taken.
+    #[error("{WATCHES_MAX} different watches and captures are going on at {0} already; {wait}", wait = wait())]
     Node(String),
+    /// All places that every node has are taken.
+    #[error("{WATCHES_MAX} different watches of all nodes are going on already; {wait}", wait = wait())]
+    Everywhere,
+    /// All places that there are are taken.
+    #[error("{ALL} different watches and captures are going on already; {wait}", wait = wait())]
+    All,
+}
+
+fn wait() -> String {
+    format!("wait until one ends (a page that was closed counts for {} seconds)", IDLE.as_secs())
 }
 
 /// A watch as a page sees it.
@@ -230,12 +241,7 @@ impl State {
         capture: Option<model::flow::Capture>,
         until: Instant,
     ) -> Result<u64, Busy> {
-        let full = |node: &&String| {
-            key.node.as_ref().is_none_or(|only| only == *node) && self.watched_at(node).count() >= WATCHES_MAX
-        };
-        if let Some(node) = self.nodes.keys().find(full) {
-            return Err(Busy::Node(node.clone()));
-        }
+        self.make_room(&key, Instant::now())?;
         // Also after a restart no number is given twice while a node may remember it.
         let now = u64::try_from(clock::to_ms(clock::now())).unwrap_or(0).saturating_mul(1000);
         self.next = now.max(self.next + 1);
@@ -248,7 +254,7 @@ impl State {
     }
 
     fn watched_at(&self, node: &str) -> impl Iterator<Item = (&u64, &Watch)> {
-        self.watches.iter().filter(move |(_, watch)| watch.key.node.as_ref().is_none_or(|only| only == node))
+        self.watches.iter().filter(move |(_, watch)| watch.is_at(node))
     }
 
     /// Tells nodes what they are to watch, where it is something else than before.
@@ -298,16 +304,14 @@ impl State {
 
     /// A node does not watch this; whether that is news.
     fn refused(&mut self, node: &str, id: u64, reason: &str) -> bool {
-        let asked = |watch: &&mut Watch| watch.key.node.as_ref().is_none_or(|only| only == node);
-        let Some(watch) = self.watches.get_mut(&id).filter(asked) else { return false };
+        let Some(watch) = self.watches.get_mut(&id).filter(|watch| watch.is_at(node)) else { return false };
         let why = shown(reason);
         watch.refused.insert(node.to_owned(), why.clone()) != Some(why)
     }
 
     fn view(&self, id: u64) -> View {
         let Some(watch) = self.watches.get(&id) else { return View::default() };
-        let nodes =
-            self.nodes.iter().filter(|(node, _)| watch.key.node.as_ref().is_none_or(|only| only == *node));
+        let nodes = self.nodes.iter().filter(|(node, _)| watch.is_at(node));
         let state = |(node, stream): (&String, &Stream)| {
             let state = match (stream.cannot.as_ref().or(watch.refused.get(node)), watch.told.get(node)) {
                 (Some(why), _) => NodeState::Cannot(why.clone()),

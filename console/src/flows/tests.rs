@@ -122,12 +122,80 @@ fn a_node_has_so_many_watches_and_no_more() {
     let readers: Vec<Reader> =
         (0..WATCHES_MAX).map(|port| hub.read(&key(u16::try_from(port).unwrap())).unwrap()).collect();
     assert!(hub.look(&key(0)).is_ok(), "the same once more is no more");
-    assert_eq!(hub.look(&key(99)).unwrap_err(), Busy::Node("edge".to_owned()));
-    let elsewhere = Key { node: Some("other".to_owned()), ..key(99) };
-    let nodes = hub.look(&elsewhere).unwrap().nodes;
-    assert!(matches!(&nodes["other"], NodeState::Cannot(why) if why.starts_with("it is not connected")));
+    assert_eq!(hub.look(&key(99)).unwrap_err(), Busy::Everywhere);
+    // Watches of all nodes are also those of one that comes later.
+    assert_eq!(hub.look(&at("other", 99)).unwrap_err(), Busy::Node("other".to_owned()));
     drop(readers);
     assert!(hub.look(&key(99)).is_ok());
+    let nodes = hub.look(&at("other", 99)).unwrap().nodes;
+    assert!(matches!(&nodes["other"], NodeState::Cannot(why) if why.starts_with("it is not connected")));
+}
+
+fn at(node: &str, port: u16) -> Key {
+    Key { node: Some(node.to_owned()), ..key(port) }
+}
+
+#[test]
+fn nodes_that_are_not_connected_have_no_more_watches_than_others() {
+    let hub = Hub::default();
+    let places = u16::try_from(WATCHES_MAX).unwrap();
+    let ports = |node: &str| (0..1000).filter(|port| hub.look(&at(node, *port)).is_ok()).count();
+    assert_eq!(ports("away"), WATCHES_MAX);
+    assert_eq!(hub.look(&at("away", places)).unwrap_err(), Busy::Node("away".to_owned()));
+    // Whoever watches all nodes would watch that one too.
+    assert_eq!(hub.look(&key(1)).unwrap_err(), Busy::Node("away".to_owned()));
+    let all: usize = (0..100).map(|node| ports(&format!("n{node}"))).sum();
+    assert_eq!(all + WATCHES_MAX, ALL);
+    assert_eq!(hub.look(&at("one-more", 1)).unwrap_err(), Busy::All);
+    assert_eq!(hub.capture(order(1, Duration::from_secs(60))).unwrap_err(), Busy::All);
+    // What the node is told once it comes is as much as it can do.
+    assert_eq!(ids(&hub.connected("away").1).len(), WATCHES_MAX);
+    let said = Busy::All.to_string();
+    assert!(said.starts_with("64 different") && said.contains("closed counts for 7 seconds"), "{said}");
+}
+
+/// As if nobody had looked at it for so long.
+fn age(hub: &Hub, key: &Key, by: Duration) {
+    let mut state = hub.lock();
+    state.watches.values_mut().find(|watch| watch.key == *key).unwrap().until -= by;
+}
+
+#[test]
+fn what_a_page_has_left_makes_room_and_nothing_else_does() {
+    let hub = Hub::default();
+    let (_connection, orders) = hub.connected("edge");
+    // Two open pages, which look every second, and somebody who narrows a third one down.
+    let open = [key(1), key(2)];
+    for port in 10..30 {
+        hub.leave(&key(port - 1));
+        hub.look(&key(port)).unwrap();
+        let pages = open.iter().map(|key| hub.look(key).map(|_| ()));
+        pages.collect::<Result<Vec<()>, Busy>>().unwrap();
+    }
+    let watched = |hub: &Hub| {
+        let state = hub.lock();
+        state.watches.values().filter_map(|watch| watch.key.filter.port).collect::<Vec<u16>>()
+    };
+    assert_eq!(watched(&hub), [1, 2, 28, 29]);
+    // What was left makes room for a capture, too. Then nothing is left, and open pages do not push each other out.
+    let capture = hub.capture(CaptureOrder { filter: key(3).filter, ..order(1, Duration::from_secs(60)) });
+    assert_eq!(watched(&hub), [1, 2, 29, 3]);
+    for full in [key(30), at("edge", 30)] {
+        assert_eq!(hub.look(&full).unwrap_err(), Busy::Node("edge".to_owned()));
+    }
+    assert_eq!(ids(&orders).len(), WATCHES_MAX);
+    // A page that was closed makes room after a few seconds; not what somebody reads, nor a capture.
+    let reader = hub.read(&key(2)).unwrap();
+    let second = Duration::from_secs(1);
+    for (key, by) in
+        [(key(2), PAGE - second), (at("edge", 3), PAGE), (key(29), IDLE), (key(1), IDLE - second)]
+    {
+        age(&hub, &key, by);
+    }
+    hub.look(&at("edge", 30)).unwrap();
+    assert_eq!(watched(&hub), [1, 2, 3, 30]);
+    assert!(hub.look(&key(31)).is_err());
+    drop((reader, capture));
 }
 
 #[test]

@@ -214,12 +214,21 @@ impl Ops {
         Ok(Key { node, filter: FlowFilter { rule, ..query.filter(reading) } })
     }
 
-    /// Watches, for a page.
+    /// Watches, for a page. What whoever looks has left for it makes room for others.
     ///
     /// # Errors
     /// When something in the query is wrong, or too much is watched already.
-    pub async fn look_at_flows(&self, query: &FlowQuery) -> Result<View, OpsError> {
-        Ok(self.flows().look(&self.flow_key(query).await?)?)
+    pub async fn look_at_flows(&self, query: &FlowQuery, left: Option<&FlowQuery>) -> Result<View, OpsError> {
+        let key = self.flow_key(query).await?;
+        if let Some(left) = left.filter(|left| *left != query) {
+            match self.flow_key(left).await {
+                Ok(left) if left != key => self.flows().leave(&left),
+                // Nothing was watched by it.
+                Ok(_) | Err(OpsError::Problems(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.flows().look(&key)?)
     }
 
     /// Watches, for a reader that stays.
@@ -292,8 +301,12 @@ impl Ops {
     }
 
     /// All captures, newest first.
-    pub fn captures(&self) -> Vec<CaptureView> {
-        self.flows().captures()
+    ///
+    /// # Errors
+    /// When the actor may not.
+    pub fn captures(&self, actor: &Actor) -> Result<Vec<CaptureView>, OpsError> {
+        allowed(actor, Role::Operator)?;
+        Ok(self.flows().captures())
     }
 
     /// Ends a capture, whoever began it, and gives what became of it. What it has is kept; who stopped it is in the audit log. Where

@@ -272,7 +272,7 @@ async fn a_stop_that_is_in_no_audit_log_is_none() {
     sqlx::query(full).execute(&mut database).await.unwrap();
     let refused = ops.stop_capture(id, &operator()).await.unwrap_err();
     assert!(matches!(refused, OpsError::Store(_)), "{refused}");
-    let [going_on] = &ops.captures()[..] else { panic!() };
+    let [going_on] = &ops.captures(&operator()).unwrap()[..] else { panic!() };
     assert_eq!((going_on.running, &going_on.stopped), (true, &None));
     sqlx::query("DROP TRIGGER full").execute(&mut database).await.unwrap();
     for actor in [operator(), super::Actor { name: "ben".to_owned(), ..operator() }] {

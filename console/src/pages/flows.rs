@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Query, State};
+use axum::http::{HeaderMap, Uri, header};
 use model::flow::{FlowEvent, Verdict};
 use model::problem::Problem;
 use time::OffsetDateTime;
@@ -96,17 +97,15 @@ struct FlowsPage {
 pub(crate) async fn show(
     State(ops): State<Ops>,
     Query(pairs): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
     user: SignedIn,
 ) -> PageResult {
-    let mut query = FlowQuery::default();
-    for (name, text) in &pairs {
-        query.set(name, text);
-    }
+    let (query, left) = (asked(&pairs), left(&headers));
     let paused = pairs.iter().any(|(name, _)| name == "pause");
-    let (view, problems) = match ops.look_at_flows(&query).await {
+    let (view, problems) = match ops.look_at_flows(&query, left.as_ref()).await {
         Ok(view) if view.nodes.values().any(|state| *state == NodeState::Asked) => {
             tokio::time::sleep(FIRST_ANSWER).await;
-            (ops.look_at_flows(&query).await?, Vec::new())
+            (ops.look_at_flows(&query, None).await?, Vec::new())
         }
         Ok(view) => (view, Vec::new()),
         Err(OpsError::Problems(problems)) => (View::default(), problems),
@@ -117,7 +116,7 @@ pub(crate) async fn show(
     let nodes: Vec<String> =
         ops.nodes().await?.into_iter().filter(|node| !node.revoked).map(|node| node.name).collect();
     let shell = Shell::load(&ops, &user, Section::Flows, "Flows").await?;
-    let captures = if shell.operator { ops.captures() } else { Vec::new() };
+    let captures = if shell.operator { ops.captures(&user.actor)? } else { Vec::new() };
     let written: Vec<(String, String)> =
         query.pairs().into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     let unplaced = problems.iter().filter(|problem| problem.field.is_empty());
@@ -135,6 +134,22 @@ pub(crate) async fn show(
         nodes: view.nodes.into_iter().map(node_row).collect(),
         captures: captures.into_iter().map(CaptureRow::of).collect(),
     })
+}
+
+fn asked(pairs: &[(String, String)]) -> FlowQuery {
+    let mut query = FlowQuery::default();
+    for (name, text) in pairs {
+        query.set(name, text);
+    }
+    query
+}
+
+/// What the same tab had before, where it was this page: whoever chooses another filter has left the one before. When the page looks
+/// again by itself, it is the page's own filter.
+fn left(headers: &HeaderMap) -> Option<FlowQuery> {
+    let before: Uri = headers.get(header::REFERER)?.to_str().ok()?.parse().ok()?;
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&before).ok()?;
+    (before.path() == "/flows").then(|| asked(&pairs))
 }
 
 fn controls(query: &FlowQuery, problems: &[Problem], nodes: Vec<String>, all: &[Numbered]) -> Vec<Control> {

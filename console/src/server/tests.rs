@@ -167,7 +167,12 @@ async fn a_capture_ends_when_whoever_follows_it_goes_away() {
             assert_eq!((told["running"].as_bool(), told["node"].as_str()), (Some(true), Some("edge")));
         }
         let running = || {
-            let running = console.ops.captures().into_iter().filter(|capture| capture.running);
+            let running = console
+                .ops
+                .captures(&Actor::console())
+                .unwrap()
+                .into_iter()
+                .filter(|capture| capture.running);
             running.map(|capture| json!(capture.id)).collect::<Vec<_>>()
         };
         assert_eq!(running().len(), 2);

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use model::flow::{FlowCounts, FlowEvent, FlowMessage, Verdict};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -187,6 +188,14 @@ async fn a_viewer_looks_and_does_not_touch() {
         let (status, answer) = api.call(method, path, Some(json!({}))).await;
         assert_eq!((status, first(&answer).1), (StatusCode::FORBIDDEN, "forbidden"), "{path}");
     }
+    // Who captured what, and of whom, is for those who may.
+    let (status, answer) = api.call(Method::GET, "/api/v1/captures", None).await;
+    assert_eq!((status, first(&answer).1), (StatusCode::FORBIDDEN, "forbidden"));
+    let api = Api::new(Role::Operator).await;
+    assert_eq!(
+        api.call(Method::GET, "/api/v1/captures", None).await,
+        (StatusCode::OK, json!({ "items": [] }))
+    );
 }
 
 #[tokio::test]
@@ -252,6 +261,46 @@ async fn a_node_that_nobody_knows_is_named_wherever_it_is_asked_for() {
     assert_eq!((status, &answer["total"]), (StatusCode::OK, &json!(0)), "{answer}");
     let [node] = &answer["nodes"].as_array().unwrap()[..] else { panic!("{answer}") };
     assert_eq!(node["why"], "it is revoked, or was never enrolled");
+}
+
+#[tokio::test]
+async fn a_rule_that_is_published_during_an_export_has_its_label() {
+    let api = Api::new(Role::Operator).await;
+    let (connection, orders) = api.ops.flows().connected("edge");
+    let request = Request::get("/api/v1/flows?limit=2&seconds=60")
+        .header("authorization", format!("Bearer {}", api.token))
+        .body(Body::empty());
+    let answer = api.router.clone().oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let filter = json!({ "apiVersion": model::draft::API_VERSION, "kind": "PacketFilter", "metadata": { "name": "f" },
+        "spec": { "rules": [{ "name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"] }] } });
+    let (status, published) = api.apply(json!({ "objects": [filter] })).await;
+    assert_eq!(status, StatusCode::OK, "{published}");
+    let event = |rule| FlowEvent {
+        time_ns: 1,
+        interface: "eth0".to_owned(),
+        verdict: Verdict::Drop,
+        reason: "denied".to_owned(),
+        rule,
+        source: "192.0.2.1".parse().ok(),
+        source_port: Some(9),
+        destination: "10.0.0.1".parse().ok(),
+        destination_port: Some(443),
+        protocol: "tcp".parse().ok(),
+        icmp_type: None,
+        bytes: 60,
+        one_in: 1,
+        head: None,
+    };
+    let (watch, rule) = (orders.borrow()[0].id, api.ops.rules()[0].id);
+    let (events, captured, counts) = (vec![event(rule), event(rule + 1)], Vec::new(), FlowCounts::default());
+    api.ops.flows().heard("edge", connection, FlowMessage::Flows { watch, events, captured, counts });
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let lines: Vec<Value> =
+        body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let told = |line: &Value| (line["rule"].clone(), line["ruleId"].clone());
+    assert_eq!(told(&lines[0]), (json!("f/r"), json!(rule)), "{lines:?}");
+    assert_eq!(told(&lines[1]), (Value::Null, json!(rule + 1)), "{lines:?}");
 }
 
 #[tokio::test]

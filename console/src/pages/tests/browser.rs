@@ -119,6 +119,12 @@ impl Browser {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
+    /// Follows a link or sends a form on the page `before`.
+    pub(super) async fn get_from(&self, before: &str, path: &str) -> Answer {
+        let before = format!("https://console.test:8443{before}");
+        self.send(Request::get(path).header(header::REFERER, before).body(Body::empty()).unwrap()).await
+    }
+
     /// Posts a form as a browser on the console's own page does.
     pub(super) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let escape = super::super::list::escape;

@@ -382,11 +382,11 @@ async fn a_capture_is_stopped_on_the_page_that_began_it() {
         fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let stranger = browser.post("/flows/stop", &fields[1..]).await;
     assert_eq!(stranger.status, StatusCode::FORBIDDEN, "without the session's token");
-    assert!(browser.state.ops.captures()[0].running);
+    assert!(browser.state.ops.captures(&Actor::console()).unwrap()[0].running);
     let stopped = browser.post("/flows/stop", &fields).await;
     let back = "/flows?node=edge&verdict=drop&reason=denied#captures";
     assert_eq!((stopped.status, &*stopped.location), (StatusCode::SEE_OTHER, back));
-    assert!(!browser.state.ops.captures()[0].running);
+    assert!(!browser.state.ops.captures(&Actor::console()).unwrap()[0].running);
     let page = browser.get("/flows?node=edge&reason=denied").await.body;
     assert!(
         page.contains("0 of 1,000 packets at edge<p>")
@@ -398,4 +398,31 @@ async fn a_capture_is_stopped_on_the_page_that_began_it() {
         let answer = browser.submit("/flows/stop", &[("capture", unknown)]).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{unknown:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_narrows_a_filter_down_keeps_nobody_from_watching() {
+    let browser = Browser::administrator().await;
+    browser.state.ops.enrol_node("edge", &Default::default(), &Actor::console()).await.unwrap();
+    let busy =
+        |answer: &Answer| answer.body.contains("4 different watches and captures are going on at edge");
+    let other = "/flows?node=edge&reason=denied";
+    let mut before = "/flows?node=edge".to_owned();
+    for port in 1..=12 {
+        let path = format!("/flows?node=edge&port={port}");
+        let answer = browser.get_from(&before, &path).await;
+        assert!(!busy(&answer) && answer.body.contains("is not connected"), "{}", answer.body);
+        // It looks again by itself, and so does another tab.
+        assert!(!busy(&browser.get_from(&path, &path).await) && !busy(&browser.get_from(other, other).await));
+        before = path;
+    }
+    let captures = [("node", "edge"), ("reason", "land")];
+    for _capture in 0..2 {
+        assert_eq!(browser.submit("/flows/capture", &captures).await.status, StatusCode::SEE_OTHER);
+    }
+    // Four that go on, and none that was left: a tab more says so, where the page changes by itself.
+    let full = browser.get("/flows?node=edge&port=99").await;
+    assert!(busy(&full), "{}", full.body);
+    let (_, live) = full.body.split_once("<div id=\"trouble\" data-live>").unwrap();
+    assert!(live.split("<section").next().unwrap().contains("4 different watches"), "{live}");
 }
