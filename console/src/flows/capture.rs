@@ -174,7 +174,7 @@ impl Hub {
         while state.captures.len() >= CAPTURES {
             match state.captures.iter().position(|taking| taking.has_ended(now)) {
                 Some(oldest) => state.captures.remove(oldest),
-                None => return Err(Busy::Node(order.node)),
+                None => return Err(Busy::Captures),
             };
         }
         let id = state.begin(key, Some(order.capture), until)?;

@@ -79,6 +79,9 @@ pub enum Busy {
     /// All places that there are are taken.
     #[error("{ALL} different watches and captures are going on already; {wait}", wait = wait())]
     All,
+    /// As many captures go on as are kept, at whatever nodes.
+    #[error("{CAPTURES} captures are going on already; stop one, or wait until one ends")]
+    Captures,
 }
 
 fn wait() -> String {

@@ -76,6 +76,8 @@ impl Busy {
             Self::Node(node) => watch.is_at(node),
             Self::Everywhere => watch.key.node.is_none(),
             Self::All => true,
+            // Watches are no captures.
+            Self::Captures => false,
         }
     }
 }

@@ -348,6 +348,18 @@ fn a_capture_takes_what_was_asked_for_and_ends() {
 }
 
 #[test]
+fn captures_that_go_on_push_none_out_whatever_nodes_they_are_of() {
+    let hub = Hub::default();
+    let at = |node: usize| CaptureOrder { node: format!("n{node}"), ..order(1, Duration::from_secs(60)) };
+    let going_on: Vec<Attended> = (0..CAPTURES).map(|node| hub.capture(at(node)).unwrap()).collect();
+    let refused = hub.capture(at(CAPTURES)).unwrap_err();
+    assert_eq!(refused, Busy::Captures);
+    assert!(refused.to_string().starts_with("8 captures are going on already; stop one"), "{refused}");
+    drop(going_on);
+    assert!(hub.capture(at(CAPTURES)).is_ok());
+}
+
+#[test]
 fn a_capture_ends_with_whoever_waits_for_it_and_keeps_what_it_has() {
     let hub = Hub::default();
     let (connection, orders) = hub.connected("edge");
