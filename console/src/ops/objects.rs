@@ -186,8 +186,8 @@ impl Ops {
     /// Keeps a revision that would roll back by itself.
     ///
     /// # Errors
-    /// When it does not wait for a confirmation, or the actor's connection is older than the revision; that one is closed
-    /// then.
+    /// When it does not wait for a confirmation, other changes are being made for too long, or the actor's connection is older than
+    /// the revision; that one is closed then.
     pub async fn confirm(&self, revision: u64, actor: &Actor) -> Result<(), OpsError> {
         allowed(actor, Role::Operator)?;
         if !self.0.publisher.may_confirm(revision, actor.connection.as_ref()) {
@@ -198,7 +198,7 @@ impl Ops {
             );
             return Err(OpsError::problem("", "", Code::Conflict, message));
         }
-        if !self.0.store.confirm_revision(revision).await? {
+        if !self.0.publisher.confirm(revision).await? {
             let message = format!(
                 "revision {revision} does not wait for a confirmation (any more); look at the changes"
             );
@@ -221,13 +221,8 @@ impl Ops {
         }
         tracing::warn!(revision = number, to, "nobody confirmed in time: rolling back");
         let message = format!("nobody confirmed revision {number} in time: back to revision {to}");
-        let options = PublishOptions {
-            confirm: true,
-            message,
-            base_revision: Some(number),
-            ..PublishOptions::default()
-        };
-        self.grant(Wish::Rollback(to), &Actor::console(), options).await?;
+        let options = PublishOptions { confirm: true, message, ..PublishOptions::default() };
+        self.grant(Wish::Unconfirmed { revision: number, now }, &Actor::console(), options).await?;
         Ok(())
     }
 

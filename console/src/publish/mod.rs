@@ -27,6 +27,7 @@ use model::compile::{Compiled, FactsCache};
 use model::digest::Digest;
 use model::draft::Object;
 use model::problem::{Code, Problem};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -46,6 +47,13 @@ pub enum Wish {
     Changes(Changes),
     /// The objects of this revision.
     Rollback(u64),
+    /// The objects from before this revision, if it still waits for its confirmation and its time is over.
+    Unconfirmed {
+        /// The revision.
+        revision: u64,
+        /// What the time is.
+        now: OffsetDateTime,
+    },
     /// What is in force, under a new number and at least this epoch.
     Again {
         /// The epoch.
@@ -181,12 +189,14 @@ impl Publisher {
         let mut cache = self.0.gate.lock().await;
         let base = Arc::clone(&self.0.current.borrow());
         let present = base.id.revision;
+        let unchanged = Published { revision: present, changes: Vec::new(), rollback_at: None };
+        let Some(wish) = self.still_due(wish).await? else { return Ok(unchanged) };
         if let Some(obstacle) = self.obstacle(&base, &wish, &options).await? {
             return Err(OpsError::Problems(vec![obstacle]));
         }
         let (epoch, again) = match wish {
             Wish::Again { epoch } => (epoch.max(base.id.epoch), true),
-            Wish::Changes(_) | Wish::Rollback(_) => (base.id.epoch, false),
+            Wish::Changes(_) | Wish::Rollback(_) | Wish::Unconfirmed { .. } => (base.id.epoch, false),
         };
         let prepared = self.prepare(&base, wish, &mut cache).await?;
         if !sources::unpermitted(&base, &prepared.put, actor).is_empty() {
@@ -199,7 +209,7 @@ impl Publisher {
             return Err(OpsError::Problems(prepared.problems));
         }
         if prepared.lines.is_empty() && !again && present > 0 {
-            return Ok(Published { revision: present, changes: Vec::new(), rollback_at: None });
+            return Ok(unchanged);
         }
         let loopback = self.loopback(compiled).await?;
         let confirmations = self.0.links.protect(&base, compiled, actor, &options.protect, &loopback);
@@ -291,7 +301,7 @@ impl Publisher {
     ) -> Result<Prepared, OpsError> {
         let old = match wish {
             Wish::Rollback(to) => Some(self.old_objects(base, to).await?),
-            Wish::Changes(_) | Wish::Again { .. } => None,
+            Wish::Changes(_) | Wish::Unconfirmed { .. } | Wish::Again { .. } => None,
         };
         let (me, base, mut taken) = (self.clone(), Arc::clone(base), std::mem::take(cache));
         // 10,000 objects take a while: not on the thread that answers everybody else.
@@ -301,7 +311,7 @@ impl Publisher {
             let prepared = match (wish, old) {
                 (_, Some(objects)) => maker.set(&base, objects, &mut taken),
                 (Wish::Changes(changes), None) => maker.changes(&base, changes, &mut taken),
-                (Wish::Rollback(_) | Wish::Again { .. }, None) => {
+                (Wish::Rollback(_) | Wish::Unconfirmed { .. } | Wish::Again { .. }, None) => {
                     maker.changes(&base, Changes::default(), &mut taken)
                 }
             };

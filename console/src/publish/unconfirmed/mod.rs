@@ -2,16 +2,20 @@
 //!
 //! Who may confirm it: whoever comes over a connection that was opened after it was published. A connection from before shows
 //! only that it was not cut. And what may be published while it waits: nothing but going back, since any other revision would
-//! take over what was never confirmed.
+//! take over what was never confirmed. Confirming and going back happen behind the publisher's gate, so one of them comes first.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use model::problem::{Code, Problem};
 use time::format_description::well_known::Rfc3339;
 
-use super::Wish;
-use crate::ops::{Connection, PublishOptions};
+use super::{Publisher, Wish};
+use crate::ops::{Connection, OpsError, PublishOptions};
 use crate::store::RevisionRow;
+
+/// How long a confirmation waits for changes that are being made: then whoever confirms is told so.
+const CONFIRMING: Duration = Duration::from_secs(20);
 
 /// Why the wish may not be granted yet: the newest revision waits for its confirmation. Going back to where it would go by
 /// itself may be, unless for a trial again: at the end of that one the unconfirmed objects would return, for good. So may a
@@ -26,7 +30,7 @@ pub(super) fn in_the_way(
     match wish {
         Wish::Again { .. } => return None,
         Wish::Rollback(wanted) if *wanted == to && options.rollback_after.is_none() => return None,
-        Wish::Rollback(_) | Wish::Changes(_) => {}
+        Wish::Rollback(_) | Wish::Unconfirmed { .. } | Wish::Changes(_) => {}
     }
     // Whole seconds: nobody reads more, and the console looks once a second.
     let until = at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default();
@@ -37,6 +41,38 @@ pub(super) fn in_the_way(
          rollback {to}, or \"Roll back to {to}\" on that page); then repeat this"
     );
     Some(Problem::new("", "", Code::Conflict, message))
+}
+
+impl Publisher {
+    /// The wish; going back by itself only while there is something to go back from. Asked behind the gate, as confirming is: who
+    /// was told that a revision is confirmed keeps it.
+    pub(super) async fn still_due(&self, wish: Wish) -> Result<Option<Wish>, OpsError> {
+        let Wish::Unconfirmed { revision, now } = wish else { return Ok(Some(wish)) };
+        let newest = self.0.store.newest().await?.filter(|newest| newest.number == revision);
+        let due = newest.and_then(|newest| newest.rollback).filter(|(at, _)| *at <= now);
+        Ok(due.map(|(_, to)| Wish::Rollback(to)))
+    }
+
+    /// Ends a revision's wait for its confirmation, behind the gate; whether it was waiting.
+    ///
+    /// # Errors
+    /// When the store fails, or other changes hold the gate for long. Then it waits as before.
+    pub async fn confirm(&self, revision: u64) -> Result<bool, OpsError> {
+        self.confirm_within(CONFIRMING, revision).await
+    }
+
+    async fn confirm_within(&self, patience: Duration, revision: u64) -> Result<bool, OpsError> {
+        let held = || {
+            let message = format!(
+                "other changes were being made for {} seconds, and revision {revision} was not confirmed; confirm once more",
+                patience.as_secs()
+            );
+            OpsError::problem("", "", Code::Conflict, message)
+        };
+        let gate = tokio::time::timeout(patience, self.0.gate.lock()).await;
+        let _gate = gate.map_err(|_elapsed| held())?;
+        Ok(self.0.store.confirm_revision(revision).await?)
+    }
 }
 
 /// The newest revision that waits, and the newest connection there was when it was published. Connections do not survive
@@ -71,21 +107,4 @@ impl Unconfirmed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_connection_from_after_the_publication_may() {
-        let (before, unconfirmed) = (Connection::accepted(), Unconfirmed::default());
-        assert!(
-            unconfirmed.may_confirm(7, Some(&before)),
-            "the process that published is gone, and its connections"
-        );
-        unconfirmed.begin(7);
-        assert!(!unconfirmed.may_confirm(7, Some(&Connection::accepted())), "it is not in force yet");
-        unconfirmed.published(7);
-        assert!(!unconfirmed.may_confirm(7, Some(&before)));
-        assert!(!unconfirmed.may_confirm(7, None));
-        assert!(unconfirmed.may_confirm(7, Some(&Connection::accepted())));
-    }
-}
+mod tests;
