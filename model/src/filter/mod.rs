@@ -30,7 +30,7 @@ use crate::snapshot::Listener;
 pub use bogons::{BOGONS, bogons};
 pub use budget::{FilterBudget, FilterBudgets, MOST_PORT_BUDGETS, MOST_RATE, PortBudget};
 pub use effect::{Affected, How, affected};
-pub use fetched::{Source, everybody};
+pub use fetched::{Everybody, Source, everybody};
 pub use import::{InvalidList, MOST_BYTES, MOST_PREFIXES, NotPrefix, prefixes_in};
 pub use index::{Index, Verdict};
 pub use rule::{

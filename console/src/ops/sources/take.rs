@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::certificate::trust_bundle;
 use model::digest::Digest;
 use model::draft::{Kind, Object, PrefixSetSpec, PrefixSourceSpec, Spec};
-use model::filter::{Source, everybody, prefixes_in};
+use model::filter::{Everybody, Source, everybody, prefixes_in};
 use model::https_url::HttpsUrl;
 use model::net::Prefix;
 use model::problem::Code;
@@ -33,8 +33,8 @@ pub(crate) enum Kept {
     Fetch(#[from] FetchError),
     #[error("it cannot be read: {0}")]
     Unreadable(String),
-    #[error("{0} is everybody; it is kept back until somebody confirms that it is meant")]
-    Everybody(Prefix),
+    #[error("{0}; it is kept back until somebody confirms that it is meant")]
+    Everybody(Everybody),
     #[error(
         "of its {before} prefixes {after} are left, which is less than may be lost at once; it is kept back until somebody confirms that it is meant"
     )]
@@ -278,8 +278,8 @@ fn pem(text: &str) -> Vec<CertificateDer<'static>> {
 
 /// Lists that nobody publishes on purpose, most likely.
 fn keep_back(set: &Set, prefixes: &[Prefix], known: &SourceRow) -> Result<(), Kept> {
-    if let Some(prefix) = everybody(prefixes) {
-        return Err(Kept::Everybody(prefix));
+    if let Some(why) = everybody(prefixes) {
+        return Err(Kept::Everybody(why));
     }
     let (before, after) = (set.spec.prefixes.len(), prefixes.len());
     // What was there before this source's first list was somebody else's.

@@ -166,9 +166,13 @@ async fn a_list_that_shrinks_at_once_or_is_everybody_waits_for_a_person() {
     let confirmed = ops.fetch_now("drop", true, &operator()).await.unwrap();
     assert_eq!((confirmed.problem, confirmed.prefixes), (None, 1));
     assert_eq!(ops.revision(3).await.unwrap().unwrap().actor, "olga");
-    origin.answers(Reply::list("3", "192.0.2.0/24\n::/0\n"));
-    due_now(&ops).await;
-    assert_eq!((state(&ops).reason.as_deref(), list(&ops).len()), (Some("everybody"), 1));
+    for (tag, all) in
+        [("3", "192.0.2.0/24\n::/0\n"), ("4", "0.0.0.0/1\n128.0.0.0/1\n"), ("5", "::/1\n8000::/1\n")]
+    {
+        origin.answers(Reply::list(tag, all));
+        due_now(&ops).await;
+        assert_eq!((state(&ops).reason.as_deref(), list(&ops).len()), (Some("everybody"), 1), "{all}");
+    }
 }
 
 #[tokio::test]
