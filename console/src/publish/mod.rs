@@ -155,7 +155,7 @@ impl Publisher {
         };
         let review = Review {
             base_revision: base.id.revision,
-            touches: words::touches(&base.objects, &prepared),
+            touches: [words::touches(&base.objects, &prepared), words::left_out(&prepared)].concat(),
             confirmations,
             problems: prepared.problems,
             changes: prepared.lines,

@@ -260,6 +260,34 @@ async fn a_prefix_set_in_use_stays() {
 }
 
 #[tokio::test]
+async fn a_list_of_protocols_without_what_nodes_need_is_told_in_the_review() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    let list = |name: &str, allow: &[&str], mode: &str| {
+        object("PacketFilter", name, json!({ "protocols": { "allow": allow, "mode": mode } }))
+    };
+    let told = async |put: Vec<model::draft::Object>| {
+        let review = ops.plan(&Changes { put, ..Changes::default() }, &operator()).await.unwrap();
+        assert_eq!((review.problems, review.confirmations), (Vec::new(), Vec::new()));
+        review.touches
+    };
+    let [udp, icmp] = &told(vec![list("f", &["TCP", "ICMPv6"], "Enforce")]).await[..] else { panic!() };
+    assert!(
+        udp.starts_with(
+            "UDP is not in the list of protocols of packet filter f: the replies of name servers"
+        ),
+        "{udp}"
+    );
+    assert!(icmp.starts_with("ICMP is not in the list of protocols of packet filter f: pings"), "{icmp}");
+    assert_eq!(told(vec![list("f", &["TCP"], "Observe")]).await, [""; 0]);
+    assert_eq!(told(vec![list("f", &["TCP", "UDP", "ICMP", "ICMPv6"], "Enforce")]).await, [""; 0]);
+    // Lists add up.
+    let other = list("g", &["TCP", "UDP", "ICMP", "ICMPv6"], "Enforce");
+    publish(&ops, vec![other]).await.unwrap();
+    assert_eq!(told(vec![list("f", &["TCP"], "Enforce")]).await, [""; 0]);
+}
+
+#[tokio::test]
 async fn rules_keep_their_number() {
     let directory = Directory::new();
     let ops = directory.open().await;

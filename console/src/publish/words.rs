@@ -5,6 +5,8 @@ use std::slice::from_ref;
 
 use model::diff::Change;
 use model::draft::{Kind, Object, Spec};
+use model::filter::{ICMP, ICMPV6, UDP, protocol_word};
+use model::snapshot::FilterMode;
 
 use super::prepare::Prepared;
 use crate::ops::ChangeLine;
@@ -59,6 +61,46 @@ pub(super) fn touches(before: &BTreeMap<(Kind, String), Object>, prepared: &Prep
     }
     sentences
 }
+
+/// What no longer works where a list of protocols that is new or differs leaves out one that a node needs itself.
+pub(super) fn left_out(prepared: &Prepared) -> Vec<String> {
+    let Some(compiled) = &prepared.compiled else { return Vec::new() };
+    let mut sentences = Vec::new();
+    for object in &prepared.put {
+        let Spec::PacketFilter(spec) = &object.spec else { continue };
+        if spec.protocols.is_none() {
+            continue;
+        }
+        // Several filters' lists add up; those that are only observed drop nothing.
+        let lists = compiled.filter_protocols_for(&spec.node_selector.match_labels);
+        let lists: Vec<_> = lists.filter(|list| list.mode == FilterMode::Enforce).collect();
+        let missing = |protocol: &u8| lists.iter().all(|list| !list.allow.contains(protocol));
+        let filter = &object.metadata.name;
+        for (protocol, breaks) in NEEDED.iter().filter(|(protocol, _)| !lists.is_empty() && missing(protocol))
+        {
+            let word = protocol_word(*protocol);
+            sentences
+                .push(format!("{word} is not in the list of protocols of packet filter {filter}: {breaks}"));
+        }
+    }
+    sentences
+}
+
+/// Protocols that nodes need, and what comes of it without.
+const NEEDED: [(u8, &str); 3] = [
+    (
+        UDP,
+        "the replies of name servers, time servers and DHCP are dropped, so that origins and a console that are given by name cannot be found",
+    ),
+    (
+        ICMP,
+        "pings are not answered, and an IPv4 host that cannot be reached is found out by waiting alone (messages about path MTU pass)",
+    ),
+    (
+        ICMPV6,
+        "pings are not answered, and an IPv6 host that cannot be reached is found out by waiting alone (messages about path MTU and neighbour discovery pass)",
+    ),
+];
 
 /// Which objects name this one.
 pub(crate) fn used_by(
