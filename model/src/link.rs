@@ -35,6 +35,10 @@ pub const ALPN: &[u8] = b"h2";
 /// A field of the answer to `link`: its console takes [`NodeMessage::Senders`]. One before it would hang up.
 pub const SENDERS: &str = "sallyport-senders";
 
+/// A field of the request `link`: both ends of the connection as the node sees them, its own address and the one it connected to, with a
+/// space between. Behind NAT the console sees others, and what filters must not drop are these.
+pub const ENDS: &str = "sallyport-link-ends";
+
 /// A field of the answer to `flows`: its console takes [`FlowMessage::Refused`](crate::flow::FlowMessage::Refused). One before it
 /// would hang up.
 pub const REFUSALS: &str = "sallyport-flow-refusals";

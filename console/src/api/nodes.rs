@@ -19,24 +19,29 @@ pub(super) async fn list(State(ops): State<Ops>) -> Result<Json<Value>, ApiError
     Ok(Json(json!({ "items": items })))
 }
 
-/// A one-time token that enrols a node of this name, with the labels of the body `{"labels": {"key": "value"}}`; a known
-/// node keeps its labels when there are none. Administrators only: the node gets private keys.
+/// A one-time token that enrols a node of this name, with the labels of the body `{"labels": {"key": "value"}, "confirm": false}`; a
+/// known node keeps its labels when there are none, and other ones are confirmed as by `PUT .../labels`. Administrators only: the node
+/// gets private keys.
 #[utoipa::path(post, path = "/api/v1/nodes/{name}/enrol", tag = "nodes", params(("name" = String, Path)),
-    responses((status = 200, description = "{\"token\": \"sallyport1....\", \"console\": \"host:port that the node will connect to\"}"), (status = 422, body = super::error::Problems)))]
+    responses((status = 200, description = "{\"token\": \"sallyport1....\", \"console\": \"host:port that the node will connect to\"}"),
+              (status = 409, description = "The labels' packet filters would shut out you or a node", body = super::error::Problems),
+              (status = 422, body = super::error::Problems)))]
 pub(super) async fn enrol(
     State(ops): State<Ops>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let labels = labels(body)?;
-    let token = ops.enrol_node(&name, &labels, &actor).await?;
+    let Labelling { labels, confirm, .. } = labelling(body, &["labels", "confirm"])?;
+    let token = ops.enrol_node(&name, &labels, confirm, &actor).await?;
     Ok(Json(json!({ "token": token, "console": ops.node_address(), "warning": ops.near_only() })))
 }
 
-/// Gives a node the labels of the body `{"labels": {"key": "value"}}` instead of those it has. Administrators only.
+/// Gives a node the labels of the body `{"labels": {"key": "value"}, "confirm": false, "dryRun": false}` instead of those it has.
+/// Administrators only.
 #[utoipa::path(put, path = "/api/v1/nodes/{name}/labels", tag = "nodes", params(("name" = String, Path)),
-    responses((status = 200, description = "{}"), (status = 404, body = super::error::Problems),
+    responses((status = 200, description = "{}; of a dry run {\"confirmations\", \"effect\"}"), (status = 404, body = super::error::Problems),
+              (status = 409, description = "The labels' packet filters would shut out you or a node", body = super::error::Problems),
               (status = 422, body = super::error::Problems)))]
 pub(super) async fn label(
     State(ops): State<Ops>,
@@ -44,20 +49,33 @@ pub(super) async fn label(
     Path(name): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    ops.label_node(&name, &labels(body)?, &actor).await?;
+    let Labelling { labels, confirm, dry_run } = labelling(body, &["labels", "confirm", "dryRun"])?;
+    if dry_run {
+        let review = ops.plan_labels(&name, &labels, &actor).await?;
+        return Ok(Json(serde_json::to_value(review).unwrap_or_default()));
+    }
+    ops.label_node(&name, &labels, confirm, &actor).await?;
     Ok(Json(json!({})))
 }
 
-fn labels(body: Value) -> Result<Labels, ApiError> {
-    let mut fields = Fields::of(body, &["labels"]);
+/// What a body says of labels.
+struct Labelling {
+    labels: Labels,
+    confirm: bool,
+    dry_run: bool,
+}
+
+fn labelling(body: Value, known: &[&'static str]) -> Result<Labelling, ApiError> {
+    let mut fields = Fields::of(body, known);
     let pairs = fields.texts("labels");
     let labels = Labels::of(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let labels = labels.unwrap_or_else(|why| {
         fields.also([Problem::new("", "labels", Code::Invalid, why.to_string())]);
         Labels::default()
     });
+    let (confirm, dry_run) = (fields.flag("confirm"), fields.flag("dryRun"));
     fields.finish()?;
-    Ok(labels)
+    Ok(Labelling { labels, confirm, dry_run })
 }
 
 /// Shuts a node out.

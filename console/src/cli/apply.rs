@@ -57,9 +57,6 @@ pub(crate) async fn run(client: &Client, options: &Options) -> Result<(), CliErr
             .is_some_and(|changes| changes.iter().any(|c| c["action"] == "remove"));
         if options.dry_run || (removes && !options.yes) {
             tell(&review);
-            for problem in review["confirmations"].as_array().into_iter().flatten() {
-                say(&format!("needs --yes: {}", plain(&problem["message"])));
-            }
             if options.dry_run || removes && agreed()? {
                 return if options.dry_run { Ok(()) } else { publish(client, &mut request, options).await };
             }
@@ -101,7 +98,18 @@ pub(crate) fn tell(answer: &Value) {
         };
         say(&format!("{sign} {}  {}", plain(&change["object"]), plain(&change["words"])));
     }
-    // What a packet filter would have done to what was sent.
+    answer["touches"].as_array().into_iter().flatten().for_each(|sentence| say(&plain(sentence)));
+    tell_effect(answer);
+    if let Some(at) = answer["rollbackAt"].as_str() {
+        say(&format!(
+            "rolls back by itself at {at} unless confirmed: sallyport confirm {}",
+            answer["revision"]
+        ));
+    }
+}
+
+/// Shows what a packet filter would have done to what was sent, and what of it has to be confirmed.
+pub(crate) fn tell_effect(answer: &Value) {
     for sentence in answer["effect"]["words"].as_array().into_iter().flatten() {
         say(&plain(sentence));
     }
@@ -111,11 +119,8 @@ pub(crate) fn tell(answer: &Value) {
     answer["effect"]["sources"].as_array().into_iter().flatten().take(SOURCES).for_each(|source| {
         say(&source_line(source));
     });
-    if let Some(at) = answer["rollbackAt"].as_str() {
-        say(&format!(
-            "rolls back by itself at {at} unless confirmed: sallyport confirm {}",
-            answer["revision"]
-        ));
+    for problem in answer["confirmations"].as_array().into_iter().flatten() {
+        say(&format!("needs --yes: {}", plain(&problem["message"])));
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use model::name::Name;
 use serde_json::json;
 
+use super::apply::tell_effect;
 use super::status::node_line;
 use super::{CliError, parsed, say};
 use crate::client::Client;
@@ -16,6 +17,9 @@ pub(crate) enum Command {
         /// A label, key=value (repeatable); a known node keeps its own when there is none
         #[arg(long = "label", value_name = "KEY=VALUE")]
         labels: Vec<String>,
+        /// Go ahead with labels of a known node whose packet filters could lock somebody out
+        #[arg(long)]
+        yes: bool,
     },
     /// Give a node these labels instead of those it has
     Label {
@@ -25,6 +29,12 @@ pub(crate) enum Command {
         /// Take all labels away
         #[arg(long, conflicts_with = "labels")]
         none: bool,
+        /// Show what the node's packet filters would do to you and to what was sent, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Go ahead with labels whose packet filters could lock somebody out
+        #[arg(long)]
+        yes: bool,
     },
     /// All nodes
     List,
@@ -40,8 +50,8 @@ pub(crate) enum Command {
 /// Does what was said about a node.
 pub(crate) async fn run(client: &Client, command: Command) -> Result<(), CliError> {
     match command {
-        Command::Enrol { name, labels } => {
-            let body = json!({ "labels": parsed(&labels)?.as_map() });
+        Command::Enrol { name, labels, yes } => {
+            let body = json!({ "labels": parsed(&labels)?.as_map(), "confirm": yes });
             let answer = client.must("POST", &format!("/api/v1/nodes/{name}/enrol"), Some(&body)).await?;
             say("On the node, once (the token is for one use):\n");
             say("    umask 077; cat > token <<'END'");
@@ -55,9 +65,16 @@ pub(crate) async fn run(client: &Client, command: Command) -> Result<(), CliErro
             let answer = client.must("GET", "/api/v1/nodes", None).await?;
             answer["items"].as_array().into_iter().flatten().for_each(|node| say(&node_line(node)));
         }
-        Command::Label { name, labels, none: _ } => {
-            let body = json!({ "labels": parsed(&labels)?.as_map() });
-            client.must("PUT", &format!("/api/v1/nodes/{name}/labels"), Some(&body)).await?;
+        Command::Label { name, labels, none: _, dry_run, yes } => {
+            let body = json!({ "labels": parsed(&labels)?.as_map(), "confirm": yes, "dryRun": dry_run });
+            let answer = client.must("PUT", &format!("/api/v1/nodes/{name}/labels"), Some(&body)).await?;
+            if dry_run {
+                if answer["effect"].is_null() {
+                    say("the packet filters of the node stay the same");
+                }
+                tell_effect(&answer);
+                return Ok(());
+            }
             say(&format!("node {name} has the labels: {}", labels.join(" ")));
         }
         Command::Drain { name } => {

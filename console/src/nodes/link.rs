@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,13 @@ enum Ended {
 }
 
 /// Begins the exchange; the answer's body is what the console says.
-pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Body) -> Body {
+pub(super) fn begin(
+    ops: Ops,
+    (caller, ends): (Caller, Vec<IpAddr>),
+    name: Name,
+    row: NodeRow,
+    body: Body,
+) -> Body {
     let (say, said) = mpsc::channel::<Result<Bytes, Infallible>>(WAITING);
     tokio::spawn(async move {
         let (connection, orders) = ops.live().connected(name.as_str(), caller.peer, row.drained);
@@ -70,7 +77,12 @@ pub(super) fn begin(ops: Ops, caller: Caller, name: Name, row: NodeRow, body: Bo
             ops.live().ended(name.as_str(), connection);
             return;
         }
-        ops.links().opened(name.as_str(), [caller.peer.ip(), caller.local.ip()]);
+        if row.link_ends != ends
+            && let Err(error) = ops.store().set_link_ends(name.as_str(), &ends).await
+        {
+            tracing::warn!(node = %name, %error, "the link's addresses are not kept: after a restart no rule is asked about them");
+        }
+        ops.links().opened(name.as_str(), ends);
         ops.tell(Event::Node { node: name.to_string() });
         tracing::info!(node = %name, "node connected");
         let current = ops.publisher().current();

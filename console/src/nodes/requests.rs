@@ -1,5 +1,7 @@
 //! The requests of `model::link`.
 
+use std::net::IpAddr;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -7,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::digest::Digest;
-use model::link::{EnrolRequest, EnrolResponse, REFUSALS, RenewRequest, RenewResponse, SENDERS};
+use model::link::{ENDS, EnrolRequest, EnrolResponse, REFUSALS, RenewRequest, RenewResponse, SENDERS};
 use serde::de::DeserializeOwned;
 
 use super::Caller;
@@ -134,10 +136,24 @@ async fn link(
     request: Request<Body>,
 ) -> Result<Response, Refused> {
     let (name, row) = caller.node(&ops, false, clock::now()).await?;
-    let body = begin(ops, caller, name, row, request.into_body());
+    let seen = ends(&caller, request.headers().get(ENDS));
+    let body = begin(ops, (caller, seen), name, row, request.into_body());
     let stream = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let senders = (HeaderName::from_static(SENDERS), HeaderValue::from_static("1"));
     Ok(([stream, senders], body).into_response())
+}
+
+/// Both ends of a connection, as this console sees them and, where its release says it, as the node does.
+fn ends(caller: &Caller, said: Option<&HeaderValue>) -> Vec<IpAddr> {
+    let said = said.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let said = said.split(' ').take(2).filter_map(|text| text.parse().ok());
+    let mut ends: Vec<IpAddr> = Vec::with_capacity(4);
+    for end in [caller.peer.ip(), caller.local.ip()].into_iter().chain(said) {
+        if !ends.contains(&end) {
+            ends.push(end);
+        }
+    }
+    ends
 }
 
 async fn flows(

@@ -32,7 +32,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::clock;
 use crate::ops::{Actor, Ops, OpsError, PublishOptions};
 use crate::server::testing::serve_nodes;
-use crate::testing::{Directory, operator, publish, shop};
+use crate::testing::{Directory, object, operator, publish, shop};
 
 struct Console {
     ops: Ops,
@@ -83,7 +83,7 @@ impl Console {
     }
 
     async fn token(&self, name: &str) -> EnrolmentToken {
-        let text = self.ops.enrol_node(name, &Labels::default(), &Actor::console()).await.unwrap();
+        let text = self.ops.enrol_node(name, &Labels::default(), false, &Actor::console()).await.unwrap();
         let json = URL_SAFE_NO_PAD.decode(text.strip_prefix(TOKEN_PREFIX).unwrap()).unwrap();
         serde_json::from_slice(&json).unwrap()
     }
@@ -147,9 +147,19 @@ impl Link {
     }
 
     async fn silent(console: &Console, identity: &Identity) -> Result<Self, (StatusCode, Bytes)> {
+        Self::seen_from(console, identity, "").await
+    }
+
+    /// One that says which ends it sees.
+    async fn seen_from(
+        console: &Console,
+        identity: &Identity,
+        ends: &str,
+    ) -> Result<Self, (StatusCode, Bytes)> {
         let mut sender = console.connect(Some(identity)).await.unwrap();
         let (say, said) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(4);
         let request = Request::post("https://console/node/v1/link")
+            .header(model::link::ENDS, ends)
             .body(Body::from_stream(ReceiverStream::new(said)))
             .unwrap();
         let answer: Response<Incoming> = sender.send_request(request).await.unwrap();
@@ -264,9 +274,7 @@ async fn snapshots_arrive_are_answered_and_keys_go_only_to_whom_they_concern() {
     link.tell(&NodeMessage::Applied { id: first.id, took_ms: 12 }).await;
     until(async || console.ops.nodes().await.unwrap()[0].applied == Some(first.id)).await;
     // A change wakes the node; a refusal is kept with its reason.
-    publish(&console.ops, vec![crate::testing::object("Listener", "two", json!({ "port": 9000 }))])
-        .await
-        .unwrap();
+    publish(&console.ops, vec![object("Listener", "two", json!({ "port": 9000 }))]).await.unwrap();
     let second = link.snapshot(&console.ops).await;
     assert_eq!((second.id.revision, second.listeners.len()), (2, 2));
     link.tell(&NodeMessage::Refused { id: second.id, reason: "port 9000 is in use".to_owned() }).await;
@@ -308,7 +316,7 @@ async fn labels_are_the_consoles_word_and_choose_at_once() {
     let console = console().await;
     let selected = json!({ "port": 9000, "nodeSelector": { "matchLabels": { "zone": "a" } } });
     let mut objects = shop();
-    objects.push(crate::testing::object("Listener", "edge", selected));
+    objects.push(object("Listener", "edge", selected));
     publish(&console.ops, objects).await.unwrap();
     let identity = console.enrol("n1").await;
     let mut link = Link::silent(&console, &identity).await.unwrap();
@@ -321,17 +329,57 @@ async fn labels_are_the_consoles_word_and_choose_at_once() {
     let first = link.snapshot(&console.ops).await;
     assert_eq!(names(&first), ["https"], "what a node says chooses nothing");
     let labels = Labels::parse(["zone=a"]).unwrap();
-    let forbidden = console.ops.label_node("n1", &labels, &operator()).await;
+    let forbidden = console.ops.label_node("n1", &labels, false, &operator()).await;
     assert!(matches!(forbidden, Err(OpsError::Forbidden(_))));
-    assert!(matches!(console.ops.enrol_node("n2", &labels, &operator()).await, Err(OpsError::Forbidden(_))));
-    console.ops.label_node("n1", &labels, &Actor::console()).await.unwrap();
+    assert!(matches!(
+        console.ops.enrol_node("n2", &labels, false, &operator()).await,
+        Err(OpsError::Forbidden(_))
+    ));
+    console.ops.label_node("n1", &labels, false, &Actor::console()).await.unwrap();
     let second = link.snapshot(&console.ops).await;
     assert!(second.id > first.id && names(&second) == ["edge", "https"], "{:?}", names(&second));
     // A token without labels keeps them, one with labels sets them; both before it is used.
-    console.ops.enrol_node("n1", &Labels::default(), &Actor::console()).await.unwrap();
+    console.ops.enrol_node("n1", &Labels::default(), false, &Actor::console()).await.unwrap();
     assert_eq!(console.ops.nodes().await.unwrap()[0].labels["zone"], "a");
-    console.ops.enrol_node("n1", &Labels::parse(["zone=b"]).unwrap(), &Actor::console()).await.unwrap();
+    console
+        .ops
+        .enrol_node("n1", &Labels::parse(["zone=b"]).unwrap(), false, &Actor::console())
+        .await
+        .unwrap();
     assert_eq!(names(&link.snapshot(&console.ops).await), ["https"]);
+}
+
+#[tokio::test]
+async fn what_a_node_sees_of_its_link_is_protected_also_after_a_restart() {
+    let Console { ops, address, directory, _stop } = console().await;
+    publish(&ops, shop()).await.unwrap();
+    let console = Console { ops, address, directory, _stop };
+    let identity = console.enrol("n1").await;
+    let link = Link::seen_from(&console, &identity, "10.9.8.7 203.0.113.5 and more").await.unwrap();
+    let stored = async || console.ops.store().node("n1").await.unwrap().unwrap().link_ends;
+    while stored().await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let ends: Vec<std::net::IpAddr> =
+        ["127.0.0.1", "10.9.8.7", "203.0.113.5"].iter().map(|text| text.parse().unwrap()).collect();
+    assert_eq!(stored().await, ends);
+    drop(link);
+    let Console { ops, directory, _stop, .. } = console;
+    drop((ops, _stop));
+    let ops = directory.open().await;
+    // The node is not back yet.
+    for prefix in ["10.9.0.0/16", "203.0.113.5/32"] {
+        let rules = json!({ "rules": [{ "name": "r", "action": "Deny", "prefixes": [prefix] }] });
+        let error = publish(&ops, vec![object("PacketFilter", "f", rules)]).await.unwrap_err();
+        assert!(error.needs_confirmation() && error.to_string().contains("which node n1 and"), "{error}");
+    }
+    // Whoever is shut out keeps nobody from anything, now and after another restart.
+    ops.revoke_node("n1", &operator()).await.unwrap();
+    let rules = |prefix: &str| json!({ "rules": [{ "name": "r", "action": "Deny", "prefixes": [prefix] }] });
+    publish(&ops, vec![object("PacketFilter", "f", rules("10.9.0.0/16"))]).await.unwrap();
+    drop(ops);
+    let ops = directory.open().await;
+    publish(&ops, vec![object("PacketFilter", "f", rules("203.0.113.0/24"))]).await.unwrap();
 }
 
 #[tokio::test]
@@ -450,9 +498,7 @@ async fn after_a_restart_the_newest_revision_arrives() {
     let console = console().await;
     publish(&console.ops, shop()).await.unwrap();
     let identity = console.enrol("n1").await;
-    publish(&console.ops, vec![crate::testing::object("Listener", "two", json!({ "port": 9000 }))])
-        .await
-        .unwrap();
+    publish(&console.ops, vec![object("Listener", "two", json!({ "port": 9000 }))]).await.unwrap();
     let options = PublishOptions::default();
     console.ops.rollback(1, &operator(), options).await.unwrap();
     // A second console on the same state: what a killed one left behind.

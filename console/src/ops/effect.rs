@@ -105,10 +105,39 @@ impl Ops {
     ) -> Result<Option<FilterEffect>, OpsError> {
         let nodes = self.recorded().await?;
         // Large rule sets take a while to compile.
-        let effect = tokio::task::spawn_blocking(move || effect(&base, &new, &nodes));
+        let effect =
+            tokio::task::spawn_blocking(move || effect(&nodes, |node| Change::of(&base, &new, node)));
+        effect.await.map_err(|_panicked| OpsError::Stopped)
+    }
+
+    /// What other labels of a node, before and after, would have done to the packets of the last hour; nothing where its packet filter
+    /// stays the same.
+    pub(super) async fn label_effect(
+        &self,
+        name: &str,
+        labels: (Labels, Labels),
+    ) -> Result<Option<FilterEffect>, OpsError> {
+        let Ok(known) = name.parse::<Name>() else { return Ok(None) };
+        // Whatever it is: of one that has told nothing that is said.
+        let senders = self.live().all().remove(name).and_then(|live| live.senders);
+        let node = self.nodes().await?.into_iter().find(|node| node.name == name);
+        let nodes: Vec<_> = node.map(|node| (node, senders)).into_iter().collect();
+        let current = self.current();
+        let effect = tokio::task::spawn_blocking(move || {
+            let before = current.snapshot_for(&known, &labels.0)?;
+            let after = current.snapshot_for(&known, &labels.1)?;
+            let filter = |one: &Snapshot| {
+                (one.filter.clone(), one.filter_protocols.clone(), one.filter_budgets.clone())
+            };
+            let same = filter(&before) == filter(&after);
+            let mut change = Some(Change::between(Some(before), after)).filter(|_| !same);
+            effect(&nodes, |_| change.take().unwrap_or_default())
+        });
         effect.await.map_err(|_panicked| OpsError::Stopped)
     }
 }
+
+type Labels = BTreeMap<String, String>;
 
 /// What changes of the packet filters of nodes with the same labels.
 #[derive(Default)]
@@ -123,7 +152,10 @@ impl Change {
     fn of(base: &Current, new: &Compiled, node: &Node) -> Self {
         let Ok(name) = node.name.parse::<Name>() else { return Self::default() };
         let after = new.snapshot_for(&name, &node.labels, SnapshotId { epoch: 0, revision: 0 });
-        let before = base.snapshot_for(&name, &node.labels);
+        Self::between(base.snapshot_for(&name, &node.labels), after)
+    }
+
+    fn between(before: Option<Snapshot>, after: Snapshot) -> Self {
         let budgets = match &before {
             Some(before) => before.filter_budgets != after.filter_budgets,
             None => !after.filter_budgets.is_empty(),
@@ -196,13 +228,16 @@ type Places = BTreeMap<(How, Option<Name>, String), (Adding, BTreeSet<String>)>;
 /// By source and how, with the rules that would do it.
 type Sources = BTreeMap<(How, IpAddr), (u64, BTreeSet<String>)>;
 
-fn effect(base: &Current, new: &Compiled, nodes: &[(Node, Option<Arc<Senders>>)]) -> Option<FilterEffect> {
+fn effect(
+    nodes: &[(Node, Option<Arc<Senders>>)],
+    mut change: impl FnMut(&Node) -> Change,
+) -> Option<FilterEffect> {
     let mut changes: BTreeMap<_, Change> = BTreeMap::new();
     let mut budgets = false;
     let (mut told, mut by_place, mut by_source) = (Vec::new(), Places::new(), Sources::new());
     let mut all: BTreeMap<How, Adding> = BTreeMap::new();
     for (node, senders) in nodes {
-        let change = changes.entry(&node.labels).or_insert_with(|| Change::of(base, new, node));
+        let change = changes.entry(&node.labels).or_insert_with(|| change(node));
         budgets |= change.budgets;
         let Some(change) = &change.judged else { continue };
         let mut here: BTreeMap<How, Adding> = BTreeMap::new();

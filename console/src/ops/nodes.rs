@@ -9,7 +9,7 @@ use model::name::Name;
 use model::problem::Code;
 use time::Duration;
 
-use super::{Actor, Event, Node, Ops, OpsError, Role, Status, allowed};
+use super::{Actor, Event, LabelReview, Node, Ops, OpsError, Role, Status, allowed};
 use crate::clock;
 use crate::nodes::LiveNode;
 use crate::secrets::random_text;
@@ -33,8 +33,14 @@ impl Ops {
     /// node keeps those it has. Whoever holds the token gets the private keys that the labels select.
     ///
     /// # Errors
-    /// When the name is none, or the actor may not.
-    pub async fn enrol_node(&self, name: &str, labels: &Labels, actor: &Actor) -> Result<String, OpsError> {
+    /// When the name is none, or the actor may not; for a known node as [`Ops::label_node`].
+    pub async fn enrol_node(
+        &self,
+        name: &str,
+        labels: &Labels,
+        confirm: bool,
+        actor: &Actor,
+    ) -> Result<String, OpsError> {
         allowed(actor, Role::Administrator)?;
         let node: Name = name.parse().map_err(|why: model::name::InvalidName| {
             OpsError::problem(format!("Node/{name}"), "name", Code::Invalid, why.to_string())
@@ -42,9 +48,12 @@ impl Ops {
         let secret = random_text()?;
         let ends = clock::now() + TOKEN_LIVES;
         let given = Some(labels).filter(|labels| !labels.is_empty());
-        let known = self.store().node(name).await?.is_some();
+        let known = self.store().node(name).await?;
+        if let (Some(known), Some(labels)) = (&known, given) {
+            self.sure_of_labels(known, labels, confirm, actor).await?;
+        }
         self.store().put_node_secret(name, &Digest::of(secret.as_bytes()), ends, given).await?;
-        if known && given.is_some() {
+        if known.is_some() && given.is_some() {
             self.relabelled(name).await?;
         }
         self.store().audit(actor, &format!("made an enrolment token for node {name}")).await?;
@@ -79,12 +88,53 @@ impl Ops {
         })
     }
 
-    /// Gives a node these labels instead of those it has: they decide which listeners, and so which private keys, it gets.
+    /// What giving a node these labels would do to its packet filter.
     ///
     /// # Errors
     /// When there is no such node, or the actor may not.
-    pub async fn label_node(&self, name: &str, labels: &Labels, actor: &Actor) -> Result<(), OpsError> {
+    pub async fn plan_labels(
+        &self,
+        name: &str,
+        labels: &Labels,
+        actor: &Actor,
+    ) -> Result<LabelReview, OpsError> {
         allowed(actor, Role::Administrator)?;
+        let row = self.store().node(name).await?.ok_or_else(|| no_node(name))?;
+        let confirmations = self.publisher().asked_of_labels(&row, labels.as_map(), actor).await?;
+        let effect = self.label_effect(name, (row.labels, labels.as_map().clone())).await?;
+        Ok(LabelReview { confirmations, effect })
+    }
+
+    /// Refuses labels whose packet filters would shut somebody out, unless that is confirmed.
+    async fn sure_of_labels(
+        &self,
+        node: &NodeRow,
+        labels: &Labels,
+        confirm: bool,
+        actor: &Actor,
+    ) -> Result<(), OpsError> {
+        let asked = match confirm {
+            true => Vec::new(),
+            false => self.publisher().asked_of_labels(node, labels.as_map(), actor).await?,
+        };
+        if asked.is_empty() { Ok(()) } else { Err(OpsError::Problems(asked)) }
+    }
+
+    /// Gives a node these labels instead of those it has: they decide which listeners, and so which private keys, it gets, and which
+    /// packet filters.
+    ///
+    /// # Errors
+    /// When there is no such node, or the actor may not; or its packet filters would shut somebody out, which is not confirmed.
+    pub async fn label_node(
+        &self,
+        name: &str,
+        labels: &Labels,
+        confirm: bool,
+        actor: &Actor,
+    ) -> Result<(), OpsError> {
+        allowed(actor, Role::Administrator)?;
+        let row = self.store().node(name).await?.ok_or_else(|| no_node(name))?;
+        self.sure_of_labels(&row, labels, confirm, actor).await?;
         if !self.store().set_labels(name, labels).await? {
             return Err(no_node(name));
         }
@@ -112,6 +162,7 @@ impl Ops {
         allowed(actor, Role::Operator)?;
         self.set(name, Some(true), None).await?;
         self.live().order(name, |orders| orders.close = true);
+        self.links().forget(name);
         self.store().audit(actor, &format!("revoked node {name}")).await?;
         self.tell(Event::Node { node: name.to_owned() });
         Ok(())

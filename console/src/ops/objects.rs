@@ -219,7 +219,6 @@ impl Ops {
         if at > now {
             return Ok(());
         }
-        tracing::warn!(revision = number, to, "nobody confirmed in time: rolling back");
         let message = format!("nobody confirmed revision {number} in time: back to revision {to}");
         let options = PublishOptions { confirm: true, message, ..PublishOptions::default() };
         self.grant(Wish::Unconfirmed { revision: number, now }, &Actor::console(), options).await?;

@@ -68,6 +68,9 @@ impl Ops {
             _ => begin(&store, &master).await?,
         };
         let (links, live) = (Links::default(), Live::default());
+        for row in store.nodes().await?.into_iter().filter(|row| !row.revoked) {
+            links.opened(&row.name, row.link_ends);
+        }
         let (own, signing) = (store.clone(), (master.clone(), authority.clone()));
         let publisher = Publisher::open(own, signing, links.clone(), live.clone()).await?;
         let figures = Figures::load(&store).await?;

@@ -262,7 +262,7 @@ async fn a_lost_or_wrong_master_key_is_named_and_no_new_one_is_made() {
 async fn a_stop_that_is_in_no_audit_log_is_none() {
     let directory = Directory::new();
     let ops = directory.open().await;
-    ops.enrol_node("n1", &model::labels::Labels::default(), &super::Actor::console()).await.unwrap();
+    ops.enrol_node("n1", &model::labels::Labels::default(), false, &super::Actor::console()).await.unwrap();
     let flows = FlowQuery { node: "n1".to_owned(), reason: "denied".to_owned(), ..FlowQuery::default() };
     let query = CaptureQuery { flows, ..CaptureQuery::default() };
     let id = ops.capture(&query, &operator()).await.unwrap().leave();

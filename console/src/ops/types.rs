@@ -166,6 +166,16 @@ pub struct Review {
     pub effect: Option<FilterEffect>,
 }
 
+/// What other labels would do to a node's packet filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelReview {
+    /// What needs `confirm: true` first (all with `Code::NeedsConfirmation`).
+    pub confirmations: Vec<Problem>,
+    /// What the packet filter would have done to what was sent to the node in the last hour; absent where it stays the same.
+    pub effect: Option<FilterEffect>,
+}
+
 /// How to publish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublishOptions {

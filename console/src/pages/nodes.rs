@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect};
 use model::labels::Labels;
-use model::problem::Code;
+use model::problem::{Code, Problem};
 use model::report::{Feature, Overload};
 
 use super::list::{List, ListQuery};
@@ -17,7 +17,8 @@ use super::when::When;
 use super::{PageError, PageResult, page};
 use crate::clock::now;
 use crate::forms::Fields;
-use crate::ops::{Node, Ops, OpsError, Status};
+use crate::ops::{FilterEffect, LabelReview, Node, Ops, OpsError, Status};
+use crate::publish::HOW_LABELS;
 use crate::session::SignedIn;
 use crate::state::AppState;
 
@@ -63,6 +64,18 @@ struct NodesPage {
 struct NodePage {
     shell: Shell,
     node: View,
+    /// What stands in the labels' field.
+    labels: String,
+    /// Labels that change the packet filter, before they are given.
+    review: Option<Review>,
+}
+
+/// What has to be read before a node gets other labels.
+struct Review {
+    /// The labels it is about.
+    labels: String,
+    confirmations: Vec<String>,
+    effect: Option<FilterEffect>,
 }
 
 /// The form that makes a token, as typed, and what came of it.
@@ -71,6 +84,8 @@ struct Enrol {
     name: String,
     labels: String,
     wrong: Vec<String>,
+    /// What of the labels of a known node has to be confirmed.
+    confirmations: Vec<String>,
     token: Option<String>,
 }
 
@@ -107,7 +122,7 @@ pub(crate) async fn enrol(State(state): State<AppState>, user: SignedIn, fields:
     let (name, labels) = (fields.trimmed("name").to_owned(), fields.trimmed("labels").to_owned());
     let query = ListQuery::default();
     let made = match Labels::parse(fields.words("labels").iter().map(String::as_str)) {
-        Ok(labels) => state.ops.enrol_node(&name, &labels, &user.actor).await,
+        Ok(labels) => state.ops.enrol_node(&name, &labels, fields.ticked("confirm"), &user.actor).await,
         Err(why) => Err(OpsError::problem("", "labels", Code::Invalid, why.to_string())),
     };
     match made {
@@ -115,16 +130,32 @@ pub(crate) async fn enrol(State(state): State<AppState>, user: SignedIn, fields:
             let enrol = Enrol { name, token: Some(token), ..Enrol::default() };
             draw(&state.ops, &user, &query, enrol).await
         }
+        Err(error) if error.needs_confirmation() => {
+            let enrol = Enrol { name, labels, confirmations: questions(error), ..Enrol::default() };
+            let answer = draw(&state.ops, &user, &query, enrol).await?;
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, answer).into_response())
+        }
         Err(OpsError::Problems(problems)) => {
             let wrong = problems.into_iter().map(|problem| problem.message).collect();
-            let answer = draw(&state.ops, &user, &query, Enrol { name, labels, wrong, token: None }).await?;
+            let enrol = Enrol { name, labels, wrong, ..Enrol::default() };
+            let answer = draw(&state.ops, &user, &query, enrol).await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, answer).into_response())
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// `POST /nodes/{name}/labels`.
+/// What has to be confirmed, beside the box that does it.
+fn questions(error: OpsError) -> Vec<String> {
+    let OpsError::Problems(problems) = error else { return Vec::new() };
+    problems.iter().map(question).collect()
+}
+
+fn question(problem: &Problem) -> String {
+    problem.message.strip_suffix(HOW_LABELS).unwrap_or(&problem.message).to_owned()
+}
+
+/// `POST /nodes/{name}/labels`: where they change the packet filter, what that does is shown first.
 pub(crate) async fn label(
     State(state): State<AppState>,
     Path(name): Path<String>,
@@ -134,18 +165,38 @@ pub(crate) async fn label(
     user.check(fields.get("csrf"))?;
     let labels = Labels::parse(fields.words("labels").iter().map(String::as_str));
     let labels = labels.map_err(|why| PageError::Refused(vec![why.to_string()]))?;
-    state.ops.label_node(&name, &labels, &user.actor).await?;
+    let typed = text(labels.as_map());
+    // Whoever writes others into the review's field has not read about those.
+    let read = fields.get("reviewed") == typed;
+    let confirm = read && fields.ticked("confirm");
+    if !confirm {
+        let LabelReview { confirmations, effect } =
+            state.ops.plan_labels(&name, &labels, &user.actor).await?;
+        if !confirmations.is_empty() || (effect.is_some() && !read) {
+            let confirmations = confirmations.iter().map(question).collect();
+            let review = Review { labels: typed, confirmations, effect };
+            let answer = draw_node(&state.ops, &name, &user, Some(review)).await?;
+            let status = if read { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+            return Ok((status, answer).into_response());
+        }
+    }
+    state.ops.label_node(&name, &labels, confirm, &user.actor).await?;
     Ok(Redirect::to(&format!("/nodes/{name}")).into_response())
 }
 
 /// `GET /nodes/{name}`.
 pub(crate) async fn show(State(ops): State<Ops>, Path(name): Path<String>, user: SignedIn) -> PageResult {
+    draw_node(&ops, &name, &user, None).await
+}
+
+async fn draw_node(ops: &Ops, name: &str, user: &SignedIn, review: Option<Review>) -> PageResult {
     let status = ops.status().await?;
     let nodes = ops.nodes().await?;
     let missing = || PageError::NotFound(format!("There is no node {name}."));
     let node = view(nodes.iter().find(|node| node.name == name).ok_or_else(missing)?, &status);
-    let shell = Shell::with(&ops, &user, Section::Nodes, &format!("Node {name}"), &status).await?;
-    page(&NodePage { shell, node })
+    let shell = Shell::with(ops, user, Section::Nodes, &format!("Node {name}"), &status).await?;
+    let labels = review.as_ref().map_or_else(|| node.labels.clone(), |review| review.labels.clone());
+    page(&NodePage { shell, node, labels, review })
 }
 
 /// `POST /nodes/{name}/revoke`.
@@ -191,6 +242,11 @@ async fn set_drained(state: &AppState, name: &str, user: &SignedIn, fields: &Fie
     Ok(Redirect::to(&format!("/nodes/{name}")).into_response())
 }
 
+/// `tier=edge zone=fra`.
+fn text(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
 fn view(node: &Node, status: &Status) -> View {
     let applied = node.applied.map(|id| id.revision);
     let current = applied == Some(status.revision);
@@ -210,9 +266,6 @@ fn view(node: &Node, status: &Status) -> View {
         Node { overload: Some(_), .. } => ("bad", "overloaded"),
         _ if !current => ("warn", "catching up"),
         _ => ("good", "connected"),
-    };
-    let text = |labels: &BTreeMap<String, String>| {
-        labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
     };
     let said = if node.said_labels == node.labels { String::new() } else { text(&node.said_labels) };
     let listener = |report: &model::report::ListenerReport| {

@@ -15,8 +15,8 @@ mod words;
 
 pub(crate) use certificates::purpose as key_purpose;
 pub use current::Current;
-pub(crate) use protect::HOW;
 pub use protect::Links;
+pub(crate) use protect::{HOW, HOW_LABELS};
 pub use words::difference;
 pub(crate) use words::{used_by, users_of};
 
@@ -35,7 +35,6 @@ use crate::nodes::Live;
 use crate::ops::{Actor, Changes, Connection, OpsError, PublishOptions, Published, Review};
 use crate::secrets::{Authority, MasterKey};
 use crate::store::{NewRevision, ObjectRow, Store};
-use loopback::Loopback;
 use prepare::Prepared;
 use staged::Staged;
 use unconfirmed::Unconfirmed;
@@ -150,7 +149,7 @@ impl Publisher {
         prepared.problems.extend(sources::unpermitted(&base, &prepared.put, actor));
         prepared.problems.extend(obstacle);
         let confirmations = match &prepared.compiled {
-            Some(new) => self.0.links.protect(&base, new, actor, &[], &self.loopback(new).await?),
+            Some(new) => self.asked(&base, new, actor, &[]).await?,
             None => Vec::new(),
         };
         let review = Review {
@@ -211,8 +210,7 @@ impl Publisher {
         if prepared.lines.is_empty() && !again && present > 0 {
             return Ok(unchanged);
         }
-        let loopback = self.loopback(compiled).await?;
-        let confirmations = self.0.links.protect(&base, compiled, actor, &options.protect, &loopback);
+        let confirmations = self.asked(&base, compiled, actor, &options.protect).await?;
         if !confirmations.is_empty() && !options.confirm {
             return Err(OpsError::Problems(confirmations));
         }
@@ -320,11 +318,6 @@ impl Publisher {
         let (prepared, taken) = task.await.map_err(|_panicked| OpsError::Stopped)?;
         *cache = taken;
         Ok(prepared)
-    }
-
-    /// Whether rules may meet what comes over a loopback interface, by what is to be in force and where filters stand now.
-    async fn loopback(&self, new: &Compiled) -> Result<Loopback, OpsError> {
-        Ok(Loopback::of(new, &self.0.store.nodes().await?, |node| self.0.live.report(node)))
     }
 
     async fn old_objects(&self, base: &Current, to: u64) -> Result<Vec<Object>, OpsError> {

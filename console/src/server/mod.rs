@@ -120,6 +120,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     if let Some(port) = options.default_port {
         ops.begin(port).await?;
     }
+    let ports = node_ports.iter().chain(&console_ports).filter_map(|port| port.local_addr().ok());
+    let said = node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    ops.links().serves(ports.map(|address| address.port()).chain(said));
     let (stopping, stopped) = watch::channel(false);
     let mut serving = JoinSet::new();
     let names = server_names(&options.node_listen, &host_of(&node_address));
@@ -207,11 +210,12 @@ async fn offer_token(ops: &Ops, node: &Name, labels: &Labels, path: &Path) -> Re
     let known = ops.store().node(node.as_str()).await.map_err(OpsError::from)?;
     if let Some(row) = known.filter(|row| row.serial.is_some()) {
         if !labels.is_empty() && row.labels != *labels.as_map() {
-            ops.label_node(node.as_str(), labels, &Actor::console()).await?;
+            // Whoever starts it with other labels has nobody to answer questions, and sits at this machine.
+            ops.label_node(node.as_str(), labels, true, &Actor::console()).await?;
         }
         return files::remove(path);
     }
-    let token = ops.enrol_node(node.as_str(), labels, &Actor::console()).await?;
+    let token = ops.enrol_node(node.as_str(), labels, true, &Actor::console()).await?;
     files::replace(path, token.as_bytes())
 }
 

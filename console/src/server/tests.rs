@@ -156,7 +156,7 @@ async fn a_connection_that_publishes_for_good_goes_on() {
 async fn a_capture_ends_when_whoever_follows_it_goes_away() {
     for h2 in [false, true] {
         let console = Console::new().await;
-        console.ops.enrol_node("edge", &Labels::default(), &Actor::console()).await.unwrap();
+        console.ops.enrol_node("edge", &Labels::default(), false, &Actor::console()).await.unwrap();
         let mut wire = console.connect(h2).await;
         let order = |follow: bool| json!({ "node": "edge", "reason": "denied", "follow": follow });
         let (_, alone) = console.post(&mut wire, "/api/v1/captures", order(false)).await;
@@ -189,7 +189,7 @@ async fn a_capture_ends_when_whoever_follows_it_goes_away() {
 #[tokio::test]
 async fn a_followed_capture_says_its_end_and_then_no_more() {
     let console = Console::new().await;
-    console.ops.enrol_node("edge", &Labels::default(), &Actor::console()).await.unwrap();
+    console.ops.enrol_node("edge", &Labels::default(), false, &Actor::console()).await.unwrap();
     let mut wire = console.connect(false).await;
     let order = json!({ "node": "edge", "reason": "denied", "seconds": 1, "follow": true });
     let answer = console.begin(&mut wire, "/api/v1/captures", order).await;

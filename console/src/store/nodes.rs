@@ -1,6 +1,7 @@
 //! Nodes: who they are, what they answered.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use model::digest::Digest;
 use model::labels::Labels;
@@ -37,6 +38,8 @@ pub struct NodeRow {
     pub applied: Option<SnapshotId>,
     /// What it refused after that.
     pub refused: Option<(SnapshotId, String)>,
+    /// Both ends of its last link.
+    pub link_ends: Vec<IpAddr>,
 }
 
 /// What became of an enrolment secret.
@@ -64,6 +67,7 @@ struct Row {
     refused_epoch: Option<i64>,
     refused_revision: Option<i64>,
     refused_reason: Option<String>,
+    link_ends: String,
 }
 
 fn id(epoch: Option<i64>, revision: Option<i64>) -> Option<SnapshotId> {
@@ -87,6 +91,7 @@ impl TryFrom<Row> for NodeRow {
             seen: row.seen_ms.map(clock::from_ms),
             applied: id(row.applied_epoch, row.applied_revision),
             refused: id(row.refused_epoch, row.refused_revision).zip(row.refused_reason),
+            link_ends: serde_json::from_str(&row.link_ends).map_err(|_json| StoreError::Row("node"))?,
         })
     }
 }
@@ -104,7 +109,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             "SELECT name, labels, said_labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
-                    applied_revision, refused_epoch, refused_revision, refused_reason
+                    applied_revision, refused_epoch, refused_revision, refused_reason, link_ends
              FROM nodes ORDER BY name"
         )
         .fetch_all(&self.reader)
@@ -120,7 +125,7 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             "SELECT name, labels, said_labels, serial, previous_serial, certificate_ends_ms, revoked, drained, version, seen_ms, applied_epoch,
-                    applied_revision, refused_epoch, refused_revision, refused_reason
+                    applied_revision, refused_epoch, refused_revision, refused_reason, link_ends
              FROM nodes WHERE name = ?",
             name
         )
@@ -292,6 +297,18 @@ impl Store {
         )
         .execute(&self.writer)
         .await?;
+        Ok(())
+    }
+
+    /// Notes both ends of a node's link.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_link_ends(&self, name: &str, ends: &[IpAddr]) -> Result<(), StoreError> {
+        let ends = serde_json::to_string(ends).map_err(|_json| StoreError::Row("node"))?;
+        sqlx::query!("UPDATE nodes SET link_ends = ? WHERE name = ?", ends, name)
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 

@@ -26,7 +26,8 @@ pub struct Compiled {
     internal_ca: String,
 }
 
-fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+/// Whether a node with these labels is selected.
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
@@ -124,6 +125,23 @@ impl Compiled {
     /// All listeners, sorted, with their routes' certificates.
     pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
         self.listeners.values().map(|lowered| &lowered.listener)
+    }
+
+    /// The listeners of a node with these labels, sorted.
+    pub fn listeners_for(&self, labels: &BTreeMap<String, String>) -> impl Iterator<Item = &Listener> {
+        self.listeners
+            .values()
+            .filter(|lowered| selects(&lowered.selector, labels))
+            .map(|lowered| &lowered.listener)
+    }
+
+    /// All packet filters, sorted: which nodes each selects, its rules by name, and its list of IP protocols.
+    pub fn filters(
+        &self,
+    ) -> impl Iterator<Item = (&BTreeMap<String, String>, &[FilterRule], Option<&ProtocolList>)> {
+        self.filters
+            .values()
+            .map(|lowered| (&lowered.selector, &lowered.rules[..], lowered.protocols.as_ref()))
     }
 
     /// All packet filter rules of all nodes, sorted by filter and rule name.

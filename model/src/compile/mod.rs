@@ -32,7 +32,7 @@ use crate::draft::{Kind, Object, Spec};
 use crate::name::Name;
 use crate::problem::{Code, Problem};
 
-pub use compiled::Compiled;
+pub use compiled::{Compiled, selects};
 use notes::{At, Names};
 use route::Carriers;
 

@@ -220,6 +220,41 @@ async fn only_administrators_enrol_and_label() {
 }
 
 #[tokio::test]
+async fn labels_that_shut_out_are_asked_about_with_409() {
+    let api = Api::new(Role::Administrator).await;
+    let filter = json!({ "apiVersion": model::draft::API_VERSION, "kind": "PacketFilter", "metadata": { "name": "f" },
+        "spec": { "nodeSelector": { "matchLabels": { "role": "b" } }, "rules": [{ "name": "r", "action": "Deny", "prefixes": ["10.0.0.0/8"] }] } });
+    assert_eq!(api.apply(json!({ "objects": [filter] })).await.0, StatusCode::OK);
+    assert_eq!(api.call(Method::POST, "/api/v1/nodes/x/enrol", Some(json!({}))).await.0, StatusCode::OK);
+    api.ops.links().opened("x", ["10.1.2.3".parse().unwrap(), "203.0.113.1".parse().unwrap()]);
+    let body = |more: Value| {
+        let mut body = json!({ "labels": { "role": "b" } });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Some(body)
+    };
+    for (method, path) in [(Method::PUT, "/api/v1/nodes/x/labels"), (Method::POST, "/api/v1/nodes/x/enrol")] {
+        let (status, answer) = api.call(method, path, body(json!({}))).await;
+        assert_eq!(
+            (status, first(&answer).1),
+            (StatusCode::CONFLICT, "needs-confirmation"),
+            "{path}: {answer}"
+        );
+    }
+    let (status, review) = api
+        .call(Method::PUT, "/api/v1/nodes/x/labels", body(json!({ "dryRun": true, "confirm": true })))
+        .await;
+    assert_eq!((status, &review["confirmations"][0]["code"]), (StatusCode::OK, &json!("needs-confirmation")));
+    let (_, nodes) = api.call(Method::GET, "/api/v1/nodes", None).await;
+    assert_eq!(nodes["items"][0]["labels"], json!({}));
+    let (status, _) = api.call(Method::PUT, "/api/v1/nodes/x/labels", body(json!({ "confirm": true }))).await;
+    assert_eq!(status, StatusCode::OK);
+    // A token is made or not.
+    let (status, answer) =
+        api.call(Method::POST, "/api/v1/nodes/x/enrol", body(json!({ "dryRun": true }))).await;
+    assert_eq!((status, first(&answer)), (StatusCode::UNPROCESSABLE_ENTITY, ("dryRun", "unknown-field")));
+}
+
+#[tokio::test]
 async fn the_description_lists_every_url() {
     let api = Api::new(Role::Viewer).await;
     let (_, description) = api.call(Method::GET, "/api/v1/openapi.json", None).await;

@@ -365,7 +365,7 @@ async fn signing_in_and_out() {
 #[tokio::test]
 async fn a_capture_is_stopped_on_the_page_that_began_it() {
     let browser = Browser::administrator().await;
-    browser.state.ops.enrol_node("edge", &Default::default(), &Actor::console()).await.unwrap();
+    browser.state.ops.enrol_node("edge", &Default::default(), false, &Actor::console()).await.unwrap();
     let of = [("node", "edge"), ("reason", "denied"), ("packets", "1000")];
     let begun = browser.submit("/flows/capture", &of).await;
     assert_eq!(

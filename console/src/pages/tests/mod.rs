@@ -2,6 +2,7 @@
 
 mod browser;
 mod flows;
+mod labels;
 mod lists;
 mod many;
 mod sample;

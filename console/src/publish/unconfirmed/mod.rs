@@ -50,7 +50,10 @@ impl Publisher {
         let Wish::Unconfirmed { revision, now } = wish else { return Ok(Some(wish)) };
         let newest = self.0.store.newest().await?.filter(|newest| newest.number == revision);
         let due = newest.and_then(|newest| newest.rollback).filter(|(at, _)| *at <= now);
-        Ok(due.map(|(_, to)| Wish::Rollback(to)))
+        Ok(due.map(|(_, to)| {
+            tracing::warn!(revision, to, "nobody confirmed in time: rolling back");
+            Wish::Rollback(to)
+        }))
     }
 
     /// Ends a revision's wait for its confirmation, behind the gate; whether it was waiting.

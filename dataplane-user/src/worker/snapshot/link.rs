@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use model::digest::Digest;
 use model::flow::FlowMessage;
 use model::link::{MAX_FRAME, NodeMessage};
@@ -29,6 +29,9 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// Snapshots are the largest things the console sends; a window of this size keeps them moving.
 const WINDOW: u32 = 4 << 20;
+
+/// The link's own path.
+const LINK: &str = "/node/v1/link";
 
 /// Why there is no talking to the console.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,8 @@ pub enum LinkError {
 #[derive(Debug, Clone)]
 pub struct Connection {
     requests: SendRequest<Bytes>,
+    /// Both ends, as [`model::link::ENDS`] says them; absent where the socket does not know.
+    ends: Option<HeaderValue>,
 }
 
 /// Whom the node says it is.
@@ -129,6 +134,7 @@ impl Connection {
             connected.map_err(|source| LinkError::Connect { console: console.to_owned(), source })?;
         // Acknowledgements are short and waited for.
         let _ = stream.set_nodelay(true);
+        let ends = ends(&stream);
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
         let stream = stream.map_err(|source| LinkError::Tls { console: console.to_owned(), source })?;
         let mut builder = h2::client::Builder::new();
@@ -139,7 +145,7 @@ impl Connection {
                 tracing::debug!(%error, "the connection to the console ended");
             }
         });
-        Ok(Self { requests })
+        Ok(Self { requests, ends })
     }
 
     /// A request with a JSON body and a JSON answer.
@@ -218,9 +224,20 @@ impl Connection {
     ) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>), LinkError> {
         let mut ready = self.requests.clone().ready().await?;
         let request = Request::builder().method(method).uri(format!("https://console{path}")).body(());
-        let request = request.map_err(|_invalid| LinkError::Closed)?;
+        let mut request = request.map_err(|_invalid| LinkError::Closed)?;
+        if path == LINK
+            && let Some(ends) = &self.ends
+        {
+            request.headers_mut().insert(model::link::ENDS, ends.clone());
+        }
         Ok(ready.send_request(request, end)?)
     }
+}
+
+/// Both ends of a connection as this machine sees them.
+fn ends(stream: &TcpStream) -> Option<HeaderValue> {
+    let (own, console) = (stream.local_addr().ok()?.ip(), stream.peer_addr().ok()?.ip());
+    HeaderValue::try_from(format!("{own} {console}")).ok()
 }
 
 /// Where the node's messages go.
@@ -360,4 +377,36 @@ fn private_key(node: &NodeCertificate) -> Result<PrivateKeyDer<'static>, LinkErr
     use base64::Engine as _;
     let der = base64::engine::general_purpose::STANDARD.decode(&node.key).map_err(|_base64| LinkError::Ca)?;
     Ok(PrivatePkcs8KeyDer::from(der).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_link_says_which_ends_the_node_sees_and_nothing_else_does() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let ends = ends(&near);
+        assert_eq!(ends.as_ref().unwrap(), "127.0.0.1 127.0.0.1");
+        let serving = tokio::spawn(async move {
+            let (mut served, mut said) = (h2::server::handshake(far).await.unwrap(), Vec::new());
+            while let Some(Ok((request, mut respond))) = served.accept().await {
+                let ends = request.headers().get(model::link::ENDS).cloned();
+                said.push((request.uri().path().to_owned(), ends.is_some()));
+                respond.send_response(http::Response::new(()), true).unwrap();
+            }
+            said
+        });
+        let (requests, connection) = h2::client::handshake(near).await.unwrap();
+        let running = tokio::spawn(connection);
+        let connection = Connection { requests, ends };
+        connection.link().await.unwrap();
+        connection.stream("flows", "the stream of flows").await.unwrap();
+        drop(connection);
+        running.await.unwrap().unwrap();
+        let said = serving.await.unwrap();
+        assert_eq!(said, [("/node/v1/link".to_owned(), true), ("/node/v1/flows".to_owned(), false)]);
+    }
 }
