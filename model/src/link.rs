@@ -110,7 +110,7 @@ pub enum NodeMessage {
         version: String,
         /// The snapshot formats it reads.
         formats: Vec<u32>,
-        /// What it has applied; absent before the first.
+        /// What it has applied, so that it need not be sent: not what it has on trial, but what it may have had before that.
         applied: Option<SnapshotId>,
         /// Labels from its command line.
         labels: BTreeMap<String, String>,

@@ -106,7 +106,8 @@ struct Link {
     say: mpsc::Sender<Result<Bytes, Infallible>>,
     current: watch::Receiver<Arc<Current>>,
     orders: watch::Receiver<Orders>,
-    sent: Option<SnapshotId>,
+    /// What the node has or is about to have, and whether it knows that as one on trial.
+    sent: Option<(SnapshotId, bool)>,
     /// When it is sent once more, where the node refused it.
     again: Again,
     /// The last answer that the store did not take (its disk was full): written with the next ping that succeeds.
@@ -206,11 +207,11 @@ impl Link {
             }
             _ => {}
         }
-        self.sent = applied;
+        self.sent = applied.map(|id| (id, false));
         self.offer().await
     }
 
-    /// Sends what is in force unless the node has it.
+    /// Sends what is in force unless the node has it. What the node has on trial is sent once more when it is confirmed.
     async fn offer(&mut self) -> Result<(), Ended> {
         let current = Arc::clone(&self.current.borrow_and_update());
         if current.id.revision == 0 {
@@ -221,12 +222,18 @@ impl Link {
         let labels = row.ok_or(Ended::Ordered)?.labels;
         let Some(snapshot) = current.snapshot_for(&self.name, &labels) else { return Ok(()) };
         self.ops.live().may_fetch(self.name.as_str(), keys_of(&snapshot));
-        if self.sent == Some(current.id) {
+        let sent = Some((current.id, snapshot.trial_ms.is_some()));
+        if self.sent == sent {
             return Ok(());
         }
         let signed = self.ops.signer().sign(&snapshot)?;
-        self.sent = Some(current.id);
+        self.sent = sent;
         self.tell(&ConsoleMessage::Snapshot(Box::new(signed))).await
+    }
+
+    /// Whether this is the newest that the node was sent.
+    fn has_been_sent(&self, id: SnapshotId) -> bool {
+        self.sent.is_some_and(|(sent, _)| sent == id)
     }
 
     /// Writes an answer down. A store that fails ends no link: the node has done its part, and may still fetch keys.
@@ -261,7 +268,7 @@ impl Link {
                     took_ms,
                     "node applied"
                 );
-                if self.sent == Some(id) {
+                if self.has_been_sent(id) {
                     self.again.over();
                 }
                 self.save(Answer { id, outcome: Ok(took_ms) }).await;
@@ -269,7 +276,7 @@ impl Link {
             NodeMessage::Refused { id, reason } => {
                 tracing::warn!(node = name, revision = id.revision, epoch = id.epoch, reason, "node refused");
                 // Without a number: what was sent could not be read. Of a former revision: the node is busy with the next.
-                if self.sent == Some(id) || id == SnapshotId::default() {
+                if self.has_been_sent(id) || id == SnapshotId::default() {
                     self.again.refused(Instant::now());
                 }
                 self.save(Answer { id, outcome: Err(reason) }).await;

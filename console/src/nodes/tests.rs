@@ -29,6 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 
+mod trial;
+
 use crate::clock;
 use crate::ops::{Actor, Ops, OpsError, PublishOptions};
 use crate::server::testing::serve_nodes;

@@ -7,6 +7,7 @@ use model::digest::Digest;
 use model::draft::{Kind, Object};
 use model::name::Name;
 use model::snapshot::{Snapshot, SnapshotId};
+use time::OffsetDateTime;
 
 use crate::clock;
 use crate::ops::OpsError;
@@ -14,7 +15,7 @@ use crate::secrets::Authority;
 use crate::store::{NewRevision, Store, object_key};
 
 /// What is in force: the newest revision, compiled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Current {
     /// Its place in the order; revision 0 before the first.
     pub id: SnapshotId,
@@ -26,6 +27,8 @@ pub struct Current {
     pub keys: BTreeSet<Digest>,
     /// Numbers of all packet filter rules there ever were.
     pub rules: BTreeMap<String, u32>,
+    /// When it rolls back unless confirmed; absent when it does not wait (any more).
+    pub rollback_at: Option<OffsetDateTime>,
 }
 
 impl Current {
@@ -35,6 +38,7 @@ impl Current {
         cache: &mut FactsCache,
     ) -> Result<Self, OpsError> {
         let newest = store.newest().await?;
+        let rollback_at = newest.as_ref().and_then(|row| row.rollback).map(|(at, _)| at);
         let id = newest.map(|row| SnapshotId { epoch: row.epoch, revision: row.number });
         let id = id.unwrap_or(SnapshotId { epoch: 1, revision: 0 });
         let objects = store.objects_at(id.revision).await?;
@@ -51,7 +55,7 @@ impl Current {
         };
         let compiled = compile_with(input, cache, &in_force).map_err(OpsError::Problems)?;
         let objects = objects.into_iter().map(|object| (object_key(&object), object)).collect();
-        Ok(Self { id, objects, compiled: Some(compiled), keys, rules })
+        Ok(Self { id, objects, compiled: Some(compiled), keys, rules, rollback_at })
     }
 
     pub(super) fn of(
@@ -66,11 +70,16 @@ impl Current {
         keys.extend(new.keys.iter().map(|(digest, _)| *digest));
         let mut rules = base.rules.clone();
         rules.extend(new.rules.iter().cloned());
-        Self { id: SnapshotId { epoch, revision }, objects, compiled, keys, rules }
+        let rollback_at = new.rollback.map(|(at, _)| at);
+        Self { id: SnapshotId { epoch, revision }, objects, compiled, keys, rules, rollback_at }
     }
 
-    /// What a node must obey.
+    /// What a node must obey. While it waits for its confirmation it says how long it still does, so that the node goes back by
+    /// itself where it can no longer be told to.
     pub fn snapshot_for(&self, node: &Name, labels: &BTreeMap<String, String>) -> Option<Snapshot> {
-        Some(self.compiled.as_ref()?.snapshot_for(node, labels, self.id))
+        let left = self.rollback_at.map(|at| (at - clock::now()).whole_milliseconds().max(0));
+        let trial_ms = left.map(|left| u32::try_from(left).unwrap_or(u32::MAX));
+        let compiled = self.compiled.as_ref()?;
+        Some(Snapshot { trial_ms, ..compiled.snapshot_for(node, labels, self.id) })
     }
 }

@@ -69,6 +69,21 @@ pub enum ToWorker {
         /// Why, one sentence.
         reason: String,
     },
+    /// Nobody confirmed in time what is live: this is stored, and in force in the kernel, and becomes live again. The answer is
+    /// [`ToKeeper::Live`] or [`ToKeeper::NotLive`]. Since version 8.
+    GoBack {
+        /// The snapshot that was confirmed last.
+        snapshot: Box<SignedSnapshot>,
+        /// Its keys, sealed.
+        keys: BTreeMap<Digest, Sealed>,
+    },
+    /// The node went back from a revision: the console is told when it can be. Since version 8.
+    WentBack {
+        /// Which.
+        id: SnapshotId,
+        /// Why, one sentence.
+        reason: String,
+    },
     /// The keeper's part of the next report, each [`FIGURES_EVERY`].
     Figures {
         /// Kernel drops since the figures before.

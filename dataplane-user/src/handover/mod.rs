@@ -23,10 +23,10 @@ pub use channel::{Channel, ChannelError};
 pub use message::{ToKeeper, ToWorker};
 
 /// The protocol this release speaks.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The oldest protocol this release still speaks: the one before [`VERSION`].
-pub const OLDEST: u32 = 6;
+pub const OLDEST: u32 = 7;
 
 /// The newest protocol both sides speak, if there is one.
 pub fn common_version(theirs_oldest: u32, theirs_newest: u32) -> Option<u32> {

@@ -9,6 +9,9 @@
 //! | rename | keeper | - |
 //! | [`ToWorker::Settled`], old sockets close | keeper | - |
 //!
+//! A revision that waits to be confirmed comes into force like any other. That it is confirmed is the same snapshot without its
+//! trial: it is stored, and nothing else changes. Where no such word comes in time, see [`super::back`].
+//!
 //! A denied source is thus refused before the worker says that it is, and a new listener is reachable only when the
 //! worker knows it. A crash of either process before the rename leaves the old snapshot in force after the restart; a
 //! worker that is ahead of a restarted keeper proposes its snapshot again.
@@ -23,12 +26,12 @@ use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use rustix::fs::FlockOperation;
 use tokio::time::Instant;
 
-use super::directory::Staged;
+use super::back::GoneBack;
 use super::drain::accepting;
 use super::kernel::KernelError;
 use super::run::Keeper;
 use super::sockets::{CannotOpen, Prepared};
-use super::state::{StateError, Stored};
+use super::state::{Staging, StateError, Stored};
 use super::status::Refused;
 use super::supervise::{Phase, WorkerNumber};
 use crate::handover::ToWorker;
@@ -43,7 +46,7 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Transition {
     stored: Stored,
-    staged: Staged,
+    staged: Staging,
     prepared: Prepared,
     worker: WorkerNumber,
     deadline: Instant,
@@ -58,6 +61,8 @@ enum Refusal {
     Busy,
     #[error(transparent)]
     Unbelievable(#[from] Unbelievable),
+    #[error(transparent)]
+    GoneBack(#[from] GoneBack),
     #[error(transparent)]
     CannotOpen(#[from] CannotOpen),
     #[error(transparent)]
@@ -89,7 +94,7 @@ impl Keeper {
             return self.say(number, &ToWorker::Settled { id }, &[]).await;
         }
         match self.try_begin(number, signed, &keys) {
-            Ok(id) => self.say(number, &ToWorker::Commit { id }, &[]).await,
+            Ok(answer) => self.say(number, &answer, &[]).await,
             Err((id, refusal)) => self.reject(number, id, sentence(&refusal)).await,
         }
     }
@@ -99,11 +104,56 @@ impl Keeper {
         number: WorkerNumber,
         signed: SignedSnapshot,
         keys: &BTreeMap<Digest, Sealed>,
-    ) -> Result<SnapshotId, (SnapshotId, Refusal)> {
+    ) -> Result<ToWorker, (SnapshotId, Refusal)> {
         let snapshot = self.verify(&signed).map_err(|refusal| (SnapshotId::default(), refusal))?;
         let id = snapshot.id;
-        self.begin_transition(number, Stored { signed, snapshot }, keys).map_err(|refusal| (id, refusal))?;
-        Ok(id)
+        let offered = Stored { signed, snapshot };
+        if self.transition.is_some() || self.returning.is_some() {
+            return Err((id, Refusal::Busy));
+        }
+        if self.differs_in_trial(&offered.snapshot) {
+            self.confirm(offered).map_err(|refusal| (id, refusal))?;
+            return Ok(ToWorker::Settled { id });
+        }
+        self.begin_transition(number, offered, keys).map_err(|refusal| (id, refusal))?;
+        Ok(ToWorker::Commit { id })
+    }
+
+    /// Whether it is what is stored and in force, but for the trial.
+    fn differs_in_trial(&self, offered: &Snapshot) -> bool {
+        let stored = self.state.stored().is_some_and(|stored| stored.snapshot.is_same_but_for_trial(offered));
+        stored && self.in_force.as_ref().is_some_and(|in_force| in_force.id == offered.id)
+    }
+
+    /// What is in force waits no longer. A trial that is told once more changes nothing: it ends when it was to end.
+    fn confirm(&mut self, offered: Stored) -> Result<(), Refusal> {
+        if offered.snapshot.trial_ms.is_some() || self.state.trial().is_none() {
+            return Ok(());
+        }
+        let (id, snapshot) = (offered.snapshot.id, offered.snapshot.clone());
+        let staged = self.state.stage(&offered)?;
+        self.state.commit(staged, offered)?;
+        self.in_force = Some(snapshot);
+        self.refused = None;
+        tracing::info!(epoch = id.epoch, revision = id.revision, "confirmed");
+        Ok(())
+    }
+
+    /// Whether it may follow what is stored. What is stored may come again while it is not in force: a worker could not build it
+    /// without its keys. Of a revision that the node went back from its trial is over.
+    fn check_order(&self, offered: &Snapshot) -> Result<(), Refusal> {
+        let stored = self.state.stored().map(|stored| &stored.snapshot);
+        let again = |stored: &Snapshot| {
+            let never_ends = stored.trial_ms.is_none() && offered.trial_ms.is_some();
+            self.in_force.is_none() && !never_ends && stored.is_same_but_for_trial(offered)
+        };
+        if !stored.is_some_and(again) {
+            signed::newer(offered.id, stored.map(|stored| stored.id))?;
+        }
+        match self.gone_back().filter(|gone| offered.trial_ms.is_some() && offered.id <= gone.from) {
+            Some(gone) => Err(gone.into()),
+            None => Ok(()),
+        }
     }
 
     /// The id of a snapshot that is stored and in force.
@@ -126,20 +176,12 @@ impl Keeper {
         stored: Stored,
         keys: &BTreeMap<Digest, Sealed>,
     ) -> Result<(), Refusal> {
-        if self.transition.is_some() {
-            return Err(Refusal::Busy);
-        }
         let id = stored.snapshot.id;
-        // What is stored may come again while it is not in force: a worker could not build it without its keys.
-        let again =
-            self.in_force.is_none() && self.state.stored().is_some_and(|known| known.signed == stored.signed);
-        if !again {
-            signed::newer(id, self.state.stored().map(|known| known.snapshot.id))?;
-        }
+        self.check_order(&stored.snapshot)?;
         let wanted = accepting(&stored.snapshot, self.drained);
         let prepared = self.sockets.prepare(&wanted, self.in_force.as_ref())?;
         self.state.store_keys(keys, &stored.snapshot)?;
-        let staged = self.state.stage(&stored.signed)?;
+        let staged = self.state.stage(&stored)?;
         tracing::info!(epoch = id.epoch, revision = id.revision, "swap begin");
         let applied = self.enter_plan(&stored.snapshot);
         if applied.is_err() {
@@ -161,6 +203,9 @@ impl Keeper {
 
     /// The worker has made the committed snapshot live.
     pub(super) async fn settle(&mut self, number: WorkerNumber, id: SnapshotId) {
+        if self.is_returning(number, id) {
+            return self.returned(number).await;
+        }
         let ours =
             |transition: &mut Transition| transition.worker == number && transition.stored.snapshot.id == id;
         let Some(transition) = self.transition.take_if(ours) else { return };
@@ -203,6 +248,9 @@ impl Keeper {
 
     /// The worker could not do what it had built.
     pub(super) async fn not_live(&mut self, number: WorkerNumber, id: SnapshotId, reason: String) {
+        if self.is_returning(number, id) {
+            return self.not_returned(number, &reason);
+        }
         if self.transition.as_ref().is_some_and(|transition| transition.worker == number) {
             self.abandon(&reason);
             self.reject(number, id, reason).await;
@@ -270,6 +318,7 @@ impl Keeper {
             memory_limit: self.settings.memory_limit,
         };
         self.say(number, &ToWorker::Start(Box::new(start)), &descriptors).await;
+        self.tell_gone_back(number).await;
     }
 
     /// Gives a worker that is ready every socket it does not have; one that was started says when it accepts on them.
@@ -294,6 +343,8 @@ impl Keeper {
     pub(super) async fn put_to_work(&mut self, number: WorkerNumber, deadline_ms: u32) {
         let Some(worker) = self.workers.get_mut(&number) else { return };
         worker.phase = Phase::Serving;
+        // It began with what is stored.
+        self.returning = None;
         let former = self.current.replace(number);
         self.enter_sockets();
         self.enter_filter();

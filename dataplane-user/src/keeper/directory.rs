@@ -172,6 +172,15 @@ impl Directory {
         Ok(rustix::fs::renameat(&self.descriptor, &temporary, &self.descriptor, name)?)
     }
 
+    /// Puts a file in another's place and syncs the directory.
+    ///
+    /// # Errors
+    /// What the file system said; both are as before.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to)?;
+        Ok(rustix::fs::fsync(&self.descriptor)?)
+    }
+
     /// Removes a file; one that is not there is no error.
     ///
     /// # Errors

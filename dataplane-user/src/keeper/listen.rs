@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use model::snapshot::SnapshotId;
 use tokio::time::Instant;
 
 use super::run::Keeper;
@@ -84,22 +85,7 @@ impl Keeper {
                 if let Some(worker) = self.workers.get_mut(&number) {
                     worker.features = features;
                 }
-                if self.is_next(number) {
-                    return self.complete(number, live, problem).await;
-                }
-                if let Some(problem) = problem {
-                    tracing::error!(problem, "the stored snapshot is not in force");
-                    self.refused = Some(Refused {
-                        id: self.in_force.as_ref().map(|snapshot| snapshot.id),
-                        reason: problem,
-                    });
-                }
-                if live.is_none() {
-                    self.in_force = None;
-                }
-                self.offer(number).await;
-                let deadline_ms = self.drain_ms();
-                self.put_to_work(number, deadline_ms).await;
+                self.hear_ready(number, live, problem).await;
             }
             ToKeeper::Accepting { problem } => self.hear_accepting(number, problem).await,
             ToKeeper::Candidate { snapshot, keys } => self.consider(number, *snapshot, keys).await,
@@ -121,6 +107,28 @@ impl Keeper {
             }
             ToKeeper::OperatorDrain { on } => self.operator_drain(number, on).await,
             ToKeeper::Watch { watches } => self.watch_flows(number, watches).await,
+        }
+    }
+
+    /// A worker has made live what it was given, or could not.
+    async fn hear_ready(&mut self, number: WorkerNumber, live: Option<SnapshotId>, problem: Option<String>) {
+        if self.is_next(number) {
+            return self.complete(number, live, problem).await;
+        }
+        if let Some(problem) = problem {
+            tracing::error!(problem, "the stored snapshot is not in force");
+            let id = self.in_force.as_ref().map(|snapshot| snapshot.id);
+            self.refused = Some(Refused { id, reason: problem });
+        }
+        if live.is_none() {
+            self.in_force = None;
+        }
+        self.offer(number).await;
+        let deadline_ms = self.drain_ms();
+        self.put_to_work(number, deadline_ms).await;
+        // The trial of what it was given may be over since.
+        if live.is_some() && live != self.state.stored().map(|stored| stored.snapshot.id) {
+            self.send_back(number).await;
         }
     }
 
@@ -198,6 +206,9 @@ impl Keeper {
         self.offer(number).await;
         let deadline_ms = self.drain_ms();
         self.put_to_work(number, deadline_ms).await;
+        if self.state.gone_back().is_some() {
+            self.send_back(number).await;
+        }
         // The file may have been moved away while nobody looked.
         self.give_access_log(number).await;
     }
@@ -210,7 +221,7 @@ impl Keeper {
         let expected = worker.phase == Phase::Draining || self.stop_at.is_some();
         tracing::info!(pid = worker.pid, how, expected, "worker ended");
         if self.current == Some(number) {
-            self.current = None;
+            (self.current, self.returning) = (None, None);
             self.console = ConsoleState::default();
             self.abandon("the worker ended before the change was in force");
             self.serving_died().await;

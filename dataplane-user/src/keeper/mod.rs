@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod apply;
+mod back;
 pub mod directory;
 mod drain;
 mod filter;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::access_log::AccessLog;
 use super::apply::Transition;
+use super::back::Returning;
 use super::directory::Directory;
 use super::flows::Flows;
 use super::follow::Follow;
@@ -57,6 +58,8 @@ pub struct Keeper {
     /// The worker that accepts connections.
     pub(super) current: Option<WorkerNumber>,
     pub(super) transition: Option<Transition>,
+    /// Disk and kernel have gone back, the worker has not yet.
+    pub(super) returning: Option<Returning>,
     /// What the kernel and the sockets are for at present.
     pub(super) in_force: Option<Snapshot>,
     pub(super) problems: BTreeMap<Name, String>,
@@ -189,6 +192,7 @@ impl Keeper {
             workers: BTreeMap::new(),
             current: None,
             transition: None,
+            returning: None,
             problems: BTreeMap::new(),
             refused: None,
             console: ConsoleState::default(),
@@ -228,6 +232,7 @@ impl Keeper {
         self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
         let left_aside = self.state.left_aside().map(|aside| sentence(aside));
         self.note("stored snapshot", left_aside);
+        self.refuse_gone_back();
         self.remember_workers();
         self.take_kept(kept);
         let alone = self.run.lock("worker.lock", FlockOperation::NonBlockingLockExclusive);

@@ -8,6 +8,7 @@ use model::report::{Feature, LeftOut, ListenerReport, Overload};
 use model::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 
+pub use super::back::TrialStatus;
 use super::filter::KERNEL_TABLES;
 use super::kernel::{Config, pins};
 use super::run::Keeper;
@@ -60,6 +61,9 @@ pub struct Status {
     pub overload: Option<Overload>,
     /// The snapshot in force.
     pub applied: Option<SnapshotId>,
+    /// It waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
     /// The last snapshot that was refused since one was applied.
     pub refused: Option<Refused>,
     /// The link to the console.
@@ -139,7 +143,11 @@ impl Status {
             format!("keeper    process {}", self.keeper),
             format!("worker    {worker}, {} connections", self.connections),
             format!("console   {console}"),
-            format!("in force  {applied}{}", if self.drained { ", drained by the operator" } else { "" }),
+            format!(
+                "in force  {applied}{}{}",
+                self.trial.as_ref().map_or(String::new(), TrialStatus::words),
+                if self.drained { ", drained by the operator" } else { "" }
+            ),
         ];
         for worker in self.workers.iter().filter(|worker| Some(worker.pid) != self.worker) {
             let WorkerStatus { pid, release, connections, .. } = worker;
@@ -182,6 +190,7 @@ impl Keeper {
     /// Once a second, which is [`FIGURES_EVERY`](crate::handover::message::FIGURES_EVERY).
     pub(super) async fn tick(&mut self) {
         self.check_transition();
+        self.check_trial().await;
         self.check_launches().await;
         self.check_time().await;
         self.kernel.look();
@@ -202,7 +211,7 @@ impl Keeper {
         self.follow_access_log().await;
         self.follow_senders().await;
         let Some(number) = self.current else { return };
-        let calm = self.transition.is_none() && self.upgrade.is_none();
+        let calm = self.transition.is_none() && self.returning.is_none() && self.upgrade.is_none();
         if calm && !self.problems.is_empty() && self.ticks.is_multiple_of(RETRY_TICKS) {
             let ids = self.open_sockets();
             self.give_sockets(number, &ids).await;
@@ -270,6 +279,7 @@ impl Keeper {
             connections: self.connections,
             overload: current.and_then(|worker| worker.overload.clone()),
             applied: self.in_force.as_ref().map(|snapshot| snapshot.id),
+            trial: self.state.trial().map(TrialStatus::of),
             refused: self.refused.clone(),
             console: self.console.clone(),
             drained: self.drained,
@@ -353,6 +363,7 @@ mod tests {
             connections: 0,
             overload: Some(Overload { connections: 2, requests: 1, why: said.clone() }),
             applied: None,
+            trial: None,
             refused: Some(Refused { id: None, reason: said.clone() }),
             console: ConsoleState { problem: Some(said.clone()), ..ConsoleState::default() },
             drained: false,

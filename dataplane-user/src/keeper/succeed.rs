@@ -190,6 +190,11 @@ impl Keeper {
         self.enter_sockets();
         self.enter_filter();
         self.store.say("READY=1");
+        // The time may have been over meanwhile.
+        if let Some(current) = self.current.filter(|_| self.state.gone_back().is_some()) {
+            self.refuse_gone_back();
+            self.send_back(current).await;
+        }
         if let Some(operator) = operator.and_then(|descriptor| Operator::resume(descriptor).ok()) {
             let release = env!("CARGO_PKG_VERSION");
             let text = format!("keeper {} goes on as release {release}", std::process::id());

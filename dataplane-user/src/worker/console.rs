@@ -71,6 +71,21 @@ impl Control {
         self.console.task = Some(tokio::spawn(follower.run()));
     }
 
+    /// Gives up the link for another: what could not come through for a while comes ever more seldom (TCP), and the console begins
+    /// anew with what this node has. Where nobody is followed, nobody is.
+    pub(super) async fn meet_console_again(&mut self) {
+        let Some(task) = self.console.task.take() else { return };
+        task.abort();
+        let left: Vec<_> = std::iter::from_fn(|| self.console.events.try_recv().ok()).collect();
+        for event in left {
+            if let FromConsole::Certificate(node) = event {
+                self.keep_certificate(&node).await;
+            }
+        }
+        self.console.state = ConsoleState::default();
+        self.follow_console();
+    }
+
     /// Leaves the console to another worker of this node: it keeps one link a node, the newest.
     pub(super) fn leave_console(&mut self) {
         if let Some(task) = self.console.task.take() {
@@ -89,6 +104,7 @@ impl Control {
                 self.console.connection = Some(connection);
                 self.reporter.begin();
                 self.console.state = ConsoleState { connected: true, problem: None };
+                self.tell_of_return().await;
             }
             FromConsole::Down(why) => {
                 self.console.connection = None;

@@ -118,7 +118,12 @@ impl Control {
             Err(error) => return self.refuse(claimed_id(&signed), sentence(&error)).await,
         };
         let id = snapshot.id;
-        if self.settled.as_ref() == Some(&snapshot) {
+        // That it waits no longer is the keeper's to hear.
+        let has = |settled: &Snapshot| {
+            settled.is_same_but_for_trial(&snapshot)
+                && (snapshot.trial_ms.is_some() || settled.trial_ms.is_none())
+        };
+        if self.settled.as_ref().is_some_and(has) {
             // The console has not heard of it, or its link broke before.
             return self.tell_console(NodeMessage::Applied { id, took_ms: 0 }).await;
         }
@@ -159,7 +164,7 @@ impl Control {
     fn believe(&self, signed: &SignedSnapshot) -> Result<Snapshot, ProposalError> {
         let (node, key) = self.node().ok_or(ProposalError::NotEnrolled)?;
         let snapshot = signed::verify(signed, key, node)?;
-        if self.settled.as_ref() != Some(&snapshot) {
+        if !self.settled.as_ref().is_some_and(|settled| settled.is_same_but_for_trial(&snapshot)) {
             signed::newer(snapshot.id, self.settled.as_ref().map(|settled| settled.id))?;
         }
         Ok(snapshot)
@@ -227,6 +232,32 @@ impl Control {
         self.tell_console(NodeMessage::Refused { id, reason }).await;
     }
 
+    /// Nobody confirmed in time what is live: what the keeper has stored instead becomes live, whatever is on its way.
+    pub(super) async fn go_back(&mut self, stored: &SignedSnapshot, keys: BTreeMap<Digest, Sealed>) {
+        (self.proposal, self.fetching) = (None, None);
+        self.secrets.keys = keys;
+        let answer = match self.load(stored) {
+            Ok(()) => {
+                tracing::warn!("what was confirmed last is live again");
+                ToKeeper::Live { id: self.live.load().id }
+            }
+            Err(error) => {
+                ToKeeper::NotLive { id: claimed_id(stored).unwrap_or_default(), reason: sentence(&error) }
+            }
+        };
+        self.keeper.say(&answer, &[]).await;
+        self.meet_console_again().await;
+    }
+
+    /// Tells the console that the node went back, where that is still to be told and there is a link.
+    pub(super) async fn tell_of_return(&mut self) {
+        if self.console.state.connected
+            && let Some((id, reason)) = self.went_back.take()
+        {
+            self.tell_console(NodeMessage::Refused { id, reason }).await;
+        }
+    }
+
     async fn refuse(&self, id: Option<SnapshotId>, reason: String) {
         tracing::warn!(?id, reason, "snapshot refused");
         self.keeper.say(&ToKeeper::Refused { id, reason: reason.clone() }, &[]).await;
@@ -255,14 +286,11 @@ mod tests {
 
     const ID: SnapshotId = SnapshotId { epoch: 1, revision: 2 };
 
-    /// A worker with a proposal on its way, and its keeper's side of the channel.
-    fn proposing() -> (Control, Channel<ToWorker, ToKeeper>) {
-        let (ours, theirs): (OwnedFd, OwnedFd) = pair().unwrap();
-        let mut control = Control::unstarted(ours);
-        let snapshot = Snapshot {
+    fn snapshot(id: SnapshotId, trial_ms: Option<u32>) -> Snapshot {
+        Snapshot {
             format: FORMAT,
             node: "edge".parse().unwrap(),
-            id: ID,
+            id,
             listeners: Vec::new(),
             certificates: Vec::new(),
             routes: Vec::new(),
@@ -271,8 +299,19 @@ mod tests {
             filter: Vec::new(),
             filter_protocols: Vec::new(),
             filter_budgets: Default::default(),
-        };
-        let signed = SignedSnapshot { body: String::new(), signature: String::new() };
+            trial_ms,
+        }
+    }
+
+    fn unsigned(body: String) -> SignedSnapshot {
+        SignedSnapshot { body, signature: String::new() }
+    }
+
+    /// A worker with a proposal on its way, and its keeper's side of the channel.
+    fn proposing() -> (Control, Channel<ToWorker, ToKeeper>) {
+        let (ours, theirs): (OwnedFd, OwnedFd) = pair().unwrap();
+        let mut control = Control::unstarted(ours);
+        let (signed, snapshot) = (unsigned(String::new()), snapshot(ID, None));
         let offer = Offer { signed, snapshot, received: Instant::now() };
         control.proposal = Some(control.prepare(offer, Vec::new()).unwrap());
         (control, Channel::new(theirs).unwrap())
@@ -319,5 +358,35 @@ mod tests {
         assert_eq!(control.live.load().id, ID);
         control.rejected(ID, "not stored".to_owned()).await;
         assert!(Arc::ptr_eq(&control.live.load(), &before) && control.proposal.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_instead_becomes_live_whatever_is_on_its_way() {
+        let (mut control, keeper) = proposing();
+        control.commit(ID).await;
+        assert!(matches!(heard(&keeper).await, ToKeeper::Live { id: ID }));
+        let before = SnapshotId { revision: 1, ..ID };
+        let stored = unsigned(snapshot(before, None).to_canonical_json().unwrap());
+        control.go_back(&stored, BTreeMap::new()).await;
+        assert!(matches!(heard(&keeper).await, ToKeeper::Live { id } if id == before));
+        assert_eq!((control.live.load().id, *control.console.applied.borrow()), (before, Some(before)));
+        assert!(control.proposal.is_none());
+        control.go_back(&unsigned("{}".to_owned()), BTreeMap::new()).await;
+        assert!(matches!(heard(&keeper).await, ToKeeper::NotLive { .. }));
+        assert_eq!(control.live.load().id, before);
+    }
+
+    /// A keeper that was replaced while the confirmation was on its way has that revision, on trial.
+    #[tokio::test]
+    async fn a_confirmation_is_settled_by_nobody_but_the_keeper() {
+        let (mut control, keeper) = proposing();
+        control.settle(snapshot(ID, Some(5000)));
+        assert_eq!(*control.console.applied.borrow(), None, "the console is to send it again");
+        control.resume(None, Some(ID)).await;
+        assert!(matches!(heard(&keeper).await, ToKeeper::Candidate { .. }));
+        assert_eq!(control.settled.as_ref().and_then(|settled| settled.trial_ms), Some(5000));
+        control.settled(ID).await;
+        assert_eq!(control.settled.as_ref().and_then(|settled| settled.trial_ms), None);
+        assert_eq!(*control.console.applied.borrow(), Some(ID));
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn snapshot(revision: u64) -> Snapshot {
         filter: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
     }
 }
 

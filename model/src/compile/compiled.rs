@@ -99,6 +99,7 @@ impl Compiled {
             filter,
             filter_protocols,
             filter_budgets: self.filter_budgets_for(labels),
+            trial_ms: None,
         }
     }
 

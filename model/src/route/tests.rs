@@ -35,6 +35,7 @@ fn table(routes: Vec<Route>) -> Table<String> {
         filter: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
     };
     Table::build(&snapshot, &"https".parse().unwrap(), |route| route.name.to_string())
 }

@@ -69,6 +69,10 @@ pub struct Snapshot {
     /// The filters' budgets, joined.
     #[serde(default, skip_serializing_if = "FilterBudgets::is_empty")]
     pub filter_budgets: FilterBudgets,
+    /// It waits to be confirmed for so long since it was signed, milliseconds, and the node goes back by itself a little later
+    /// unless it has heard of the confirmation: the same snapshot without this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_ms: Option<u32>,
 }
 
 /// A certificate to serve.
@@ -208,6 +212,11 @@ impl InvalidSnapshot {
 }
 
 impl Snapshot {
+    /// Whether both are the same but for their trials.
+    pub fn is_same_but_for_trial(&self, other: &Self) -> bool {
+        self.id == other.id && *self == Self { trial_ms: self.trial_ms, ..other.clone() }
+    }
+
     /// Canonical JSON.
     ///
     /// # Errors
@@ -241,4 +250,40 @@ impl Snapshot {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"format":1,"node":"edge","id":{"epoch":1,"revision":7},"listeners":[],"certificates":[],"routes":[],"originGroups":[],"trustBundles":[],"filter":[]}"#;
+
+    fn on_trial(value: &str) -> String {
+        BODY.replace("\"filter\":[]", &format!("\"filter\":[],\"trialMs\":{value}"))
+    }
+
+    /// Nodes of a release that knows no trials read whatever has none.
+    #[test]
+    fn a_trial_is_in_the_body_that_is_signed_and_without_one_nothing_is() {
+        let snapshot = Snapshot::from_verified_json(BODY).unwrap();
+        assert_eq!((snapshot.trial_ms, snapshot.to_canonical_json().unwrap().as_str()), (None, BODY));
+        for (trial_ms, text) in [(0, "0"), (86_400_000, "86400000")] {
+            let waits = Snapshot { trial_ms: Some(trial_ms), ..snapshot.clone() };
+            assert_eq!(waits.to_canonical_json().unwrap(), on_trial(text));
+            assert_eq!(Snapshot::from_verified_json(&on_trial(text)).unwrap(), waits);
+            assert!(waits != snapshot && waits.is_same_but_for_trial(&snapshot));
+            assert!(snapshot.is_same_but_for_trial(&waits));
+        }
+        for wrong in ["-1", "4294967296", "1.5", "\"5\""] {
+            assert!(Snapshot::from_verified_json(&on_trial(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn another_revision_or_other_content_is_not_the_same_but_for_its_trial() {
+        let snapshot = Snapshot::from_verified_json(&on_trial("5")).unwrap();
+        let next = Snapshot { id: SnapshotId { revision: 8, ..snapshot.id }, ..snapshot.clone() };
+        let other = Snapshot { node: "other".parse().unwrap(), ..snapshot.clone() };
+        assert!(!snapshot.is_same_but_for_trial(&next) && !snapshot.is_same_but_for_trial(&other));
+    }
 }

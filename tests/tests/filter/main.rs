@@ -8,3 +8,4 @@ mod here;
 mod observed;
 mod own;
 mod place;
+mod trial;

@@ -39,6 +39,7 @@ fn snapshot(listeners: &[(&[&str], u16)], filter: &[(u32, FilterAction, &[&str])
         trust_bundles: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
         filter: filter.iter().map(rule).collect(),
     }
 }

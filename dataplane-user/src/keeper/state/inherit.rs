@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use zeroize::Zeroizing;
 
-use super::{IDENTITY, State, StateError};
+use super::{IDENTITY, SNAPSHOT, State, StateError};
 use crate::handover::succession::Inheritance;
 use crate::keeper::directory::Directory;
 
@@ -50,14 +50,17 @@ impl State {
             identity: None,
             enrolment: None,
             snapshot: None,
+            trial: None,
+            gone_back: None,
             left_aside: None,
         };
         state.identity = state.read_json(IDENTITY, "a node's identity")?;
         enrol(&mut state)?;
-        match state.load_snapshot()?.transpose() {
+        match state.load_snapshot(SNAPSHOT)?.transpose() {
             Ok(snapshot) => state.snapshot = snapshot,
             Err(left_aside) => state.left_aside = Some(left_aside),
         }
+        state.load_trial()?;
         Ok(state)
     }
 }

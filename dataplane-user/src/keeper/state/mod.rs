@@ -5,6 +5,8 @@
 //! | `lock` | held by the one keeper of this directory |
 //! | `node.json` | [`NodeIdentity`] |
 //! | `snapshot.json` | the last good [`SignedSnapshot`] |
+//! | `confirmed.json` | the [`SignedSnapshot`] before it, while it is on trial |
+//! | `trial.json` | which revision is on trial until when, or was |
 //! | `sealing.key` | 32 random bytes, mode 0600; a systemd credential of this name comes first |
 //! | `node.sealed` | the node's own key and certificate |
 //! | `keys/DIGEST.sealed` | a private key that the snapshot names |
@@ -12,6 +14,7 @@
 //! The sealing key protects a copy of the directory without it, not a machine whose root is hostile.
 
 mod inherit;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,9 +23,11 @@ use std::path::{Path, PathBuf};
 
 use model::digest::Digest;
 use model::link::EnrolmentToken;
-use model::snapshot::{SignedSnapshot, Snapshot};
+use model::snapshot::{SignedSnapshot, Snapshot, SnapshotId};
 use zeroize::Zeroizing;
 
+use self::trial::StagedTrial;
+pub use self::trial::Trial;
 use super::directory::{Directory, Holder, Staged};
 use crate::handover::message::{MAX_SEALED, NodeIdentity, Sealed, Secrets};
 use crate::signed::{self, Unbelievable};
@@ -42,7 +47,17 @@ pub struct State {
     identity: Option<NodeIdentity>,
     enrolment: Option<Zeroizing<String>>,
     snapshot: Option<Stored>,
+    trial: Option<Trial>,
+    gone_back: Option<SnapshotId>,
     left_aside: Option<LeftAside>,
+}
+
+/// A snapshot that is written beside the stored one, with what its trial needs.
+#[derive(Debug)]
+#[must_use = "a staged snapshot is only stored after `commit`"]
+pub struct Staging {
+    snapshot: Staged,
+    trial: Option<StagedTrial>,
 }
 
 /// A stored snapshot that cannot be used. Its file stays until the next snapshot replaces it.
@@ -200,22 +215,29 @@ impl State {
     ///
     /// # Errors
     /// What the file system said; the stored one is untouched.
-    pub fn stage(&self, signed: &SignedSnapshot) -> Result<Staged, StateError> {
-        let json =
-            serde_json::to_vec(signed).map_err(|error| self.failed("writing the snapshot", error.into()))?;
-        self.directory
-            .stage(SNAPSHOT, &json, 0o600)
-            .map_err(|error| self.failed("storing the snapshot", error))
+    pub fn stage(&self, stored: &Stored) -> Result<Staging, StateError> {
+        let json = serde_json::to_vec(&stored.signed)
+            .map_err(|error| self.failed("writing the snapshot", error.into()))?;
+        let failed = |error| self.failed("storing the snapshot", error);
+        let snapshot = self.directory.stage(SNAPSHOT, &json, 0o600).map_err(failed)?;
+        let trial = stored.snapshot.trial_ms.map(|trial_ms| self.stage_trial(stored.snapshot.id, trial_ms));
+        Ok(Staging { snapshot, trial: trial.transpose().map_err(failed)? })
     }
 
-    /// Makes a snapshot the stored one, and forgets keys that it does not name.
+    /// Makes a snapshot the stored one, and forgets keys that neither it nor the one before names, where it is on trial.
     ///
     /// # Errors
     /// What the file system said; the old one is still stored.
-    pub fn commit(&mut self, staged: Staged, stored: Stored) -> Result<(), StateError> {
-        staged.commit().map_err(|error| self.failed("storing the snapshot", error))?;
+    pub fn commit(&mut self, staging: Staging, stored: Stored) -> Result<(), StateError> {
+        let failed = |error| self.failed("storing the snapshot", error);
+        let trial = staging.trial.map(|staged| self.commit_trial(staged)).transpose().map_err(failed)?;
+        staging.snapshot.commit().map_err(failed)?;
         self.snapshot = Some(stored);
         self.left_aside = None;
+        self.trial = trial;
+        if self.trial.is_none() {
+            self.end_trial();
+        }
         self.forget_keys();
         Ok(())
     }
@@ -268,6 +290,7 @@ impl State {
         }
         // An older console's certificate is of no use to the one the operator names now.
         self.directory.remove(NODE).map_err(|error| self.failed("removing node.sealed", error))?;
+        self.forget_gone_back().map_err(|error| self.failed("removing trial.json", error))?;
         self.enrolment = Some(Zeroizing::new(token.secret));
         self.store_identity(NodeIdentity {
             node: token.node,
@@ -279,25 +302,22 @@ impl State {
         })
     }
 
-    fn load_snapshot(&self) -> Result<Option<Result<Stored, LeftAside>>, StateError> {
+    fn load_snapshot(&self, name: &str) -> Result<Option<Result<Stored, LeftAside>>, StateError> {
         let Some(bytes) =
-            self.directory.read(SNAPSHOT).map_err(|error| self.failed("reading the snapshot", error))?
+            self.directory.read(name).map_err(|error| self.failed("reading the snapshot", error))?
         else {
             return Ok(None);
         };
         let Some(identity) = &self.identity else { return Ok(None) };
-        let aside = |source| LeftAside { path: self.directory.path().join(SNAPSHOT), source };
+        let aside = |source| LeftAside { path: self.directory.path().join(name), source };
         Ok(Some(believe(&bytes, identity).map_err(aside)))
     }
 
     /// A key that no stored snapshot names must not stay readable to whoever gets the disk.
     fn forget_keys(&self) {
-        let named: BTreeSet<_> = self
-            .snapshot
-            .iter()
-            .flat_map(|stored| &stored.snapshot.certificates)
-            .map(|c| key_file(&c.key))
-            .collect();
+        let stored = self.snapshot.iter().chain(self.trial.as_ref().and_then(Trial::stored));
+        let named: BTreeSet<_> =
+            stored.flat_map(|stored| &stored.snapshot.certificates).map(|c| key_file(&c.key)).collect();
         let names = self.keys.names().unwrap_or_default();
         for name in names.iter().filter(|name| !named.contains(*name)) {
             if let Err(error) = self.keys.remove(name) {

@@ -186,7 +186,10 @@ impl Keeper {
     /// Whether nothing is between two states: no process is being started, no snapshot or worker on its way.
     pub(super) fn is_calm(&self) -> bool {
         let settled = |worker: &Worker| matches!(worker.phase, Phase::Serving | Phase::Draining);
-        let idle = self.transition.is_none() && self.launches.is_empty() && self.start_at.is_none();
+        let idle = self.transition.is_none()
+            && self.returning.is_none()
+            && self.launches.is_empty()
+            && self.start_at.is_none();
         idle && self.stop_at.is_none() && self.current.is_some() && self.workers.values().all(settled)
     }
 
@@ -294,6 +297,13 @@ impl Keeper {
         }
     }
 
+    /// Forgets what waits for an upgrade, which the console offers again; whether a worker is to take over.
+    pub(super) fn drop_held_back(&mut self) -> bool {
+        let Some(upgrade) = &mut self.upgrade else { return false };
+        upgrade.held_back = None;
+        upgrade.stage.worker().is_some()
+    }
+
     /// Ends an upgrade that fails; whatever served before serves on.
     pub(super) async fn give_up(&mut self, refusal: &Refusal) {
         let Some(upgrade) = self.upgrade.take() else { return };
@@ -327,9 +337,7 @@ impl Keeper {
 
     /// The node stops: no worker of an upgrade takes over any more, and no snapshot that waited for it.
     pub(super) async fn abandon_upgrade(&mut self) {
-        if let Some(upgrade) = &mut self.upgrade {
-            upgrade.held_back = None;
-        }
+        self.drop_held_back();
         self.give_up(&Refusal::Stopping).await;
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
          restart the node instead, which ends its connections"
     )]
     Incompatible(u32, u32),
+    #[error("the node went back from a revision that nobody confirmed in time; begin once more")]
+    Trial,
     #[error("the new release does not take the snapshot in force: {0}")]
     Snapshot(String),
 }

@@ -102,6 +102,8 @@ pub(super) struct Control {
     pub(super) proposal: Option<Proposal>,
     /// Its keys are on their way.
     pub(super) fetching: Option<Fetching>,
+    /// From which revision the node went back by itself, and why; until the console has been told.
+    pub(super) went_back: Option<(SnapshotId, String)>,
     pub(super) console: Console,
     pub(super) reporter: Reporter,
     pub(super) flows: Flows,
@@ -161,6 +163,7 @@ impl Control {
             settled: None,
             proposal: None,
             fetching: None,
+            went_back: None,
             console: Console::new(),
             flows: Flows::default(),
             reporter: Reporter::new(Arc::clone(&observe)),
@@ -189,7 +192,7 @@ impl Control {
     }
 
     /// The keeper has verified it, with this key or the one before.
-    fn load(&mut self, stored: &SignedSnapshot) -> Result<(), ProposalError> {
+    pub(super) fn load(&mut self, stored: &SignedSnapshot) -> Result<(), ProposalError> {
         let snapshot = Snapshot::from_verified_json(&stored.body).map_err(ProposalError::Stored)?;
         let sealed = std::mem::take(&mut self.secrets.keys);
         for (digest, sealed) in &sealed {
@@ -197,7 +200,7 @@ impl Control {
                 tracing::error!(key = %digest, error = sentence(&error), "a stored key");
             }
         }
-        let live = Live::build(snapshot.clone(), self.vault.keys(), &self.roots, None)?;
+        let live = Live::build(snapshot.clone(), self.vault.keys(), &self.roots, Some(&*self.live.load()))?;
         self.make_live(Arc::new(live));
         self.settle(snapshot);
         Ok(())
@@ -210,11 +213,14 @@ impl Control {
         former
     }
 
-    /// Takes a snapshot as the one the keeper has stored.
+    /// Takes a snapshot as the one the keeper has stored. One on trial counts as applied when it is confirmed: a console that is
+    /// met anew sends it once more, and so tells of the confirmation.
     pub(super) fn settle(&mut self, snapshot: Snapshot) {
         let named: BTreeSet<_> = snapshot.certificates.iter().map(|certificate| certificate.key).collect();
         self.vault.retain(&named);
-        self.console.applied.send_replace(Some(snapshot.id));
+        if snapshot.trial_ms.is_none() {
+            self.console.applied.send_replace(Some(snapshot.id));
+        }
         self.settled = Some(snapshot);
     }
 
@@ -273,6 +279,11 @@ impl Control {
             ToWorker::Commit { id } => self.commit(id).await,
             ToWorker::Settled { id } => self.settled(id).await,
             ToWorker::Rejected { id, reason } => self.rejected(id, reason).await,
+            ToWorker::GoBack { snapshot, keys } => self.go_back(&snapshot, keys).await,
+            ToWorker::WentBack { id, reason } => {
+                self.went_back = Some((id, reason));
+                self.tell_of_return().await;
+            }
             ToWorker::Figures { drops, features, listeners, syn_pressure, filters } => {
                 self.observe.keeper(filters, &listeners);
                 self.reporter.take(drops, features, listeners, syn_pressure);
@@ -301,17 +312,20 @@ impl Control {
                 self.draining = true;
                 self.threads.drain(Instant::now() + Duration::from_millis(deadline_ms.into()));
             }
-            ToWorker::Retire { deadline_ms } => {
-                self.draining = true;
-                self.threads.retire(Instant::now() + Duration::from_millis(deadline_ms.into()));
-                self.leave_console();
-                // A scraper is to meet the worker that serves.
-                if let Some(metrics) = self.metrics.take() {
-                    metrics.abort();
-                }
-            }
+            ToWorker::Retire { deadline_ms } => self.retire(deadline_ms),
         }
         Ok(())
+    }
+
+    /// Another worker serves from now on.
+    fn retire(&mut self, deadline_ms: u32) {
+        self.draining = true;
+        self.threads.retire(Instant::now() + Duration::from_millis(deadline_ms.into()));
+        self.leave_console();
+        // A scraper is to meet the worker that serves.
+        if let Some(metrics) = self.metrics.take() {
+            metrics.abort();
+        }
     }
 
     /// Every thread has taken up its sockets, or one could not. What the console says comes after this word to the keeper.
@@ -349,7 +363,7 @@ impl Control {
     }
 
     /// A restarted keeper goes on with this worker.
-    async fn resume(&mut self, identity: Option<NodeIdentity>, stored: Option<SnapshotId>) {
+    pub(super) async fn resume(&mut self, identity: Option<NodeIdentity>, stored: Option<SnapshotId>) {
         if identity != self.identity {
             self.identity = identity;
             self.secrets.node = None;
@@ -359,7 +373,12 @@ impl Control {
             self.follow_console();
         }
         match self.proposal.as_ref().map(Proposal::id) {
-            Some(id) if stored == Some(id) => self.settled(id).await,
+            // What is settled already is on trial there, and the proposal says that it is confirmed.
+            Some(id)
+                if stored == Some(id) && self.settled.as_ref().is_none_or(|settled| settled.id != id) =>
+            {
+                self.settled(id).await;
+            }
             Some(_) => self.propose().await,
             None => {}
         }

@@ -20,6 +20,7 @@ impl Control {
             settled: None,
             proposal: None,
             fetching: None,
+            went_back: None,
             console: Console::new(),
             flows: Flows::default(),
             reporter: Reporter::new(Arc::clone(&observe)),

@@ -101,6 +101,7 @@ fn snapshot(ca: &Ca, keys: &mut Keys) -> Snapshot {
         filter: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
     }
 }
 

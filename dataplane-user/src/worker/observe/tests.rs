@@ -42,6 +42,7 @@ fn listener(text: &str) -> ListenerLive {
         filter: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
     };
     ListenerLive {
         name: name(text),

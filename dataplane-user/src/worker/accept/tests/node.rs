@@ -370,5 +370,6 @@ fn snapshot(port: u16, origin: SocketAddr) -> Snapshot {
         filter: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
     }
 }

@@ -259,6 +259,7 @@ fn snapshot(origins: &[SocketAddr]) -> Snapshot {
         filter: Vec::new(),
         filter_protocols: Vec::new(),
         filter_budgets: Default::default(),
+        trial_ms: None,
     }
 }
 
