@@ -15,12 +15,13 @@ pub(crate) mod impossible;
 pub(crate) mod random;
 pub(crate) mod rules;
 pub(crate) mod sockets;
+pub(crate) mod structure;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use aya::maps::MapData;
@@ -37,6 +38,27 @@ pub(crate) const WAYS: [u32; 2] = [0, SHIFT_MAX];
 /// repeated less.
 pub(crate) fn emulated() -> bool {
     std::env::var_os("SALLYPORT_EMULATED").is_some()
+}
+
+/// Tells threads to stop, also where the test fails before: else it would wait for them, and not fail.
+#[derive(Default)]
+pub(crate) struct Stop(AtomicBool);
+
+impl Stop {
+    pub(crate) fn said(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Says it when this is dropped.
+    pub(crate) fn at_the_end(&self) -> impl Drop + '_ {
+        struct Says<'a>(&'a AtomicBool);
+        impl Drop for Says<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        Says(&self.0)
+    }
 }
 
 fn unique(what: &str) -> String {
@@ -99,7 +121,12 @@ impl Bpffs {
             self.1.ip("link set wire1 up");
         }
         let kernel = self.1.inside(|| Linux::open(self.config(&["wire0"])).unwrap());
-        (kernel, self.1.port("wire0"))
+        (kernel, self.port())
+    }
+
+    /// The silent wire's.
+    pub(crate) fn port(&self) -> Port<'_> {
+        self.1.port("wire0")
     }
 }
 
