@@ -335,33 +335,6 @@ impl Publisher {
         self.0.unconfirmed.may_confirm(revision, connection)
     }
 
-    /// Ends a revision's wait for its confirmation, and tells the nodes; whether it was waiting.
-    ///
-    /// # Errors
-    /// When the store fails; then it goes on waiting.
-    pub async fn confirm(&self, revision: u64) -> Result<bool, OpsError> {
-        let me = self.clone();
-        // A task of its own for the same reason as when publishing.
-        let task = tokio::spawn(async move { me.confirm_now(revision).await });
-        task.await.map_err(|_panicked| OpsError::Stopped)?
-    }
-
-    async fn confirm_now(&self, revision: u64) -> Result<bool, OpsError> {
-        // Not while the same objects get a new number, which would take the wait along.
-        let _one_at_a_time = self.0.gate.lock().await;
-        if !self.0.store.confirm_revision(revision).await? {
-            return Ok(false);
-        }
-        self.0.current.send_if_modified(|current| {
-            let waited = current.id.revision == revision && current.rollback_at.is_some();
-            if waited {
-                *current = Arc::new(Current { rollback_at: None, ..Current::clone(current) });
-            }
-            waited
-        });
-        Ok(true)
-    }
-
     /// Digests of the stored keys that what is in force names.
     pub fn keys_in_force(&self) -> BTreeSet<Digest> {
         self.0.current.borrow().keys.clone()

@@ -11,7 +11,7 @@ async fn waiting() -> (Console, Identity) {
     publish(&console.ops, shop()).await.unwrap();
     let identity = console.enrol("n1").await;
     let options = PublishOptions { rollback_after: Some(WAITS), ..PublishOptions::default() };
-    let second = crate::testing::object("Listener", "two", json!({ "port": 9000 }));
+    let second = object("Listener", "two", json!({ "port": 9000 }));
     console.ops.publish(Changes::put(second), &operator(), options).await.unwrap();
     (console, identity)
 }
@@ -45,9 +45,7 @@ async fn it_says_how_long_it_waits_and_comes_again_when_it_is_confirmed() {
     assert!(confirmed.trial_ms.is_none() && confirmed.is_same_but_for_trial(&first));
     link.tell(&NodeMessage::Applied { id: id(2), took_ms: 1 }).await;
     // Nothing more of it comes; the next revision does, and says nothing of trials.
-    publish(&console.ops, vec![crate::testing::object("Listener", "two", json!({ "port": 9001 }))])
-        .await
-        .unwrap();
+    publish(&console.ops, vec![object("Listener", "two", json!({ "port": 9001 }))]).await.unwrap();
     let third = link.snapshot(&console.ops).await;
     assert_eq!((third.id, third.trial_ms), (id(3), None));
 }

@@ -403,7 +403,7 @@ async fn a_capture_is_stopped_on_the_page_that_began_it() {
 #[tokio::test]
 async fn whoever_narrows_a_filter_down_keeps_nobody_from_watching() {
     let browser = Browser::administrator().await;
-    browser.state.ops.enrol_node("edge", &Default::default(), &Actor::console()).await.unwrap();
+    browser.state.ops.enrol_node("edge", &Default::default(), false, &Actor::console()).await.unwrap();
     let busy =
         |answer: &Answer| answer.body.contains("4 different watches and captures are going on at edge");
     let other = "/flows?node=edge&reason=denied";

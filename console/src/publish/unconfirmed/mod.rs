@@ -4,13 +4,13 @@
 //! only that it was not cut. And what may be published while it waits: nothing but going back, since any other revision would
 //! take over what was never confirmed. Confirming and going back happen behind the publisher's gate, so one of them comes first.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::problem::{Code, Problem};
 use time::format_description::well_known::Rfc3339;
 
-use super::{Publisher, Wish};
+use super::{Current, Publisher, Wish};
 use crate::ops::{Connection, OpsError, PublishOptions};
 use crate::store::RevisionRow;
 
@@ -56,12 +56,15 @@ impl Publisher {
         }))
     }
 
-    /// Ends a revision's wait for its confirmation, behind the gate; whether it was waiting.
+    /// Ends a revision's wait for its confirmation, behind the gate, and tells the nodes; whether it was waiting.
     ///
     /// # Errors
     /// When the store fails, or other changes hold the gate for long. Then it waits as before.
     pub async fn confirm(&self, revision: u64) -> Result<bool, OpsError> {
-        self.confirm_within(CONFIRMING, revision).await
+        let me = self.clone();
+        // A task of its own for the same reason as when publishing.
+        let task = tokio::spawn(async move { me.confirm_within(CONFIRMING, revision).await });
+        task.await.map_err(|_panicked| OpsError::Stopped)?
     }
 
     async fn confirm_within(&self, patience: Duration, revision: u64) -> Result<bool, OpsError> {
@@ -74,7 +77,17 @@ impl Publisher {
         };
         let gate = tokio::time::timeout(patience, self.0.gate.lock()).await;
         let _gate = gate.map_err(|_elapsed| held())?;
-        Ok(self.0.store.confirm_revision(revision).await?)
+        if !self.0.store.confirm_revision(revision).await? {
+            return Ok(false);
+        }
+        self.0.current.send_if_modified(|current| {
+            let waited = current.id.revision == revision && current.rollback_at.is_some();
+            if waited {
+                *current = Arc::new(Current { rollback_at: None, ..Current::clone(current) });
+            }
+            waited
+        });
+        Ok(true)
     }
 }
 
