@@ -1,37 +1,9 @@
 // Visits every page of a running console and fails on anything a person would stumble over. See README.md.
 
-import { X509Certificate, createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
-import tls from "node:tls";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { join } from "node:path";
+import * as shared from "./chromium.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
-const { values: given } = parseArgs({
-  options: {
-    url: { type: "string" },
-    ca: { type: "string" },
-    "setup-token": { type: "string" },
-    name: { type: "string", default: "admin" },
-    password: { type: "string", default: "the browser test's password" },
-    out: { type: "string", default: resolve(here, "../../target/screenshots") },
-    chromium: { type: "string", default: "/usr/bin/chromium" },
-    "read-only": { type: "boolean", default: false },
-    pages: { type: "string" },
-  },
-});
-
-function missing(sentence) {
-  console.error(`browser test: ${sentence}`);
-  process.exit(2);
-}
-
-if (!given.url) missing("say where the console listens: --url https://127.0.0.1:9443");
-if (!existsSync(given.chromium)) missing(`there is no browser at ${given.chromium}; install chromium or say --chromium FILE`);
-const { chromium } = await import("playwright-core");
-const axe = readFileSync(join(here, "node_modules/axe-core/axe.min.js"), "utf8");
-const base = new URL(given.url);
+const given = shared.options({ "read-only": { type: "boolean", default: false }, pages: { type: "string" } });
 const problems = [];
 const problem = (where, what) => {
   const line = `${where}: ${what}`;
@@ -49,50 +21,10 @@ const START = [
 // Of a hundred revisions two tell as much as all.
 const AT_MOST = { "/changes/": 2, "/routes/": 3, "/origins/": 3, "/certificates/": 3, "/nodes/": 3, "/listeners/": 2, "/trust-bundles/": 2, "/packet-filter/": 2, "/prefix-sets/": 2 };
 
-// Verifies the console against its CA and gives the leaf's key, which is all that Chromium is then told to accept.
-function pin(ca) {
-  return new Promise((done, failed) => {
-    const socket = tls.connect({ host: base.hostname, port: base.port || 443, ca: readFileSync(ca), servername: /^[\d.:[\]]+$/.test(base.hostname) ? undefined : base.hostname }, () => {
-      const leaf = new X509Certificate(socket.getPeerCertificate(true).raw);
-      socket.end();
-      done(createHash("sha256").update(leaf.publicKey.export({ type: "spki", format: "der" })).digest("base64"));
-    });
-    socket.on("error", failed);
-  });
-}
-
-async function launch() {
-  const args = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-proxy-server",
-  ];
-  if (given.ca) args.push(`--ignore-certificate-errors-spki-list=${await pin(given.ca)}`);
-  return chromium.launch({ executablePath: given.chromium, headless: true, args });
-}
-
-// A page whose every complaint is kept.
-async function watched(context, label) {
-  const page = await context.newPage();
-  let where = label;
-  const complain = (what) => problem(where, what);
-  page.on("console", (message) => {
-    const text = message.text();
-    // The browser writes a line for each answer that is not 2xx; those are judged where they are expected.
-    if (["error", "warning"].includes(message.type()) && !text.startsWith("Failed to load resource")) complain(text);
-  });
-  page.on("pageerror", (error) => complain(`page error: ${error.message}`));
-  page.on("requestfailed", (request) => {
-    const ended = request.url().endsWith("/events") || request.failure()?.errorText === "net::ERR_ABORTED";
-    if (!ended) complain(`${request.url()} failed: ${request.failure()?.errorText}`);
-  });
-  page.on("request", (request) => {
-    const url = new URL(request.url());
-    if (url.origin !== base.origin && url.protocol !== "data:") complain(`loads ${request.url()} from elsewhere`);
-  });
-  return { page, at: (path) => { where = `${label} ${path}`; } };
-}
-
-const context = (browser, more = {}) => browser.newContext({ baseURL: base.origin, ignoreHTTPSErrors: !given.ca, ...more });
+const { missing } = shared;
+const watched = (context, label) => shared.watched(context, given, label, problem);
+const context = (browser, more) => shared.context(browser, given, more);
+const audit = async (page, where) => (await shared.audit(page)).forEach((finding) => problem(where, finding));
 
 async function signIn(browser) {
   const first = await context(browser);
@@ -127,20 +59,6 @@ async function signIn(browser) {
   return state;
 }
 
-async function audit(page, where) {
-  const client = await page.context().newCDPSession(page);
-  // Through the debugger, not as a script element: the page's policy stays as strict as it is.
-  await client.send("Runtime.evaluate", { expression: axe });
-  const expression = "axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }).then((r) => JSON.stringify(r.violations))";
-  const { result } = await client.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
-  await client.detach();
-  for (const finding of JSON.parse(result.value)) {
-    if (!["serious", "critical"].includes(finding.impact)) continue;
-    const nodes = finding.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} (${(node.any[0] ?? node.all[0] ?? node.none[0])?.message ?? ""})`);
-    problem(where, `axe ${finding.id}: ${finding.help}: ${nodes.join("; ")}`);
-  }
-}
-
 const fileName = (path) => path === "/" ? "overview" : path.slice(1).replace(/[^a-z0-9]+/gi, "-");
 
 // One page at one size in one theme; gives the links on it.
@@ -149,11 +67,7 @@ async function visit({ page, at }, path, width, theme) {
   at(label);
   const answer = await page.goto(path, { waitUntil: "load" });
   if (answer.status() !== 200) problem(label, `answers ${answer.status()}`);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  if (wide > 0) {
-    const culprits = await page.evaluate(() => [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll")).slice(0, 3).map((e) => e.outerHTML.slice(0, 90)));
-    problem(label, `scrolls sideways by ${wide} px: ${culprits.join(" | ")}`);
-  }
+  (await shared.sideways(page)).forEach((finding) => problem(label, finding));
   await audit(page, label);
   await page.screenshot({ path: join(given.out, `${fileName(path)}-${width}-${theme}.png`), fullPage: true });
   return page.evaluate(() => [...document.querySelectorAll("a[href]")].map((a) => a.getAttribute("href")));
@@ -229,8 +143,7 @@ async function withScript(browser, state) {
   await fancy.close();
 }
 
-mkdirSync(given.out, { recursive: true });
-const browser = await launch().catch((error) => missing(`the browser does not start, or the console is not there: ${error.message.split("\n")[0]}`));
+const browser = await shared.launch(given).catch((error) => missing(`the browser does not start, or the console is not there: ${error.message.split("\n")[0]}`));
 let pages = 0;
 try {
   const state = await signIn(browser);

@@ -28,6 +28,8 @@ struct Overview {
     requests: Panel,
     added: Panel,
     drops: Panel,
+    /// There are drops and refusals; their chart may begin with the next step all the same.
+    dropped: bool,
     hops: Vec<Row>,
     routes: u64,
 }
@@ -77,6 +79,7 @@ pub(crate) async fn show(
         requests: requests(&grid, &traffic),
         added: added(&grid, &traffic),
         drops: dropped(&grid, &traffic, &drops),
+        dropped: !drops.is_empty(),
         hops,
         routes: listed.total,
     })
@@ -128,10 +131,11 @@ fn dropped(grid: &Grid, traffic: &Traffic, drops: &[DropSeries]) -> Panel {
     let reported: Vec<Option<f64>> = reported.into_iter().zip(heard).map(|(a, b)| a.or(b)).collect();
     let series = drop_series(grid, drops, &reported);
     let unit = format!("/{}", grid.step_words());
+    let drawn = series.iter().flat_map(|one| &one.values).flatten().any(|value| *value > 0.0);
     Panel {
         figure: figure(kernel),
         words: format!("packets · {} request{} refused", figure(proxy), if proxy == 1.0 { "" } else { "s" }),
-        chart: (!series.is_empty())
+        chart: drawn
             .then(|| Chart::new("Drops and refusals by reason", &unit, Style::Stacked, grid.axis(), &series)),
     }
 }

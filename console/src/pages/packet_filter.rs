@@ -272,6 +272,8 @@ fn drop_row(one: &DropSeries, grid: Grid) -> DropRow {
     DropRow {
         reason: one.reason.replace('-', " "),
         place: match one.place {
+            // Of what passes by `passed`, this alone goes no further.
+            Place::Kernel if one.reason == "syn-cookie" => "kernel, packets answered",
             Place::Kernel if one.passed() => "kernel, packets that passed",
             Place::Kernel => "kernel, packets",
             Place::Proxy if one.passed() => "proxy, connections that passed",

@@ -12,6 +12,8 @@ const WIDTH: f64 = 332.0;
 const FLOOR: f64 = 104.0;
 /// How wide a sample without neighbours is drawn.
 const LONE: f64 = 3.0;
+/// How wide the picture of one series is.
+const WIDE: f64 = 88.0;
 /// Room above the highest point, so that its label does not touch the heading.
 const HEAD: f64 = 14.0;
 
@@ -340,14 +342,17 @@ impl Spark {
     /// Draws one series; its own peak is its height.
     pub(crate) fn new(label: String, colour: &'static str, values: &[Option<f64>]) -> Self {
         let peak = values.iter().flatten().copied().fold(0.0, f64::max);
-        let step = 88.0 / values.len().max(2).saturating_sub(1) as f64;
+        let step = WIDE / values.len().max(2).saturating_sub(1) as f64;
         let mut path = String::new();
         for run in runs(values) {
             let mut pen = 'M';
             for index in run.clone() {
                 let value = values.get(index).copied().flatten().unwrap_or(0.0);
                 let share = if peak > 0.0 { value / peak } else { 0.0 };
-                let _ = write!(path, "{pen}{} {}", short(index as f64 * step), short(18.0 - share * 16.0));
+                // The newest alone would begin where the picture ends.
+                let most = if run.len() == 1 { WIDE - LONE } else { WIDE };
+                let x = (index as f64 * step).min(most);
+                let _ = write!(path, "{pen}{} {}", short(x), short(18.0 - share * 16.0));
                 pen = 'L';
             }
             if run.len() == 1 {

@@ -45,3 +45,11 @@ fn nothing_to_draw_draws_nothing() {
     let chart = Chart::new("requests", "per second", Style::Stacked, axis(), &[]);
     assert!(chart.render().unwrap().contains("<svg"));
 }
+
+#[test]
+fn the_newest_sample_alone_is_in_the_picture() {
+    let path = |values: &[Option<f64>]| Spark::new("hits".to_owned(), "blue", values).path;
+    assert_eq!(path(&[None, None, None, None, Some(5.0)]), "M85 2h3");
+    assert_eq!(path(&[Some(5.0), None, None, None, Some(2.5)]), "M0 2h3M85 10h3");
+    assert_eq!(path(&[None, None, None, Some(2.5), Some(5.0)]), "M66 10L88 2");
+}

@@ -103,6 +103,20 @@ async fn every_page_with_things_on_it() {
     }
 }
 
+/// An open page takes over the parts that it has: what there is nothing of yet has its part already.
+#[tokio::test]
+async fn what_comes_while_a_page_is_open_has_a_place_on_it() {
+    let (empty, full) = (Browser::administrator().await, Browser::with_sample().await);
+    let live = |html: &str| -> Vec<String> {
+        let tags = html.split('<').filter(|tag| tag.contains(" data-live"));
+        tags.map(|tag| tag.split_once("id=\"").unwrap().1.split('"').next().unwrap().to_owned()).collect()
+    };
+    for path in ["/packet-filter", "/sources", "/flows"] {
+        let [before, after] = [empty.get(path).await.body, full.get(path).await.body].map(|html| live(&html));
+        assert_eq!(before, after, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_rule_that_is_only_observed_says_so() {
     let browser = Browser::with_sample().await;
