@@ -161,9 +161,15 @@ impl Traffic {
 
     fn receive(&self, socket: &UdpSocket) {
         let mut bytes = [0; 16];
-        // Nothing for as long as this: whoever sent has stopped.
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+        loop {
+            // Nothing for as long as this after whoever sends was told to stop.
+            let stopped = self.stop.said();
+            let (length, from) = match socket.recv_from(&mut bytes) {
+                Ok(received) => received,
+                Err(_nothing) if stopped => return,
+                Err(_nothing) => continue,
+            };
             match &bytes[..length] {
                 b"allowed" => more(&self.received),
                 b"denied" => more(&self.broke_through),

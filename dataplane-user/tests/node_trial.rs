@@ -5,6 +5,7 @@
 
 mod node_support;
 
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,10 @@ impl Tried {
             });
             (status.applied == Some(id(1)) && status.trial.is_none() && said).then_some(())
         });
-        wait("the second listener closes", || get(&self.console, self.ports[1]).is_err().then_some(()));
+        // Not even the kernel takes connections there.
+        wait("the second listener closes", || {
+            std::net::TcpStream::connect(("127.0.0.1", self.ports[1])).is_err().then_some(())
+        });
         wait("the first listener answers", || get(&self.console, self.ports[0]).ok());
     }
 
@@ -173,6 +177,30 @@ fn keeper_and_worker_of_the_next_release_go_back_too() {
     expect_hello(&tried.console, tried.ports[1]);
     tried.expect_back();
     assert_eq!((tried.node.status().unwrap().keeper, tried.node.worker(None)), (keeper, next));
+}
+
+/// The next worker takes its time, and the trial's end comes first.
+#[test]
+fn what_is_confirmed_while_a_worker_is_to_take_over_stays() {
+    let tried = Tried::new();
+    let worker = tried.node.worker(None);
+    let mut upgrade = tried.node.command("upgrade");
+    upgrade.args(["--only", "worker"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut upgrade = upgrade.spawn().unwrap();
+    let next = tried.node.wait_status("the next worker", |status| {
+        status.workers.iter().map(|worker| worker.pid).find(|pid| *pid != worker)
+    });
+    freeze(next);
+    tried.send(&tried.second(2, None));
+    tried.console.expect_applied(2);
+    tried.node.wait_status("no trial", |status| status.trial.is_none().then_some(()));
+    tried.sleep_until(OVER + Duration::from_secs(2));
+    expect_hello(&tried.console, tried.ports[1]);
+    let status = tried.node.status().unwrap();
+    assert_eq!((status.applied, status.refused.is_none()), (Some(id(2)), true));
+    assert_eq!(tried.node.worker(None), worker, "the upgrade still waits");
+    kill(next);
+    upgrade.wait().unwrap();
 }
 
 #[test]

@@ -89,7 +89,14 @@ impl Keeper {
         if self.current != Some(number) || self.transition.as_ref().is_some_and(known) {
             return;
         }
-        let Some((signed, keys)) = self.hold_back(number, signed, keys) else { return };
+        // That it is confirmed changes nothing in a worker, and an upgrade may last longer than its trial.
+        let (signed, keys) = match self.is_confirmation(&signed) {
+            true => (signed, keys),
+            false => match self.hold_back(number, signed, keys) {
+                Some(proposed) => proposed,
+                None => return,
+            },
+        };
         if let Some(id) = self.in_force_already(&signed) {
             return self.say(number, &ToWorker::Settled { id }, &[]).await;
         }
@@ -115,8 +122,18 @@ impl Keeper {
             self.confirm(offered).map_err(|refusal| (id, refusal))?;
             return Ok(ToWorker::Settled { id });
         }
+        // A worker that goes on proposing keeps no revision beyond its trial.
+        if self.is_trial_over() {
+            return Err((id, Refusal::Busy));
+        }
         self.begin_transition(number, offered, keys).map_err(|refusal| (id, refusal))?;
         Ok(ToWorker::Commit { id })
+    }
+
+    /// Whether it says no more than that what is on trial is confirmed.
+    fn is_confirmation(&self, signed: &SignedSnapshot) -> bool {
+        let confirms = |offered: &Snapshot| offered.trial_ms.is_none() && self.differs_in_trial(offered);
+        self.state.trial().is_some() && self.verify(signed).is_ok_and(|offered| confirms(&offered))
     }
 
     /// Whether it is what is stored and in force, but for the trial.
@@ -342,7 +359,7 @@ impl Keeper {
     /// Lets a worker serve that has its sockets, and the former one go within `deadline_ms`.
     pub(super) async fn put_to_work(&mut self, number: WorkerNumber, deadline_ms: u32) {
         let Some(worker) = self.workers.get_mut(&number) else { return };
-        worker.phase = Phase::Serving;
+        (worker.phase, worker.until) = (Phase::Serving, None);
         // It began with what is stored.
         self.returning = None;
         let former = self.current.replace(number);

@@ -96,11 +96,15 @@ impl Keeper {
         if let Some((number, _)) = self.returning.filter(|(_, until)| *until <= Instant::now()) {
             self.not_returned(number, "it has not answered for ten seconds");
         }
-        let over = self.state.trial().is_some_and(|trial| trial.left(std::time::Instant::now()).is_zero());
         // What is between two states is in force within seconds, and ends the trial, or is not.
-        if over && self.transition.is_none() && self.stop_at.is_none() {
+        if self.is_trial_over() && self.transition.is_none() && self.stop_at.is_none() {
             self.go_back().await;
         }
+    }
+
+    /// Whether what is stored is on trial and nobody has confirmed it in time.
+    pub(super) fn is_trial_over(&self) -> bool {
+        self.state.trial().is_some_and(|trial| trial.left(std::time::Instant::now()).is_zero())
     }
 
     async fn go_back(&mut self) {
@@ -156,16 +160,22 @@ impl Keeper {
     /// The confirmed snapshot is live in the worker: what it listens on opens, and nothing else.
     pub(super) async fn returned(&mut self, number: WorkerNumber) {
         self.returning = None;
+        self.in_force = self.state.stored().map(|stored| stored.snapshot.clone());
+        self.close_what_left(number).await;
+        let new = self.open_sockets();
+        self.give_sockets(number, &new).await;
+        self.enter_filter();
+    }
+
+    /// Closes what the revision that the node went back from listened on and the one in force does not.
+    pub(super) async fn close_what_left(&mut self, number: WorkerNumber) {
         let wanted = self.in_force.iter().flat_map(|snapshot| accepting(snapshot, self.drained));
         let wanted: BTreeSet<Place> = wanted.flat_map(Listener::places).collect();
         let leaving: Vec<Place> = self.sockets.open().difference(&wanted).copied().collect();
-        let new = self.open_sockets();
-        self.give_sockets(number, &new).await;
         let ids = self.sockets.close(&leaving);
         if !ids.is_empty() {
             self.say(number, &ToWorker::RemoveSockets { ids }, &[]).await;
         }
-        self.enter_filter();
     }
 
     /// The worker does not follow: the next one begins with what is stored.

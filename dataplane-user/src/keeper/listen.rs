@@ -17,6 +17,9 @@ use crate::handover::operator::LONGEST;
 use crate::handover::{self, ToKeeper, ToWorker, common_version};
 use crate::sentence;
 
+/// How long a worker that came back may take to hand its sockets back; a hanging one would keep another from taking its place.
+const HANDS_BACK: Duration = Duration::from_secs(30);
+
 impl Keeper {
     /// Something happened to a worker.
     pub(super) async fn hear(&mut self, number: WorkerNumber, event: WorkerEvent) {
@@ -123,6 +126,9 @@ impl Keeper {
         if live.is_none() {
             self.in_force = None;
         }
+        if self.state.gone_back().is_some() {
+            self.close_what_left(number).await;
+        }
         self.offer(number).await;
         let deadline_ms = self.drain_ms();
         self.put_to_work(number, deadline_ms).await;
@@ -170,6 +176,7 @@ impl Keeper {
             }
             Some(running) => {
                 worker.features = running.features;
+                worker.until = Some(Instant::now() + HANDS_BACK);
                 self.start_at = None;
                 let threads = running.threads.clamp(1, MAX_THREADS);
                 self.sockets = Sockets::new(self.kernel.steers(), threads);

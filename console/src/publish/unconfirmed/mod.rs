@@ -14,8 +14,9 @@ use super::{Current, Publisher, Wish};
 use crate::ops::{Connection, OpsError, PublishOptions};
 use crate::store::RevisionRow;
 
-/// How long a confirmation waits for changes that are being made: then whoever confirms is told so.
-const CONFIRMING: Duration = Duration::from_secs(20);
+/// How long a confirmation waits for changes that are being made: then whoever confirms is told so. Shorter than nodes wait behind
+/// the trial before they go back by themselves.
+const CONFIRMING: Duration = Duration::from_secs(8);
 
 /// Why the wish may not be granted yet: the newest revision waits for its confirmation. Going back to where it would go by
 /// itself may be, unless for a trial again: at the end of that one the unconfirmed objects would return, for good. So may a

@@ -182,6 +182,7 @@ impl State {
             })
             .ok()
         });
+        let record = record.filter(|record| !record.gone_back);
         let left = record.map_or(0, |record| record.until_ms.saturating_sub(now_ms()));
         // The wall clock may have been set back meanwhile.
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(whole(trial_ms));

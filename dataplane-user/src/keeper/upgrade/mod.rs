@@ -358,7 +358,18 @@ impl Keeper {
         }
         let late = |worker: &&Worker| worker.until.is_some_and(|until| until <= Instant::now());
         for worker in self.workers.values().filter(late) {
-            tracing::warn!(pid = worker.pid, "a former worker has not ended at its deadline; it is stopped");
+            let pid = worker.pid;
+            match worker.phase {
+                Phase::Draining => {
+                    tracing::warn!(pid, "a former worker has not ended at its deadline; it is stopped");
+                }
+                Phase::Connected | Phase::Starting | Phase::Serving => {
+                    tracing::warn!(
+                        pid,
+                        "a worker that came back does not hand its sockets back; it is stopped"
+                    );
+                }
+            }
             worker.kill();
         }
     }
