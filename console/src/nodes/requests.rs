@@ -143,17 +143,24 @@ async fn link(
     Ok(([stream, senders], body).into_response())
 }
 
-/// Both ends of a connection, as this console sees them and, where its release says it, as the node does.
+/// Both ends of a connection, as this console sees them (first the node's) and, where its release says it, as the node does.
 fn ends(caller: &Caller, said: Option<&HeaderValue>) -> Vec<IpAddr> {
+    let (node, console) = (caller.peer.ip(), caller.local.ip());
+    let mut ends = vec![node, console];
     let said = said.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let said = said.split(' ').take(2).filter_map(|text| text.parse().ok());
-    let mut ends: Vec<IpAddr> = Vec::with_capacity(4);
-    for end in [caller.peer.ip(), caller.local.ip()].into_iter().chain(said) {
-        if !ends.contains(&end) {
+    for end in said.split(' ').take(2).filter_map(|text| text.parse().ok()) {
+        if may_end(end, node) && !ends.contains(&end) {
             ends.push(end);
         }
     }
     ends
+}
+
+/// Whether a link may end there as a node sees it that this console sees at `node`. Only what is on the same machine, or comes through a
+/// proxy there, connects to a loopback address.
+fn may_end(end: IpAddr, node: IpAddr) -> bool {
+    let (end, node) = (end.to_canonical(), node.to_canonical());
+    !end.is_unspecified() && !end.is_multicast() && (!end.is_loopback() || node.is_loopback())
 }
 
 async fn flows(
@@ -166,4 +173,30 @@ async fn flows(
     let stream = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let refusals = (HeaderName::from_static(REFUSALS), HeaderValue::from_static("1"));
     Ok(([stream, refusals], body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_says_no_end_that_no_link_has() {
+        let seen = |peer: &str, said: &'static str| {
+            let address = |text: &str| format!("{text}:1").parse().unwrap();
+            let caller = Caller { peer: address(peer), local: address("203.0.113.1"), certificate: None };
+            let ends = ends(&caller, Some(&HeaderValue::from_static(said)));
+            ends[2..].iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let away = "198.51.100.7";
+        assert_eq!(seen(away, "10.0.0.7 10.0.0.1"), "10.0.0.7 10.0.0.1");
+        assert_eq!(seen(away, "198.51.100.7 fd00::1 10.0.0.1"), "fd00::1");
+        for strange in
+            ["0.0.0.0 224.0.0.1", ":: ff02::1", "127.0.0.1 ::1", "::ffff:127.0.0.1 ::ffff:0.0.0.0", "a b"]
+        {
+            assert_eq!(seen(away, strange), "", "{strange}");
+        }
+        for here in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
+            assert_eq!(seen(here, "127.0.0.2 ::"), "127.0.0.2", "{here}");
+        }
+    }
 }

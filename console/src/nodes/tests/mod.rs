@@ -362,8 +362,10 @@ async fn what_a_node_sees_of_its_link_is_protected_also_after_a_restart() {
     while stored().await.is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let ends: Vec<std::net::IpAddr> =
-        ["127.0.0.1", "10.9.8.7", "203.0.113.5"].iter().map(|text| text.parse().unwrap()).collect();
+    let ends: Vec<std::net::IpAddr> = ["127.0.0.1", "127.0.0.1", "10.9.8.7", "203.0.113.5"]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
     assert_eq!(stored().await, ends);
     drop(link);
     let Console { ops, directory, _stop, .. } = console;

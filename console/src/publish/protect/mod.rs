@@ -32,8 +32,8 @@ impl Links {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node's link is (or was last) open between these addresses, as this console and the node see them. They stay protected when it is
-    /// closed: the node comes back from there.
+    /// A node's link is (or was last) open between these addresses: the node's and the console's as the console sees them, and what the
+    /// node says of them. They stay protected when it is closed: the node comes back from there.
     pub fn opened(&self, node: &str, ends: impl IntoIterator<Item = IpAddr>) {
         self.lock().ends.insert(node.to_owned(), ends.into_iter().collect());
     }
@@ -65,10 +65,13 @@ impl Publisher {
         let before = base.compiled.as_ref();
         // Nodes that are there, and those that have the labels some filter asks for and no others. Each kind for itself: a rule of
         // other nodes may let through what theirs drop.
-        let mut nodes = new.filter_selectors();
-        nodes.extend(before.iter().flat_map(|before| before.filter_selectors()));
-        nodes.extend(rows.iter().filter(|row| !row.revoked).map(|row| &row.labels));
-        let nodes = nodes.into_iter().map(|labels| (labels, labels));
+        let selectors = before.iter().flat_map(|before| before.filter_selectors());
+        let mut nodes: BTreeMap<&Labels, Vec<&str>> =
+            new.filter_selectors().into_iter().chain(selectors).map(|labels| (labels, Vec::new())).collect();
+        for row in rows.iter().filter(|row| !row.revoked) {
+            nodes.entry(&row.labels).or_default().push(&row.name);
+        }
+        let nodes = nodes.into_iter().map(|(labels, names)| (labels, labels, names));
         Ok(self.whom(actor, people, new, &rows).asked(before, new, nodes))
     }
 
@@ -86,7 +89,8 @@ impl Publisher {
         let Some(compiled) = &current.compiled else { return Ok(Vec::new()) };
         let rows = self.0.store.nodes().await?;
         let whom = self.whom(actor, &[], compiled, &rows);
-        let mut asked = whom.asked(Some(compiled), compiled, [(&node.labels, labels)].into_iter());
+        let itself = (&node.labels, labels, vec![node.name.as_str()]);
+        let mut asked = whom.asked(Some(compiled), compiled, std::iter::once(itself));
         for problem in &mut asked {
             if let Some(words) = problem.message.strip_suffix(HOW) {
                 problem.message = format!("{words}{HOW_LABELS}");
@@ -100,7 +104,12 @@ impl Publisher {
         let loopback = Loopback::of(new, rows, |node| self.0.live.report(node));
         let Reached { ends, ports } = self.0.links.lock().clone();
         let people = people.iter().copied().filter(|one| actor.address != Some(*one)).collect();
-        Whom { actor, people, ends, ports, loopback }
+        let revoked: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.revoked)).collect();
+        let link = |(node, ends): (String, Vec<IpAddr>)| match revoked.get(node.as_str()) {
+            Some(true) => None,
+            known => Some((node.clone(), Link { ends, known: known.is_some() })),
+        };
+        Whom { actor, people, links: ends.into_iter().filter_map(link).collect(), ports, loopback }
     }
 }
 
@@ -108,37 +117,71 @@ impl Publisher {
 struct Whom<'a> {
     actor: &'a Actor,
     people: BTreeSet<IpAddr>,
-    ends: BTreeMap<String, Vec<IpAddr>>,
+    links: BTreeMap<String, Link>,
     ports: BTreeSet<u16>,
     loopback: Loopback,
 }
 
+/// A node's link.
+struct Link {
+    /// As [`Links::opened`] has them.
+    ends: Vec<IpAddr>,
+    /// Whether the node's labels are known; where they are not, it may have any filter.
+    known: bool,
+}
+
+impl Link {
+    /// Whether the node is on the console's machine, so that its filter meets what other nodes send to the console.
+    fn beside_the_console(&self) -> bool {
+        match self.ends[..] {
+            [] => false,
+            // As releases before this kept two that are the same.
+            [_] => true,
+            [node, console, ..] => node == console || node.to_canonical().is_loopback(),
+        }
+    }
+}
+
+/// Nodes that have the same filters and listeners, and had the same.
+struct Kind<'a> {
+    names: BTreeSet<&'a str>,
+    before: Rules,
+    after: Rules,
+}
+
 impl Whom<'_> {
-    /// What is asked about nodes whose objects or labels change, each with its labels before and after.
+    /// What is asked about nodes whose objects or labels change, each with its labels before and after, and the names of those there are.
     fn asked<'l>(
         &self,
         before: Option<&'l Compiled>,
         after: &'l Compiled,
-        nodes: impl Iterator<Item = (&'l Labels, &'l Labels)>,
+        nodes: impl Iterator<Item = (&'l Labels, &'l Labels, Vec<&'l str>)>,
     ) -> Vec<Problem> {
         let (had, have) =
             (before.map(|before| self.filters(before)).unwrap_or_default(), self.filters(after));
-        let (mut seen, mut problems) = (BTreeSet::new(), Vec::new());
-        for (old, new) in nodes {
+        // A thousand nodes have a few kinds of rules.
+        let mut kinds = BTreeMap::new();
+        for (old, new, names) in nodes {
             let (had, have) = (selected(&had, old), selected(&have, new));
             let listeners: BTreeSet<u16> =
                 after.listeners_for(new).filter_map(|listener| listener.port.number()).collect();
-            // A thousand nodes have a few kinds of rules.
-            if !seen.insert((indices(&had), indices(&have), listeners.clone())) {
-                continue;
-            }
-            let (before, after) = (Rules::of(&had), Rules::of(&have));
-            if before == after {
+            let kind = kinds.entry((indices(&had), indices(&have), listeners)).or_insert_with(|| Kind {
+                names: BTreeSet::new(),
+                before: Rules::of(&had),
+                after: Rules::of(&have),
+            });
+            kind.names.extend(names);
+        }
+        let mut problems = Vec::new();
+        for ((.., listeners), kind) in &kinds {
+            if kind.before == kind.after {
                 continue;
             }
             // Rules that are too many for the tables are refused before this is asked.
-            let Some(change) = Change::of(&before, &after, &listeners, &self.ports) else { continue };
-            for problem in change.problems(self) {
+            let Some(change) = Change::of(&kind.before, &kind.after, listeners, &self.ports) else {
+                continue;
+            };
+            for problem in change.problems(self, &kind.names) {
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
@@ -147,12 +190,23 @@ impl Whom<'_> {
         problems
     }
 
+    /// The links that the filters of these nodes may cut, each with the addresses that count for them. What a node says of its link
+    /// counts for its own filters alone, or it could keep those of others from changing.
+    fn cut_by<'l>(&'l self, names: &'l BTreeSet<&str>) -> impl Iterator<Item = (&'l str, &'l [IpAddr])> {
+        let own = |name: &str, link: &Link| !link.known || names.contains(name);
+        let beside = self.links.iter().any(|(name, link)| own(name, link) && link.beside_the_console());
+        self.links.iter().map(move |(name, link)| {
+            let count = if own(name, link) { link.ends.len() } else { usize::from(beside) };
+            (name.as_str(), link.ends.get(..count).unwrap_or_default())
+        })
+    }
+
     /// The filters, as far as they are about those whom this is about.
     fn filters<'l>(&self, compiled: &'l Compiled) -> Vec<Filter<'l>> {
         let addresses: BTreeSet<IpAddr> = self
-            .ends
+            .links
             .values()
-            .flatten()
+            .flat_map(|link| &link.ends)
             .copied()
             .chain(self.actor.address)
             .chain(self.people.clone())
@@ -245,8 +299,8 @@ impl<'a> Change<'a> {
         })
     }
 
-    /// Whom it shuts out: the person who makes it, others who work here, or a node's link.
-    fn problems(&self, whom: &Whom<'_>) -> Vec<Problem> {
+    /// Whom it shuts out of the nodes of these names: the person who makes it, others who work here, or a node's link.
+    fn problems(&self, whom: &Whom<'_>, names: &BTreeSet<&str>) -> Vec<Problem> {
         let mut problems = Vec::new();
         let told = |address: &IpAddr| whom.loopback.told(*address);
         if let Some(address) = whom.actor.address
@@ -263,7 +317,7 @@ impl<'a> Change<'a> {
                 problems.push(problem(rule, &what, &whose));
             }
         }
-        for (node, ends) in &whom.ends {
+        for (node, ends) in whom.cut_by(names) {
             if let Some((address, (rule, what))) =
                 ends.iter().find_map(|address| Some((address, self.shuts_out(*address)?)))
             {

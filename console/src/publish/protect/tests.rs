@@ -142,3 +142,67 @@ async fn only_listeners_of_the_nodes_in_question_are_left_out() {
     let said = asked(&ops, vec![filter("other", rule())]).await;
     assert!(said.len() == 1 && said[0].contains("port 7000 from your own address"), "{said:?}");
 }
+
+/// A node that is known, with such labels and the ends of its link.
+async fn linked(ops: &Ops, name: &str, given: &str, ends: &[&str]) {
+    ops.enrol_node(name, &labels(given), true, &administrator()).await.unwrap();
+    ops.links().opened(name, ends.iter().map(|end| end.parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_node_s_link_keeps_only_its_own_filters_from_changing() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    linked(&ops, "x", "role=a zone=1", &["203.0.113.7", "203.0.113.1", "10.1.2.3", "198.51.100.66"]).await;
+    // It comes first and is of the same kind.
+    linked(&ops, "o", "role=a zone=0", &["203.0.113.8", "203.0.113.1"]).await;
+    linked(&ops, "y", "role=b", &["203.0.113.9", "203.0.113.1"]).await;
+    for end in ["203.0.113.7/32", "10.1.2.3/32", "198.51.100.66/32"] {
+        assert_eq!(asked(&ops, vec![filter("b", deny(end))]).await, [""; 0], "{end}");
+        let said = asked(&ops, vec![filter("a", deny(end))]).await;
+        assert!(said.len() == 1 && said[0].contains("which node x and this console"), "{end}: {said:?}");
+    }
+    // The console's address is an end of every link.
+    let said = asked(&ops, vec![filter("b", deny("203.0.113.1/32"))]).await;
+    assert!(said.len() == 1 && said[0].contains("which node y and"), "{said:?}");
+    // Of no node, and of one whose labels nobody knows: it may have any filter.
+    assert_eq!(asked(&ops, vec![filter("c", deny("10.1.2.3/32"))]).await, [""; 0]);
+    ops.links().opened("z", ["198.18.0.77".parse().unwrap(), "203.0.113.1".parse().unwrap()]);
+    let said = asked(&ops, vec![filter("c", deny("198.18.0.77/32"))]).await;
+    assert!(said.len() == 1 && said[0].contains("which node z and"), "{said:?}");
+}
+
+#[tokio::test]
+async fn other_labels_of_a_node_are_asked_about_for_its_own_link() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    publish(&ops, vec![filter("b", deny("10.1.2.3/32"))]).await.unwrap();
+    linked(&ops, "x", "role=a", &["203.0.113.7", "203.0.113.1", "10.1.2.3"]).await;
+    linked(&ops, "y", "role=a", &["203.0.113.9", "203.0.113.1"]).await;
+    let asked = async |node: &str| {
+        ops.plan_labels(node, &labels("role=b"), &administrator()).await.unwrap().confirmations.len()
+    };
+    assert_eq!((asked("y").await, asked("x").await), (0, 1));
+}
+
+#[tokio::test]
+async fn the_filter_on_the_console_s_machine_is_asked_about_every_node_s_address() {
+    let directory = Directory::new();
+    let ops = directory.open().await;
+    publish(&ops, shop()).await.unwrap();
+    linked(&ops, "x", "role=a", &["203.0.113.7", "203.0.113.1", "198.51.100.66"]).await;
+    for ends in [&["127.0.0.1", "127.0.0.1"][..], &["203.0.113.1", "203.0.113.1"], &["203.0.113.1"]] {
+        linked(&ops, "here", "role=b", ends).await;
+        let said = asked(&ops, vec![filter("b", deny("203.0.113.7/32"))]).await;
+        assert!(said.len() == 1 && said[0].contains("which node x and"), "{ends:?}: {said:?}");
+        // What that node says of itself is nothing to this one.
+        assert_eq!(asked(&ops, vec![filter("b", deny("198.51.100.66/32"))]).await, [""; 0], "{ends:?}");
+        assert_eq!(asked(&ops, vec![filter("c", deny("203.0.113.7/32"))]).await, [""; 0], "{ends:?}");
+    }
+    // One that is shut out comes back from nowhere, also where its link was opened at that moment.
+    ops.revoke_node("x", &administrator()).await.unwrap();
+    ops.links().opened("x", ["203.0.113.7".parse().unwrap(), "203.0.113.1".parse().unwrap()]);
+    assert_eq!(asked(&ops, vec![filter("b", deny("203.0.113.7/32"))]).await, [""; 0]);
+}
