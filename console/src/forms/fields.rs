@@ -45,6 +45,11 @@ impl Fields {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
 
+    /// Whether the field was sent with this value; one that was not sent has none, not an empty one.
+    pub(crate) fn is(&self, name: &str, value: &str) -> bool {
+        self.0.iter().find(|(key, _)| key == name).is_some_and(|(_, sent)| sent == value)
+    }
+
     /// The value without white space around it.
     pub(crate) fn trimmed(&self, name: &str) -> &str {
         self.get(name).trim()

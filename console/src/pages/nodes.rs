@@ -122,7 +122,11 @@ pub(crate) async fn enrol(State(state): State<AppState>, user: SignedIn, fields:
     let (name, labels) = (fields.trimmed("name").to_owned(), fields.trimmed("labels").to_owned());
     let query = ListQuery::default();
     let made = match Labels::parse(fields.words("labels").iter().map(String::as_str)) {
-        Ok(labels) => state.ops.enrol_node(&name, &labels, fields.ticked("confirm"), &user.actor).await,
+        Ok(given) => {
+            // Whoever writes another name or other labels beside the box has not read about those.
+            let read = fields.is("reviewed_name", &name) && fields.is("reviewed", &labels);
+            state.ops.enrol_node(&name, &given, read && fields.ticked("confirm"), &user.actor).await
+        }
         Err(why) => Err(OpsError::problem("", "labels", Code::Invalid, why.to_string())),
     };
     match made {
@@ -167,7 +171,7 @@ pub(crate) async fn label(
     let labels = labels.map_err(|why| PageError::Refused(vec![why.to_string()]))?;
     let typed = text(labels.as_map());
     // Whoever writes others into the review's field has not read about those.
-    let read = fields.get("reviewed") == typed;
+    let read = fields.is("reviewed", &typed);
     let confirm = read && fields.ticked("confirm");
     if !confirm {
         let LabelReview { confirmations, effect } =

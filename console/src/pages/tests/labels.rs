@@ -1,6 +1,7 @@
 //! Other labels of a node: they decide which packet filters it has.
 
 use axum::http::StatusCode;
+use model::labels::Labels;
 use serde_json::json;
 
 use super::assert_clean;
@@ -70,6 +71,60 @@ async fn labels_that_shut_out_need_the_tick_box() {
     assert_eq!(browser.submit("/nodes/fra-1/labels", &fields).await.location, "/nodes/fra-1");
     assert!(labels(&browser, "fra-1").await.contains("bar"));
     browser.submit("/nodes/fra-1/labels", &[("labels", "zone=fra"), ("reviewed", "zone=fra")]).await;
-    let confirmed = [enrolling[0], enrolling[1], ("confirm", "on")];
+    let read = [("reviewed_name", "fra-1"), ("reviewed", "role=bar"), ("confirm", "on")];
+    let confirmed = [&enrolling[..], &read].concat();
     assert!(browser.submit("/nodes", &confirmed).await.body.contains("sallyport1."));
+}
+
+#[tokio::test]
+async fn labels_that_are_all_taken_away_are_reviewed_too() {
+    let browser = Browser::with_sample().await;
+    let rule = json!({ "name": "cloud", "action": "Deny", "prefixes": ["203.0.113.0/24", "10.0.0.0/8"] });
+    let allow = json!({ "name": "known", "action": "Allow", "priority": 10, "prefixes": ["203.0.113.0/24", "10.0.0.0/8"] });
+    let edge = json!({ "nodeSelector": { "matchLabels": { "tier": "edge" } }, "rules": [allow] });
+    let put = vec![
+        object("PacketFilter", "night", json!({ "rules": [rule] })),
+        object("PacketFilter", "known", edge),
+    ];
+    let options = PublishOptions { confirm: true, ..PublishOptions::default() };
+    let changes = Changes { put, ..Changes::default() };
+    browser.state.ops.publish(changes, &Actor::console(), options).await.unwrap();
+    let tier = Labels::parse(["tier=edge"]).unwrap();
+    browser.state.ops.label_node("fra-1", &tier, true, &Actor::console()).await.unwrap();
+    browser.state.ops.links().opened("fra-1", ["10.1.2.3".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
+    assert!(labels(&browser, "fra-1").await.contains("edge"));
+    let unread = [("labels", ""), ("confirm", "on")];
+    let review = browser.submit("/nodes/fra-1/labels", &unread).await;
+    assert_eq!(review.status, StatusCode::OK);
+    assert!(review.body.contains("rule cloud would drop 10.1.2.3"), "{}", review.body);
+    assert!(review.body.contains("name=\"reviewed\" value=\"\""), "{}", review.body);
+    assert!(labels(&browser, "fra-1").await.contains("edge"), "nobody has read what it does");
+    let read = [("labels", ""), ("reviewed", ""), ("confirm", "on")];
+    assert_eq!(browser.submit("/nodes/fra-1/labels", &read).await.location, "/nodes/fra-1");
+    assert!(!labels(&browser, "fra-1").await.contains("edge"));
+}
+
+#[tokio::test]
+async fn a_tick_beside_the_enrolment_confirms_what_was_read_and_nothing_else() {
+    let browser = with_filter(&["10.0.0.0/8"]).await;
+    for node in ["fra-1", "fra-2"] {
+        browser.state.ops.links().opened(node, ["10.1.2.3".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
+    }
+    let asked = browser.submit("/nodes", &[("name", "fra-1"), ("labels", "role=bar")]).await;
+    for (field, value) in [("reviewed_name", "fra-1"), ("reviewed", "role=bar")] {
+        let hidden = format!("<input type=\"hidden\" name=\"{field}\" value=\"{value}\">");
+        assert!(asked.body.contains(&hidden), "{}", asked.body);
+    }
+    let read = [("reviewed_name", "fra-1"), ("reviewed", "role=bar"), ("confirm", "on")];
+    for (name, given, read) in [
+        ("fra-2", "role=bar", &read[..]),
+        ("fra-1", "role=bar zone=fra", &read[..]),
+        ("fra-1", "role=bar", &read[2..]),
+    ] {
+        let fields = [&[("name", name), ("labels", given)][..], read].concat();
+        let again = browser.submit("/nodes", &fields).await;
+        assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "{fields:?}");
+        assert!(again.body.contains("rule cloud would drop 10.1.2.3"), "{fields:?}: {}", again.body);
+        assert!(!labels(&browser, name).await.contains("bar"), "{fields:?}");
+    }
 }
