@@ -5,6 +5,7 @@
 
 mod certificates;
 mod current;
+mod gate;
 mod loopback;
 mod prepare;
 mod protect;
@@ -35,6 +36,7 @@ use crate::nodes::Live;
 use crate::ops::{Actor, Changes, Connection, OpsError, PublishOptions, Published, Review};
 use crate::secrets::{Authority, MasterKey};
 use crate::store::{NewRevision, ObjectRow, Store};
+use gate::Gate;
 use prepare::Prepared;
 use staged::Staged;
 use unconfirmed::Unconfirmed;
@@ -73,8 +75,7 @@ struct Inner {
     live: Live,
     staged: Mutex<Staged>,
     unconfirmed: Unconfirmed,
-    // Held while a revision is made: one at a time.
-    gate: tokio::sync::Mutex<FactsCache>,
+    gate: Gate,
     current: watch::Sender<Arc<Current>>,
 }
 
@@ -110,7 +111,7 @@ impl Publisher {
             live,
             staged: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
-            gate: tokio::sync::Mutex::new(cache),
+            gate: Gate::of(cache),
             current: watch::Sender::new(Arc::new(current)),
         };
         Ok(Self(Arc::new(inner)))

@@ -1,5 +1,6 @@
 use serde_json::json;
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::ops::{Actor, Changes, Ops};
@@ -35,9 +36,15 @@ async fn over(ops: &Ops) -> (u64, OffsetDateTime) {
     (published.revision, published.rollback_at.unwrap() + Duration::from_secs(1))
 }
 
-/// Long enough that what was begun has come to the gate.
-async fn come_to_the_gate() {
-    tokio::time::sleep(Duration::from_millis(200)).await;
+/// Begins something, and returns when it queues at the gate.
+async fn queued<T: Send + 'static>(
+    ops: &Ops,
+    what: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    let mut comers = ops.publisher().0.gate.comers();
+    let task = tokio::spawn(what);
+    tokio::time::timeout(Duration::from_secs(60), comers.changed()).await.expect("it comes").unwrap();
+    task
 }
 
 #[tokio::test]
@@ -47,8 +54,7 @@ async fn what_was_confirmed_while_going_back_was_begun_stays() {
     let (number, late) = over(&ops).await;
     let gate = ops.publisher().0.gate.lock().await;
     let me = ops.clone();
-    let going_back = tokio::spawn(async move { me.roll_back_unconfirmed(late).await });
-    come_to_the_gate().await;
+    let going_back = queued(&ops, async move { me.roll_back_unconfirmed(late).await }).await;
     assert!(ops.store().confirm_revision(number).await.unwrap());
     drop(gate);
     going_back.await.unwrap().unwrap();
@@ -73,15 +79,12 @@ async fn a_confirmation_is_accepted_or_the_revision_goes_back_and_never_both() {
                 }
             };
             let (confirming, going_back) = if confirms_first {
-                let confirming = tokio::spawn(confirming);
-                come_to_the_gate().await;
-                (confirming, tokio::spawn(going_back))
+                let confirming = queued(&ops, confirming).await;
+                (confirming, queued(&ops, going_back).await)
             } else {
-                let going_back = tokio::spawn(going_back);
-                come_to_the_gate().await;
-                (tokio::spawn(confirming), going_back)
+                let going_back = queued(&ops, going_back).await;
+                (queued(&ops, confirming).await, going_back)
             };
-            come_to_the_gate().await;
             assert!(!confirming.is_finished(), "it waits while a revision is made");
             drop(gate);
             let confirmed = confirming.await.unwrap();
@@ -104,12 +107,10 @@ async fn a_wait_that_was_ended_is_not_taken_along() {
     let (number, _) = over(&ops).await;
     let gate = ops.publisher().0.gate.lock().await;
     let me = ops.clone();
-    let again = tokio::spawn(async move { me.renumber("other labels".to_owned()).await });
-    come_to_the_gate().await;
+    let again = queued(&ops, async move { me.renumber("other labels".to_owned()).await }).await;
     let newcomer = Actor { connection: Some(Connection::accepted()), ..operator() };
     let me = ops.clone();
-    let confirming = tokio::spawn(async move { me.confirm(number, &newcomer).await });
-    come_to_the_gate().await;
+    let confirming = queued(&ops, async move { me.confirm(number, &newcomer).await }).await;
     drop(gate);
     again.await.unwrap().unwrap();
     // Refused: what is waiting has another number by now.
