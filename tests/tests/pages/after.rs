@@ -7,9 +7,7 @@ use sallyport_tests::eventually;
 use super::load::{Carried, Senders, Stream};
 use super::place::{Place, SENDERS_TOLD, Went};
 use super::screen::{Seen, THEMES, WIDTHS, number};
-use super::{
-    ASKED, CONNECTIONS, EARLY, FOES, PAGES, PLAIN, PORT, PRESSURE, STREAMS, SYN, UDP, WATCHED, flows,
-};
+use super::{EARLY, FOES, PAGES, PLAIN, PORT, PRESSURE, STREAMS, SYN, UDP, WATCHED, flows};
 
 const SETTLED: Duration = Duration::from_secs(20);
 /// Packets that the clients' kernel sends of its own, such as neighbour discovery: at most.
@@ -56,8 +54,7 @@ impl Place<'_> {
             went.is("passed", all.passes - others, passed + answered)
         });
         screen.open("overview", "/", (WIDTHS[0], THEMES[0]));
-        let refused = 2 * (ASKED - CONNECTIONS);
-        let wanted = went.sent(FOES) + EARLY + over + refused;
+        let wanted = went.sent(FOES) + EARLY + over + went.refused;
         went.is("the overview's drops", dropped(&screen.read("overview")), wanted).unwrap();
         screen.close("overview");
     }
@@ -91,8 +88,7 @@ fn filter(seen: &Seen, went: &Went) -> Result<(), String> {
     went.is("foes", rule("foes")?, went.sent(FOES) + EARLY)?;
     went.is("watched", rule("watched")?, went.sent(WATCHED))?;
     let budget = |name: &str| seen.row("budgets", name).map(|row| number(&row[5]));
-    let refused = 2 * (ASKED - CONNECTIONS);
-    went.is("connections", budget("new-connections-per-source")?, refused)?;
+    went.is("connections", budget("new-connections-per-source")?, went.refused)?;
     for (name, stream, reason) in [
         ("syn-per-source", SYN, "syn budget"),
         ("udp-per-source", UDP, "udp budget"),

@@ -18,8 +18,8 @@ const BURST: u64 = 128;
 const TICK: Duration = Duration::from_micros(500);
 /// How often it is written down how many were sent.
 pub(crate) const NOTED: Duration = Duration::from_millis(5);
-/// If nobody ends it.
-const AT_MOST: Duration = Duration::from_secs(60);
+/// If nobody ends it: longer than all pages take where each is there just in time.
+const AT_MOST: Duration = Duration::from_secs(300);
 
 /// What a stream sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sallyport_tests::api::Api;
 use sallyport_tests::client::Dial;
@@ -32,6 +32,8 @@ pub(crate) struct Place<'a> {
     _product: Product,
     api: Api,
     passed: Passed<'a>,
+    /// Connections that were over their budget.
+    refused: u64,
     _origin: Origin,
 }
 
@@ -42,6 +44,8 @@ pub(crate) struct Went {
     pub(crate) passed: Counts,
     /// What the link had no room for, of whichever stream.
     pub(crate) lost: u64,
+    /// Connections that clients were refused before it.
+    pub(crate) refused: u64,
 }
 
 fn filter() -> Value {
@@ -88,13 +92,13 @@ impl<'a> Place<'a> {
         let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
         let passed = Passed::count_each(&stage.node, &prefixes);
         let screen = Screen::start(stage, &product);
-        Self { screen, stage, _product: product, api, passed, _origin: origin }
+        Self { screen, stage, _product: product, api, passed, refused: 0, _origin: origin }
     }
 
     /// What became of a load that is over.
     pub(crate) fn went(&self, sent: Counts) -> Went {
         let passed = self.passed.each().chunks(2).map(|pair| [pair[0], pair[1]]).collect();
-        Went { sent, passed, lost: self.lost() }
+        Went { sent, passed, lost: self.lost(), refused: self.refused }
     }
 
     /// What the link from the clients to the node had no room for.
@@ -114,7 +118,7 @@ impl<'a> Place<'a> {
         all.extend(vec![link.datagram(address("fd99:1::102"), node(5000).1); 25]);
         all.extend(vec![link.syn(address("203.0.113.99"), node(443).0); EARLY as usize]);
         frames::send(&self.stage.clients, "c0", &all);
-        self.connect();
+        self.refused = self.connect();
         let rows = [
             ["10.99.1.102", "TCP 9", "40", "2.2 kB", "40", "0"],
             ["fd99:1::102", "UDP 5000", "25", "1.6 kB", "0", "0"],
@@ -142,18 +146,24 @@ impl<'a> Place<'a> {
         screen.close("sources");
     }
 
-    /// Clients of both families ask for more connections than they may have.
-    fn connect(&self) {
+    /// Clients of both families ask for more connections than they may have: how many they were refused.
+    fn connect(&self) -> u64 {
         let tls = self.stage.front_ca.client(&["http/1.1"]);
         let ways: [(IpAddr, SocketAddr); 2] = [(FOE4.into(), target4(443)), (FOE6.into(), target6(443))];
+        let mut all = 0;
         for (from, target) in ways {
             let dial = Dial::new(target, HOST, &tls).from(from);
+            let begin = Instant::now();
             let answers =
                 (0..ASKED).map(|_| self.stage.clients.inside(|| dial.tcp().map_err(|error| error.kind())));
             let refused =
-                answers.filter(|answer| matches!(answer, Err(ErrorKind::ConnectionRefused))).count();
-            assert_eq!(refused as u64, ASKED - CONNECTIONS, "{from}");
+                answers.filter(|answer| matches!(answer, Err(ErrorKind::ConnectionRefused))).count() as u64;
+            // The budget's rate is one a second, the least there is: so many more were let through where this took long.
+            let (most, later) = (ASKED - CONNECTIONS, begin.elapsed().as_secs());
+            assert!((most.saturating_sub(later)..=most).contains(&refused), "{from}: {refused} in {later} s");
+            all += refused;
         }
+        all
     }
 
     /// Opens the pages that stay open, before there is anything to see.
