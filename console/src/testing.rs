@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use model::draft::{Object, parse};
+use model::flow::{FlowEvent, Verdict};
 use serde_json::{Value, json};
 
 use crate::ops::{Actor, Changes, Ops, OpsError, PublishOptions, Published, Role};
@@ -61,4 +62,24 @@ pub(crate) fn shop() -> Vec<Object> {
 
 pub(crate) async fn publish(ops: &Ops, put: Vec<Object>) -> Result<Published, OpsError> {
     ops.publish(Changes { put, ..Changes::default() }, &operator(), PublishOptions::default()).await
+}
+
+/// A packet of 10.1.2.3 that this rule dropped.
+pub(crate) fn dropped(rule: u32) -> FlowEvent {
+    FlowEvent {
+        time_ns: 1,
+        interface: "eth0".to_owned(),
+        verdict: Verdict::Drop,
+        reason: "denied".to_owned(),
+        rule,
+        source: "10.1.2.3".parse().ok(),
+        source_port: Some(9),
+        destination: "10.0.0.1".parse().ok(),
+        destination_port: Some(443),
+        protocol: "tcp".parse().ok(),
+        icmp_type: None,
+        bytes: 60,
+        one_in: 1,
+        head: None,
+    }
 }

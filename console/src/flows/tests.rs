@@ -1,24 +1,10 @@
 use model::flow::{ByVerdict, Capture, Captured, Verdict};
 
 use super::*;
+use crate::testing::dropped;
 
 fn event(time_ns: u64) -> FlowEvent {
-    FlowEvent {
-        time_ns,
-        interface: "eth0".to_owned(),
-        verdict: Verdict::Drop,
-        reason: "denied".to_owned(),
-        rule: 7,
-        source: "10.1.2.3".parse().ok(),
-        source_port: Some(9),
-        destination: "10.0.0.1".parse().ok(),
-        destination_port: Some(443),
-        protocol: "tcp".parse().ok(),
-        icmp_type: None,
-        bytes: 60,
-        one_in: 4,
-        head: None,
-    }
+    FlowEvent { time_ns, one_in: 4, ..dropped(7) }
 }
 
 fn key(port: u16) -> Key {

@@ -54,7 +54,7 @@ pub struct Transition {
 
 /// Why a snapshot is refused.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("this node was never enrolled: start it with --token-file")]
     NotEnrolled,
     #[error("another change is being applied")]
@@ -130,49 +130,6 @@ impl Keeper {
         Ok(ToWorker::Commit { id })
     }
 
-    /// Whether it says no more than that what is on trial is confirmed.
-    fn is_confirmation(&self, signed: &SignedSnapshot) -> bool {
-        let confirms = |offered: &Snapshot| offered.trial_ms.is_none() && self.differs_in_trial(offered);
-        self.state.trial().is_some() && self.verify(signed).is_ok_and(|offered| confirms(&offered))
-    }
-
-    /// Whether it is what is stored and in force, but for the trial.
-    fn differs_in_trial(&self, offered: &Snapshot) -> bool {
-        let stored = self.state.stored().is_some_and(|stored| stored.snapshot.is_same_but_for_trial(offered));
-        stored && self.in_force.as_ref().is_some_and(|in_force| in_force.id == offered.id)
-    }
-
-    /// What is in force waits no longer. A trial that is told once more changes nothing: it ends when it was to end.
-    fn confirm(&mut self, offered: Stored) -> Result<(), Refusal> {
-        if offered.snapshot.trial_ms.is_some() || self.state.trial().is_none() {
-            return Ok(());
-        }
-        let (id, snapshot) = (offered.snapshot.id, offered.snapshot.clone());
-        let staged = self.state.stage(&offered)?;
-        self.state.commit(staged, offered)?;
-        self.in_force = Some(snapshot);
-        self.refused = None;
-        tracing::info!(epoch = id.epoch, revision = id.revision, "confirmed");
-        Ok(())
-    }
-
-    /// Whether it may follow what is stored. What is stored may come again while it is not in force: a worker could not build it
-    /// without its keys. Of a revision that the node went back from its trial is over.
-    fn check_order(&self, offered: &Snapshot) -> Result<(), Refusal> {
-        let stored = self.state.stored().map(|stored| &stored.snapshot);
-        let again = |stored: &Snapshot| {
-            let never_ends = stored.trial_ms.is_none() && offered.trial_ms.is_some();
-            self.in_force.is_none() && !never_ends && stored.is_same_but_for_trial(offered)
-        };
-        if !stored.is_some_and(again) {
-            signed::newer(offered.id, stored.map(|stored| stored.id))?;
-        }
-        match self.gone_back().filter(|gone| offered.trial_ms.is_some() && offered.id <= gone.from) {
-            Some(gone) => Err(gone.into()),
-            None => Ok(()),
-        }
-    }
-
     /// The id of a snapshot that is stored and in force.
     fn in_force_already(&self, signed: &SignedSnapshot) -> Option<SnapshotId> {
         let stored = self.state.stored().filter(|stored| stored.signed == *signed)?;
@@ -182,7 +139,7 @@ impl Keeper {
             .then_some(stored.snapshot.id)
     }
 
-    fn verify(&self, signed: &SignedSnapshot) -> Result<Snapshot, Refusal> {
+    pub(super) fn verify(&self, signed: &SignedSnapshot) -> Result<Snapshot, Refusal> {
         let identity = self.state.identity().ok_or(Refusal::NotEnrolled)?;
         Ok(signed::verify(signed, &identity.snapshot_key, &identity.node)?)
     }

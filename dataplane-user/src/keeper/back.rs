@@ -7,18 +7,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::listen::Place;
-use model::snapshot::{Listener, SnapshotId};
+use model::snapshot::{Listener, SignedSnapshot, Snapshot, SnapshotId};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::apply::Refusal;
 use super::drain::accepting;
 use super::run::Keeper;
-use super::state::Trial;
+use super::state::{Stored, Trial};
 use super::status::Refused;
 use super::supervise::WorkerNumber;
 use super::upgrade;
 use crate::handover::ToWorker;
-use crate::sentence;
+use crate::{sentence, signed};
 
 /// How long a worker may take to make the confirmed snapshot live.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +79,49 @@ impl std::fmt::Display for Words {
 }
 
 impl Keeper {
+    /// Whether it says no more than that what is on trial is confirmed.
+    pub(super) fn is_confirmation(&self, signed: &SignedSnapshot) -> bool {
+        let confirms = |offered: &Snapshot| offered.trial_ms.is_none() && self.differs_in_trial(offered);
+        self.state.trial().is_some() && self.verify(signed).is_ok_and(|offered| confirms(&offered))
+    }
+
+    /// Whether it is what is stored and in force, but for the trial.
+    pub(super) fn differs_in_trial(&self, offered: &Snapshot) -> bool {
+        let stored = self.state.stored().is_some_and(|stored| stored.snapshot.is_same_but_for_trial(offered));
+        stored && self.in_force.as_ref().is_some_and(|in_force| in_force.id == offered.id)
+    }
+
+    /// What is in force waits no longer. A trial that is told once more changes nothing: it ends when it was to end.
+    pub(super) fn confirm(&mut self, offered: Stored) -> Result<(), Refusal> {
+        if offered.snapshot.trial_ms.is_some() || self.state.trial().is_none() {
+            return Ok(());
+        }
+        let (id, snapshot) = (offered.snapshot.id, offered.snapshot.clone());
+        let staged = self.state.stage(&offered)?;
+        self.state.commit(staged, offered)?;
+        self.in_force = Some(snapshot);
+        self.refused = None;
+        tracing::info!(epoch = id.epoch, revision = id.revision, "confirmed");
+        Ok(())
+    }
+
+    /// Whether it may follow what is stored. What is stored may come again while it is not in force: a worker could not build it
+    /// without its keys. Of a revision that the node went back from its trial is over.
+    pub(super) fn check_order(&self, offered: &Snapshot) -> Result<(), Refusal> {
+        let stored = self.state.stored().map(|stored| &stored.snapshot);
+        let again = |stored: &Snapshot| {
+            let never_ends = stored.trial_ms.is_none() && offered.trial_ms.is_some();
+            self.in_force.is_none() && !never_ends && stored.is_same_but_for_trial(offered)
+        };
+        if !stored.is_some_and(again) {
+            signed::newer(offered.id, stored.map(|stored| stored.id))?;
+        }
+        match self.gone_back().filter(|gone| offered.trial_ms.is_some() && offered.id <= gone.from) {
+            Some(gone) => Err(gone.into()),
+            None => Ok(()),
+        }
+    }
+
     /// From which revision the node went back, where that one may still come again.
     pub(super) fn gone_back(&self) -> Option<GoneBack> {
         let to = self.state.stored().map(|stored| stored.snapshot.id);
@@ -167,9 +211,11 @@ impl Keeper {
         self.enter_filter();
     }
 
-    /// Closes what the revision that the node went back from listened on and the one in force does not.
+    /// Closes what the revision that the node went back from listened on and the stored one does not: also one that a worker cannot
+    /// build yet keeps its ports.
     pub(super) async fn close_what_left(&mut self, number: WorkerNumber) {
-        let wanted = self.in_force.iter().flat_map(|snapshot| accepting(snapshot, self.drained));
+        let stored = self.state.stored();
+        let wanted = stored.iter().flat_map(|stored| accepting(&stored.snapshot, self.drained));
         let wanted: BTreeSet<Place> = wanted.flat_map(Listener::places).collect();
         let leaving: Vec<Place> = self.sockets.open().difference(&wanted).copied().collect();
         let ids = self.sockets.close(&leaving);

@@ -69,8 +69,8 @@ pub struct Snapshot {
     /// The filters' budgets, joined.
     #[serde(default, skip_serializing_if = "FilterBudgets::is_empty")]
     pub filter_budgets: FilterBudgets,
-    /// It waits to be confirmed for so long since it was signed, milliseconds, and the node goes back by itself a little later
-    /// unless it has heard of the confirmation: the same snapshot without this.
+    /// For so long, milliseconds, it still waited to be confirmed when it was signed. A node counts them from when it gets it, and goes
+    /// back by itself a little later unless it has heard of the confirmation: the same snapshot without this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_ms: Option<u32>,
 }

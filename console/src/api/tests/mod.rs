@@ -4,13 +4,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use model::flow::{FlowCounts, FlowEvent, FlowMessage, Verdict};
+use model::flow::{FlowCounts, FlowMessage};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::router;
 use crate::ops::{Actor, Ops, Role};
-use crate::testing::{Directory, shop};
+use crate::testing::{Directory, dropped, shop};
 
 struct Api {
     router: Router,
@@ -311,24 +311,9 @@ async fn a_rule_that_is_published_during_an_export_has_its_label() {
         "spec": { "rules": [{ "name": "r", "action": "Deny", "prefixes": ["192.0.2.0/24"] }] } });
     let (status, published) = api.apply(json!({ "objects": [filter] })).await;
     assert_eq!(status, StatusCode::OK, "{published}");
-    let event = |rule| FlowEvent {
-        time_ns: 1,
-        interface: "eth0".to_owned(),
-        verdict: Verdict::Drop,
-        reason: "denied".to_owned(),
-        rule,
-        source: "192.0.2.1".parse().ok(),
-        source_port: Some(9),
-        destination: "10.0.0.1".parse().ok(),
-        destination_port: Some(443),
-        protocol: "tcp".parse().ok(),
-        icmp_type: None,
-        bytes: 60,
-        one_in: 1,
-        head: None,
-    };
     let (watch, rule) = (orders.borrow()[0].id, api.ops.rules()[0].id);
-    let (events, captured, counts) = (vec![event(rule), event(rule + 1)], Vec::new(), FlowCounts::default());
+    let (events, captured, counts) =
+        (vec![dropped(rule), dropped(rule + 1)], Vec::new(), FlowCounts::default());
     api.ops.flows().heard("edge", connection, FlowMessage::Flows { watch, events, captured, counts });
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let lines: Vec<Value> =
